@@ -1,0 +1,357 @@
+"""The config schema, and the one place that builds objects from config.
+
+The dataclasses below type every key that lockdec itself reads; Hydra refuses unknown keys and wrong types against them
+when it composes a config. Groups whose options are classes (`data`, `encoder`, `text`, `stages.*`) name theirs with
+`_target_`; their keys are checked against the signature of that class when it is built, before any work starts.
+This module does not import torch: `--help` has to answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from lockdec.errors import ConfigError
+from lockdec.store import canonical_json
+from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
+
+TRUSTED = ("lockdec.",)
+SCALARS = (int, float, str, bool)
+
+
+@dataclass
+class PathsConfig:
+    """Where things are written; `outputs` holds runs/, sweeps/ and stages/."""
+
+    outputs: str = MISSING
+
+
+@dataclass
+class TokenizerConfig:
+    """The byte-level BPE; `vocab_size` counts the special tokens and the 256 bytes."""
+
+    vocab_size: int = MISSING
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with a linear warm-up.
+
+    Attributes:
+        schedule: after the warm-up, `cosine` (down to a tenth) or `constant`.
+        clip_norm: the gradient's largest norm; 0 does not clip.
+    """
+
+    learning_rate: float = MISSING
+    weight_decay: float = MISSING
+    betas: list[float] = MISSING
+    warmup_steps: int = MISSING
+    schedule: str = MISSING
+    clip_norm: float = MISSING
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError, naming the key below `key`, where a value is out of range."""
+        if self.schedule not in ("cosine", "constant"):
+            raise ConfigError(f"{key}.schedule={self.schedule} is not one of: cosine, constant")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"{key}.learning_rate={self.learning_rate} must be above 0")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"{key}.betas={list(self.betas)} must be two numbers of 0 <= beta < 1")
+        for name in ("weight_decay", "warmup_steps", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{key}.{name}={getattr(self, name)} must not be negative")
+
+
+@dataclass
+class PretrainConfig:
+    """How the locked decoder learns to write.
+
+    Attributes:
+        seed: moves the initial weights and the order of the text, and nothing after pretraining.
+        batch_tokens: how many tokens (padding included) a batch holds at most.
+    """
+
+    seed: int = MISSING
+    steps: int = MISSING
+    batch_tokens: int = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        _at_least("pretrain", self, steps=1, batch_tokens=1)
+        self.optimizer.check("pretrain.optimizer")
+
+
+@dataclass
+class FewshotConfig:
+    """The support set: `shots` inputs of the training split, with one caption each, drawn by `support_seed`."""
+
+    shots: int = MISSING
+    support_seed: int = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        _at_least("fewshot", self, shots=1)
+
+
+@dataclass
+class FinetuneConfig:
+    """How the unlocked cross-attention learns from the support set.
+
+    Attributes:
+        batch_size: pairs a step.
+        label_smoothing: 0 <= value < 1, spread over the vocabulary.
+        decoder_dropout: whether the frozen decoder's dropout is on while its cross-attention learns.
+        state_noise: standard deviation of the Gaussian noise added to the normalised encoder states.
+        state_dropout: share of encoder states hidden from each pair at each step.
+    """
+
+    steps: int = MISSING
+    batch_size: int = MISSING
+    label_smoothing: float = MISSING
+    decoder_dropout: bool = MISSING
+    state_noise: float = MISSING
+    state_dropout: float = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        _at_least("finetune", self, steps=1, batch_size=1, state_noise=0)
+        for name in ("label_smoothing", "state_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"finetune.{name}={getattr(self, name)} must be at least 0 and below 1")
+        self.optimizer.check("finetune.optimizer")
+
+
+@dataclass
+class EvaluateConfig:
+    """How the finetuned captioner is judged.
+
+    Attributes:
+        split: `val` to choose settings, `test` to report.
+        strategy, beams: how captions are decoded (`LockingDecoderModel.generate`).
+    """
+
+    split: str = MISSING
+    strategy: str = MISSING
+    beams: int = MISSING
+    max_new_tokens: int = MISSING
+    batch_size: int = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        if self.split not in ("val", "test"):
+            raise ConfigError(f"evaluate.split={self.split} is not one of: val, test")
+        if self.strategy not in ("greedy", "beam"):
+            raise ConfigError(f"evaluate.strategy={self.strategy} is not one of: greedy, beam")
+        _at_least("evaluate", self, beams=1, max_new_tokens=1, batch_size=1)
+
+
+@dataclass
+class TrainerConfig:
+    """What a stage trains on; passed to lightning's Trainer, but for `threads` and `checkpoint_seconds`.
+
+    Attributes:
+        threads: CPU threads of this process; null leaves torch's own choice.
+        checkpoint_seconds: how often an unfinished stage saves itself.
+    """
+
+    accelerator: str = MISSING
+    devices: int = MISSING
+    precision: str = MISSING
+    threads: int | None = None
+    checkpoint_seconds: float = MISSING
+
+
+@dataclass
+class LoggerConfig:
+    """Where curves go. Every stage keeps its own metrics.csv whatever is chosen here.
+
+    Attributes:
+        kinds: any of csv, wandb, tensorboard.
+        mode: W&B's: offline, online or disabled.
+    """
+
+    kinds: list[str] = MISSING
+    mode: str = MISSING
+    project: str = MISSING
+    entity: str | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is not known."""
+        for kind in self.kinds:
+            if kind not in ("csv", "wandb", "tensorboard"):
+                raise ConfigError(f"logger.kinds={list(self.kinds)}: {kind} is not one of: csv, wandb, tensorboard")
+        if self.mode not in ("offline", "online", "disabled"):
+            raise ConfigError(f"logger.mode={self.mode} is not one of: offline, online, disabled")
+
+
+@dataclass
+class PipelineConfig:
+    """The stages of this run, in order."""
+
+    order: list[str] = MISSING
+
+
+@dataclass
+class Config:
+    """Everything `python -m lockdec.run` reads.
+
+    Attributes:
+        seed: moves the support set, the initial cross-attention and the order of the pairs, not the pretrained decoder.
+        name: of the run; its folder and its W&B group are named after it.
+        sweep_name: of the sweep a cell belongs to.
+        objective: the metric of result.json that Hydra's sweepers are told.
+    """
+
+    seed: int = MISSING
+    name: str = MISSING
+    sweep_name: str = MISSING
+    objective: str = MISSING
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    text: Any = MISSING
+    data: Any = MISSING
+    encoder: Any = MISSING
+    cross_attention: CrossAttentionConfig = field(default_factory=CrossAttentionConfig)
+    fewshot: FewshotConfig = field(default_factory=FewshotConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    callbacks: Any = field(default_factory=dict)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    stages: Any = field(default_factory=dict)
+
+
+def register() -> None:
+    """Make the schema known to Hydra as `lockdec_schema`."""
+    ConfigStore.instance().store(name="lockdec_schema", node=Config)
+
+
+def config_folder() -> Path:
+    """The folder of the Hydra groups: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def check(config: DictConfig) -> None:
+    """Refuse values that contradict each other or are out of range.
+
+    Raises:
+        ConfigError: names the key and what is allowed.
+    """
+    typed = typing.cast(Config, OmegaConf.to_object(config))
+    typed.decoder.check()
+    typed.cross_attention.check()
+    typed.pretrain.check()
+    typed.fewshot.check()
+    typed.finetune.check()
+    typed.evaluate.check()
+    typed.logger.check()
+    if typed.cross_attention.d_k < 1:
+        raise ConfigError(f"cross_attention.d_k={typed.cross_attention.d_k} must be at least 1")
+    for name in typed.pipeline.order:
+        if name not in typed.stages:
+            known = ", ".join(typed.stages)
+            raise ConfigError(f"pipeline.order={list(typed.pipeline.order)}: no stage {name} (there are: {known})")
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain containers, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+class Builder:
+    """Builds the objects that config nodes name by `_target_`. Equal nodes give the same object.
+
+    Args:
+        trusted: the module prefixes a target may come from; None trusts all of them, which is right for what the user
+            typed and wrong for a config read back from a run or an artifact.
+    """
+
+    def __init__(self, trusted: Sequence[str] | None = None) -> None:
+        self.trusted = trusted
+        self._built: dict[str, Any] = {}
+
+    def build(self, node: Any, key: str, hint: Any = Any) -> Any:
+        """The object, list or value a plain config node stands for.
+
+        Args:
+            node: plain containers.
+            key: where it stands in the config, for errors.
+            hint: the type it has to have.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type, a target that is not trusted or does not exist.
+        """
+        if isinstance(node, Mapping) and "_target_" in node:
+            identity = canonical_json(node)
+            if identity not in self._built:
+                arguments = {name: value for name, value in node.items() if name != "_target_"}
+                self._built[identity] = self._call(self._locate(node["_target_"], key), arguments, key)
+            return _checked(self._built[identity], hint, key)
+        if isinstance(node, Mapping):
+            if dataclasses.is_dataclass(hint):
+                return self._call(hint, node, key)
+            return {name: self.build(value, f"{key}.{name}") for name, value in node.items()}
+        if isinstance(node, list):
+            node = [self.build(value, f"{key}.{index}") for index, value in enumerate(node)]
+        return _checked(node, hint, key)
+
+    def _locate(self, path: str, key: str) -> Any:
+        if self.trusted is not None and not path.startswith(tuple(self.trusted)):
+            raise ConfigError(f"{key}._target_={path} is not trusted (allowed: {', '.join(self.trusted)})")
+        module, _, name = path.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{key}._target_={path} cannot be imported ({error})") from error
+
+    def _call(self, target: Any, arguments: Mapping[str, Any], key: str) -> Any:
+        function = target.__init__ if inspect.isclass(target) else target
+        parameters = dict(inspect.signature(function).parameters)
+        parameters.pop("self", None)
+        hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
+        if unknown := [name for name in arguments if name not in parameters]:
+            raise ConfigError(f"{key}.{unknown[0]} is not known (allowed: {', '.join(parameters)})")
+        required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+        if missing := [name for name in required if name not in arguments]:
+            raise ConfigError(f"{key}.{missing[0]} has to be given")
+        built = {
+            name: self.build(value, f"{key}.{name}", hints.get(name, Any)) for name, value in arguments.items()
+        }
+        return target(**built)
+
+
+def _checked(value: Any, hint: Any, key: str) -> Any:
+    if hint is Any or (inspect.isclass(hint) and hint not in SCALARS and isinstance(value, hint)):
+        return value
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    if inspect.isclass(hint) and hint not in SCALARS:
+        raise ConfigError(f"{key} must name a {hint.__name__} by _target_, not {type(value).__name__}")
+    try:
+        kind = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+        return kind.validate_python(value)
+    except ValidationError as error:
+        reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in error.errors()))
+        raise ConfigError(f"{key}={value}: {reasons}") from error
+
+
+def _at_least(key: str, config: Any, **least: float) -> None:
+    for name, bound in least.items():
+        if getattr(config, name) < bound:
+            raise ConfigError(f"{key}.{name}={getattr(config, name)} must be at least {bound}")

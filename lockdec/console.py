@@ -1,0 +1,117 @@
+"""What a person sees in the terminal: progress bars, tables and the closing summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+T = TypeVar("T")
+
+console = Console(highlight=False)
+
+
+def progress() -> Progress:
+    """A rich progress display that names what is being done, how far it is and how long is left."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        transient=True,
+    )
+
+
+def track(items: Iterable[T], description: str, total: int | None = None, patience: float = 2.0) -> Iterator[T]:
+    """Yield the items, showing a progress bar once they have taken longer than `patience` seconds.
+
+    Args:
+        items: what is worked through.
+        description: what is being done, in the present tense ("encoding drawings").
+        total: how many items there are, where `items` has no length.
+    """
+    total = len(items) if total is None and isinstance(items, Sequence) else total
+    started, bar, task = time.monotonic(), progress(), None
+    try:
+        for done, item in enumerate(items):
+            if task is None and time.monotonic() - started > patience:
+                bar.start()
+                task = bar.add_task(description, total=total, completed=done, note="")
+            elif task is not None:
+                bar.update(task, completed=done)
+            yield item
+    finally:
+        if task is not None:
+            bar.stop()
+
+
+class Summary:
+    """Prints what a run does, stage by stage, and what came of it."""
+
+    def __init__(self, to: Console) -> None:
+        self.console = to
+
+    def stage(self, name: str, entry: Mapping[str, Any], made_in: float) -> None:
+        """One line once a stage is there."""
+        how = f"reused (made in {made_in:.1f} s)" if entry["reused"] else "made"
+        self.console.print(f"  [bold]{name:<9}[/] {entry['seconds']:>7.1f} s  {entry['key'][:12]}  {how}")
+
+    def result(self, result: Mapping[str, Any], captions: Sequence[Mapping[str, Any]], folder: Path) -> None:
+        """The closing tables: stages, metrics beside their controls, captions beside their references."""
+        self.console.print(stage_table(result["stages"]))
+        if "metrics" in result:
+            self.console.print(metric_table(result["metrics"], result["controls"]))
+        if captions:
+            self.console.print(caption_table(captions))
+        self.console.print(f"\nEverything of this run lies in [bold]{escape(str(folder))}[/]", soft_wrap=True)
+
+
+def stage_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Each stage: made or reused, and its seconds."""
+    table = Table(box=SIMPLE)
+    for column, side in (("stage", "left"), ("made or reused", "left"), ("seconds", "right"), ("key", "left")):
+        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    for name, entry in stages.items():
+        how = "reused" if entry["reused"] else "made"
+        table.add_row(name, how, f"{entry['seconds']:.1f}", entry["key"][:12])
+    return table
+
+
+def metric_table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> Table:
+    """The metrics of the captions beside the same metrics of each control."""
+    table = Table(box=SIMPLE)
+    table.add_column("metric")
+    for name in ("captions", *controls):
+        table.add_column(name.replace("_", " "), justify="right")
+    for metric, value in metrics.items():
+        others = (control.get(metric) for control in controls.values())
+        table.add_row(metric, f"{value:.3f}", *("" if other is None else f"{other:.3f}" for other in others))
+    return table
+
+
+def caption_table(captions: Sequence[Mapping[str, Any]]) -> Table:
+    """Generated captions beside their references, word for word the same ones in green."""
+    table = Table(box=SIMPLE)
+    for column in ("input", "caption", "reference"):
+        table.add_column(column)
+    for row in captions:
+        style = "green" if row["caption"] in row["references"] else ""
+        table.add_row(printable(row["id"]), Text(printable(row["caption"]), style=style),
+                      printable(" / ".join(row["references"])))  # fmt: skip
+    return table
+
+
+def printable(text: str) -> str:
+    """The text without control characters, so that no caption can steer the terminal."""
+    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))

@@ -1,0 +1,1 @@
+"""Caption sets, pretraining text, the tokenizer, support sets and batches."""

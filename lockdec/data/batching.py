@@ -1,0 +1,208 @@
+"""Which texts or pairs each training step sees: a pure function of the seed and the number of the step.
+
+Sequences of like length share a batch, so little of it is padding. Each epoch shows every sequence once, and epochs
+follow without an end; so a loader can start at any step, which is all that resuming needs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import lightning as L
+from jaxtyping import Int
+from torch import Tensor, distributed, tensor
+
+from lockdec.data.fewshot import Pair
+from lockdec.data.tokenizer import Tokenizer, pad
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.errors import ConfigError
+from lockdec.transformer.encoded import Encoded
+
+Batch = TypeVar("Batch")
+
+
+class TextBatch(NamedTuple):
+    """tokens: BOS, text, EOS, padding."""
+
+    tokens: Int[Tensor, "b t"]
+
+
+class CaptionBatch(NamedTuple):
+    """Captions and the normalised states of their inputs.
+
+    Attributes:
+        tokens: BOS, caption, EOS, padding.
+        encoded: the inputs' states.
+        pairs: which pair of the support set each row is.
+    """
+
+    tokens: Int[Tensor, "b t"]
+    encoded: Encoded
+    pairs: Int[Tensor, " b"]
+
+
+def epoch_batches(
+    lengths: Sequence[int],
+    seed: int,
+    epoch: int,
+    max_rows: int | None = None,
+    max_tokens: int | None = None,
+) -> list[list[int]]:
+    """One epoch: every sequence once, in batches of sequences of like length, in random order.
+
+    The number of batches is the same in every epoch.
+
+    Args:
+        lengths: tokens of each sequence.
+        seed, epoch: draw who shares a batch among sequences of equal length, and the order of the batches.
+        max_rows: the most sequences in a batch; None for no limit.
+        max_tokens: the most tokens in a batch, padding included; None for no limit.
+
+    Returns:
+        The indices into `lengths` of each batch.
+    """
+    rng = random.Random(f"{seed} {epoch}")
+    order = sorted(rng.sample(range(len(lengths)), len(lengths)), key=lengths.__getitem__)
+    batches: list[list[int]] = [[]]
+    for index in order:  # ascending lengths: the newcomer is the longest
+        rows = len(batches[-1]) + 1
+        full = (max_rows is not None and rows > max_rows) or (
+            max_tokens is not None and rows * lengths[index] > max_tokens
+        )
+        if full and batches[-1]:
+            batches.append([])
+        batches[-1].append(index)
+    rng.shuffle(batches)
+    return batches
+
+
+class StepLoader(Generic[Batch]):
+    """Yields the batch of each step from where it stands to the last; `state_dict` says where that is.
+
+    With several processes, each step takes as many batches as there are processes, one for each.
+
+    Args:
+        epoch: the batches of an epoch by its number, equally many in each.
+        collate: makes a batch of its indices.
+        steps: how many there are.
+    """
+
+    def __init__(
+        self, epoch: Callable[[int], list[list[int]]], collate: Callable[[list[int]], Batch], steps: int
+    ) -> None:
+        self._epoch, self._collate, self._steps, self._step = epoch, collate, steps, 0
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        ready = distributed.is_available() and distributed.is_initialized()
+        rank, world = (distributed.get_rank(), distributed.get_world_size()) if ready else (0, 1)
+        epoch, batches = 0, self._epoch(0)
+        size = len(batches)
+        while self._step < self._steps:
+            wanted, position = divmod(self._step * world + rank, size)
+            if wanted != epoch:
+                epoch, batches = wanted, self._epoch(wanted)
+            self._step += 1
+            yield self._collate(batches[position])
+        self._step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of the next step."""
+        return {"step": self._step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the step of `state_dict`."""
+        self._step = int(state_dict["step"])
+
+
+class TextDataModule(L.LightningDataModule):
+    """Lines of text in batches of at most `batch_tokens` tokens.
+
+    Args:
+        texts: what to train on.
+        val: what to measure on; the same batches each time.
+        batch_tokens: the most tokens in a batch, padding included.
+        max_len: the most tokens of a line, BOS and EOS included; the rest of a longer one is left out.
+        steps: of the whole training.
+        seed: draws the order.
+
+    Raises:
+        ConfigError: `pretrain.batch_tokens` is below `max_len`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        val: Sequence[str] = (),
+        *,
+        batch_tokens: int,
+        max_len: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        if batch_tokens < max_len:
+            raise ConfigError(f"pretrain.batch_tokens={batch_tokens}: at least decoder.max_len={max_len}")
+        self._train = tokenizer.sequences(texts, max_len)
+        self._val = tokenizer.sequences(val, max_len)
+        self._lengths = [len(sequence) for sequence in self._train]
+        self._batch_tokens, self._steps, self._seed = batch_tokens, steps, seed
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """The lines of each batch of an epoch."""
+        return epoch_batches(self._lengths, self._seed, number, max_tokens=self._batch_tokens)
+
+    def train_dataloader(self) -> StepLoader[TextBatch]:
+        return StepLoader(
+            self.epoch, lambda rows: TextBatch(pad([self._train[row] for row in rows])), self._steps
+        )
+
+    def val_dataloader(self) -> StepLoader[TextBatch]:
+        lengths = [len(sequence) for sequence in self._val]
+        batches = epoch_batches(lengths, 0, 0, max_tokens=self._batch_tokens) if lengths else []
+        collate = lambda rows: TextBatch(pad([self._val[row] for row in rows]))
+        return StepLoader(lambda epoch: batches, collate, len(batches))
+
+
+class SupportDataModule(L.LightningDataModule):
+    """The pairs of a support set in batches of `batch_size`, states out of the encoded set.
+
+    Args:
+        batch_size: pairs in a batch; a smaller support set is one batch.
+        max_len: the most tokens of a caption, BOS and EOS included.
+        steps: of the whole training.
+        seed: draws the order.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        pairs: Sequence[Pair],
+        encoded: EncodedSet,
+        *,
+        batch_size: int,
+        max_len: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._rows = [pair.index for pair in pairs]
+        self._tokens = tokenizer.sequences([pair.caption for pair in pairs], max_len)
+        self._lengths = [len(sequence) for sequence in self._tokens]
+        self._encoded, self._batch_size, self._steps, self._seed = encoded, batch_size, steps, seed
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """The pairs of each batch of an epoch."""
+        return epoch_batches(self._lengths, self._seed, number, max_rows=self._batch_size)
+
+    def train_dataloader(self) -> StepLoader[CaptionBatch]:
+        return StepLoader(self.epoch, self._batch, self._steps)
+
+    def _batch(self, pairs: list[int]) -> CaptionBatch:
+        tokens = pad([self._tokens[pair] for pair in pairs])
+        return CaptionBatch(tokens, self._encoded.batch([self._rows[pair] for pair in pairs]), tensor(pairs))

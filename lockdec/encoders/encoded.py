@@ -1,0 +1,147 @@
+"""The normalised states of a whole caption set in a folder: made once, memory-mapped, read by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lockdec.console import track
+from lockdec.data.captions import CaptionSet
+from lockdec.encoders.contract import Encoder
+from lockdec.encoders.normalisation import Normalisation
+from lockdec.errors import DataError, StoreError
+from lockdec.transformer.encoded import Encoded
+
+STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"
+_RAW = "raw.float32"
+_CHUNK = 256  # inputs worked on at a time
+
+Array: TypeAlias = np.ndarray[Any, Any]
+
+
+class EncodedSet:
+    """States by the row of the caption set they were encoded from; `write` or `open` makes one.
+
+    Attributes:
+        ids: the caption set's.
+        dim: width of a state.
+        max_states: how many states the longest input has.
+        normalisation: what the stored states went through; apply it to the states of new inputs.
+    """
+
+    def __init__(
+        self, states: Array, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation
+    ) -> None:
+        self._states, self._lengths, self.ids, self.normalisation = states, lengths, ids, normalisation
+        self.max_states, self.dim = int(states.shape[1]), int(states.shape[2])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        encoder: Encoder,
+        captions: CaptionSet,
+        normalise: str = "standardise",
+        batch_size: int = 16,
+        dtype: str = "float16",
+    ) -> EncodedSet:
+        """Encode every input, fit the normalisation on those of the training split, and store the result.
+
+        Args:
+            folder: exists; what is in it under the same names is replaced.
+            normalise: "none", "standardise" or "whiten".
+            batch_size: inputs encoded at a time; changes the states by rounding only.
+            dtype: of the stored states: "float16" or "float32".
+
+        Raises:
+            ConfigError: `normalise` is not known.
+            DataError: a state is not finite or does not fit `dtype`; the text names the input.
+        """
+        raw, lengths = _encode(folder / _RAW, encoder, captions, batch_size)
+        ends = np.cumsum(lengths)
+        normalisation = Normalisation.fit(
+            normalise,
+            (torch.from_numpy(raw[ends[row] - lengths[row] : ends[row]]) for row in captions.splits["train"]),
+        )
+        shape = (len(captions), int(lengths.max()), encoder.dim)
+        states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=dtype, shape=shape)
+        real = np.arange(shape[1]) < lengths[:, None]
+        for start in range(0, len(captions), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            flat = raw[ends[rows][0] - lengths[start] : ends[rows][-1]]
+            with np.errstate(over="ignore"):
+                chunk = np.zeros((len(lengths[rows]), *shape[1:]), dtype)
+                chunk[real[rows]] = normalisation(torch.from_numpy(flat)).numpy()
+            finite = np.isfinite(chunk).all(axis=(1, 2))
+            if not finite.all():
+                name = captions.ids[start + int(finite.argmin())]
+                raise DataError(f"input {name!r}: its encoder states are not finite numbers that fit {dtype}")
+            states[rows] = chunk
+        states.flush()
+        np.save(folder / LENGTHS, lengths)
+        (folder / IDS).write_text(json.dumps(captions.ids), encoding="utf-8")
+        normalisation.save(folder / NORMALISATION)
+        (folder / _RAW).unlink()
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: Path) -> EncodedSet:
+        """Memory-map what `write` left in a folder.
+
+        Raises:
+            StoreError: a file is missing or is not what it should be.
+        """
+        try:
+            states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
+            lengths = np.load(folder / LENGTHS, allow_pickle=False)
+            ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
+        if states.ndim != 3 or not len(states) == len(lengths) == len(ids):
+            raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree about the number of inputs")
+        return cls(states, lengths, ids, Normalisation.load(folder / NORMALISATION))
+
+    def batch(self, rows: Sequence[int]) -> Encoded:
+        """The normalised states of these rows in float32, padded with zeros to the longest of them."""
+        lengths = self._lengths[list(rows)]
+        width = int(lengths.max())
+        states = torch.from_numpy(self._states[list(rows), :width].astype(np.float32))
+        return Encoded(states, torch.from_numpy(np.arange(width) < lengths[:, None]))
+
+    def pooled(self, rows: Sequence[int]) -> Float[Tensor, "n d"]:
+        """The mean normalised state of each row: its place when inputs are compared."""
+        pieces = []
+        for start in range(0, len(rows), _CHUNK):
+            encoded = self.batch(rows[start : start + _CHUNK])
+            # Padding is zero, so the sum is over real states.
+            pieces.append(encoded.states.sum(1) / encoded.mask.sum(1, keepdim=True))
+        return torch.cat(pieces)
+
+
+def _encode(path: Path, encoder: Encoder, captions: CaptionSet, batch_size: int) -> tuple[Array, Array]:
+    """States as they leave the encoder, input after input in one mapped (total, dim) array, and the lengths.
+
+    They go to disk: how long the longest is shows only at the end, and data need not fit in memory.
+    """
+    lengths: list[int] = []
+    with path.open("wb") as file:
+        starts = list(range(0, len(captions), batch_size))
+        for rows in track(_batches(starts, batch_size, len(captions)), "encoding inputs", total=len(starts)):
+            encoded = encoder.encode(captions.inputs(rows))
+            lengths += encoded.mask.sum(1).tolist()
+            file.write(encoded.states[encoded.mask].float().cpu().contiguous().numpy().tobytes())
+    return np.memmap(path, np.float32, mode="r+", shape=(sum(lengths), encoder.dim)), np.array(lengths)
+
+
+def _batches(starts: Sequence[int], size: int, total: int) -> Iterator[range]:
+    return (range(start, min(start + size, total)) for start in starts)

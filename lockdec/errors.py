@@ -1,0 +1,19 @@
+"""What lockdec raises when the user can mend it: one plain line that names the key or file and what is allowed."""
+
+from __future__ import annotations
+
+
+class LockdecError(Exception):
+    """Something the user can mend. Its text is one line; the command line prints it without a traceback."""
+
+
+class ConfigError(LockdecError):
+    """A config key is unknown, has a wrong value, or contradicts another. The text starts with `key=value`."""
+
+
+class DataError(LockdecError):
+    """An input file or row cannot be used. The text names the file and the row."""
+
+
+class StoreError(LockdecError):
+    """An artifact or folder cannot be read or written. The text names the path."""

@@ -1,0 +1,73 @@
+"""Caption prediction from encoder states: how an unlocked cross-attention is finetuned, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lockdec.config import FinetuneConfig
+from lockdec.data.batching import CaptionBatch
+from lockdec.modules import optimization
+from lockdec.modules.language_modeling import next_token_loss
+from lockdec.transformer.models import Encoded, LockingDecoderModel
+
+
+class Captioning(L.LightningModule):
+    """Trains the cross-attention of an unlocked decoder on pairs; the decoder is frozen.
+
+    Args:
+        model: attached and unlocked.
+        stage: the prefix of what is logged.
+    """
+
+    # A checkpoint of this module holds what trains; the frozen decoder is in its own artifact.
+    strict_loading = False
+
+    def __init__(self, model: LockingDecoderModel, config: FinetuneConfig, stage: str) -> None:
+        super().__init__()
+        self.model, self.config, self.stage = model, config, stage
+        model.freeze_decoder()
+
+    def forward(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> Float[Tensor, "b t vocab"]:
+        """Next-token logits."""
+        return self.model(tokens, encoded)
+
+    def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
+        self.model.train(self.config.decoder_dropout)
+
+    def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
+        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
+        loss, _ = next_token_loss(self.model, batch.tokens, encoded, self.config.label_smoothing)
+        self.log(f"{self.stage}/loss", loss)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        gradients = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+        self.log(f"{self.stage}/gradient_norm", torch.stack(gradients).norm())
+
+    def configure_optimizers(self) -> Any:
+        return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        state = super().state_dict(*args, **kwargs)
+        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in state.items() if name in trainable}
+
+
+def perturbed(encoded: Encoded, noise: float, dropout: float) -> Encoded:
+    """The states with Gaussian noise added and a share of them hidden: regularisation for small support sets.
+
+    An input whose states would all be hidden keeps them.
+    """
+    states, mask = encoded.states, encoded.mask
+    if noise:
+        states = states + noise * torch.randn_like(states)
+    if dropout:
+        kept = mask & (torch.rand(mask.shape, device=mask.device) >= dropout)
+        mask = torch.where(kept.any(dim=1, keepdim=True), kept, mask)
+    return Encoded(states, mask)

@@ -1,0 +1,71 @@
+"""Next-token prediction on text: how a locked decoder is pretrained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from lockdec.config import OptimizerConfig
+from lockdec.data.batching import TextBatch
+from lockdec.data.tokenizer import PAD_ID
+from lockdec.modules import optimization
+from lockdec.transformer.models import Encoded, LockingDecoderModel
+
+
+def next_token_loss(
+    model: LockingDecoderModel,
+    tokens: Int[Tensor, "b t"],
+    encoded: Encoded | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], int]:
+    """Mean cross-entropy in nats over the real next tokens, and how many there are.
+
+    Logits are computed at real positions only: with short captions in a padded batch that is most of the cost saved.
+
+    Args:
+        tokens: BOS, text, EOS, padding.
+    """
+    targets = tokens[:, 1:]
+    real = targets != PAD_ID
+    hidden = model.hidden(tokens[:, :-1], encoded)  # (b, t - 1, d_model)
+    logits = model.logits(hidden[real])  # (n, vocab)
+    return F.cross_entropy(logits, targets[real], label_smoothing=label_smoothing), int(real.sum())
+
+
+class LanguageModeling(L.LightningModule):
+    """Trains all of a locked decoder on text.
+
+    Args:
+        model: locked.
+        steps: of the whole training, for the learning rate's schedule.
+        stage: the prefix of what is logged.
+    """
+
+    def __init__(self, model: LockingDecoderModel, optimizer: OptimizerConfig, steps: int, stage: str) -> None:
+        super().__init__()
+        self.model, self.optimizer, self.steps, self.stage = model, optimizer, steps, stage
+
+    def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
+        """Next-token logits."""
+        return self.model(tokens)
+
+    def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
+        loss, real = next_token_loss(self.model, batch.tokens)
+        self.log(f"{self.stage}/loss", loss)
+        self.log(f"{self.stage}/real_token_share", real / batch.tokens[:, 1:].numel())
+        return loss
+
+    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
+        loss, real = next_token_loss(self.model, batch.tokens)
+        self.log(f"{self.stage}/val_loss", loss, batch_size=real)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+
+    def configure_optimizers(self) -> Any:
+        return optimization.configure(self.parameters(), self.optimizer, self.steps)

@@ -1,0 +1,261 @@
+"""A run: the stages in order, each restored from the store or made and published, then result.json.
+
+A stage's key is computed from its config subtree as resolved, its parents' keys, the content of what the config only
+names (data, weights) and the version of its code, so it is known before any work. Two runs that differ in a dimension
+of the cross-attention share the pretrained decoder and the encoded data by construction.
+"""
+
+from __future__ import annotations
+
+import json
+import json
+import math
+import platform
+import resource
+import shlex
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from lockdec import __version__
+from lockdec.config import Builder, check, plain
+from lockdec.console import Summary, console, printable
+from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.stages.stage import Stage, Work
+from lockdec.store import Artifact, Store, artifact_key, write_json
+from lockdec.tracking import Tracking, flat
+
+RESULT, CONFIG = "result.json", "config.yaml"
+SHOWN = 12  # captions printed at the end of a run
+
+# What the stages see that cannot change what they produce, and so is no part of their keys.
+CANNOT_CHANGE_RESULT = (
+    "attach.batch_size",  # an encoder's outputs do not depend on the batch: tested for every encoder
+    "*.trainer.accelerator",
+    "*.trainer.devices",
+    "*.trainer.threads",
+    "*.trainer.checkpoint_seconds",
+)
+
+
+def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool) -> float:
+    """What Hydra runs: one run with its closing tables and report, or one cell of a sweep.
+
+    A cell that is finished already is not run again; one that fails is recorded and does not end the sweep.
+
+    Returns:
+        The objective; NaN for a failed cell.
+    """
+    if not sweeping:
+        result = run(config, folder, overrides)
+        Summary(console).result(result, read_captions(folder)[:SHOWN], folder)
+        from lockdec.report import write_report
+
+        console.print(f"Report: [bold]{printable(str(write_report([folder])))}[/]", soft_wrap=True)
+        return objective(result, config.objective)
+    if finished := finished_cell(config, folder):
+        console.print(f"cell {folder.name}: finished before ({printable(' '.join(overrides))})", soft_wrap=True)
+        return objective(finished, config.objective)
+    console.print(f"cell {folder.name}: {printable(' '.join(overrides))}", soft_wrap=True)
+    try:
+        return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
+    except Exception as error:  # whatever it was is in result.json; the other cells still count
+        console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+        if not isinstance(error, LockdecError):
+            console.print_exception()
+        return math.nan
+
+
+def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """The result a cell has left, when it is `ok` and the config is the same but for where things are written."""
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        before = (folder / CONFIG).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    same = before == OmegaConf.to_yaml(config, resolve=True)
+    return result if same and result.get("status") == "ok" else None
+
+
+def objective(result: Mapping[str, Any], metric: str) -> float:
+    """The metric that Hydra's sweepers are told.
+
+    Raises:
+        ConfigError: result.json has no such metric.
+    """
+    metrics = result.get("metrics", {})
+    if metric not in metrics:
+        raise ConfigError(f"objective={metric} is not one of: {', '.join(metrics)}")
+    return float(metrics[metric])
+
+
+def read_captions(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's captions.jsonl; none when there is no such file."""
+    path = folder / "captions.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: str | None = None) -> dict[str, Any]:
+    """Run every stage of `pipeline.order` and write result.json, whatever happens.
+
+    Args:
+        config: composed by Hydra; see `lockdec.config.Config`.
+        folder: of this run or cell.
+        overrides: what the user typed, for the record.
+        group: the name of the sweep this is a cell of; None outside a sweep.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        LockdecError: something the user can mend; result.json then says `failed` and why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"paths.outputs={config.paths.outputs}: cannot write there ({error.strerror}); "
+                         "name a folder you may write to") from error  # fmt: skip
+    started, clock = datetime.now(UTC), time.monotonic()
+    result: dict[str, Any] = {
+        "schema": 1,
+        "status": "failed",
+        "error": None,
+        "name": config.name,
+        "sweep_name": group,
+        "command": shlex.join(["python", "-m", "lockdec.run", *overrides]),
+        "overrides": list(overrides),
+        "seed": config.seed,
+        "stages": {},
+        "versions": versions(),
+        "started": started.isoformat(timespec="seconds"),
+    }
+    try:
+        (folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
+        _run_stages(config, folder, result, group)
+        result["status"] = "ok"
+    except KeyboardInterrupt:
+        result |= {"status": "interrupted", "error": "interrupted by the user"}
+        raise
+    except BaseException as error:
+        result["error"] = f"{error}" or type(error).__name__
+        raise
+    finally:
+        result["cost"] = {
+            "seconds": round(time.monotonic() - clock, 3),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        }
+        result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(folder / RESULT, result)
+    return result
+
+
+def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group: str | None) -> None:
+    check(config)
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    outputs = Path(config.paths.outputs)
+    store = Store(outputs / "stages")
+    tracking = Tracking(config.logger, group or config.name, folder, outputs)
+    subtrees = {name: plain(config.stages[name]) for name in config.pipeline.order}
+    stages = build_stages(subtrees, Builder())
+    keys = stage_keys(stages, subtrees)
+    summary = Summary(console)
+    artifacts: dict[str, Artifact] = {}
+    for name, stage in stages.items():
+
+        def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
+            parents = {parent: artifacts[parent] for parent in stage.parents}
+            record = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}, **subtrees[name]}
+            with tracking.stage(name, record) as loggers:
+                metrics = stage.make(Work(name, workspace, parents, loggers))
+                for logger in loggers:
+                    logger.log_metrics(flat(metrics, name))
+            return metrics
+
+        clock = time.monotonic()
+        artifact = store.get_or_make(
+            name, keys[name], make, subtrees[name], {parent: keys[parent] for parent in stage.parents},
+            waiting=lambda name=name: console.print(f"{name}: another process is making it; waiting"),
+        )  # fmt: skip
+        artifacts[name] = artifact
+        entry = {"key": artifact.key, "reused": artifact.reused, "seconds": round(time.monotonic() - clock, 3)}
+        result["stages"][name] = entry
+        _merge(result, artifact.metrics)
+        _export(artifact, stage, folder)
+        summary.stage(name, entry, made_in=artifact.seconds)
+
+
+def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
+    """The stages, checked, before any of them works.
+
+    Raises:
+        ConfigError: a stage's config is wrong, or a parent of it does not come before it.
+    """
+    stages: dict[str, Stage] = {}
+    for name, subtree in subtrees.items():
+        stage = builder.build(subtree, f"stages.{name}", Stage)
+        for parent in stage.parents:
+            if parent not in stages:
+                raise ConfigError(f"pipeline.order={list(subtrees)}: {name} needs {parent} before it")
+        stage.check()
+        stages[name] = stage
+    return stages
+
+
+def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The artifact key of every stage, from config and content alone."""
+    keys: dict[str, str] = {}
+    for name, stage in stages.items():
+        keys[name] = artifact_key(
+            stage=name,
+            version=stage.version,
+            config=without(subtrees[name], CANNOT_CHANGE_RESULT, name),
+            parents={parent: keys[parent] for parent in stage.parents},
+            fingerprints=stage.fingerprints(),
+        )
+    return keys
+
+
+def without(node: Mapping[str, Any], patterns: Sequence[str], path: str) -> dict[str, Any]:
+    """The node, which stands at the dotted `path`, without the keys whose dotted path matches a pattern."""
+    return {
+        name: without(value, patterns, f"{path}.{name}") if isinstance(value, Mapping) else value
+        for name, value in node.items()
+        if not any(fnmatchcase(f"{path}.{name}", pattern) for pattern in patterns)
+    }
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes the results."""
+    packages = ("torch", "lightning", "hydra-core", "tokenizers")
+    return {"lockdec": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for name, value in new.items():
+        if isinstance(value, Mapping) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _export(artifact: Artifact, stage: Stage, folder: Path) -> None:
+    """Copy into the run's folder what a person or the report reads there."""
+    for name in stage.exports:
+        source, target = artifact.path(name), folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copyfile(source, target)
+    curve, target = artifact.path("metrics.csv"), folder / "stages" / artifact.stage / "metrics.csv"
+    if curve.is_file() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(curve, target)

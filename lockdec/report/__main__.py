@@ -1,0 +1,41 @@
+"""`python -m lockdec.report DIR [DIR...]`: rebuild the report of runs or sweeps from what they left on disk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lockdec.errors import LockdecError
+from lockdec.report.page import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report, say where it lies and what was left out. Exit status 1 when there is nothing to report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lockdec.report",
+        description="Rebuild report.html (and results.csv, results.json for sweeps) from result.json files.",
+    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder above them")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="where to write (default: DIR itself; of several DIRs, the folder that holds them all)",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        written = write_report(given.folders, given.output)
+    except LockdecError as error:
+        print(f"lockdec.report: {error}", file=sys.stderr)
+        return 1
+    for skipped in written.skipped:
+        print(f"lockdec.report: skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
+    print(f"{written.report} ({written.runs} run{'s' if written.runs != 1 else ''})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""What each figure shows, as data for Plotly that names settings instead of numbers.
+
+A trace lists settings by their number and says with `fill` where their estimates go (`x`, `y` or `z`); page.js looks them
+up for the metric and the control that the reader has chosen, so every figure exists for every metric, as a score and as
+a gap over a control, and no number is written twice. Colours are CSS variables: one set for light, one for dark.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lockdec.report.results import Run, curves
+from lockdec.report.study import AXES, DIMENSIONS, FACETS, Axis, Facets, Setting, Study, describe
+
+MOST_SERIES = 8
+MOST_GRIDS = 6
+MOST_ROWS = 40
+MOST_POINTS = 400
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+
+SCORE_AND_GAP = ("score", "control")
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of the page: a panel for each view in `views` (a view of study.VIEWS, `control`, or `given`)."""
+
+    id: str
+    title: str
+    caption: str
+    views: tuple[str, ...]
+    traces: tuple[Trace, ...]
+    layout: dict[str, Any]
+    height: int = 380
+
+
+def of_study(study: Study) -> list[Figure]:
+    """Every figure that the settings of a sweep allow, in the order of the page."""
+    figures = [*_over_dimension(study), *_over_shots(study), *_grids(study), *_pareto(study)]
+    choices = [name for name in study.varying if name not in (*DIMENSIONS, "fewshot.shots")]
+    figures += [figure for name in choices if (figure := _choice(study, name)) is not None]
+    return figures + _forest(study)
+
+
+def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
+    """A figure of every stage's losses: all losses of one run, or the last of them (validation) for each of several."""
+    traces: dict[str, list[Trace]] = {}
+    seen: set[tuple[str, str]] = set()
+    for label, run in runs:
+        keys = {stage.name: stage.key for stage in run.stages}
+        for stage, metrics in curves(run).items():
+            if (stage, keys.get(stage) or run.label) in seen:
+                continue
+            seen.add((stage, keys.get(stage) or run.label))
+            losses = sorted(name for name in metrics if "loss" in name)
+            for name in losses if len(runs) == 1 else losses[-1:]:
+                series = traces.setdefault(stage, [])
+                if len(series) < MOST_SERIES:
+                    points = metrics[name][:: max(1, len(metrics[name]) // MOST_POINTS)]
+                    line = _style(len(series), name if len(runs) == 1 else f"{name}, {label}")
+                    line |= {"mode": "lines+markers" if len(points) < 30 else "lines"}
+                    series.append(line | {"x": [step for step, _ in points], "y": [v for _, v in points]})
+    return [
+        Figure(
+            f"curve-{number}",
+            f"Learning curve of {stage}",
+            "Loss by training step, from the stage's metrics.csv."
+            + ("" if len(runs) == 1 else " One line for each artifact, at most eight."),
+            ("given",),
+            tuple(series),
+            {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "loss"}}},
+        )
+        for number, (stage, series) in enumerate(traces.items())
+    ]
+
+
+def _over_dimension(study: Study) -> list[Figure]:
+    lines = study.main_lines
+    if not lines:
+        return []
+    axis, shown = lines[0].axis, lines[:MOST_SERIES]
+    traces = [
+        _style(number, _name(line.context, study))
+        | _points(study, line.settings, [axis.value(s) or 0.0 for s in line.settings], _spread(number, len(shown)))
+        for number, line in enumerate(shown)
+    ]
+    layout = {"xaxis": _log_axis(f"{axis.name} per head", [axis.value(s) for li in shown for s in li.settings])}
+    fixed = _held(lines[0].fixed, study)
+    caption = f"One line for each context; {fixed}whiskers are 95 % bootstrap intervals over seeds."
+    return [
+        Figure("dimension", "Quality against dimension", caption + _left_out(lines), SCORE_AND_GAP, tuple(traces), layout),
+        Figure(
+            "loss-to-full-size",
+            "What a smaller dimension loses",
+            "Difference to full size (the largest dimensions with all else equal), paired by seed. For token F1 the "
+            "dotted line is the margin of 0.02: a dimension is enough when its whole whisker is above it."
+            + _left_out(lines),
+            ("full",),
+            tuple(traces),
+            layout,
+        ),
+    ]
+
+
+def _over_shots(study: Study) -> list[Figure]:
+    groups = [group for group in _by_choice(study, "fewshot.shots") if len(group) > 1]
+    if not groups:
+        return []
+    shown = _largest(groups)
+    traces = [
+        _style(number, study.label(group[0], without=("fewshot.shots",)))
+        | _points(study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown)))
+        for number, group in enumerate(shown)
+    ]
+    layout = {"xaxis": _log_axis("shots (pairs in the support set)", [s.facet("fewshot.shots") for g in shown for s in g])}
+    caption = "One line for each setting of everything else; whiskers are 95 % bootstrap intervals over seeds."
+    return [
+        Figure("shots", "Quality against number of pairs", caption + _left_out(groups), SCORE_AND_GAP, tuple(traces), layout)
+    ]
+
+
+def _grids(study: Study) -> list[Figure]:
+    by_name = {axis.name: axis for axis in AXES}
+    pairs = [(by_name[a], by_name[b]) for a, b in (("d_q = d_k", "d_v"), ("d_k", "d_v"), ("d_q", "d_k"), ("d_q", "d_v"))]
+    grids = [grid for rows, columns in pairs for grid in study.grids(rows, columns)]
+    figures = []
+    for number, grid in enumerate(grids[:MOST_GRIDS]):
+        heights = sorted({grid.rows.value(s) or 0.0 for s in grid.settings})
+        widths = sorted({grid.columns.value(s) or 0.0 for s in grid.settings})
+        places = {(grid.rows.value(s), grid.columns.value(s)): study.number(s) for s in grid.settings}
+        trace = {
+            "type": "heatmap",
+            "fill": "z",
+            "settings": [[places.get((row, column)) for column in widths] for row in heights],
+            "x": [f"{width:g}" for width in widths],
+            "y": [f"{height:g}" for height in heights],
+            "colorscale": "Cividis",
+            "xgap": 2,
+            "ygap": 2,
+        }
+        context = _name(grid.context, study)
+        figures.append(
+            Figure(
+                f"grid-{number}",
+                f"{grid.rows.name} × {grid.columns.name}" + (f", {context}" if context else ""),
+                f"Means over seeds; {_held(grid.fixed, study)}intervals are in the hover text and the settings table."
+                + (_left_out(grids, MOST_GRIDS) if number == 0 else ""),
+                SCORE_AND_GAP,
+                (trace,),
+                {
+                    "xaxis": {"type": "category", "title": {"text": f"{grid.columns.name} per head"}},
+                    "yaxis": {"type": "category", "title": {"text": f"{grid.rows.name} per head"}},
+                },
+            )
+        )
+    return figures
+
+
+def _pareto(study: Study) -> list[Figure]:
+    settings = [s for s in study.settings if s.parameters]
+    if len({s.parameters for s in settings}) < 2:
+        return []
+    facet = next((n for n in ("fewshot.shots", "encoder.name") if n in study.varying), None)
+    groups: dict[str, list[Setting]] = {}
+    for setting in settings:
+        name = describe([(facet, setting.facet(facet))]) if facet else "settings"
+        groups.setdefault(name, []).append(setting)
+    traces: list[Trace] = [
+        {"name": "Pareto front", "fill": "y", "front": True, "mode": "lines"}
+        | {"line": {"color": "var(--muted)", "width": 2, "shape": "hv"}, "settings": [], "x": []}
+    ]
+    for number, (name, group) in enumerate(list(groups.items())[:MOST_SERIES]):
+        style = _style(number, name) | {"mode": "markers"}
+        traces.append(style | _points(study, group, [s.parameters or 0.0 for s in group], 1.0))
+    caption = (
+        "Up and to the left is better. The line joins the settings that no other beats with as few trained parameters."
+    )
+    axis = {"type": "log", "title": {"text": "trained parameters"}, "exponentformat": "SI", "dtick": 1}
+    return [
+        Figure("pareto", "Quality against trained parameters", caption, SCORE_AND_GAP, tuple(traces), {"xaxis": axis})
+    ]
+
+
+def _choice(study: Study, facet: str) -> Figure | None:
+    """Settings that differ in one choice only, side by side; None where no two do."""
+    groups = [group for group in _by_choice(study, facet) if len(group) > 1]
+    if not groups:
+        return None
+    shown = _largest(groups)
+    values = list(dict.fromkeys(str(s.facet(facet) or "none") for group in shown for s in group))
+    traces = []
+    for number, group in enumerate(shown):
+        offset = (number - (len(shown) - 1) / 2) * min(0.12, 0.7 / len(shown))
+        places = [values.index(str(s.facet(facet) or "none")) + offset for s in group]
+        style = _style(number, study.label(group[0], without=(facet,))) | {"mode": "markers"}
+        traces.append(style | _points(study, group, places, 1.0))
+    ticks = {"tickvals": list(range(len(values))), "ticktext": [_wrapped(html.escape(value, quote=False)) for value in values]}
+    name = "Encoders" if facet == "encoder.name" else FACETS[facet].capitalize()
+    return Figure(
+        f"choice-{list(FACETS).index(facet)}",
+        f"{name} side by side",
+        "Settings that differ in nothing else; whiskers are 95 % bootstrap intervals over seeds." + _left_out(groups),
+        SCORE_AND_GAP,
+        tuple(traces),
+        {"xaxis": ticks | {"range": [-0.5, len(values) - 0.5], "zeroline": False}},
+    )
+
+
+def _forest(study: Study) -> list[Figure]:
+    if not 1 < len(study.settings) <= MOST_ROWS:
+        return []
+    numbers = list(range(len(study.settings)))[::-1]
+    trace = {"name": "settings", "type": "scatter", "mode": "markers", "fill": "x", "settings": numbers}
+    trace |= {"y": list(range(len(numbers))), "marker": {"color": "var(--s0)", "size": 8}, "showlegend": False}
+    labels = [html.escape(study.label(study.settings[number]), quote=False) for number in numbers]
+    axis = {"tickvals": list(range(len(numbers))), "ticktext": [_wrapped(label) for label in labels]}
+    layout = {"yaxis": axis | {"automargin": True, "zeroline": False, "range": [-0.7, len(numbers) - 0.3]}}
+    caption = "Mean and 95 % bootstrap interval over seeds of every setting; no whisker below three seeds."
+    return [
+        Figure("forest", "All settings", caption, SCORE_AND_GAP, (trace,), layout, height=120 + 24 * len(numbers))
+    ]
+
+
+def _by_choice(study: Study, facet: str) -> list[list[Setting]]:
+    """Groups of settings that differ in this facet only, each in the order of its values, most values first."""
+    groups: dict[Facets, list[Setting]] = {}
+    for setting in study.settings:
+        groups.setdefault(tuple((n, v) for n, v in setting.facets if n != facet), []).append(setting)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def _largest(groups: list[list[Setting]]) -> list[list[Setting]]:
+    """At most MOST_SERIES groups, spread evenly over all of them, so that small and large dimensions are both seen."""
+    if len(groups) <= MOST_SERIES:
+        return groups
+    step = (len(groups) - 1) / (MOST_SERIES - 1)
+    return [groups[round(number * step)] for number in range(MOST_SERIES)]
+
+
+def _points(study: Study, settings: Sequence[Setting], places: Sequence[float], spread: float) -> Trace:
+    return {"fill": "y", "settings": [study.number(s) for s in settings], "x": [place * spread for place in places]}
+
+
+def _style(number: int, name: str) -> Trace:
+    colour = f"var(--s{number % MOST_SERIES})"
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": html.escape(name, quote=False) or "all",
+        "line": {"color": colour, "dash": DASHES[number % len(DASHES)], "width": 2},
+        "marker": {"color": colour, "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9},
+    }
+
+
+def _spread(number: int, count: int) -> float:
+    """A factor that sets whiskers at one place of a log axis side by side."""
+    return float(1.025 ** (number - (count - 1) / 2))
+
+
+def _log_axis(title: str, values: Sequence[Any]) -> dict[str, Any]:
+    ticks = sorted({float(value) for value in values if value})
+    return {
+        "type": "log",
+        "title": {"text": title},
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" for tick in ticks],
+        "minor": {"ticks": ""},
+    }
+
+
+def _name(context: Facets, study: Study) -> str:
+    return describe((name, value) for name, value in context if name in study.varying)
+
+
+def _held(fixed: Facets, study: Study) -> str:
+    dimensions = [(name, value) for name, value in fixed if name in DIMENSIONS]
+    return f"{describe(dimensions)} throughout; " if dimensions else ""
+
+
+def _left_out(groups: Sequence[Any], most: int = MOST_SERIES) -> str:
+    return "" if len(groups) <= most else f" {len(groups) - most} more are in the settings table."
+
+
+def _wrapped(text: str, width: int = 28) -> str:
+    if len(text) <= width:
+        return text
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and len(line) + len(word) > width:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}".strip()
+    return "<br>".join([*lines, line])
+
+
+__all__ = ["Axis", "Figure", "learning_curves", "of_study"]

@@ -1,0 +1,174 @@
+"""What the numbers say, in sentences that claim no more than the intervals do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lockdec.report.results import Run
+from lockdec.report.statistics import COVERAGE, LEAST_SEEDS, Estimate
+from lockdec.report.study import CONTROLS, MARGIN, HowLow, Setting, Study, describe
+
+CONTROL_NAMES = {
+    "locked": "the blind captioner",
+    "shuffled": "itself shown wrong inputs",
+    "nearest_neighbour": "copying the nearest neighbour",
+}
+
+
+def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """A number for people: `0.643`, `+0.042`, a true minus sign, a dash where there is none."""
+    if value is None:
+        return "\u2013"
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    return text.replace("-", "\u2212")
+
+
+def interval(estimate: Estimate | None, digits: int = 3, signed: bool = False) -> str:
+    """`0.643 [0.621, 0.660]`, and only the mean where there is no interval."""
+    if estimate is None:
+        return "\u2013"
+    mean = number(estimate.mean, digits, signed)
+    if estimate.low is None:
+        return mean
+    return f"{mean} [{number(estimate.low, digits, signed)}, {number(estimate.high, digits, signed)}]"
+
+
+def seeds(n: int) -> str:
+    """How many seeds, and what that means for the interval."""
+    few = ", no interval" if n < LEAST_SEEDS else ""
+    return f"{n} seed{'s' if n != 1 else ''}{few}"
+
+
+def of_study(study: Study) -> list[str]:
+    """The findings of a sweep: how low the dimension may go, the best setting, and what it is really worth."""
+    main = {line.axis.name for line in study.main_lines}
+    sentences = [_how_low(finding, study) for finding in study.how_low if finding.line.axis.name in main]
+    if study.best is not None:
+        sentences += [_best(study, study.best), *_against_controls(study)]
+    fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
+    if fewest < LEAST_SEEDS:
+        sentences.append(
+            "Some settings have fewer than three seeds: they have no interval, and nothing is claimed about them."
+        )
+    elif fewest < max(COVERAGE):
+        known = max(n for n in COVERAGE if n <= fewest)
+        sentences.append(
+            f"Read the intervals as optimistic: with {fewest} seeds a 95 % bootstrap interval covers the true mean "
+            f"in about {COVERAGE[known]:.0%} of cases."
+        )
+    return sentences
+
+
+def of_run(run: Run) -> list[str]:
+    """The findings of one run."""
+    sentences = []
+    score = run.number("metrics.token_f1")
+    if score is not None:
+        gaps = [
+            f"{number(score - value, signed=True)} against {CONTROL_NAMES[control]}"
+            for control in CONTROLS
+            if (value := run.number(f"controls.{control}.token_f1")) is not None
+        ]
+        shots, inputs = run.text("fewshot.shots"), run.text("data.test")
+        sentences.append(
+            f"Token F1 {number(score)} on {inputs or 'the'} test inputs from {shots or 'the'} shots"
+            + (f": {', '.join(gaps)}." if gaps else ".")
+        )
+    sizes = [f"d_{name} {run.text(f'cross_attention.d_{name}')}" for name in "qkv"]
+    if run.text("cross_attention.d_k"):
+        trained = run.number("parameters.trainable") or run.number("cross_attention.parameters")
+        counted = f": {trained:,.0f} trained parameters." if trained else "."
+        sentences.append(f"Cross-attention of {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
+    sentences.append("One run, one seed: there is no interval, so a small difference may be chance.")
+    return sentences
+
+
+def checks(run: Run) -> list[tuple[str, bool | None]]:
+    """What must hold in every run, and whether it did (None: the run does not say)."""
+    delta = run.number("unlock.max_abs_logit_delta")
+    plain = run.text("cross_attention.unlock") == "plain"
+    encoder, decoder = run.values.get("frozen.encoder_ok"), run.values.get("frozen.decoder_ok")
+    return [
+        ("Unlocking changed no logit", None if delta is None or plain else delta == 0.0),
+        ("The frozen encoder is what it was", encoder if isinstance(encoder, bool) else None),
+        ("The frozen decoder is what it was", decoder if isinstance(decoder, bool) else None),
+    ]
+
+
+def warnings(runs: Sequence[Run]) -> list[str]:
+    """Checks that failed, counted over the runs, with the first of them named."""
+    failed: dict[str, list[str]] = {}
+    for run in runs:
+        for name, held in checks(run):
+            if held is False:
+                failed.setdefault(name, []).append(run.label)
+    return [
+        f"Not true of {len(labels)} of {len(runs)} runs: \u201c{name}\u201d (first: {labels[0]})."
+        for name, labels in failed.items()
+    ]
+
+
+def _how_low(finding: HowLow, study: Study) -> str:
+    axis, full = finding.line.axis, finding.full
+    shared = [(n, v) for n, v in finding.line.context if n in study.varying or n == "fewshot.shots"]
+    where = f"With {describe(shared)}" if any(v is not None for _, v in shared) else "Here"
+    top = describe([(n, v) for n, v in full.facets if n.startswith("cross_attention.d_")], full)
+    if not finding.losses or all(loss.low is None for _, loss in finding.losses):
+        return (
+            f"{where}, no smallest {axis.name} is named: fewer than three seeds are shared with full size ({top})."
+        )
+    if finding.smallest is None:
+        setting, loss = max(finding.losses, key=lambda pair: pair[1].mean)
+        return (
+            f"{where}, no {axis.name} below full size ({top}) is shown to stay within {MARGIN} token F1 of it; the "
+            f"closest is {axis.name} = {axis.value(setting):g}: {interval(loss, signed=True)} ({seeds(loss.n)})."
+        )
+    loss = dict(finding.losses)[finding.smallest]
+    also = ""
+    if finding.larger_that_fail:
+        larger = ", ".join(f"{axis.value(s):g}" for s in finding.larger_that_fail)
+        also = f" Not shown for the larger {larger}, so read this with care."
+    return (
+        f"{where}, {axis.name} = {axis.value(finding.smallest):g} is enough: token F1 "
+        f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} against full size ({top}), paired "
+        f"over {seeds(loss.n)}{_parameters(finding.smallest, full)}.{also}"
+    )
+
+
+def _parameters(small: Setting, full: Setting) -> str:
+    if not small.parameters or not full.parameters:
+        return ""
+    return f"; {small.parameters:,.0f} trained parameters instead of {full.parameters:,.0f}"
+
+
+def _best(study: Study, best: Setting) -> str:
+    score = study.estimate(best)
+    gaps = [
+        f"{interval(gap, signed=True)} against {CONTROL_NAMES[control]}"
+        for control in CONTROLS
+        if (gap := study.estimate(best, view=control)) is not None
+    ]
+    name = study.label(best) or "the only setting"
+    held = seeds(score.n) if score else ""
+    return f"Highest mean: {name}, token F1 {interval(score)} ({held}): {'; '.join(gaps) or 'no control'}."
+
+
+def _against_controls(study: Study) -> list[str]:
+    sentences = []
+    for control in CONTROLS:
+        gaps = [gap for s in study.settings if (gap := study.estimate(s, view=control)) is not None]
+        verdicts = Counter(gap.verdict for gap in gaps)
+        judged = len(gaps) - verdicts["unknown"]
+        if judged:
+            undecided = f", {verdicts['either']} undecided" if verdicts["either"] else ""
+            sentences.append(
+                f"{verdicts['above']} of {judged} settings with an interval are above {CONTROL_NAMES[control]}, "
+                f"{verdicts['below']} below{undecided}."
+            )
+    return sentences
+
+
+def _mean(study: Study, setting: Setting) -> float | None:
+    estimate = study.estimate(setting)
+    return estimate.mean if estimate else None

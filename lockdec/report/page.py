@@ -1,0 +1,345 @@
+"""Write report.html, results.csv and results.json from the result.json files below some folders."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lockdec.errors import StoreError
+from lockdec.report import figures, gallery, headline
+from lockdec.report.results import Collection, Run, Scalar, Skipped, columns, read
+from lockdec.report.statistics import COVERAGE, RESAMPLES, Estimate
+from lockdec.report.study import (
+    ALL_METRICS,
+    CONTROLS,
+    FACETS,
+    HEADLINE_METRIC,
+    LOWER_IS_BETTER,
+    MARGIN,
+    VIEWS,
+    HowLow,
+    Setting,
+    Study,
+)
+
+HERE = Path(__file__).parent
+MOST_COMPARISONS = 500
+METRIC_LABELS = {
+    "bleu1": "BLEU-1",
+    "bleu2": "BLEU-2",
+    "bleu3": "BLEU-3",
+    "bleu4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider_d": "CIDEr-D",
+    "chrf": "chrF",
+    "token_f1": "token F1",
+    "exact": "exact match",
+    "distinct": "distinct captions",
+    "loss": "loss",
+}
+CONTROL_LABELS = {"locked": "blind", "shuffled": "wrong inputs", "nearest_neighbour": "nearest neighbour"}
+TABLE_METRICS = ("token_f1", "exact", "cider_d", "chrf", "bleu4", "rouge_l", "loss")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a report was written to, and what it had to leave out."""
+
+    report: Path
+    runs: int
+    skipped: tuple[Skipped, ...]
+
+
+def write_report(folders: Sequence[Path], output: Path | None = None) -> Written:
+    """Rebuild the report of a run, of a sweep, or of several together.
+
+    Args:
+        folders: run folders, sweep folders, or folders above them. One run folder gives the report of a run.
+        output: where report.html goes; the folder itself when there is one, else the folder that holds them all.
+
+    A single run gets report.html; anything else results.csv and results.json as well. DataError when there is nothing to
+    report; StoreError when the output folder cannot be written.
+    """
+    collection = read(folders)
+    target = output or (
+        folders[0] if len(folders) == 1 else Path(os.path.commonpath([folder.resolve() for folder in folders]))
+    )
+    single = len(folders) == 1 and (folders[0] / "result.json").exists() and len(collection.runs) == 1
+    study = Study(collection.runs)
+    title = folders[0].resolve().name if len(folders) == 1 else ", ".join(f.resolve().name for f in folders)
+    page = render(collection, study, title, collection.runs[0] if single else None)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if not single:
+            _replace(target / "results.csv", _csv(collection.runs))
+            _replace(target / "results.json", json.dumps(results(collection, study), indent=1, allow_nan=False))
+        _replace(target / "report.html", page)
+    except OSError as error:
+        raise StoreError(f"{target}: the report cannot be written here ({error.strerror})") from error
+    return Written(target / "report.html", len(collection.runs), collection.skipped)
+
+
+def results(collection: Collection, study: Study) -> dict[str, Any]:
+    """Everything the report knows, for machines: runs, settings with intervals, paired differences, how low."""
+    return {
+        "schema": 1,
+        "runs": [run.row() for run in collection.runs],
+        "settings": [
+            {
+                **{name: value for name, value in setting.facets},
+                "label": study.label(setting),
+                "runs": [run.label for run in setting.runs.values()],
+                "seeds": [list(unit) for unit in setting.runs],
+                "parameters": setting.parameters,
+                "full_size": study.number(study.full_size[setting]),
+                "estimates": {
+                    metric: {
+                        view: asdict(estimate)
+                        for view in VIEWS
+                        if (estimate := study.estimate(setting, metric, view)) is not None
+                    }
+                    for metric in study.metrics
+                },
+            }
+            for setting in study.settings
+        ],
+        "how_low": [_how_low(finding, study) for finding in study.how_low],
+        "paired_differences": [
+            {
+                "change": comparison.change,
+                "first": study.number(comparison.first),
+                "second": study.number(comparison.second),
+                "metric": HEADLINE_METRIC,
+                **asdict(comparison.difference),
+            }
+            for comparison in study.comparisons
+        ],
+        "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in collection.skipped],
+        "unfinished": list(collection.unfinished),
+    }
+
+
+def render(collection: Collection, study: Study, title: str, run: Run | None) -> str:
+    """The page as one HTML text. `run` is given for the report of a single run."""
+    shown = _figures(study, run)
+    exhibits, notes = gallery.exhibits(_who(study, run))
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    plotly = _plotly() if shown else ""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": headline.number, "interval": headline.interval, "seeds": headline.seeds}
+    return environment.get_template("page.html").render(
+        title=title,
+        run=run,
+        runs=collection.runs,
+        study=study,
+        statuses=_counts([r.status for r in collection.runs]),
+        sentences=headline.of_run(run) if run else headline.of_study(study),
+        checks=headline.checks(run) if run else [],
+        warnings=headline.warnings(collection.runs),
+        notes=[*study.notes, *notes],
+        skipped=collection.skipped,
+        unfinished=collection.unfinished,
+        figures=shown,
+        exhibits=exhibits,
+        facets=FACETS,
+        metrics=study.metrics or [m for m in ALL_METRICS if run and run.number(f"metrics.{m}") is not None],
+        metric_labels=METRIC_LABELS,
+        table_metrics=[m for m in TABLE_METRICS if m in study.metrics],
+        controls=CONTROLS,
+        control_labels=CONTROL_LABELS,
+        lower_is_better=LOWER_IS_BETTER,
+        margin=MARGIN,
+        coverage=COVERAGE,
+        resamples=RESAMPLES,
+        comparisons=study.comparisons[:MOST_COMPARISONS],
+        comparisons_left_out=max(0, len(study.comparisons) - MOST_COMPARISONS),
+        cell_facets=_cell_facets(study, collection.runs),
+        reuse=_reuse(collection.runs),
+        versions=_distinct(collection.runs, "versions."),
+        seeds_used=sorted({r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)),
+        commands=list(dict.fromkeys(r.text("command") for r in collection.runs if r.text("command"))),
+        config=_config(run),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=_hash(script),
+        plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode()) if plotly else "",
+        plotly_hash=_hash(plotly) if plotly else "",
+        data=_embedded(_chart_data(study, shown)) if shown else "",
+    )
+
+
+def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
+    if run is not None:
+        return figures.learning_curves([("", run)])
+    first = [s for s in (study.best, study.smallest) if s is not None]
+    ordered = list(dict.fromkeys([*first, *study.settings]))
+    cells = [(study.label(s), next(iter(s.runs.values()))) for s in ordered]
+    return figures.of_study(study) + figures.learning_curves(cells)
+
+
+def _who(study: Study, run: Run | None) -> list[tuple[str, Run, str]]:
+    """The columns of the gallery."""
+    if run is not None:
+        return [("captioner", run, "caption"), *((CONTROL_LABELS[c], run, c) for c in CONTROLS)]
+    if study.best is None:
+        return []
+    best = next(iter(study.best.runs.values()))
+    who = [(f"highest mean ({study.label(study.best) or 'the only setting'})", best, "caption")]
+    if study.smallest is not None and study.smallest is not study.best:
+        smallest = next(iter(study.smallest.runs.values()))
+        who.append((f"smallest ({study.label(study.smallest)})", smallest, "caption"))
+    return [*who, *((CONTROL_LABELS[control], best, control) for control in CONTROLS)]
+
+
+def _chart_data(study: Study, shown: Sequence[figures.Figure]) -> dict[str, Any]:
+    def column(metric: str, view: str) -> list[list[float | None] | None]:
+        found = (study.estimate(setting, metric, view) for setting in study.settings)
+        return [None if e is None else _rounded(e) for e in found]
+
+    return {
+        "metrics": {m: {"label": METRIC_LABELS[m], "lower": m in LOWER_IS_BETTER} for m in study.metrics},
+        "controls": CONTROL_LABELS,
+        "margin": {"metric": HEADLINE_METRIC, "value": -MARGIN},
+        "settings": [
+            {"label": study.label(s) or "the only setting", "parameters": s.parameters} for s in study.settings
+        ],
+        "estimates": {m: {view: column(m, view) for view in VIEWS} for m in study.metrics},
+        "fronts": {
+            m: {view: [study.number(s) for s in study.front(m, view)] for view in ("score", *CONTROLS)}
+            for m in study.metrics
+        },
+        "figures": [asdict(figure) for figure in shown],
+    }
+
+
+def _rounded(estimate: Estimate) -> list[float | None]:
+    digits = (estimate.mean, estimate.low, estimate.high, estimate.n)
+    return [None if value is None else round(value, 5) for value in digits]
+
+
+def _cell_facets(study: Study, runs: Sequence[Run]) -> list[str]:
+    """The facets worth a column in the table of all cells: those in which cells differ, and the sizes always."""
+    always = ("cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots")
+    return [
+        name
+        for name in FACETS
+        if name != "overrides"
+        and (name in always or name in study.varying)
+        and any(run.values.get(name) is not None for run in runs)
+    ]
+
+
+def _reuse(runs: Sequence[Run]) -> dict[str, Any]:
+    """Per stage how often it was made and reused, and the seconds that reuse saved."""
+    stages: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for stage in run.stages:
+            row = stages.setdefault(
+                stage.name, {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0}
+            )
+            row["keys"].add(stage.key)
+            kind = "reused" if stage.reused else "made"
+            row[kind] += 1
+            row[f"{kind}_seconds"] += stage.seconds
+    spent = sum(row["made_seconds"] + row["reused_seconds"] for row in stages.values())
+    alone = sum(
+        (row["made"] + row["reused"]) * row["made_seconds"] / row["made"] if row["made"] else row["reused_seconds"]
+        for row in stages.values()
+    )
+    return {
+        "stages": stages,
+        "spent": spent,
+        "alone": alone,
+        "unknown": [name for name, row in stages.items() if not row["made"]],
+    }
+
+
+def _how_low(finding: HowLow, study: Study) -> dict[str, Any]:
+    def place(setting: Setting | None) -> int | None:
+        return None if setting is None else study.number(setting)
+
+    return {
+        "axis": finding.line.axis.name,
+        **dict(finding.line.fixed),
+        "full_size": place(finding.full),
+        "smallest": place(finding.smallest),
+        "smallest_value": finding.smallest and finding.line.axis.value(finding.smallest),
+        "larger_that_fail": [place(setting) for setting in finding.larger_that_fail],
+        "margin": MARGIN,
+        "metric": HEADLINE_METRIC,
+        "losses": [{"setting": place(setting), **asdict(loss)} for setting, loss in finding.losses],
+    }
+
+
+def _distinct(runs: Sequence[Run], prefix: str) -> dict[str, list[str]]:
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for name in run.values:
+            if name.startswith(prefix):
+                found.setdefault(name.removeprefix(prefix), {})[run.text(name)] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _counts(names: Sequence[str]) -> dict[str, int]:
+    return {name: names.count(name) for name in ("ok", "failed", "interrupted") if name in names}
+
+
+def _config(run: Run | None) -> str:
+    path = run.folder / "config.yaml" if run else None
+    return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+
+
+def _csv(runs: Sequence[Run]) -> Callable[[Any], None]:
+    def write(file: Any) -> None:
+        writer = csv.DictWriter(file, columns(runs), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_plain(run.row()) for run in runs)
+
+    return write
+
+
+def _plain(row: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()}
+
+
+def _replace(path: Path, content: str | Callable[[Any], None]) -> None:
+    """Write beside and rename, so that a reader never sees half a file."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="") as file:
+            if isinstance(content, str):
+                file.write(content)
+            else:
+                content(file)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _embedded(data: object) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

@@ -1,0 +1,310 @@
+"""Read what runs left on disk: result.json, checked and flattened to one row a run, and the captions beside it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lockdec.console import track
+from lockdec.errors import DataError
+
+Scalar = str | int | float | bool | None
+
+SCHEMA = 1
+STATUSES = ("ok", "failed", "interrupted")
+NUMBERS = (
+    "seed",
+    "metrics.",
+    "controls.",
+    "gap_over_blind.",
+    "cost.",
+    "parameters.",
+    "looking.",
+    "unlock.",
+    "fewshot.",
+    "cross_attention.d_",
+    "cross_attention.heads",
+    "cross_attention.parameters",
+)
+FIRST_COLUMNS = ("folder", "name", "sweep_name", "status", "error", "seed", "fewshot.support_seed")
+LAST_COLUMNS = ("started", "finished", "overrides", "command")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of one run: whose artifact it used, whether that was there already, and the seconds it took."""
+
+    name: str
+    key: str
+    reused: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result.json. `values` has its numbers and texts under their dotted names (`metrics.token_f1`)."""
+
+    folder: Path
+    label: str
+    values: Mapping[str, Scalar]
+    stages: tuple[Stage, ...]
+    overrides: tuple[str, ...]
+
+    @property
+    def status(self) -> str:
+        """`ok`, `failed` or `interrupted`."""
+        return str(self.values["status"])
+
+    def number(self, name: str) -> float | None:
+        """The number under this dotted name; None where the run has none or it is not finite."""
+        value = self.values.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def text(self, name: str) -> str:
+        """The value under this dotted name as text, empty where the run has none."""
+        value = self.values.get(name)
+        return "" if value is None else str(value)
+
+    def row(self) -> dict[str, Scalar]:
+        """Everything of the run as one flat row, as in results.csv."""
+        row: dict[str, Scalar] = {"folder": self.label, **self.values}
+        for stage in self.stages:
+            row |= {
+                f"stages.{stage.name}.key": stage.key,
+                f"stages.{stage.name}.reused": stage.reused,
+                f"stages.{stage.name}.seconds": stage.seconds,
+            }
+        return row | {"overrides": shlex.join(self.overrides)}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A result.json that cannot be used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All runs found below some folders, what had to be skipped, and cells that left no result at all."""
+
+    runs: tuple[Run, ...]
+    skipped: tuple[Skipped, ...]
+    unfinished: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """One row of captions.jsonl. `captions` maps caption, nearest_neighbour, locked and shuffled to their text."""
+
+    id: str
+    references: tuple[str, ...]
+    captions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Look:
+    """Cross-attention over one input, word by word: `weights[word][state]`, the states in rows of a grid."""
+
+    words: tuple[str, ...]
+    grid: tuple[int, int]
+    weights: tuple[tuple[float, ...], ...]
+
+
+def read(folders: Sequence[Path]) -> Collection:
+    """Every run in or below these folders, sorted by path with numbers in numeric order.
+
+    A result.json that is damaged, or of another schema, is skipped and named. DataError when a folder does not exist
+    or there is no result.json at all.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder (give the folder of a run or of a sweep)")
+    roots = list(dict.fromkeys(folder.resolve() for folder in folders))
+    above = Path(os.path.commonpath([root.parent for root in roots]))
+    candidates = sorted({cell for root in roots for cell in _cells(root)}, key=_natural)
+    runs: list[Run] = []
+    skipped: list[Skipped] = []
+    unfinished: list[str] = []
+    for cell in track(candidates, "reading results"):
+        label = cell.relative_to(above).as_posix()
+        if not (cell / "result.json").exists():
+            unfinished.append(label)
+            continue
+        try:
+            runs.append(_read_run(cell, label))
+        except DataError as error:
+            skipped.append(Skipped(cell / "result.json", str(error)))
+    if not runs and not skipped:
+        names = ", ".join(map(str, folders))
+        raise DataError(f"{names}: no result.json here or below (a run writes one when it ends)")
+    return Collection(tuple(runs), tuple(skipped), tuple(unfinished))
+
+
+def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
+    """The rows of a run's captions.jsonl, in order, and one line for each row that cannot be used."""
+    path = run.folder / "captions.jsonl"
+    rows, notes = [], []
+    for number, row in _json_lines(path, notes):
+        references = row.get("references")
+        if not isinstance(row.get("id"), str) or not isinstance(references, list):
+            notes.append(f"{path}: row {number} needs an id (text) and references (a list); it is left out")
+            continue
+        captions = {
+            kind: text
+            for kind in ("caption", "nearest_neighbour", "locked", "shuffled")
+            if isinstance(text := row.get(kind), str)
+        }
+        rows.append(Captioned(str(row["id"]), tuple(map(str, references)), captions))
+    return rows, notes
+
+
+def read_attention(run: Run) -> dict[str, Look]:
+    """Attention maps by input id, from attention.jsonl beside captions.jsonl where a run has one.
+
+    A row is {"id", "words": [w], "grid": [rows, columns], "weights": [w][rows * columns]}; others are left out.
+    """
+    looks = {}
+    for _, row in _json_lines(run.folder / "attention.jsonl", []):
+        try:
+            rows, columns = map(int, row["grid"])
+            words = tuple(map(str, row["words"]))
+            weights = tuple(tuple(map(float, word)) for word in row["weights"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        if len(words) == len(weights) and all(len(word) == rows * columns for word in weights):
+            looks[str(row.get("id"))] = Look(words, (rows, columns), weights)
+    return looks
+
+
+def drawing(run: Run, input_id: str, most_bytes: int = 300_000) -> bytes | None:
+    """The PNG of a test input (drawings/ID.png), None where there is none, or one too large to put into a page."""
+    folder = (run.folder / "drawings").resolve()
+    path = folder / f"{input_id}.png"
+    if path.resolve().parent != folder or not path.is_file() or path.stat().st_size > most_bytes:
+        return None
+    content = path.read_bytes()
+    return content if content.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+def curves(run: Run) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Learning curves by stage and metric as (step, value), from stages/<stage>/metrics.csv (Lightning's CSVLogger)."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for path in sorted(run.folder.glob("stages/*/metrics.csv")):
+        lines: dict[str, list[tuple[float, float]]] = {}
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            for row in csv.DictReader(file):
+                step = _finite(row.get("step"))
+                for name, text in row.items():
+                    value = _finite(text)
+                    if name and name not in ("step", "epoch") and step is not None and value is not None:
+                        lines.setdefault(name, []).append((step, value))
+        if lines:
+            found[path.parent.name] = lines
+    return found
+
+
+def columns(runs: Iterable[Run]) -> list[str]:
+    """The columns of results.csv: identity first, then every dotted name in the order of result.json."""
+    names = dict.fromkeys(name for run in runs for name in run.row())
+    middle = [name for name in names if name not in FIRST_COLUMNS and name not in LAST_COLUMNS]
+    return [*(n for n in FIRST_COLUMNS if n in names), *middle, *(n for n in LAST_COLUMNS if n in names)]
+
+
+def _cells(root: Path) -> Iterator[Path]:
+    """Folders with a result.json, and numbered folders (cells of a sweep) without one that are not empty."""
+    for place, folders, files in os.walk(root):
+        path = Path(place)
+        numbered = path.name.isdecimal() and path != root and bool(files or folders)
+        if "result.json" in files or numbered:
+            folders.clear()
+            yield path
+        else:
+            folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def _read_run(folder: Path, label: str) -> Run:
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"not readable as JSON ({error})") from error
+    if not isinstance(result, dict):
+        raise DataError("not a JSON object")
+    if result.get("schema") != SCHEMA:
+        raise DataError(f"schema={result.get('schema')!r}: this lockdec reads {SCHEMA}")
+    if result.get("status") not in STATUSES:
+        raise DataError(f"status={result.get('status')!r} is none of {', '.join(STATUSES)}")
+    overrides = result.pop("overrides", None) or []
+    if not isinstance(overrides, list):
+        raise DataError("overrides is not a list")
+    stages = tuple(_stage(name, stage) for name, stage in _object(result.pop("stages", None), "stages").items())
+    values = dict(_flatten(result))
+    for name, value in values.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name.startswith(NUMBERS) and value is not None and not is_number:
+            raise DataError(f"{name}={value!r} is not a number")
+    del values["schema"]
+    return Run(folder, label, values, stages, tuple(map(str, overrides)))
+
+
+def _stage(name: str, stage: object) -> Stage:
+    fields = _object(stage, f"stages.{name}")
+    key, reused, seconds = fields.get("key"), fields.get("reused"), fields.get("seconds")
+    if not isinstance(reused, bool | None) or isinstance(seconds, bool | str | list | dict):
+        raise DataError(f"stages.{name} needs key, reused (true or false) and seconds")
+    return Stage(name, str(key or ""), bool(reused), _finite(seconds) or 0.0)
+
+
+def _object(value: object, name: str) -> dict[str, object]:
+    if value is not None and not isinstance(value, dict):
+        raise DataError(f"{name} is not a JSON object")
+    return value or {}
+
+
+def _flatten(value: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flatten(inner, f"{prefix}{key}.")
+        elif isinstance(inner, list):
+            yield prefix + key, json.dumps(inner)
+        elif isinstance(inner, float) and not math.isfinite(inner):
+            yield prefix + key, None
+        elif inner is None or isinstance(inner, str | int | float):
+            yield prefix + key, inner
+
+
+def _json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict):
+                yield number, row
+            elif line.strip():
+                notes.append(f"{path}: row {number} is not a JSON object; it is left out")
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    pieces = re.split(r"(\d+)", path.as_posix())
+    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces]

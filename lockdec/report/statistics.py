@@ -1,0 +1,74 @@
+"""Means over seeds with honest intervals.
+
+An interval is the 95 % percentile bootstrap of the mean over seeds (Efron 1979, by scipy.stats.bootstrap). It speaks of
+what a seed moves, the support set and the initialisation of the cross-attention: every seed sees the same test inputs.
+Few seeds make it narrower than 95 %: for normal values it covers the truth in 75 % of cases with 3 seeds, 81 % with 4,
+85 % with 5, 92 % with 10, 94 % with 20 (tests/report/test_statistics.py simulates it). Below three seeds there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+LEAST_SEEDS = 3
+CONFIDENCE = 0.95
+RESAMPLES = 9_999
+COVERAGE = {3: 0.75, 4: 0.81, 5: 0.85, 10: 0.92, 20: 0.94}
+
+Unit = tuple[int | None, int | None]
+"""What makes two runs of different settings a pair: (seed, support_seed)."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over `n` seeds and its 95 % interval, None below three seeds."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def verdict(self) -> str:
+        """Which side of 0 the interval lies on: `above`, `below`, `either`; `unknown` without an interval."""
+        if self.low is None or self.high is None:
+            return "unknown"
+        return "above" if self.low > 0 else "below" if self.high < 0 else "either"
+
+
+def estimates(rows: Sequence[Sequence[float]]) -> list[Estimate | None]:
+    """One estimate a row, each row the values of one quantity over seeds; None for an empty row."""
+    found: list[Estimate | None] = [
+        Estimate(sum(row) / len(row), None, None, len(row)) if row else None for row in rows
+    ]
+    for n in sorted({len(row) for row in rows if len(row) >= LEAST_SEEDS}):
+        numbers = [number for number, row in enumerate(rows) if len(row) == n]
+        for number, (low, high) in zip(numbers, _bootstrap([rows[i] for i in numbers]), strict=True):
+            found[number] = Estimate(sum(rows[number]) / n, low, high, n)
+    return found
+
+
+def differences(minuend: Mapping[Unit, float], subtrahend: Mapping[Unit, float]) -> list[float]:
+    """`minuend - subtrahend` for every unit that both have, in the order of units."""
+    shared = minuend.keys() & subtrahend.keys()
+    return [minuend[unit] - subtrahend[unit] for unit in sorted(shared, key=repr)]
+
+
+def _bootstrap(rows: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    import numpy as np  # a run without repeated seeds reports without the second that scipy.stats takes to import
+    from scipy.stats import bootstrap
+
+    result = bootstrap(
+        (np.asarray(rows, dtype=float),),
+        np.mean,
+        axis=-1,
+        vectorized=True,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        n_resamples=RESAMPLES,
+        batch=500,
+        rng=np.random.default_rng(0),
+    )
+    low, high = result.confidence_interval
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

@@ -1,0 +1,81 @@
+"""The command: `python -m lockdec.run [overrides]` runs the pipeline, `-m` sweeps it.
+
+Torch is imported only when a job runs, so `--help` and mistakes in the overrides answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from lockdec.config import config_folder, register
+from lockdec.errors import LockdecError
+from lockdec.sweep import failed_cells
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
+
+
+def job(config: DictConfig) -> float:
+    """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
+    from lockdec.pipeline import run_job
+
+    hydra_config = HydraConfig.get()
+    try:
+        return run_job(
+            config,
+            folder=Path(hydra_config.runtime.output_dir),
+            overrides=list(hydra_config.overrides.task),
+            sweeping=hydra_config.mode == RunMode.MULTIRUN,
+        )
+    except (LockdecError, OmegaConfBaseException) as error:
+        if TRACEBACK_WANTED:
+            raise
+        sys.exit(f"lockdec: {explain(error)}")  # already here, since Hydra would add lines of its own
+
+
+def main() -> None:
+    """Compose the config, run, and end with one plain line where something the user can mend went wrong."""
+    register()
+    os.environ[FULL_ERROR] = "1"  # has Hydra raise its errors instead of printing them and ending the process
+    try:
+        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+    except (LockdecError, HydraException, OmegaConfBaseException) as error:
+        if TRACEBACK_WANTED:
+            raise
+        sys.exit(f"lockdec: {explain(error)}")
+    except KeyboardInterrupt:
+        print("\nlockdec: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    if failed_cells():
+        sys.exit(1)
+
+
+def explain(error: Exception) -> str:
+    """The error as one plain line that names the key and what is allowed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__ or error.__context__
+    if isinstance(error, LockdecError):
+        return " ".join(lines)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={option}: no such option (there are: {', '.join(error.options or [])})"
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
+        return f"{cause.full_key}: no such key (allowed: {', '.join(map(str, cause.parent_node))})"
+    if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
+        return f"{found[1]}: {str(cause).splitlines()[0]}"
+    key = getattr(error, "full_key", None)
+    return f"{key}: {lines[0]}" if key else lines[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Attach a frozen encoder: its outputs for every input of the data, computed once and memory-mapped from then on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lockdec.data.captions import CaptionSet
+from lockdec.encoders.contract import Encoder
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.errors import ConfigError
+from lockdec.stages.stage import Stage, Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attach(Stage):
+    """Encodes the data; the states and their normalisation, fitted on the training split, are the artifact.
+
+    Attributes:
+        normalise: none, standardise or whiten.
+        batch_size: inputs encoded at a time; cannot change the result.
+    """
+
+    version: ClassVar[int] = 1
+    data: CaptionSet
+    encoder: Encoder
+    normalise: str
+    batch_size: int
+
+    def check(self) -> None:
+        if self.encoder.modality != self.data.modality:
+            raise ConfigError(f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "
+                              f"but data: {type(self.data).__name__} has {self.data.modality} inputs")  # fmt: skip
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint, "encoder": self.encoder.fingerprint}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        before = self.encoder.fingerprint
+        encoded = EncodedSet.write(work.folder, self.encoder, self.data, self.normalise, self.batch_size)
+        return {
+            "encoder": {"name": type(self.encoder).__name__, "dim": self.encoder.dim, "states": encoded.max_states},
+            "frozen": {"encoder_ok": self.encoder.fingerprint == before},
+        }

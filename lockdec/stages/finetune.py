@@ -1,0 +1,74 @@
+"""Finetune the cross-attention, and only it, on the pairs of the support set."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import lightning as L
+
+from lockdec.config import FewshotConfig, FinetuneConfig, TrainerConfig
+from lockdec.data.batching import SupportDataModule
+from lockdec.data.captions import CaptionSet
+from lockdec.data.fewshot import support_set
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.modules.captioning import Captioning
+from lockdec.stages.pretrain import load_tokenizer
+from lockdec.stages.stage import Stage, Work
+from lockdec.stages.unlock import load_captioner, save_cross_attention
+from lockdec.training import fit
+from lockdec.transformer.models import LockingDecoderModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune(Stage):
+    """Sees the support set and nothing else of the data; the trained cross-attention is the artifact."""
+
+    version: ClassVar[int] = 1
+    data: CaptionSet
+    fewshot: FewshotConfig
+    fit: FinetuneConfig
+    trainer: TrainerConfig
+    callbacks: dict[str, L.Callback]
+    seed: int
+
+    def check(self) -> None:
+        support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        pairs = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
+        encoded = EncodedSet.open(work.parents["attach"].folder)
+        tokenizer = load_tokenizer(work.parents["pretrain"])
+        model = load_captioner(work.parents["pretrain"], work.parents["unlock"])
+        batches = SupportDataModule(
+            tokenizer, pairs, encoded, batch_size=self.fit.batch_size, max_len=model.config.max_len,
+            steps=self.fit.steps, seed=self.seed,
+        )  # fmt: skip
+
+        frozen = decoder_fingerprint(model)
+        logged = fit(
+            Captioning(model, self.fit, stage=work.stage), batches,
+            stage=work.stage, folder=work.folder, loggers=work.loggers,
+            steps=self.fit.steps, seed=self.seed, clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer, callbacks=self.callbacks.values(),
+        )  # fmt: skip
+        save_cross_attention(model, work.folder)
+        return {
+            "fewshot": {"shots": len(pairs), "support_seed": self.fewshot.support_seed},
+            "finetune": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()},
+            "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
+        }
+
+
+def decoder_fingerprint(model: LockingDecoderModel) -> str:
+    """The sha256 of every tensor that is not cross-attention."""
+    trained = model.cross_attention_parameters()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name not in trained:
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

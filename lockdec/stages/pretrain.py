@@ -1,0 +1,75 @@
+"""Pretrain the decoder on text, with its cross-attention locked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import lightning as L
+from safetensors.torch import load_file, save_file
+
+from lockdec.config import PretrainConfig, TokenizerConfig, TrainerConfig
+from lockdec.data.batching import TextDataModule
+from lockdec.data.captions import CaptionSet
+from lockdec.data.text import TextSource, pretraining_text
+from lockdec.data.tokenizer import Tokenizer, train_tokenizer
+from lockdec.modules.language_modeling import LanguageModeling
+from lockdec.stages.stage import Stage, Work
+from lockdec.store import Artifact
+from lockdec.training import fit
+from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
+
+TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(Stage):
+    """Trains the tokenizer and the decoder; their files are the artifact."""
+
+    version: ClassVar[int] = 1
+    decoder: DecoderConfig
+    tokenizer: TokenizerConfig
+    data: CaptionSet
+    sources: dict[str, TextSource]
+    name_repeats: int
+    fit: PretrainConfig
+    trainer: TrainerConfig
+    callbacks: dict[str, L.Callback]
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        text = pretraining_text(self.data, list(self.sources.values()), self.name_repeats)
+        tokenizer = train_tokenizer(text, self.tokenizer.vocab_size)
+        tokenizer.save(work.folder / TOKENIZER)
+
+        L.seed_everything(self.fit.seed, verbose=False)
+        model = LockingDecoderModel(self.decoder)
+        module = LanguageModeling(model, self.fit.optimizer, self.fit.steps, stage=work.stage)
+        batches = TextDataModule(
+            tokenizer, text, val=self.data.references("val"), batch_tokens=self.fit.batch_tokens, max_len=self.decoder.max_len,
+            steps=self.fit.steps, seed=self.fit.seed,
+        )  # fmt: skip
+        logged = fit(
+            module, batches, stage=work.stage, folder=work.folder, loggers=work.loggers,
+            steps=self.fit.steps, seed=self.fit.seed, clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer, callbacks=self.callbacks.values(),
+        )  # fmt: skip
+        (work.folder / CONFIG).write_text(json.dumps(asdict(self.decoder), indent=2) + "\n", encoding="utf-8")
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work.folder / WEIGHTS)
+        return {"pretrain": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
+
+
+def load_decoder(artifact: Artifact) -> LockingDecoderModel:
+    """The pretrained decoder, locked, in evaluation mode."""
+    config = DecoderConfig(**json.loads(artifact.path(CONFIG).read_text(encoding="utf-8")))
+    model = LockingDecoderModel(config)
+    model.load_state_dict(load_file(artifact.path(WEIGHTS)))
+    return model.eval()
+
+
+def load_tokenizer(artifact: Artifact) -> Tokenizer:
+    """The tokenizer the decoder was pretrained with."""
+    return Tokenizer.load(artifact.path(TOKENIZER))

@@ -1,0 +1,86 @@
+"""Unlock the cross-attention: create its few weights, and show that nothing has changed yet."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from safetensors.torch import load_file, save_file
+
+from lockdec.data.captions import CaptionSet
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.stages.pretrain import load_decoder, load_tokenizer
+from lockdec.stages.stage import Stage, Work
+from lockdec.store import Artifact
+from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel
+
+CONFIG, WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
+PROBES = 32  # training pairs on which logits are compared before and after unlocking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlock(Stage):
+    """Draws the initial cross-attention; its weights are the artifact."""
+
+    version: ClassVar[int] = 1
+    data: CaptionSet
+    cross_attention: CrossAttentionConfig
+    seed: int
+
+    def fingerprints(self) -> dict[str, str]:
+        return {}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        encoded = EncodedSet.open(work.parents["attach"].folder)
+        tokenizer = load_tokenizer(work.parents["pretrain"])
+        model = load_decoder(work.parents["pretrain"])
+        L.seed_everything(self.seed, verbose=False)
+        model.attach(self.cross_attention, encoder_dim=encoded.dim)
+        save_cross_attention(model, work.folder)
+
+        rows = self.data.splits["train"][:PROBES]
+        tokens = tokenizer.batch([self.data.captions[row][0] for row in rows], max_len=model.config.max_len)
+        with torch.inference_mode():
+            locked = model(tokens[:, :-1])
+            model.unlock()
+            delta = (model(tokens[:, :-1], encoded.batch(rows)) - locked).abs().max()
+        config = asdict(self.cross_attention)
+        trainable = sum(weight.numel() for weight in model.cross_attention_parameters().values())
+        return {
+            "cross_attention": {**config, "parameters": trainable},
+            "parameters": {
+                "total": sum(weight.numel() for weight in model.parameters()),
+                "trainable": trainable,
+                "per_module": {
+                    "decoder": sum(weight.numel() for weight in model.parameters()) - trainable,
+                    "cross_attention": trainable,
+                },
+            },
+            "unlock": {"max_abs_logit_delta": float(delta)},
+        }
+
+
+def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
+    """Write the cross-attention's weights and what it takes to build it again."""
+    weights = model.cross_attention_parameters()
+    save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+    config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
+    """The decoder with the cross-attention of an unlock or a finetune artifact: unlocked, in evaluation mode."""
+    model = load_decoder(pretrain)
+    config = json.loads(cross_attention.path(CONFIG).read_text(encoding="utf-8"))
+    encoder_dim = config.pop("encoder_dim")
+    model.attach(CrossAttentionConfig(**config), encoder_dim)
+    saved = load_file(cross_attention.path(WEIGHTS))
+    with torch.no_grad():
+        for name, weight in model.cross_attention_parameters().items():
+            weight.copy_(saved[name])
+    model.unlock()
+    return model.eval()

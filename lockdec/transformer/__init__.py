@@ -1,0 +1,1 @@
+"""The transformer, written from scratch: attention, positions, layers, models, generation."""

@@ -1,0 +1,166 @@
+"""The sizes and choices of a transformer as plain data, checked in one place.
+
+Imports no torch, so that a configuration schema can be built from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lockdec.errors import ConfigError
+
+NORMS = ("pre", "post")
+NORM_KINDS = ("layer", "rms")
+POSITIONS = ("learned", "sinusoidal", "rope")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
+BIASES = ("all", "qkv", "none")
+UNLOCKS = ("zero_output", "tanh_gate", "rezero", "layerscale", "plain")
+
+
+def _choices(options: Sequence[object]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    words = [str(option) for option in options]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def require(holds: bool, key: str, value: object, allowed: str) -> None:
+    """Raise ConfigError `key=value: allowed` unless `holds`."""
+    if not holds:
+        raise ConfigError(f"{key}={value}: {allowed}")
+
+
+def require_choice(key: str, value: object, options: Sequence[str]) -> None:
+    """Raise ConfigError unless `value` is one of `options`."""
+    require(value in options, key, value, f"use {_choices(options)}")
+
+
+def require_counts(group: str, **values: int) -> None:
+    """Raise ConfigError unless every value is at least 1."""
+    for name, value in values.items():
+        require(value >= 1, f"{group}.{name}", value, "use a whole number of at least 1")
+
+
+@dataclass
+class TransformerConfig:
+    """What the transformers of the book, of GPT-2 and of Llama differ in. Sizes are at least 1."""
+
+    group: ClassVar[str] = "transformer"
+
+    vocab_size: int = 4096
+    max_len: int = 64  # positions: the longest sequence, BOS included
+    d_model: int = 192
+    layers: int = 4
+    heads: int = 6
+    d_ff: int = 768
+    norm: str = "pre"  # where: pre or post
+    position: str = "learned"  # learned, sinusoidal or rope
+    activation: str = "gelu"  # relu, gelu, gelu_tanh or swiglu
+    dropout: float = 0.1  # on the embeddings and on what every sublayer adds (Vaswani et al. 2017, 5.4)
+    norm_kind: str = "layer"  # layer or rms
+    norm_eps: float = 1e-5
+    kv_heads: int | None = None  # fewer than `heads` is grouped-query attention; None is `heads`
+    bias: str = "all"  # which projections have one: all, qkv (Qwen2) or none (Llama)
+    tied: bool = True  # the output projection is the token embedding
+    rope_theta: float = 10000.0
+
+    @property
+    def d_head(self) -> int:
+        """The width of one self-attention head."""
+        return self.d_model // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        """How many heads of keys and values self-attention has."""
+        return self.heads if self.kv_heads is None else self.kv_heads
+
+    def check(self) -> None:
+        """Raise ConfigError, naming the key, unless such a transformer can be built."""
+        group = self.group
+        require_counts(group, vocab_size=self.vocab_size, max_len=self.max_len, d_model=self.d_model)
+        require_counts(group, layers=self.layers, heads=self.heads, kv_heads=self.key_heads, d_ff=self.d_ff)
+        require_choice(f"{group}.norm", self.norm, NORMS)
+        require_choice(f"{group}.norm_kind", self.norm_kind, NORM_KINDS)
+        require_choice(f"{group}.position", self.position, POSITIONS)
+        require_choice(f"{group}.activation", self.activation, ACTIVATIONS)
+        require_choice(f"{group}.bias", self.bias, BIASES)
+        require(0.0 <= self.dropout < 1.0, f"{group}.dropout", self.dropout, "use 0 or more and less than 1")
+        require(self.norm_eps > 0.0, f"{group}.norm_eps", self.norm_eps, "use a number above 0")
+        require(self.rope_theta > 0.0, f"{group}.rope_theta", self.rope_theta, "use a number above 0")
+        for name, whole in (("heads", "d_model"), ("kv_heads", "heads")):
+            part, total = self.key_heads if name == "kv_heads" else self.heads, int(getattr(self, whole))
+            if total % part:
+                divisors = [n for n in range(1, min(total, 16) + 1) if total % n == 0]
+                raise ConfigError(
+                    f"{group}.{name}={part} does not divide {whole}={total} (use {_choices(divisors)})"
+                )
+        if self.position != "learned" and self.d_head % 2:
+            raise ConfigError(
+                f"{group}.position={self.position} needs an even d_model / heads, "
+                f"but it is {self.d_model} / {self.heads} = {self.d_head}"
+            )
+
+
+@dataclass
+class EncoderConfig(TransformerConfig):
+    """A transformer encoder."""
+
+    group: ClassVar[str] = "encoder"
+
+
+@dataclass
+class DecoderConfig(TransformerConfig):
+    """A transformer decoder, locking or not."""
+
+    group: ClassVar[str] = "decoder"
+
+
+@dataclass
+class CrossAttentionConfig:
+    """The cross-attention that is attached to a locked decoder. Sizes are per head and at least 1."""
+
+    heads: int = 6
+    d_q: int = 8
+    d_k: int = 8
+    d_v: int = 8
+    unlock: str = "zero_output"  # how it starts: zero_output, tanh_gate, rezero, layerscale or plain
+    layers: Any = "all"  # all, every_n (the last of each n layers), or a list of layer numbers from 0
+    dropout: float = 0.0  # on what cross-attention adds
+    bias: bool = False  # on its four projections
+
+    def check(self) -> None:
+        """Raise ConfigError, naming the key, unless such cross-attention can be attached to some decoder."""
+        group = "cross_attention"
+        require_counts(group, heads=self.heads, d_q=self.d_q, d_k=self.d_k, d_v=self.d_v)
+        require_choice(f"{group}.unlock", self.unlock, UNLOCKS)
+        require(0.0 <= self.dropout < 1.0, f"{group}.dropout", self.dropout, "use 0 or more and less than 1")
+
+    def layer_numbers(self, layers: int) -> tuple[int, ...]:
+        """Which of a decoder's layers get cross-attention; ConfigError if none or no such layer."""
+        chosen = self.layers
+        allowed = f"use all, every_n (n from 1 to {layers}) or a list of layer numbers from 0 to {layers - 1}"
+        if chosen == "all":
+            return tuple(range(layers))
+        if isinstance(chosen, str):
+            step = chosen.removeprefix("every_")
+            stride = int(step) if chosen.startswith("every_") and step.isdecimal() else 0
+            require(1 <= stride <= layers, "cross_attention.layers", chosen, allowed)
+            return tuple(range(stride - 1, layers, stride))
+        numbers = list(chosen) if isinstance(chosen, Sequence) else []
+        legal = all(isinstance(number, int) and 0 <= number < layers for number in numbers)
+        require(bool(numbers) and legal, "cross_attention.layers", chosen, allowed)
+        return tuple(sorted(set(numbers)))
+
+
+@dataclass
+class GenerationConfig:
+    """How sequences are written."""
+
+    strategy: str = "greedy"
+    max_new_tokens: int = 24
+    min_new_tokens: int = 0  # before the end token may come
+
+    def check(self) -> None:
+        """Raise ConfigError, naming the key, unless sequences can be written so."""
+        require_choice("generation.strategy", self.strategy, ("greedy",))

@@ -1,0 +1,34 @@
+"""What an encoder hands to a decoder, whatever it encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch of encoded inputs: each a sequence, a grid, a set of codes or a single vector, as states.
+
+    states: the encoder's outputs, padded to the longest row.
+    mask: true where a state is real.
+    """
+
+    states: Float[Tensor, "b s d"]
+    mask: Bool[Tensor, "b s"]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Encoded:
+        """The same on another device."""
+        return Encoded(
+            self.states.to(device, non_blocking=non_blocking), self.mask.to(device, non_blocking=non_blocking)
+        )
+
+    def index(self, rows: Int[Tensor, " n"]) -> Encoded:
+        """These rows of the batch, in this order."""
+        return Encoded(self.states[rows], self.mask[rows])
+
+    def __len__(self) -> int:
+        return len(self.states)

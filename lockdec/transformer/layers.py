@@ -1,0 +1,416 @@
+"""Layers and stacks of them.
+
+A layer is two or three sublayers, each added to its input and normalised: self-attention, cross-attention
+where there is something else to look at, and a feed-forward network. A stack is layers in a row:
+
+    EncoderLayer          Encoder           self-attention, feed-forward
+    DecoderLayer          Decoder           self-attention, cross-attention, feed-forward
+    LockingDecoderLayer   LockingDecoder    the same, but the cross-attention is locked until it is unlocked
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lockdec.errors import LockdecError
+from lockdec.transformer.attention import (
+    KeyValueCache,
+    LockingMultiHeadAttention,
+    Memory,
+    MultiHeadAttention,
+    SelfAttention,
+)
+from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
+from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.positional import RotaryPositions
+
+Sublayer = Callable[[Tensor], Tensor]
+
+
+def normalisation(config: TransformerConfig, affine: bool = True) -> nn.Module:
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over d_model."""
+    if config.norm_kind == "rms":
+        return nn.RMSNorm(config.d_model, eps=config.norm_eps, elementwise_affine=affine)
+    return nn.LayerNorm(config.d_model, config.norm_eps, elementwise_affine=affine, bias=config.bias == "all")
+
+
+class AddNorm(nn.Module):
+    """Add what a sublayer yields to its input, and normalise.
+
+    post: norm(x + sublayer(x))   (Vaswani et al. 2017, 3.1)
+    pre:  x + sublayer(norm(x))   (GPT-2; Xiong et al. 2020); the stack then ends with a norm
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.norm = normalisation(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer) -> Float[Tensor, "b t d_model"]:
+        """Apply the sublayer to x."""
+        if self.pre:
+            return x + cast(Tensor, self.dropout(sublayer(self.norm(x))))
+        return cast(Tensor, self.norm(x + self.dropout(sublayer(x))))
+
+
+class LockingAddNorm(AddNorm):
+    """Add-and-norm that echoes its input exactly wherever the sublayer yields zeros.
+
+    post: x + (norm(x + sublayer(x)) - norm(x))
+    pre:  x + sublayer(norm(x))
+
+    A second norm(x) would not echo x, hence the difference. The norm has no parameters: all that
+    cross-attention learns is in W_q, W_k, W_v and W_o, and W_q can express a scale before it.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.norm = normalisation(config, affine=False)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer) -> Float[Tensor, "b t d_model"]:
+        """Apply the sublayer to x."""
+        if self.pre:
+            return super().forward(x, sublayer)
+        return x + cast(Tensor, self.norm(x + self.dropout(sublayer(x))) - self.norm(x))
+
+
+class FeedForward(nn.Module):
+    """The same network at every position: widen to d_ff, bend, narrow to d_model (Vaswani et al. 2017, 3.3).
+
+    swiglu bends by silu(gate) * up, two projections of width d_ff side by side (Shazeer 2020).
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        width = 2 * config.d_ff if self.activation == "swiglu" else config.d_ff
+        self.widen = nn.Linear(config.d_model, width, bias=config.bias == "all")
+        self.output = nn.Linear(config.d_ff, config.d_model, bias=config.bias == "all")
+
+    def forward(self, x: Float[Tensor, "b t d_model"]) -> Float[Tensor, "b t d_model"]:
+        """Apply it at every position."""
+        return cast(Tensor, self.output(self._bend(self.widen(x))))
+
+    def _bend(self, wide: Tensor) -> Tensor:
+        if self.activation == "swiglu":
+            gate, up = wide.chunk(2, dim=-1)
+            return F.silu(gate) * up
+        if self.activation == "relu":
+            return F.relu(wide)
+        return F.gelu(wide, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+
+
+class TransformerLayer(nn.Module):
+    """What every layer has: self-attention and a feed-forward network, each added and normalised.
+
+    Args:
+        config: sizes and choices.
+        rotary: turns the queries and keys of self-attention, where position is rope.
+    """
+
+    def __init__(self, config: TransformerConfig, rotary: RotaryPositions | None = None) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(
+            config.d_model,
+            config.heads,
+            config.key_heads,
+            qkv_bias=config.bias != "none",
+            output_bias=config.bias == "all",
+            rotary=rotary,
+        )
+        self.self_attention_norm = AddNorm(config)
+        self.feed_forward = FeedForward(config)
+        self.feed_forward_norm = AddNorm(config)
+
+    def attend(
+        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        """Self-attention, added and normalised."""
+        return cast(
+            Tensor, self.self_attention_norm(x, lambda y: self.self_attention(y, mask, causal, cache))
+        )
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Feed-forward, added and normalised."""
+        return cast(Tensor, self.feed_forward_norm(x, self.feed_forward))
+
+
+class EncoderLayer(TransformerLayer):
+    """Self-attention, feed-forward."""
+
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None, causal: bool = False
+    ) -> Float[Tensor, "b t d_model"]:
+        """Apply the layer; mask is true where there is a token."""
+        return self.transform(self.attend(x, mask, causal))
+
+
+class DecoderLayer(TransformerLayer):
+    """Causal self-attention, cross-attention over what an encoder yields, feed-forward.
+
+    Args:
+        encoder_dim: width of the encoder's states.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, encoder_dim: int, rotary: RotaryPositions | None = None
+    ) -> None:
+        super().__init__(config, rotary)
+        d_head, bias = config.d_head, config.bias == "all"
+        self.cross_attention = MultiHeadAttention(
+            config.d_model,
+            config.heads,
+            d_head,
+            d_head,
+            d_head,
+            key_dim=encoder_dim,
+            value_dim=encoder_dim,
+            bias=bias,
+        )
+        self.cross_attention_norm = AddNorm(config)
+
+    def remember(self, encoded: Encoded) -> Memory | None:
+        """The keys and values that this layer looks at."""
+        return self.cross_attention.remember(encoded.states, encoded.states, encoded.mask)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d_model"],
+        memory: Memory,
+        mask: Bool[Tensor, "b t"] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "b t d_model"]:
+        """Apply the layer; memory is what `remember` returned, mask is true where there is a token."""
+        x = self.attend(x, mask, causal=True, cache=cache)
+        x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory))
+        return self.transform(x)
+
+
+@dataclass(frozen=True)
+class CrossAttentionLook:
+    """What one layer's cross-attention looked at, and how much that added to the residual stream."""
+
+    weights: Float[Tensor, "b heads t s"]
+    cross_norm: Float[Tensor, "b t"]
+    residual_norm: Float[Tensor, "b t"]
+
+
+class LockingDecoderLayer(TransformerLayer):
+    """Causal self-attention, cross-attention that is locked until it is unlocked, feed-forward.
+
+    Locked, it is a layer of GPT: it computes and stores nothing for cross-attention.
+    """
+
+    def __init__(self, config: TransformerConfig, rotary: RotaryPositions | None = None) -> None:
+        super().__init__(config, rotary)
+        self.cross_attention = LockingMultiHeadAttention(config.d_model)
+        self.cross_attention_norm = LockingAddNorm(config)
+
+    def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
+        """Draw fresh cross-attention parameters; the layer is locked."""
+        self.cross_attention.attach(config, encoder_dim)
+        self.cross_attention_norm.dropout = nn.Dropout(config.dropout)
+
+    def remember(self, encoded: Encoded) -> Memory | None:
+        """The keys and values that this layer looks at; None while locked."""
+        return self.cross_attention.remember(encoded.states, encoded.mask)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d_model"],
+        memory: Memory | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "b t d_model"]:
+        """Apply the layer; memory is what `remember` returned, mask is true where there is a token."""
+        x = self.attend(x, mask, causal=True, cache=cache)
+        if memory is not None:
+            x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
+        return self.transform(x)
+
+    def look(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionLook]:
+        """Apply the layer, and say what its cross-attention saw."""
+        x = self.attend(x, causal=True)
+        query = self.cross_attention_norm.norm(x) if self.cross_attention_norm.pre else x
+        after = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
+        weights = self.cross_attention.weights(query, memory)
+        return self.transform(after), CrossAttentionLook(weights, (after - x).norm(dim=-1), x.norm(dim=-1))
+
+
+def rotary_positions(config: TransformerConfig) -> RotaryPositions | None:
+    """The rotation that all layers of a stack share, where position is rope."""
+    return (
+        RotaryPositions(config.max_len, config.d_head, config.rope_theta)
+        if config.position == "rope"
+        else None
+    )
+
+
+def final_normalisation(config: TransformerConfig) -> nn.Module:
+    """The norm that a stack of pre-norm layers ends with."""
+    return normalisation(config) if config.norm == "pre" else nn.Identity()
+
+
+def initialise(stack: nn.Module, layers: int) -> None:
+    """Draw weights as GPT-2 does: deviation 0.02, over sqrt(2 layers) where a sublayer meets the residual."""
+    for module in stack.modules():
+        if isinstance(module, SelfAttention | FeedForward):
+            first = module.query_key_value if isinstance(module, SelfAttention) else module.widen
+            for linear, std in ((first, 0.02), (module.output, 0.02 / (2 * layers) ** 0.5)):
+                nn.init.normal_(linear.weight, std=std)
+                if linear.bias is not None:
+                    nn.init.zeros_(linear.bias)
+
+
+class Encoder(nn.Module):
+    """Encoder layers in a row."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        rotary = rotary_positions(config)
+        self.layers = nn.ModuleList(EncoderLayer(config, rotary) for _ in range(config.layers))
+        self.norm = final_normalisation(config)
+        initialise(self, config.layers)
+
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None
+    ) -> Float[Tensor, "b t d_model"]:
+        """Apply all layers; mask is true where there is a token."""
+        for layer in self.layers:
+            x = layer(x, mask)
+        return cast(Tensor, self.norm(x))
+
+
+class DecoderCache:
+    """What decoding token by token keeps: each layer's past, and its memory of the encoded input."""
+
+    def __init__(self, past: Sequence[KeyValueCache], memories: Sequence[Memory | None]) -> None:
+        self.past = list(past)
+        self.memories = list(memories)
+
+    @property
+    def length(self) -> int:
+        """How many tokens it holds."""
+        return self.past[0].length
+
+    def select(self, rows: Int[Tensor, " n"], memories: bool = True) -> None:
+        """Keep these rows, in this order; not of the memories, if rows only change places within an input."""
+        for past in self.past:
+            past.select(rows)
+        if memories:
+            self.memories = [memory and memory.index(rows) for memory in self.memories]
+
+
+class DecoderStack(nn.Module):
+    """Decoder layers in a row, of one kind or the other."""
+
+    def __init__(
+        self, config: TransformerConfig, layers: Sequence[DecoderLayer | LockingDecoderLayer]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(layers)
+        self.norm = final_normalisation(config)
+        initialise(self, config.layers)
+
+    def remember(self, encoded: Encoded | None) -> list[Memory | None]:
+        """Each layer's memory of the encoded input."""
+        layers = cast("list[DecoderLayer | LockingDecoderLayer]", list(self.layers))
+        return [None if encoded is None else layer.remember(encoded) for layer in layers]
+
+    def cache(self, encoded: Encoded | None, rows: int, max_len: int, like: Tensor) -> DecoderCache:
+        """An empty cache for `rows` sequences of up to max_len tokens that look at the encoded input."""
+        heads, d_head = self.config.key_heads, self.config.d_head
+        past = [KeyValueCache(rows, heads, max_len, d_head, like) for _ in self.layers]
+        return DecoderCache(past, self.remember(encoded))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b t d_model"],
+        encoded: Encoded | None = None,
+        mask: Bool[Tensor, "b t"] | None = None,
+        cache: DecoderCache | None = None,
+    ) -> Float[Tensor, "b t d_model"]:
+        """Apply all layers to x, or with a cache to its next t positions; mask is true at tokens."""
+        memories = self.remember(encoded) if cache is None else cache.memories
+        past = [None] * len(memories) if cache is None else cache.past
+        for layer, memory, layer_past in zip(self.layers, memories, past, strict=True):
+            x = layer(x, memory, mask, layer_past)
+        return cast(Tensor, self.norm(x))
+
+
+class Decoder(DecoderStack):
+    """Decoder layers in a row.
+
+    Args:
+        encoder_dim: width of the encoder's states.
+    """
+
+    def __init__(self, config: TransformerConfig, encoder_dim: int) -> None:
+        rotary = rotary_positions(config)
+        super().__init__(config, [DecoderLayer(config, encoder_dim, rotary) for _ in range(config.layers)])
+
+
+class LockingDecoder(DecoderStack):
+    """Locking decoder layers in a row: a GPT until cross-attention is attached and unlocked."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        rotary = rotary_positions(config)
+        super().__init__(config, [LockingDecoderLayer(config, rotary) for _ in range(config.layers)])
+
+    def _layers(self) -> list[LockingDecoderLayer]:
+        return cast("list[LockingDecoderLayer]", list(self.layers))
+
+    def _attached(self) -> list[LockingDecoderLayer]:
+        return [layer for layer in self._layers() if layer.cross_attention.attention is not None]
+
+    @property
+    def attached(self) -> bool:
+        """Whether any layer has cross-attention parameters."""
+        return bool(self._attached())
+
+    @property
+    def locked(self) -> bool:
+        """Whether no layer looks at an encoder."""
+        return all(layer.cross_attention.locked for layer in self._layers())
+
+    def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
+        """Draw fresh cross-attention parameters for the layers the config names, and drop all others."""
+        chosen = config.layer_numbers(len(self.layers))
+        for number, layer in enumerate(self._layers()):
+            layer.cross_attention.detach()
+            if number in chosen:
+                layer.attach(config, encoder_dim)
+
+    def unlock(self) -> None:
+        """Let the attached layers look; LockdecError if nothing is attached or what is can never learn."""
+        if not self.attached:
+            raise LockdecError(
+                "unlock() before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first"
+            )
+        for layer in self._attached():
+            layer.cross_attention.unlock()
+
+    def lock(self) -> None:
+        """Be the GPT again; the cross-attention parameters stay."""
+        for layer in self._layers():
+            layer.cross_attention.lock()
+
+    def look(self, x: Float[Tensor, "b t d_model"], encoded: Encoded) -> list[CrossAttentionLook]:
+        """What each layer that has cross-attention looks at."""
+        looks = []
+        for layer, memory in zip(self._layers(), self.remember(encoded), strict=True):
+            if memory is None:
+                x = layer(x)
+            else:
+                x, look = layer.look(x, memory)
+                looks.append(look)
+        return looks

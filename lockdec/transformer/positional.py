@@ -1,0 +1,125 @@
+"""Tokens and where they stand. Attention sees a set, so the position must be in the vectors themselves."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lockdec.errors import LockdecError
+from lockdec.transformer.configuration import TransformerConfig
+
+
+def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
+    """sin and cos at wavelengths from 2 pi to 10000 * 2 pi (Vaswani et al. 2017, 3.5); d_model is even."""
+    position = torch.arange(max_len, dtype=torch.float64).unsqueeze(1)
+    wavelength = torch.exp(torch.arange(0, d_model, 2, dtype=torch.float64) * (math.log(10000.0) / d_model))
+    angle = position / wavelength  # (max_len, d_model / 2)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
+
+
+class LearnedPositions(nn.Module):
+    """One learned vector per position."""
+
+    def __init__(self, max_len: int, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(max_len, d_model))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+        """Add the vectors of positions start, start + 1, ... to x."""
+        return x + self.weight[start : start + x.shape[1]]
+
+
+class SinusoidalPositions(nn.Module):
+    """A fixed vector per position; embeddings are first scaled by sqrt(d_model) (Vaswani et al. 2017, 3)."""
+
+    table: Tensor
+
+    def __init__(self, max_len: int, d_model: int) -> None:
+        super().__init__()
+        self.scale = math.sqrt(d_model)
+        self.register_buffer("table", sinusoids(max_len, d_model), persistent=False)
+
+    def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+        """Scale x and add the vectors of positions start, start + 1, ... to it."""
+        return x * self.scale + self.table[start : start + x.shape[1]]
+
+
+class RotaryPositions(nn.Module):
+    """Turn each pair of channels (i, i + d/2) by an angle proportional to the position (Su et al. 2021).
+
+    The product of a query and a key then depends on how far apart they are, not on where they are.
+
+    Args:
+        max_len: positions 0 to max_len - 1 are prepared.
+        d_head: size of a head, even.
+        theta: the longest wavelength is about 2 pi * theta positions.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, max_len: int, d_head: int, theta: float = 10000.0) -> None:
+        super().__init__()
+        frequency = theta ** -(torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
+        angle = torch.arange(max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, d_head)
+        self.register_buffer("cosine", angle.cos(), persistent=False)
+        self.register_buffer("sine", angle.sin(), persistent=False)
+
+    def forward(
+        self, x: Float[Tensor, "b heads t d_head"], start: int = 0
+    ) -> Float[Tensor, "b heads t d_head"]:
+        """Turn x, which stands at positions start, start + 1, ..."""
+        now = slice(start, start + x.shape[2])
+        first, second = x.chunk(2, dim=-1)
+        quarter_turn = torch.cat((-second, first), dim=-1)
+        return x * self.cosine[now].to(x.dtype) + quarter_turn * self.sine[now].to(x.dtype)
+
+
+class TokenEmbedding(nn.Module):
+    """Tokens in, logits out: the vectors of the vocabulary with their positions, and the way back.
+
+    Tied (the usual case), a token's logit is the product of its own vector and the hidden state
+    (Press and Wolf 2017); otherwise the way back has weights of its own.
+    """
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.max_len, self.group = config.max_len, config.group
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.untied = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.positions = self._positions(config)
+        self.dropout = nn.Dropout(config.dropout)
+        # Sinusoids have a size of their own, so the vectors they are added to must be as large once scaled.
+        std = config.d_model**-0.5 if config.position == "sinusoidal" else 0.02
+        nn.init.normal_(self.tokens.weight, std=std)
+        if self.untied is not None:
+            nn.init.normal_(self.untied.weight, std=0.02)
+
+    @staticmethod
+    def _positions(config: TransformerConfig) -> nn.Module | None:
+        if config.position == "rope":
+            return None  # self-attention turns its queries and keys instead
+        kind = LearnedPositions if config.position == "learned" else SinusoidalPositions
+        return kind(config.max_len, config.d_model)
+
+    def forward(self, tokens: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+        """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len."""
+        if start + tokens.shape[1] > self.max_len:
+            raise LockdecError(
+                f"a sequence of {start + tokens.shape[1]} tokens is longer than "
+                f"{self.group}.max_len={self.max_len}: shorten it, or build the model with a larger max_len"
+            )
+        x = self.tokens(tokens)  # (b, t, d_model)
+        if self.positions is not None:
+            x = self.positions(x, start)
+        return cast(Tensor, self.dropout(x))
+
+    def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+        """How well each token of the vocabulary fits each hidden state."""
+        return F.linear(hidden, self.tokens.weight if self.untied is None else self.untied.weight)

@@ -1,0 +1,66 @@
+"""Tiny transformers, inputs and weights for the tests in this folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
+
+VOCAB = 23
+ENCODER_DIM = 10
+
+
+def decoder_config(**changes: Any) -> DecoderConfig:
+    """Two layers of width 12, without dropout."""
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "max_len": 16,
+        "d_model": 12,
+        "layers": 2,
+        "heads": 3,
+        "d_ff": 20,
+        "dropout": 0.0,
+    }
+    return DecoderConfig(**(sizes | changes))
+
+
+def cross_attention_config(**changes: Any) -> CrossAttentionConfig:
+    """Two heads, all three sizes different."""
+    return CrossAttentionConfig(**({"heads": 2, "d_q": 3, "d_k": 2, "d_v": 4} | changes))
+
+
+def shake(module: nn.Module, seed: int = 7) -> None:
+    """Give every parameter a random value, so that no zero, one or tie hides a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3 + 0.1)
+
+
+def locking_model(seed: int = 0, **changes: Any) -> LockingDecoderModel:
+    """A locked model with random weights, in evaluation mode."""
+    model = LockingDecoderModel(decoder_config(**changes)).eval()
+    shake(model, seed)
+    return model
+
+
+def force_open(model: LockingDecoderModel) -> None:
+    """Random cross-attention weights and gates, as if long trained."""
+    shake(model.decoder, seed=3)
+
+
+def token_batch(rows: int = 3, length: int = 7, seed: int = 1) -> Tensor:
+    """Random tokens."""
+    return torch.randint(VOCAB, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def encoded_batch(rows: int = 3, states: int = 5, seed: int = 2, dim: int = ENCODER_DIM) -> Encoded:
+    """Random states; the first row is full, every other one lacks one more state than the row before it."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = states - torch.arange(rows).clamp(max=states - 1)
+    return Encoded(
+        torch.randn(rows, states, dim, generator=generator), torch.arange(states) < lengths.unsqueeze(1)
+    )
