@@ -261,8 +261,6 @@ def check(config: DictConfig) -> None:
     typed.finetune.check()
     typed.evaluate.check()
     typed.logger.check()
-    if typed.cross_attention.d_k < 1:
-        raise ConfigError(f"cross_attention.d_k={typed.cross_attention.d_k} must be at least 1")
     for name in typed.pipeline.order:
         if name not in typed.stages:
             known = ", ".join(typed.stages)

@@ -57,9 +57,9 @@ def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping
     if not sweeping:
         result = run(config, folder, overrides)
         Summary(console).result(result, read_captions(folder)[:SHOWN], folder)
-        from lockdec.report import write_report
+        from lockdec.report.page import write_report
 
-        console.print(f"Report: [bold]{printable(str(write_report([folder])))}[/]", soft_wrap=True)
+        console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
     if finished := finished_cell(config, folder):
         console.print(f"cell {folder.name}: finished before ({printable(' '.join(overrides))})", soft_wrap=True)

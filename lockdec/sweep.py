@@ -35,9 +35,9 @@ class SweepEnd(Callback):  # type: ignore[misc]
             console.print(f"  cell {name} failed: {printable(str(cell['error']))} ({printable(what)})", soft_wrap=True)
         if failed:
             console.print("Run the same command again to retry them; finished cells are not repeated.")
-        from lockdec.report import write_report
+        from lockdec.report.page import write_report
 
-        console.print(f"Report: [bold]{printable(str(write_report([folder])))}[/]", soft_wrap=True)
+        console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
 
 
 def read_cells(folder: Path) -> dict[str, Mapping[str, Any]]:

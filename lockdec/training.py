@@ -8,6 +8,7 @@ count of batches, only the last checkpoint, and time may decide when checkpoints
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import time
 import warnings
@@ -27,6 +28,9 @@ from lockdec.errors import LockdecError
 from lockdec.store import CHECKPOINT
 
 LOG_EVERY = 10  # steps between two rows of a curve
+
+# Lightning's news of devices and its tips would stand between the lines of a run.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 def fit(
@@ -85,6 +89,8 @@ def fit(
     with warnings.catch_warnings():
         # The loaders hand out prepared tensors: worker processes would cost more than they save.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen on purpose
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # inside lightning
         lightning_trainer.fit(
             module, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True
         )

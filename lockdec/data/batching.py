@@ -1,7 +1,7 @@
 """Which texts or pairs each training step sees: a pure function of the seed and the number of the step.
 
-Sequences of like length share a batch, so little of it is padding. Each epoch shows every sequence once, and epochs
-follow without an end; so a loader can start at any step, which is all that resuming needs.
+Sequences of like length share a batch, so little of it is padding. Each epoch shows every sequence once, and
+epochs follow without an end; so a loader can start at any step, which is all that resuming needs.
 """
 
 from __future__ import annotations
@@ -49,30 +49,36 @@ def epoch_batches(
     epoch: int,
     max_rows: int | None = None,
     max_tokens: int | None = None,
+    by_length: bool = True,
 ) -> list[list[int]]:
     """One epoch: every sequence once, in batches of sequences of like length, in random order.
 
-    The number of batches is the same in every epoch.
+    Sorted by length, or limited by rows alone, every epoch has the same number of batches.
 
     Args:
         lengths: tokens of each sequence.
         seed, epoch: draw who shares a batch among sequences of equal length, and the order of the batches.
         max_rows: the most sequences in a batch; None for no limit.
         max_tokens: the most tokens in a batch, padding included; None for no limit.
+        by_length: false mixes all lengths in a batch: more padding, more even steps.
 
     Returns:
         The indices into `lengths` of each batch.
     """
     rng = random.Random(f"{seed} {epoch}")
-    order = sorted(rng.sample(range(len(lengths)), len(lengths)), key=lengths.__getitem__)
-    batches: list[list[int]] = [[]]
-    for index in order:  # ascending lengths: the newcomer is the longest
-        rows = len(batches[-1]) + 1
-        full = (max_rows is not None and rows > max_rows) or (
-            max_tokens is not None and rows * lengths[index] > max_tokens
-        )
-        if full and batches[-1]:
+    order = rng.sample(range(len(lengths)), len(lengths))
+    if by_length:
+        order.sort(key=lengths.__getitem__)
+    longest = 0
+    batches: list[list[int]] = []
+    for index in order:
+        rows = len(batches[-1]) + 1 if batches else 1
+        longest = max(longest, lengths[index])
+        too_many = max_rows is not None and rows > max_rows
+        too_long = max_tokens is not None and rows * longest > max_tokens
+        if not batches or too_many or too_long:
             batches.append([])
+            longest = lengths[index]
         batches[-1].append(index)
     rng.shuffle(batches)
     return batches
@@ -98,8 +104,7 @@ class StepLoader(Generic[Batch]):
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        ready = distributed.is_available() and distributed.is_initialized()
-        rank, world = (distributed.get_rank(), distributed.get_world_size()) if ready else (0, 1)
+        rank, world = _rank_and_world()
         epoch, batches = 0, self._epoch(0)
         size = len(batches)
         while self._step < self._steps:
@@ -164,9 +169,11 @@ class TextDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> StepLoader[TextBatch]:
         lengths = [len(sequence) for sequence in self._val]
-        batches = epoch_batches(lengths, 0, 0, max_tokens=self._batch_tokens) if lengths else []
-        collate = lambda rows: TextBatch(pad([self._val[row] for row in rows]))
-        return StepLoader(lambda epoch: batches, collate, len(batches))
+        batches = epoch_batches(lengths, 0, 0, max_tokens=self._batch_tokens)
+        steps = -(-len(batches) // _rank_and_world()[1])
+        return StepLoader(
+            lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows])), steps
+        )
 
 
 class SupportDataModule(L.LightningDataModule):
@@ -177,6 +184,7 @@ class SupportDataModule(L.LightningDataModule):
         max_len: the most tokens of a caption, BOS and EOS included.
         steps: of the whole training.
         seed: draws the order.
+        by_length: whether captions of like length share a batch.
     """
 
     def __init__(
@@ -189,16 +197,20 @@ class SupportDataModule(L.LightningDataModule):
         max_len: int,
         steps: int,
         seed: int,
+        by_length: bool = True,
     ) -> None:
         super().__init__()
         self._rows = [pair.index for pair in pairs]
         self._tokens = tokenizer.sequences([pair.caption for pair in pairs], max_len)
         self._lengths = [len(sequence) for sequence in self._tokens]
-        self._encoded, self._batch_size, self._steps, self._seed = encoded, batch_size, steps, seed
+        self._encoded, self._batch_size, self._by_length = encoded, batch_size, by_length
+        self._steps, self._seed = steps, seed
 
     def epoch(self, number: int) -> list[list[int]]:
         """The pairs of each batch of an epoch."""
-        return epoch_batches(self._lengths, self._seed, number, max_rows=self._batch_size)
+        return epoch_batches(
+            self._lengths, self._seed, number, max_rows=self._batch_size, by_length=self._by_length
+        )
 
     def train_dataloader(self) -> StepLoader[CaptionBatch]:
         return StepLoader(self.epoch, self._batch, self._steps)
@@ -206,3 +218,10 @@ class SupportDataModule(L.LightningDataModule):
     def _batch(self, pairs: list[int]) -> CaptionBatch:
         tokens = pad([self._tokens[pair] for pair in pairs])
         return CaptionBatch(tokens, self._encoded.batch([self._rows[pair] for pair in pairs]), tensor(pairs))
+
+
+def _rank_and_world() -> tuple[int, int]:
+    """The number of this training process and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1

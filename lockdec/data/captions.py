@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
-import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lockdec.errors import DataError
 
-Input: TypeAlias = Image.Image | str | np.ndarray[Any, Any]
+Input: TypeAlias = Image.Image | str | NDArray[Any]
 Modality: TypeAlias = Literal["image", "text", "array"]
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lockdec.data.captions import Input, Modality, digest
 from lockdec.transformer.encoded import Encoded
+
+Frozen = TypeVar("Frozen", bound="Encoder")
 
 
 class _FrozenWhenBuilt(ABCMeta):
@@ -69,10 +71,10 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
             total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return total.hexdigest()
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self: Frozen, mode: bool = True) -> Frozen:
         """Stay in evaluation mode, whatever `mode` says: a Trainer calls this on everything it holds."""
         return super().train(False)
 
-    def requires_grad_(self, requires_grad: bool = True) -> Self:
+    def requires_grad_(self: Frozen, requires_grad: bool = True) -> Frozen:
         """Stay without gradients, whatever is asked."""
         return super().requires_grad_(False)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lockdec.console import track
@@ -23,7 +24,7 @@ STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "
 _RAW = "raw.float32"
 _CHUNK = 256  # inputs worked on at a time
 
-Array: TypeAlias = np.ndarray[Any, Any]
+Array: TypeAlias = NDArray[Any]
 
 
 class EncodedSet:
@@ -105,7 +106,7 @@ class EncodedSet:
             states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
             lengths = np.load(folder / LENGTHS, allow_pickle=False)
             ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
         if states.ndim != 3 or not len(states) == len(lengths) == len(ids):
             raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree about the number of inputs")

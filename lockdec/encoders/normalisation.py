@@ -36,7 +36,7 @@ class Normalisation:
     rotation: Float[Tensor, "d d"] | None = None
 
     @classmethod
-    def fit(cls, kind: str, chunks: Iterable[Float[Tensor, "n d"]]) -> Normalisation:
+    def fit(cls, kind: str, chunks: Iterable[Float[Tensor, "_ d"]]) -> Normalisation:
         """Fit on training states.
 
         Args:

@@ -1,4 +1,4 @@
-"""`python -m lockdec.report DIR [DIR...]`: rebuild the report of runs or sweeps from what they left on disk."""
+"""`python -m lockdec.report DIR [DIR...]`: rebuild the report of runs or sweeps from what they left."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from lockdec.report.page import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report, say where it lies and what was left out. Exit status 1 when there is nothing to report."""
+    """Write the report, say where it lies and what was left out. Status 1 when there is nothing to report."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.report",
         description="Rebuild report.html (and results.csv, results.json for sweeps) from result.json files.",
     )
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder above them")
+    parser.add_argument(
+        "folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder above them"
+    )
     parser.add_argument(
         "-o",
         "--output",

@@ -1,8 +1,9 @@
 """What each figure shows, as data for Plotly that names settings instead of numbers.
 
-A trace lists settings by their number and says with `fill` where their estimates go (`x`, `y` or `z`); page.js looks them
-up for the metric and the control that the reader has chosen, so every figure exists for every metric, as a score and as
-a gap over a control, and no number is written twice. Colours are CSS variables: one set for light, one for dark.
+A trace lists settings by their number and says with `fill` where their estimates go (`x`, `y` or `z`);
+page.js looks them up for the metric and the control that the reader has chosen, so every figure exists for
+every metric, as a score and as a gap over a control, and no number is written twice. Colours are CSS
+variables: one set for light, one for dark.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lockdec.report.results import Run, curves
-from lockdec.report.study import AXES, DIMENSIONS, FACETS, Axis, Facets, Setting, Study, describe
+from lockdec.report.settings import AXES, DIMENSIONS, FACETS, Facets, Setting, describe, split, without
+from lockdec.report.study import Study
 
 MOST_SERIES = 8
 MOST_GRIDS = 6
@@ -23,12 +25,13 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 
 SCORE_AND_GAP = ("score", "control")
+WHISKERS = "Whiskers: 95 % bootstrap intervals over seeds. Open markers: fewer than three seeds."
 Trace = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the page: a panel for each view in `views` (a view of study.VIEWS, `control`, or `given`)."""
+    """One figure of the page: a panel for each of `views` (study.VIEWS, `control` or `given`)."""
 
     id: str
     title: str
@@ -48,7 +51,7 @@ def of_study(study: Study) -> list[Figure]:
 
 
 def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
-    """A figure of every stage's losses: all losses of one run, or the last of them (validation) for each of several."""
+    """A figure for each stage: all losses of one run, or one loss (validation if it has it) of each run."""
     traces: dict[str, list[Trace]] = {}
     seen: set[tuple[str, str]] = set()
     for label, run in runs:
@@ -73,7 +76,7 @@ def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
             + ("" if len(runs) == 1 else " One line for each artifact, at most eight."),
             ("given",),
             tuple(series),
-            {"xaxis": {"title": {"text": "step"}}, "yaxis": {"title": {"text": "loss"}}},
+            {"xaxis": {"title": {"text": "step"}, "zeroline": False}, "yaxis": {"title": {"text": "loss"}}},
         )
         for number, (stage, series) in enumerate(traces.items())
     ]
@@ -84,21 +87,33 @@ def _over_dimension(study: Study) -> list[Figure]:
     if not lines:
         return []
     axis, shown = lines[0].axis, lines[:MOST_SERIES]
+    names, shared = study.distinguish([line.context for line in shown])
     traces = [
-        _style(number, _name(line.context, study))
-        | _points(study, line.settings, [axis.value(s) or 0.0 for s in line.settings], _spread(number, len(shown)))
+        _style(number, names[number])
+        | _points(
+            study, line.settings, [axis.value(s) or 0.0 for s in line.settings], _spread(number, len(shown))
+        )
         for number, line in enumerate(shown)
     ]
-    layout = {"xaxis": _log_axis(f"{axis.name} per head", [axis.value(s) for li in shown for s in li.settings])}
-    fixed = _held(lines[0].fixed, study)
-    caption = f"One line for each context; {fixed}whiskers are 95 % bootstrap intervals over seeds."
+    layout = {
+        "xaxis": _log_axis(f"{axis.name} per head", [axis.value(s) for li in shown for s in li.settings])
+    }
+    caption = _held(_dimensions(shown[0].fixed), shared) + WHISKERS
     return [
-        Figure("dimension", "Quality against dimension", caption + _left_out(lines), SCORE_AND_GAP, tuple(traces), layout),
+        Figure(
+            "dimension",
+            "Quality against dimension",
+            caption + _left_out(lines),
+            SCORE_AND_GAP,
+            tuple(traces),
+            layout,
+        ),
         Figure(
             "loss-to-full-size",
             "What a smaller dimension loses",
-            "Difference to full size (the largest dimensions with all else equal), paired by seed. For token F1 the "
-            "dotted line is the margin of 0.02: a dimension is enough when its whole whisker is above it."
+            "Difference to full size (the largest dimensions with all else equal), paired by seed. For token "
+            "F1 the dotted line is the margin of 0.02: a dimension is enough if its whole whisker is above. "
+            + caption
             + _left_out(lines),
             ("full",),
             tuple(traces),
@@ -111,23 +126,41 @@ def _over_shots(study: Study) -> list[Figure]:
     groups = [group for group in _by_choice(study, "fewshot.shots") if len(group) > 1]
     if not groups:
         return []
-    shown = _largest(groups)
+    shown = _spread_out(groups)
+    names, shared = study.distinguish([without(group[0].facets, ("fewshot.shots",)) for group in shown])
     traces = [
-        _style(number, study.label(group[0], without=("fewshot.shots",)))
-        | _points(study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown)))
+        _style(number, names[number])
+        | _points(
+            study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown))
+        )
         for number, group in enumerate(shown)
     ]
-    layout = {"xaxis": _log_axis("shots (pairs in the support set)", [s.facet("fewshot.shots") for g in shown for s in g])}
-    caption = "One line for each setting of everything else; whiskers are 95 % bootstrap intervals over seeds."
+    layout = {
+        "xaxis": _log_axis(
+            "shots (pairs in the support set)", [s.facet("fewshot.shots") for g in shown for s in g]
+        )
+    }
+    caption = _held(shared) + WHISKERS
     return [
-        Figure("shots", "Quality against number of pairs", caption + _left_out(groups), SCORE_AND_GAP, tuple(traces), layout)
+        Figure(
+            "shots",
+            "Quality against number of pairs",
+            caption + _left_out(groups),
+            SCORE_AND_GAP,
+            tuple(traces),
+            layout,
+        )
     ]
 
 
 def _grids(study: Study) -> list[Figure]:
     by_name = {axis.name: axis for axis in AXES}
-    pairs = [(by_name[a], by_name[b]) for a, b in (("d_q = d_k", "d_v"), ("d_k", "d_v"), ("d_q", "d_k"), ("d_q", "d_v"))]
+    pairs = [
+        (by_name[a], by_name[b])
+        for a, b in (("d_q = d_k", "d_v"), ("d_k", "d_v"), ("d_q", "d_k"), ("d_q", "d_v"))
+    ]
     grids = [grid for rows, columns in pairs for grid in study.grids(rows, columns)]
+    names, shared = study.distinguish([grid.context for grid in grids[:MOST_GRIDS]])
     figures = []
     for number, grid in enumerate(grids[:MOST_GRIDS]):
         heights = sorted({grid.rows.value(s) or 0.0 for s in grid.settings})
@@ -143,13 +176,13 @@ def _grids(study: Study) -> list[Figure]:
             "xgap": 2,
             "ygap": 2,
         }
-        context = _name(grid.context, study)
         figures.append(
             Figure(
                 f"grid-{number}",
-                f"{grid.rows.name} × {grid.columns.name}" + (f", {context}" if context else ""),
-                f"Means over seeds; {_held(grid.fixed, study)}intervals are in the hover text and the settings table."
-                + (_left_out(grids, MOST_GRIDS) if number == 0 else ""),
+                f"{grid.rows.name} \u00d7 {grid.columns.name}"
+                + (f", {names[number]}" if names[number] else ""),
+                f"{_held(_dimensions(grid.fixed), shared)}Means over seeds; intervals are in the hover text "
+                "and in the settings table." + (_left_out(grids, MOST_GRIDS) if number == 0 else ""),
                 SCORE_AND_GAP,
                 (trace,),
                 {
@@ -178,11 +211,19 @@ def _pareto(study: Study) -> list[Figure]:
         style = _style(number, name) | {"mode": "markers"}
         traces.append(style | _points(study, group, [s.parameters or 0.0 for s in group], 1.0))
     caption = (
-        "Up and to the left is better. The line joins the settings that no other beats with as few trained parameters."
+        "The line joins the settings that no other beats with as few trained parameters (the Pareto front). "
+        + WHISKERS
     )
     axis = {"type": "log", "title": {"text": "trained parameters"}, "exponentformat": "SI", "dtick": 1}
     return [
-        Figure("pareto", "Quality against trained parameters", caption, SCORE_AND_GAP, tuple(traces), {"xaxis": axis})
+        Figure(
+            "pareto",
+            "Quality against trained parameters",
+            caption,
+            SCORE_AND_GAP,
+            tuple(traces),
+            {"xaxis": axis},
+        )
     ]
 
 
@@ -191,20 +232,24 @@ def _choice(study: Study, facet: str) -> Figure | None:
     groups = [group for group in _by_choice(study, facet) if len(group) > 1]
     if not groups:
         return None
-    shown = _largest(groups)
+    shown = _spread_out(groups)
+    names, shared = study.distinguish([without(group[0].facets, (facet,)) for group in shown])
     values = list(dict.fromkeys(str(s.facet(facet) or "none") for group in shown for s in group))
     traces = []
     for number, group in enumerate(shown):
         offset = (number - (len(shown) - 1) / 2) * min(0.12, 0.7 / len(shown))
         places = [values.index(str(s.facet(facet) or "none")) + offset for s in group]
-        style = _style(number, study.label(group[0], without=(facet,))) | {"mode": "markers"}
+        style = _style(number, names[number]) | {"mode": "markers"}
         traces.append(style | _points(study, group, places, 1.0))
-    ticks = {"tickvals": list(range(len(values))), "ticktext": [_wrapped(html.escape(value, quote=False)) for value in values]}
+    ticks = {
+        "tickvals": list(range(len(values))),
+        "ticktext": [_wrapped(html.escape(value, quote=False)) for value in values],
+    }
     name = "Encoders" if facet == "encoder.name" else FACETS[facet].capitalize()
     return Figure(
         f"choice-{list(FACETS).index(facet)}",
         f"{name} side by side",
-        "Settings that differ in nothing else; whiskers are 95 % bootstrap intervals over seeds." + _left_out(groups),
+        f"Settings that differ in nothing else. {_held(shared)}{WHISKERS}" + _left_out(groups),
         SCORE_AND_GAP,
         tuple(traces),
         {"xaxis": ticks | {"range": [-0.5, len(values) - 0.5], "zeroline": False}},
@@ -215,27 +260,39 @@ def _forest(study: Study) -> list[Figure]:
     if not 1 < len(study.settings) <= MOST_ROWS:
         return []
     numbers = list(range(len(study.settings)))[::-1]
-    trace = {"name": "settings", "type": "scatter", "mode": "markers", "fill": "x", "settings": numbers}
-    trace |= {"y": list(range(len(numbers))), "marker": {"color": "var(--s0)", "size": 8}, "showlegend": False}
-    labels = [html.escape(study.label(study.settings[number]), quote=False) for number in numbers]
-    axis = {"tickvals": list(range(len(numbers))), "ticktext": [_wrapped(label) for label in labels]}
+    trace: Trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "fill": "x",
+        "settings": numbers,
+        "y": list(range(len(numbers))),
+        "marker": {"color": "var(--s0)", "size": 8},
+        "showlegend": False,
+    }
+    labels = [_wrapped(html.escape(study.label(study.settings[number]), quote=False)) for number in numbers]
+    room = 10 + 14 * max(label.count("<br>") + 1 for label in labels)
+    axis = {"tickvals": list(range(len(numbers))), "ticktext": labels}
     layout = {"yaxis": axis | {"automargin": True, "zeroline": False, "range": [-0.7, len(numbers) - 0.3]}}
-    caption = "Mean and 95 % bootstrap interval over seeds of every setting; no whisker below three seeds."
     return [
-        Figure("forest", "All settings", caption, SCORE_AND_GAP, (trace,), layout, height=120 + 24 * len(numbers))
+        Figure(
+            "forest",
+            "All settings",
+            WHISKERS,
+            SCORE_AND_GAP,
+            (trace,),
+            layout,
+            height=120 + room * len(numbers),
+        )
     ]
 
 
 def _by_choice(study: Study, facet: str) -> list[list[Setting]]:
-    """Groups of settings that differ in this facet only, each in the order of its values, most values first."""
-    groups: dict[Facets, list[Setting]] = {}
-    for setting in study.settings:
-        groups.setdefault(tuple((n, v) for n, v in setting.facets if n != facet), []).append(setting)
-    return sorted(groups.values(), key=len, reverse=True)
+    """Groups of settings that differ in this facet only, in the order of its values, most values first."""
+    return sorted((group for _, group in split(study.settings, (facet,))), key=len, reverse=True)
 
 
-def _largest(groups: list[list[Setting]]) -> list[list[Setting]]:
-    """At most MOST_SERIES groups, spread evenly over all of them, so that small and large dimensions are both seen."""
+def _spread_out(groups: list[list[Setting]]) -> list[list[Setting]]:
+    """At most MOST_SERIES groups, evenly from all of them, so that small and large dimensions are seen."""
     if len(groups) <= MOST_SERIES:
         return groups
     step = (len(groups) - 1) / (MOST_SERIES - 1)
@@ -243,7 +300,11 @@ def _largest(groups: list[list[Setting]]) -> list[list[Setting]]:
 
 
 def _points(study: Study, settings: Sequence[Setting], places: Sequence[float], spread: float) -> Trace:
-    return {"fill": "y", "settings": [study.number(s) for s in settings], "x": [place * spread for place in places]}
+    return {
+        "fill": "y",
+        "settings": [study.number(s) for s in settings],
+        "x": [place * spread for place in places],
+    }
 
 
 def _style(number: int, name: str) -> Trace:
@@ -273,13 +334,13 @@ def _log_axis(title: str, values: Sequence[Any]) -> dict[str, Any]:
     }
 
 
-def _name(context: Facets, study: Study) -> str:
-    return describe((name, value) for name, value in context if name in study.varying)
+def _dimensions(fixed: Facets) -> str:
+    return describe((name, value) for name, value in fixed if name in DIMENSIONS)
 
 
-def _held(fixed: Facets, study: Study) -> str:
-    dimensions = [(name, value) for name, value in fixed if name in DIMENSIONS]
-    return f"{describe(dimensions)} throughout; " if dimensions else ""
+def _held(*shared: str) -> str:
+    said = " · ".join(part for part in shared if part)
+    return f"Throughout: {said}. " if said else ""
 
 
 def _left_out(groups: Sequence[Any], most: int = MOST_SERIES) -> str:
@@ -296,6 +357,3 @@ def _wrapped(text: str, width: int = 28) -> str:
             line = ""
         line = f"{line} {word}".strip()
     return "<br>".join([*lines, line])
-
-
-__all__ = ["Axis", "Figure", "learning_curves", "of_study"]

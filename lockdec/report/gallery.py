@@ -1,4 +1,4 @@
-"""The captions beside what they describe: drawing, references, captions of several runs, attention word by word."""
+"""The captions beside what they describe: drawing, references, what several captioners say, attention."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WordLook:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One test input with all that was said about it. `picture` is a PNG in base64, empty without a drawing."""
+    """One test input and what was said about it. `picture` is a PNG in base64, empty without a drawing."""
 
     id: str
     picture: str
@@ -47,8 +47,8 @@ def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], li
     """The gallery, and notes about captions that could not be read.
 
     Args:
-        columns: what is shown, as (who says it, run, which caption of captions.jsonl). The first column's run gives the
-            inputs, references, drawings and attention.
+        columns: what is shown, as (who says it, run, which caption of captions.jsonl). The first column's run
+            gives the inputs, references, drawings and attention.
     """
     notes: list[str] = []
     by_run: dict[str, dict[str, Captioned]] = {}
@@ -92,7 +92,9 @@ def _exhibit(
         row.references,
         tuple(said),
         look.grid if look else (0, 0),
-        tuple(_squares(word, weights, look.grid) for word, weights in zip(look.words, look.weights, strict=True))
+        tuple(
+            _squares(word, weights, look.grid) for word, weights in zip(look.words, look.weights, strict=True)
+        )
         if look
         else (),
     )

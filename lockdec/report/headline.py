@@ -6,21 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lockdec.report.results import Run
+from lockdec.report.settings import DIMENSIONS, Setting, describe
 from lockdec.report.statistics import COVERAGE, LEAST_SEEDS, Estimate
-from lockdec.report.study import CONTROLS, MARGIN, HowLow, Setting, Study, describe
+from lockdec.report.study import CONTROLS, MARGIN, HowLow, Study
 
 CONTROL_NAMES = {
     "locked": "the blind captioner",
-    "shuffled": "itself shown wrong inputs",
+    "shuffled": "the captioner shown wrong inputs",
     "nearest_neighbour": "copying the nearest neighbour",
 }
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
-    """A number for people: `0.643`, `+0.042`, a true minus sign, a dash where there is none."""
+    """A number for people: `0.643`, `+0.042`, `2,260,992`, a true minus sign, a dash where there is none."""
     if value is None:
         return "\u2013"
-    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    text = f"{value:{'+' if signed else ''},.{digits}f}"
     return text.replace("-", "\u2212")
 
 
@@ -41,21 +42,23 @@ def seeds(n: int) -> str:
 
 
 def of_study(study: Study) -> list[str]:
-    """The findings of a sweep: how low the dimension may go, the best setting, and what it is really worth."""
+    """The findings of a sweep: how low the dimension may go, the best setting, and what it is worth."""
     main = {line.axis.name for line in study.main_lines}
-    sentences = [_how_low(finding, study) for finding in study.how_low if finding.line.axis.name in main]
+    findings = [finding for finding in study.how_low if finding.line.axis.name in main]
+    names, _ = study.distinguish([finding.line.context for finding in findings])
+    sentences = [_how_low(finding, name, study) for finding, name in zip(findings, names, strict=True)]
     if study.best is not None:
         sentences += [_best(study, study.best), *_against_controls(study)]
     fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
     if fewest < LEAST_SEEDS:
         sentences.append(
-            "Some settings have fewer than three seeds: they have no interval, and nothing is claimed about them."
+            "Some settings have fewer than three seeds: no interval, and nothing is claimed about them."
         )
     elif fewest < max(COVERAGE):
         known = max(n for n in COVERAGE if n <= fewest)
         sentences.append(
-            f"Read the intervals as optimistic: with {fewest} seeds a 95 % bootstrap interval covers the true mean "
-            f"in about {COVERAGE[known]:.0%} of cases."
+            f"Read the intervals as optimistic: over {fewest} seeds a 95 % bootstrap interval covers the "
+            f"true mean in about {100 * COVERAGE[known]:.0f} % of cases."
         )
     return sentences
 
@@ -70,16 +73,19 @@ def of_run(run: Run) -> list[str]:
             for control in CONTROLS
             if (value := run.number(f"controls.{control}.token_f1")) is not None
         ]
-        shots, inputs = run.text("fewshot.shots"), run.text("data.test")
+        split = run.text("data.evaluated") or "test"
+        shots, inputs = run.text("fewshot.shots"), run.text(f"data.{split}")
         sentences.append(
-            f"Token F1 {number(score)} on {inputs or 'the'} test inputs from {shots or 'the'} shots"
+            f"Token F1 {number(score)} on {inputs or 'the'} {split} inputs from {shots or 'the'} shots"
             + (f": {', '.join(gaps)}." if gaps else ".")
         )
     sizes = [f"d_{name} {run.text(f'cross_attention.d_{name}')}" for name in "qkv"]
     if run.text("cross_attention.d_k"):
         trained = run.number("parameters.trainable") or run.number("cross_attention.parameters")
         counted = f": {trained:,.0f} trained parameters." if trained else "."
-        sentences.append(f"Cross-attention of {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
+        sentences.append(
+            f"Cross-attention of {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}"
+        )
     sentences.append("One run, one seed: there is no interval, so a small difference may be chance.")
     return sentences
 
@@ -109,20 +115,18 @@ def warnings(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _how_low(finding: HowLow, study: Study) -> str:
+def _how_low(finding: HowLow, context: str, study: Study) -> str:
     axis, full = finding.line.axis, finding.full
-    shared = [(n, v) for n, v in finding.line.context if n in study.varying or n == "fewshot.shots"]
-    where = f"With {describe(shared)}" if any(v is not None for _, v in shared) else "Here"
-    top = describe([(n, v) for n, v in full.facets if n.startswith("cross_attention.d_")], full)
+    where = f"With {context}" if context else "Here"
+    top = describe((name, value) for name, value in full.facets if name in DIMENSIONS)
     if not finding.losses or all(loss.low is None for _, loss in finding.losses):
-        return (
-            f"{where}, no smallest {axis.name} is named: fewer than three seeds are shared with full size ({top})."
-        )
+        return f"{where}, no smallest {axis.name} is named: fewer than three seeds shared with {top}."
     if finding.smallest is None:
         setting, loss = max(finding.losses, key=lambda pair: pair[1].mean)
         return (
-            f"{where}, no {axis.name} below full size ({top}) is shown to stay within {MARGIN} token F1 of it; the "
-            f"closest is {axis.name} = {axis.value(setting):g}: {interval(loss, signed=True)} ({seeds(loss.n)})."
+            f"{where}, no {axis.name} below full size ({top}) is shown to stay within {MARGIN} token F1 of "
+            f"it; closest is {axis.name} = {axis.value(setting):g}, {interval(loss, signed=True)} "
+            f"({seeds(loss.n)})."
         )
     loss = dict(finding.losses)[finding.smallest]
     also = ""
@@ -131,8 +135,8 @@ def _how_low(finding: HowLow, study: Study) -> str:
         also = f" Not shown for the larger {larger}, so read this with care."
     return (
         f"{where}, {axis.name} = {axis.value(finding.smallest):g} is enough: token F1 "
-        f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} against full size ({top}), paired "
-        f"over {seeds(loss.n)}{_parameters(finding.smallest, full)}.{also}"
+        f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} against full size ({top}), "
+        f"paired over {seeds(loss.n)}{_parameters(finding.smallest, full)}.{also}"
     )
 
 
@@ -161,10 +165,10 @@ def _against_controls(study: Study) -> list[str]:
         verdicts = Counter(gap.verdict for gap in gaps)
         judged = len(gaps) - verdicts["unknown"]
         if judged:
-            undecided = f", {verdicts['either']} undecided" if verdicts["either"] else ""
+            sides = {"above": "above it", "below": "below", "either": "undecided"}
+            parts = [f"{verdicts[side]} {words}" for side, words in sides.items() if verdicts[side]]
             sentences.append(
-                f"{verdicts['above']} of {judged} settings with an interval are above {CONTROL_NAMES[control]}, "
-                f"{verdicts['below']} below{undecided}."
+                f"Against {CONTROL_NAMES[control]}, of {judged} settings with interval: {', '.join(parts)}."
             )
     return sentences
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import csv
 import gzip
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lockdec.errors import StoreError
-from lockdec.report import figures, gallery, headline
-from lockdec.report.results import Collection, Run, Scalar, Skipped, columns, read
+from lockdec.report import figures, gallery, headline, tables
+from lockdec.report.results import Collection, Run, Skipped, read
+from lockdec.report.settings import FACETS, HEADLINE_METRIC
 from lockdec.report.statistics import COVERAGE, RESAMPLES, Estimate
 from lockdec.report.study import (
     ALL_METRICS,
     CONTROLS,
-    FACETS,
-    HEADLINE_METRIC,
     LOWER_IS_BETTER,
     MARGIN,
     VIEWS,
-    HowLow,
-    Setting,
     Study,
 )
 
@@ -49,6 +45,7 @@ METRIC_LABELS = {
     "loss": "loss",
 }
 CONTROL_LABELS = {"locked": "blind", "shuffled": "wrong inputs", "nearest_neighbour": "nearest neighbour"}
+DIGITS = dict.fromkeys(ALL_METRICS, 3) | {"chrf": 1}
 TABLE_METRICS = ("token_f1", "exact", "cider_d", "chrf", "bleu4", "rouge_l", "loss")
 
 
@@ -66,68 +63,32 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
 
     Args:
         folders: run folders, sweep folders, or folders above them. One run folder gives the report of a run.
-        output: where report.html goes; the folder itself when there is one, else the folder that holds them all.
+        output: where report.html goes; by default the folder itself, or the one that holds all of several.
 
-    A single run gets report.html; anything else results.csv and results.json as well. DataError when there is nothing to
-    report; StoreError when the output folder cannot be written.
+    A single run gets report.html; anything else results.csv and results.json as well. DataError when there is
+    nothing to report; StoreError when the output folder cannot be written.
     """
     collection = read(folders)
     target = output or (
-        folders[0] if len(folders) == 1 else Path(os.path.commonpath([folder.resolve() for folder in folders]))
+        folders[0]
+        if len(folders) == 1
+        else Path(os.path.commonpath([folder.resolve() for folder in folders]))
     )
     single = len(folders) == 1 and (folders[0] / "result.json").exists() and len(collection.runs) == 1
     study = Study(collection.runs)
-    title = folders[0].resolve().name if len(folders) == 1 else ", ".join(f.resolve().name for f in folders)
+    title = ", ".join(folder.resolve().name for folder in folders)
+    if single and collection.runs[0].text("name"):
+        title = f"{collection.runs[0].text('name')}, {title}"
     page = render(collection, study, title, collection.runs[0] if single else None)
     try:
         target.mkdir(parents=True, exist_ok=True)
         if not single:
-            _replace(target / "results.csv", _csv(collection.runs))
-            _replace(target / "results.json", json.dumps(results(collection, study), indent=1, allow_nan=False))
+            _replace(target / "results.csv", tables.results_csv(collection.runs))
+            _replace(target / "results.json", tables.results_json(collection, study))
         _replace(target / "report.html", page)
     except OSError as error:
         raise StoreError(f"{target}: the report cannot be written here ({error.strerror})") from error
     return Written(target / "report.html", len(collection.runs), collection.skipped)
-
-
-def results(collection: Collection, study: Study) -> dict[str, Any]:
-    """Everything the report knows, for machines: runs, settings with intervals, paired differences, how low."""
-    return {
-        "schema": 1,
-        "runs": [run.row() for run in collection.runs],
-        "settings": [
-            {
-                **{name: value for name, value in setting.facets},
-                "label": study.label(setting),
-                "runs": [run.label for run in setting.runs.values()],
-                "seeds": [list(unit) for unit in setting.runs],
-                "parameters": setting.parameters,
-                "full_size": study.number(study.full_size[setting]),
-                "estimates": {
-                    metric: {
-                        view: asdict(estimate)
-                        for view in VIEWS
-                        if (estimate := study.estimate(setting, metric, view)) is not None
-                    }
-                    for metric in study.metrics
-                },
-            }
-            for setting in study.settings
-        ],
-        "how_low": [_how_low(finding, study) for finding in study.how_low],
-        "paired_differences": [
-            {
-                "change": comparison.change,
-                "first": study.number(comparison.first),
-                "second": study.number(comparison.second),
-                "metric": HEADLINE_METRIC,
-                **asdict(comparison.difference),
-            }
-            for comparison in study.comparisons
-        ],
-        "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in collection.skipped],
-        "unfinished": list(collection.unfinished),
-    }
 
 
 def render(collection: Collection, study: Study, title: str, run: Run | None) -> str:
@@ -137,7 +98,11 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
     script = (HERE / "page.js").read_text(encoding="utf-8")
     plotly = _plotly() if shown else ""
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"number": headline.number, "interval": headline.interval, "seeds": headline.seeds}
     return environment.get_template("page.html").render(
@@ -156,7 +121,8 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         exhibits=exhibits,
         facets=FACETS,
         metrics=study.metrics or [m for m in ALL_METRICS if run and run.number(f"metrics.{m}") is not None],
-        metric_labels=METRIC_LABELS,
+        metric_labels={metric: METRIC_LABELS.get(metric, metric) for metric in ALL_METRICS},
+        digits=DIGITS,
         table_metrics=[m for m in TABLE_METRICS if m in study.metrics],
         controls=CONTROLS,
         control_labels=CONTROL_LABELS,
@@ -169,13 +135,17 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         cell_facets=_cell_facets(study, collection.runs),
         reuse=_reuse(collection.runs),
         versions=_distinct(collection.runs, "versions."),
-        seeds_used=sorted({r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)),
+        seeds_used=sorted(
+            {r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)
+        ),
         commands=list(dict.fromkeys(r.text("command") for r in collection.runs if r.text("command"))),
         config=_config(run),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=_hash(script),
-        plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode()) if plotly else "",
+        plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode())
+        if plotly
+        else "",
         plotly_hash=_hash(plotly) if plotly else "",
         data=_embedded(_chart_data(study, shown)) if shown else "",
     )
@@ -210,11 +180,12 @@ def _chart_data(study: Study, shown: Sequence[figures.Figure]) -> dict[str, Any]
         return [None if e is None else _rounded(e) for e in found]
 
     return {
-        "metrics": {m: {"label": METRIC_LABELS[m], "lower": m in LOWER_IS_BETTER} for m in study.metrics},
+        "metrics": {m: {"label": METRIC_LABELS.get(m, m), "digits": DIGITS[m]} for m in study.metrics},
         "controls": CONTROL_LABELS,
         "margin": {"metric": HEADLINE_METRIC, "value": -MARGIN},
         "settings": [
-            {"label": study.label(s) or "the only setting", "parameters": s.parameters} for s in study.settings
+            {"label": study.label(s) or "the only setting", "parameters": s.parameters}
+            for s in study.settings
         ],
         "estimates": {m: {view: column(m, view) for view in VIEWS} for m in study.metrics},
         "fronts": {
@@ -231,7 +202,7 @@ def _rounded(estimate: Estimate) -> list[float | None]:
 
 
 def _cell_facets(study: Study, runs: Sequence[Run]) -> list[str]:
-    """The facets worth a column in the table of all cells: those in which cells differ, and the sizes always."""
+    """The facets worth a column in the table of all cells: those in which cells differ, and the sizes."""
     always = ("cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots")
     return [
         name
@@ -248,7 +219,8 @@ def _reuse(runs: Sequence[Run]) -> dict[str, Any]:
     for run in runs:
         for stage in run.stages:
             row = stages.setdefault(
-                stage.name, {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0}
+                stage.name,
+                {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0},
             )
             row["keys"].add(stage.key)
             kind = "reused" if stage.reused else "made"
@@ -256,7 +228,9 @@ def _reuse(runs: Sequence[Run]) -> dict[str, Any]:
             row[f"{kind}_seconds"] += stage.seconds
     spent = sum(row["made_seconds"] + row["reused_seconds"] for row in stages.values())
     alone = sum(
-        (row["made"] + row["reused"]) * row["made_seconds"] / row["made"] if row["made"] else row["reused_seconds"]
+        (row["made"] + row["reused"]) * row["made_seconds"] / row["made"]
+        if row["made"]
+        else row["reused_seconds"]
         for row in stages.values()
     )
     return {
@@ -264,23 +238,6 @@ def _reuse(runs: Sequence[Run]) -> dict[str, Any]:
         "spent": spent,
         "alone": alone,
         "unknown": [name for name, row in stages.items() if not row["made"]],
-    }
-
-
-def _how_low(finding: HowLow, study: Study) -> dict[str, Any]:
-    def place(setting: Setting | None) -> int | None:
-        return None if setting is None else study.number(setting)
-
-    return {
-        "axis": finding.line.axis.name,
-        **dict(finding.line.fixed),
-        "full_size": place(finding.full),
-        "smallest": place(finding.smallest),
-        "smallest_value": finding.smallest and finding.line.axis.value(finding.smallest),
-        "larger_that_fail": [place(setting) for setting in finding.larger_that_fail],
-        "margin": MARGIN,
-        "metric": HEADLINE_METRIC,
-        "losses": [{"setting": place(setting), **asdict(loss)} for setting, loss in finding.losses],
     }
 
 
@@ -302,28 +259,11 @@ def _config(run: Run | None) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
 
 
-def _csv(runs: Sequence[Run]) -> Callable[[Any], None]:
-    def write(file: Any) -> None:
-        writer = csv.DictWriter(file, columns(runs), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(_plain(run.row()) for run in runs)
-
-    return write
-
-
-def _plain(row: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in row.items()}
-
-
-def _replace(path: Path, content: str | Callable[[Any], None]) -> None:
+def _replace(path: Path, content: str) -> None:
     """Write beside and rename, so that a reader never sees half a file."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            if isinstance(content, str):
-                file.write(content)
-            else:
-                content(file)
+        beside.write_text(content, encoding="utf-8", newline="")
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Read what runs left on disk: result.json, checked and flattened to one row a run, and the captions beside it."""
+"""Read what runs left on disk: result.json, checked and made one flat row, and what lies beside it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lockdec.console import track
 from lockdec.errors import DataError
@@ -39,7 +40,7 @@ LAST_COLUMNS = ("started", "finished", "overrides", "command")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of one run: whose artifact it used, whether that was there already, and the seconds it took."""
+    """One stage of one run: its artifact, whether that was there already, and the seconds it took."""
 
     name: str
     key: str
@@ -103,7 +104,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Captioned:
-    """One row of captions.jsonl. `captions` maps caption, nearest_neighbour, locked and shuffled to their text."""
+    """One row of captions.jsonl. `captions` has caption, nearest_neighbour, locked and shuffled by name."""
 
     id: str
     references: tuple[str, ...]
@@ -122,8 +123,8 @@ class Look:
 def read(folders: Sequence[Path]) -> Collection:
     """Every run in or below these folders, sorted by path with numbers in numeric order.
 
-    A result.json that is damaged, or of another schema, is skipped and named. DataError when a folder does not exist
-    or there is no result.json at all.
+    A result.json that is damaged, or of another schema, is skipped and named. DataError when a folder does
+    not exist or there is no result.json at all.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -152,7 +153,8 @@ def read(folders: Sequence[Path]) -> Collection:
 def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
     """The rows of a run's captions.jsonl, in order, and one line for each row that cannot be used."""
     path = run.folder / "captions.jsonl"
-    rows, notes = [], []
+    rows: list[Captioned] = []
+    notes: list[str] = []
     for number, row in _json_lines(path, notes):
         references = row.get("references")
         if not isinstance(row.get("id"), str) or not isinstance(references, list):
@@ -170,9 +172,10 @@ def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
 def read_attention(run: Run) -> dict[str, Look]:
     """Attention maps by input id, from attention.jsonl beside captions.jsonl where a run has one.
 
-    A row is {"id", "words": [w], "grid": [rows, columns], "weights": [w][rows * columns]}; others are left out.
+    A row is {"id", "words": [w], "grid": [rows, columns], "weights": [w][rows * columns]}, row by row of the
+    grid; other rows are left out.
     """
-    looks = {}
+    looks: dict[str, Look] = {}
     for _, row in _json_lines(run.folder / "attention.jsonl", []):
         try:
             rows, columns = map(int, row["grid"])
@@ -186,7 +189,7 @@ def read_attention(run: Run) -> dict[str, Look]:
 
 
 def drawing(run: Run, input_id: str, most_bytes: int = 300_000) -> bytes | None:
-    """The PNG of a test input (drawings/ID.png), None where there is none, or one too large to put into a page."""
+    """The PNG of a test input (drawings/ID.png), None where there is none or it is too large for a page."""
     folder = (run.folder / "drawings").resolve()
     path = folder / f"{input_id}.png"
     if path.resolve().parent != folder or not path.is_file() or path.stat().st_size > most_bytes:
@@ -196,7 +199,7 @@ def drawing(run: Run, input_id: str, most_bytes: int = 300_000) -> bytes | None:
 
 
 def curves(run: Run) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Learning curves by stage and metric as (step, value), from stages/<stage>/metrics.csv (Lightning's CSVLogger)."""
+    """(step, value) by stage and metric, from stages/<stage>/metrics.csv of Lightning's CSVLogger."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for path in sorted(run.folder.glob("stages/*/metrics.csv")):
         lines: dict[str, list[tuple[float, float]]] = {}
@@ -246,7 +249,9 @@ def _read_run(folder: Path, label: str) -> Run:
     overrides = result.pop("overrides", None) or []
     if not isinstance(overrides, list):
         raise DataError("overrides is not a list")
-    stages = tuple(_stage(name, stage) for name, stage in _object(result.pop("stages", None), "stages").items())
+    stages = tuple(
+        _stage(name, stage) for name, stage in _object(result.pop("stages", None), "stages").items()
+    )
     values = dict(_flatten(result))
     for name, value in values.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -282,7 +287,7 @@ def _flatten(value: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield prefix + key, inner
 
 
-def _json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, dict[str, object]]]:
+def _json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         return
     with path.open(encoding="utf-8", errors="replace") as file:

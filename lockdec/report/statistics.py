@@ -1,9 +1,10 @@
 """Means over seeds with honest intervals.
 
-An interval is the 95 % percentile bootstrap of the mean over seeds (Efron 1979, by scipy.stats.bootstrap). It speaks of
-what a seed moves, the support set and the initialisation of the cross-attention: every seed sees the same test inputs.
-Few seeds make it narrower than 95 %: for normal values it covers the truth in 75 % of cases with 3 seeds, 81 % with 4,
-85 % with 5, 92 % with 10, 94 % with 20 (tests/report/test_statistics.py simulates it). Below three seeds there is none.
+An interval is the 95 % percentile bootstrap of the mean over seeds (Efron 1979, by scipy.stats.bootstrap).
+It speaks of what a seed moves, the support set and the initialisation of the cross-attention: every seed
+sees the same test inputs. Few seeds make it narrower than 95 %: for normal values it covers the truth in
+75 % of cases with 3 seeds, 81 % with 4, 85 % with 5, 92 % with 10, 94 % with 20 (simulated in
+tests/report/test_statistics.py). Below three seeds there is none.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def differences(minuend: Mapping[Unit, float], subtrahend: Mapping[Unit, float])
 
 
 def _bootstrap(rows: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    import numpy as np  # a run without repeated seeds reports without the second that scipy.stats takes to import
+    # Imported here, so that a run's report does not wait for the second that scipy.stats takes to import.
+    import numpy as np
     from scipy.stats import bootstrap
 
     result = bootstrap(

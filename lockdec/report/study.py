@@ -1,115 +1,44 @@
-"""From runs to findings: settings (what remains when seeds are averaged), lines over a dimension, and how low it goes.
+"""From runs to findings: settings averaged over seeds, lines over a dimension, and how low it may go.
 
-A *setting* is every choice but the seed. *Full size* of a setting is the one with the largest d_q + d_k + d_v among those
-that agree in all else. *How low* is the smallest dimension whose paired loss of token F1 against full size has an
-interval above -0.02.
+A *setting* is every choice but the seed. *Full size* of a setting is the one with the largest sum of d_q,
+d_k and d_v among those that agree in all else. *How low* is the smallest dimension whose paired loss of
+token F1 against full size has an interval above -0.02.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from lockdec.metrics import METRICS
-from lockdec.report.results import Run, Scalar
-from lockdec.report.statistics import LEAST_SEEDS, Estimate, Unit, differences, estimates
+from lockdec.report.results import Run
+from lockdec.report.settings import (
+    AXES,
+    DIMENSIONS,
+    FACETS,
+    HEADLINE_METRIC,
+    Axis,
+    Facets,
+    Setting,
+    describe,
+    group,
+    split,
+    without,
+)
+from lockdec.report.statistics import Estimate, differences, estimates
 
 MARGIN = 0.02
-HEADLINE_METRIC = "token_f1"
 CONTROLS = ("locked", "shuffled", "nearest_neighbour")
 VIEWS = ("score", *CONTROLS, "full")
-ALL_METRICS = (*METRICS, "loss")
+ALL_METRICS = tuple(dict.fromkeys((HEADLINE_METRIC, "exact", "cider_d", "chrf", "rouge_l", *METRICS, "loss")))
 LOWER_IS_BETTER = frozenset({"loss"})
-
-DIMENSIONS = ("cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v")
-FACETS = {
-    "data.name": "data",
-    "data.split": "split",
-    "data.split_seed": "split seed",
-    "encoder.name": "encoder",
-    "cross_attention.heads": "heads",
-    "cross_attention.d_q": "d_q",
-    "cross_attention.d_k": "d_k",
-    "cross_attention.d_v": "d_v",
-    "cross_attention.layers": "layers",
-    "cross_attention.unlock": "unlock",
-    "fewshot.shots": "shots",
-    "overrides": "other",
-}
-# Overrides that a facet already says, and those that choose nothing about the result.
-_SAID_BY_A_FACET = re.compile(
-    r"cross_attention(\.(heads|d_q|d_k|d_v|layers|unlock))?|encoder|data|data\.split|data\.split_seed"
-    r"|fewshot|fewshot\.shots"
-)
-_CHOOSES_NOTHING = re.compile(
-    r"(seed|name|sweep_name|fewshot\.support_seed|dry_run)$|(paths|logger|hydra|callbacks|console)([./]|$)"
-)
-
-Facets = tuple[tuple[str, Scalar], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """Runs that differ in the seed alone."""
-
-    facets: Facets
-    runs: Mapping[Unit, Run]
-
-    def facet(self, name: str) -> Scalar:
-        """The value of a facet (a key of FACETS)."""
-        return dict(self.facets)[name]
-
-    @cached_property
-    def parameters(self) -> float | None:
-        """Trained parameters; those of the cross-attention where the run does not say what it trained."""
-        run = next(iter(self.runs.values()))
-        trained = run.number("parameters.trainable")
-        return run.number("cross_attention.parameters") if trained is None else trained
-
-    def mean(self, name: str) -> float | None:
-        """Mean over the runs of a dotted number (`cost.seconds`)."""
-        found = [value for run in self.runs.values() if (value := run.number(name)) is not None]
-        return sum(found) / len(found) if found else None
-
-    def values(self, metric: str, view: str = "score") -> dict[Unit, float]:
-        """A metric by unit: as it is (`score`), or its gap over a control."""
-        found = {}
-        for unit, run in self.runs.items():
-            value = run.number(f"metrics.{metric}")
-            control = 0.0 if view == "score" else run.number(f"controls.{view}.{metric}")
-            if value is not None and control is not None:
-                found[unit] = value - control
-        return found
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One or several dimensions that move together, as in a tied sweep."""
-
-    name: str
-    members: tuple[str, ...]
-
-    def value(self, setting: Setting) -> float | None:
-        """The one value that all members have in this setting, None where they differ."""
-        values = {setting.facet(member) for member in self.members}
-        value = values.pop()
-        return float(value) if not values and isinstance(value, int | float) else None
-
-
-AXES = (
-    Axis("d", DIMENSIONS),
-    Axis("d_q = d_k", DIMENSIONS[:2]),
-    Axis("d_k", DIMENSIONS[1:2]),
-    Axis("d_v", DIMENSIONS[2:]),
-    Axis("d_q", DIMENSIONS[:1]),
-)
 
 
 @dataclass(frozen=True)
 class Line:
-    """Settings that differ along one axis only, smallest first. `context` is what they share beside dimensions."""
+    """Settings that differ along one axis only, smallest first. `fixed` is `context` and other dimensions."""
 
     axis: Axis
     context: Facets
@@ -140,7 +69,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class HowLow:
-    """What one line says about the smallest dimension that is enough. `losses` has every setting but full size."""
+    """What a line says about the smallest dimension that is enough. `losses` has all but full size."""
 
     line: Line
     full: Setting
@@ -153,11 +82,9 @@ class Study:
     """All findings of a collection of runs. Runs that did not end well, or have no metrics, take no part."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.settings, self.notes = _group(runs)
+        self.settings, self.notes = group(runs)
         self._number = {setting: number for number, setting in enumerate(self.settings)}
-        self.metrics = tuple(
-            m for m in ALL_METRICS if any(setting.values(m) for setting in self.settings)
-        )
+        self.metrics = tuple(m for m in ALL_METRICS if any(setting.values(m) for setting in self.settings))
         self.full_size = _full_sizes(self.settings)
         self._estimates = self._estimate_all()
 
@@ -168,8 +95,10 @@ class Study:
         """The place of a setting in `settings`."""
         return self._number[setting]
 
-    def estimate(self, setting: Setting, metric: str = HEADLINE_METRIC, view: str = "score") -> Estimate | None:
-        """Mean and interval of a metric: its score, its gap over a control, or (`full`) its paired loss to full size."""
+    def estimate(
+        self, setting: Setting, metric: str = HEADLINE_METRIC, view: str = "score"
+    ) -> Estimate | None:
+        """A metric's score, its gap over a control, or (`full`) its paired difference to full size."""
         return self._estimates.get((metric, view), {}).get(setting)
 
     @cached_property
@@ -177,9 +106,27 @@ class Study:
         """The facets in which the settings differ."""
         return tuple(name for name in FACETS if len({s.facet(name) for s in self.settings}) > 1)
 
-    def label(self, setting: Setting, without: Iterable[str] = ()) -> str:
-        """What sets a setting apart from the others, in words; equal dimensions are said once."""
-        return describe(((n, v) for n, v in setting.facets if n in self.varying and n not in without), setting)
+    def label(self, setting: Setting) -> str:
+        """What sets a setting apart from the others, in words."""
+        return describe((name, value) for name, value in setting.facets if name in self.varying)
+
+    def distinguish(self, contexts: Sequence[Facets]) -> tuple[list[str], str]:
+        """A name for each context by what sets it apart from the others, and in words what they share."""
+        known = [dict(context) for context in contexts]
+        apart = [
+            name
+            for name in FACETS
+            if len({c.get(name) for c in known}) > 1 or (name == "fewshot.shots" and name in self.varying)
+        ]
+        if any(name in apart for name in DIMENSIONS):
+            apart = [
+                name for name in FACETS if name in apart or (name in DIMENSIONS and name in self.varying)
+            ]
+        names = [describe((n, c[n]) for n in apart if n in c) for c in known]
+        shared = [
+            (n, v) for n, v in (contexts[0] if contexts else ()) if n in self.varying and n not in apart
+        ]
+        return names, describe(shared)
 
     @cached_property
     def best(self) -> Setting | None:
@@ -189,21 +136,21 @@ class Study:
 
     @cached_property
     def smallest(self) -> Setting | None:
-        """The setting with the fewest trained parameters among those that see the best one's data, shots and encoder."""
+        """Of the settings with the best one's data, encoder and shots, that with fewest parameters."""
         if self.best is None:
             return None
-        same = ("data.name", "data.split", "data.split_seed", "encoder.name", "fewshot.shots")
+        same = [n for n in FACETS if n.startswith(("data.", "encoder.", "fewshot."))]
         rivals = [
             s for s in self.settings if s.parameters and all(s.facet(n) == self.best.facet(n) for n in same)
         ]
         return min(rivals, key=lambda s: s.parameters or 0.0) if rivals else None
 
     def lines(self, axis: Axis) -> list[Line]:
-        """Lines of at least two settings along an axis. Of lines that differ in other dimensions, the largest."""
+        """Lines of two or more settings along an axis; of those with other dimensions the largest."""
         found: dict[Facets, Line] = {}
-        for fixed, settings in _split(self.settings, axis.members, lambda s: axis.value(s) is not None):
+        for fixed, settings in split(self.settings, axis.members, lambda s: axis.value(s) is not None):
             ordered = tuple(sorted(settings, key=lambda s: axis.value(s) or 0.0))
-            line = Line(axis, _without(fixed, DIMENSIONS), fixed, ordered)
+            line = Line(axis, without(fixed, DIMENSIONS), fixed, ordered)
             rival = found.get(line.context)
             if len(ordered) > 1 and (rival is None or _size(ordered[-1]) > _size(rival.settings[-1])):
                 found[line.context] = line
@@ -212,21 +159,23 @@ class Study:
     @cached_property
     def main_lines(self) -> list[Line]:
         """The lines of the axis that has most points, tied dimensions first."""
-        return max((self.lines(axis) for axis in AXES), key=lambda lines: max([0, *(len(li.settings) for li in lines)]))
+        return max(
+            (self.lines(axis) for axis in AXES),
+            key=lambda lines: max([0, *(len(li.settings) for li in lines)]),
+        )
 
     def grids(self, rows: Axis, columns: Axis) -> list[Grid]:
-        """Grids of at least two rows and two columns, richer than one row and one column crossing."""
+        """Grids of at least two rows and two columns, each of them with at least two settings."""
         found = []
         moving = (*rows.members, *columns.members)
 
         def on_both(setting: Setting) -> bool:
             return rows.value(setting) is not None and columns.value(setting) is not None
 
-        for fixed, settings in _split(self.settings, moving, on_both):
-            height = len({rows.value(s) for s in settings})
-            width = len({columns.value(s) for s in settings})
-            if height > 1 and width > 1 and len(settings) >= height + width:
-                found.append(Grid(rows, columns, _without(fixed, DIMENSIONS), fixed, tuple(settings)))
+        for fixed, settings in split(self.settings, moving, on_both):
+            kept = _crossing(settings, rows, columns)
+            if kept:
+                found.append(Grid(rows, columns, without(fixed, DIMENSIONS), fixed, tuple(kept)))
         return found
 
     @cached_property
@@ -244,11 +193,12 @@ class Study:
             if (change := _only_change(first, second))
         ]
         rows = [differences(a.values(HEADLINE_METRIC), b.values(HEADLINE_METRIC)) for _, a, b in pairs]
-        return [
+        found = [
             Comparison(change, first, second, estimate)
             for (change, first, second), estimate in zip(pairs, estimates(rows), strict=True)
             if estimate
         ]
+        return sorted(found, key=lambda comparison: comparison.change)
 
     def front(self, metric: str, view: str) -> list[Setting]:
         """Settings that no other beats with as few trained parameters, fewest first (the Pareto front)."""
@@ -295,75 +245,20 @@ class Study:
         return HowLow(line, full, losses, smallest, fail)
 
 
-def describe(facets: Iterable[tuple[str, Scalar]], setting: Setting | None = None) -> str:
-    """Facets in words: `d 4 · 256 shots`. Dimensions that are all equal in the setting are said as one d."""
-    rest = dict(facets)
-    parts = []
-    if setting is not None and any(n in rest for n in DIMENSIONS) and AXES[0].value(setting) is not None:
-        parts.append(f"d {setting.facet(DIMENSIONS[0])}")
-        rest = {name: value for name, value in rest.items() if name not in DIMENSIONS}
-    for name, value in rest.items():
-        if name == "fewshot.shots":
-            parts.append(f"{value} shots")
-        elif name == "overrides":
-            parts.append(str(value) if value else "no other choice")
-        else:
-            parts.append(str(value) if name == "encoder.name" else f"{FACETS[name]} {value}")
-    return " · ".join(parts)
-
-
-def has_interval(estimate: Estimate | None) -> bool:
-    """Whether there were seeds enough for an interval."""
-    return estimate is not None and estimate.n >= LEAST_SEEDS
-
-
-def _group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
-    groups: dict[Facets, dict[Unit, Run]] = {}
-    repeated, decoders = 0, dict[Facets, set[str]]()
-    for run in runs:
-        if run.status != "ok" or run.number(f"metrics.{HEADLINE_METRIC}") is None:
-            continue
-        facets = _facets(run)
-        units = groups.setdefault(facets, {})
-        unit = (_whole(run.number("seed")), _whole(run.number("fewshot.support_seed")))
-        if unit in units:
-            repeated += 1
-        if unit not in units or run.text("finished") >= units[unit].text("finished"):
-            units[unit] = run
-        decoders.setdefault(facets, set()).update(s.key for s in run.stages if s.name == "pretrain")
-    notes = []
-    if repeated:
-        notes.append(f"{repeated} runs repeat a setting and seed; the one that finished last counts.")
-    if mixed := sum(len(keys) > 1 for keys in decoders.values()):
-        notes.append(f"{mixed} settings mix several pretrained decoders; their intervals also cover that choice.")
-    ordered = sorted(groups.items(), key=lambda item: [_sort_key(value) for _, value in item[0]])
-    return tuple(Setting(facets, units) for facets, units in ordered), notes
-
-
-def _facets(run: Run) -> Facets:
-    others = []
-    for override in run.overrides:
-        key = override.lstrip("+~").partition("=")[0]
-        if not _SAID_BY_A_FACET.fullmatch(key) and not _CHOOSES_NOTHING.match(key):
-            others.append(override.lstrip("+"))
-    other = " ".join(sorted(others))
-    return tuple((name, other if name == "overrides" else run.values.get(name)) for name in FACETS)
-
-
 def _full_sizes(settings: Sequence[Setting]) -> dict[Setting, Setting]:
-    groups = _split(settings, DIMENSIONS, lambda _: True)
-    return {setting: max(group, key=_size) for _, group in groups for setting in group}
+    groups = split(settings, DIMENSIONS)
+    return {setting: max(members, key=_size) for _, members in groups for setting in members}
 
 
-def _split(
-    settings: Sequence[Setting], moving: Sequence[str], belongs: Callable[[Setting], bool]
-) -> Iterator[tuple[Facets, list[Setting]]]:
-    """Groups of the settings that agree in every facet but the moving ones."""
-    groups: dict[Facets, list[Setting]] = {}
-    for setting in settings:
-        if belongs(setting):
-            groups.setdefault(_without(setting.facets, moving), []).append(setting)
-    yield from groups.items()
+def _crossing(settings: list[Setting], rows: Axis, columns: Axis) -> list[Setting]:
+    """The settings without those that are alone in their row or column, until none is alone."""
+    while True:
+        heights = Counter(rows.value(setting) for setting in settings)
+        widths = Counter(columns.value(setting) for setting in settings)
+        kept = [s for s in settings if heights[rows.value(s)] > 1 and widths[columns.value(s)] > 1]
+        if len(kept) == len(settings):
+            return kept
+        settings = kept
 
 
 def _only_change(first: Setting, second: Setting) -> str:
@@ -377,18 +272,6 @@ def _only_change(first: Setting, second: Setting) -> str:
     return ""
 
 
-def _without(facets: Facets, names: Sequence[str]) -> Facets:
-    return tuple((name, value) for name, value in facets if name not in names)
-
-
 def _size(setting: Setting) -> tuple[float, float]:
     dimensions = [setting.facet(name) for name in DIMENSIONS]
     return sum(float(d) for d in dimensions if isinstance(d, int | float)), setting.parameters or 0.0
-
-
-def _sort_key(value: Scalar) -> tuple[int, float, str]:
-    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)

@@ -97,6 +97,9 @@ class Memory:
         """The memory of these rows of the batch, in this order."""
         return Memory(self.key[rows], self.value[rows], None if self.mask is None else self.mask[rows])
 
+    def __len__(self) -> int:
+        return len(self.key)
+
 
 class MultiHeadAttention(nn.Module):
     """Several attentions side by side, each over projections of its own (Vaswani et al. 2017, 3.2.2).
@@ -206,12 +209,9 @@ class KeyValueCache:
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
         """Keep these rows, in this order: beams change places, finished rows leave."""
-        for name in ("_key", "_value"):
-            buffer: Tensor = getattr(self, name)
-            if len(rows) == len(buffer):
-                buffer[:, :, : self.length] = buffer[rows, :, : self.length]
-            else:
-                setattr(self, name, buffer[rows])
+        for buffer in (self._key, self._value):
+            buffer[: len(rows), :, : self.length] = buffer[rows, :, : self.length]
+        self._key, self._value = self._key[: len(rows)], self._value[: len(rows)]
 
 
 class SelfAttention(nn.Module):

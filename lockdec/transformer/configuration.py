@@ -16,6 +16,7 @@ NORM_KINDS = ("layer", "rms")
 POSITIONS = ("learned", "sinusoidal", "rope")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
 BIASES = ("all", "qkv", "none")
+STRATEGIES = ("greedy", "beam", "nucleus", "top_k")
 UNLOCKS = ("zero_output", "tanh_gate", "rezero", "layerscale", "plain")
 
 
@@ -43,6 +44,20 @@ def require_counts(group: str, **values: int) -> None:
 
 
 @dataclass
+class RopeScaling:
+    """How Llama 3.1 stretches rotary wavelengths to go beyond the length it was first trained on.
+
+    Wavelengths above original_max_len / low_frequency become `factor` times as long, those below
+    original_max_len / high_frequency stay, and between the two it is a blend.
+    """
+
+    factor: float = 8.0
+    low_frequency: float = 1.0
+    high_frequency: float = 4.0
+    original_max_len: int = 8192
+
+
+@dataclass
 class TransformerConfig:
     """What the transformers of the book, of GPT-2 and of Llama differ in. Sizes are at least 1."""
 
@@ -64,6 +79,7 @@ class TransformerConfig:
     bias: str = "all"  # which projections have one: all, qkv (Qwen2) or none (Llama)
     tied: bool = True  # the output projection is the token embedding
     rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
 
     @property
     def d_head(self) -> int:
@@ -157,10 +173,33 @@ class CrossAttentionConfig:
 class GenerationConfig:
     """How sequences are written."""
 
-    strategy: str = "greedy"
-    max_new_tokens: int = 24
+    strategy: str = "greedy"  # greedy, beam, nucleus or top_k
+    max_new_tokens: int = 24  # the end token included
     min_new_tokens: int = 0  # before the end token may come
+    beams: int = 4  # beam: how many beginnings are kept
+    length_penalty: float = 1.0  # beam: a sequence is worth log-probability / length ** length_penalty
+    early_stopping: bool = (
+        False  # beam: stop once `beams` sequences have finished, without waiting for better ones
+    )
+    top_p: float = 0.9  # nucleus: draw from the fewest tokens with this much of the probability
+    top_k: int = 50  # top_k: draw from this many tokens
+    temperature: float = 1.0  # nucleus and top_k: below 1 is more cautious
+    repetition_penalty: float = 1.0  # above 1 makes written tokens less likely (Keskar et al. 2019)
+    no_repeat_ngram: int = 0  # no sequence of this many tokens is written twice; 0 allows all
 
     def check(self) -> None:
         """Raise ConfigError, naming the key, unless sequences can be written so."""
-        require_choice("generation.strategy", self.strategy, ("greedy",))
+        group = "generation"
+        require_choice(f"{group}.strategy", self.strategy, STRATEGIES)
+        require_counts(group, max_new_tokens=self.max_new_tokens, beams=self.beams, top_k=self.top_k)
+        least = self.min_new_tokens
+        require(
+            0 <= least <= self.max_new_tokens, f"{group}.min_new_tokens", least, "use 0 to max_new_tokens"
+        )
+        require(self.no_repeat_ngram >= 0, f"{group}.no_repeat_ngram", self.no_repeat_ngram, "use 0 or more")
+        require(0.0 < self.top_p <= 1.0, f"{group}.top_p", self.top_p, "use a number above 0 and at most 1")
+        for name, value in (
+            ("temperature", self.temperature),
+            ("repetition_penalty", self.repetition_penalty),
+        ):
+            require(value > 0.0, f"{group}.{name}", value, "use a number above 0")

@@ -1,7 +1,7 @@
 """Writing: turn predictions of the next token into sequences, with nothing computed twice.
 
-Keys and values of what was written are cached; those of the encoded input are computed once; rows that have
-ended leave the batch; and it stops when every row has ended.
+The keys and values of what was written are cached, those of the encoded input are computed once, what has
+ended leaves the batch, and it stops when everything has ended.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class SpecialTokens:
 class Writes(Protocol):
     """A model that predicts the next token and keeps what it has computed."""
 
-    def cache(self, encoded: Encoded | None, rows: int, max_len: int) -> DecoderCache:
-        """An empty cache: room for `rows` sequences of max_len tokens, and what they look at."""
+    def cache(self, encoded: Encoded, rows: int, max_len: int) -> DecoderCache:
+        """An empty cache for sequences of max_len tokens: rows / len(encoded) of them per input, in turn."""
         ...
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
@@ -41,25 +41,157 @@ class Writes(Protocol):
 
 
 def generate(
-    model: Writes, encoded: Encoded, special: SpecialTokens, config: GenerationConfig
+    model: Writes,
+    encoded: Encoded,
+    special: SpecialTokens,
+    config: GenerationConfig,
+    generator: torch.Generator | None = None,
 ) -> Int[Tensor, "b n"]:
     """Write one sequence for every encoded input; see `AutoregressiveModel.generate`."""
-    rows = len(encoded)
-    cache = model.cache(encoded, rows, config.max_new_tokens)
-    device = encoded.states.device
-    out = torch.full((rows, config.max_new_tokens), special.pad, device=device)  # (b, n)
-    going = torch.arange(rows, device=device)  # the rows of `out` that have not ended
-    tokens = torch.full((rows,), special.bos, device=device)
+    if config.strategy == "beam":
+        return beam_search(model, encoded, special, config)
+    return write_one_by_one(model, encoded, special, config, generator)
+
+
+def constrain(
+    scores: Float[Tensor, "b vocab"],
+    written: Int[Tensor, "b t"],
+    special: SpecialTokens,
+    config: GenerationConfig,
+) -> Float[Tensor, "b vocab"]:
+    """Rule out, in place, what may not follow.
+
+    Args:
+        scores: logits or log-probabilities of the next token.
+        written: the tokens so far, the starting one included.
+    """
+    if config.repetition_penalty != 1.0:  # Keskar et al. 2019, 4.1
+        seen = scores.gather(1, written)
+        factor = config.repetition_penalty
+        scores.scatter_(1, written, torch.where(seen < 0, seen * factor, seen / factor))
+    size = config.no_repeat_ngram
+    if 0 < size <= written.shape[1]:
+        ngrams = written.unfold(1, size, 1)  # (b, t - size + 1, size)
+        start = written[:, written.shape[1] - size + 1 :].unsqueeze(1)  # (b, 1, size - 1)
+        row, place = (ngrams[..., :-1] == start).all(-1).nonzero(as_tuple=True)
+        scores[row, ngrams[row, place, -1]] = -torch.inf
+    if written.shape[1] <= config.min_new_tokens:
+        scores[:, special.eos] = -torch.inf
+    return scores
+
+
+def draw(
+    logits: Float[Tensor, "b vocab"], luck: Float[Tensor, " b"], config: GenerationConfig
+) -> Int[Tensor, " b"]:
+    """Draw from the likeliest tokens: the fewest that have top_p of the probability, or top_k of them.
+
+    (Holtzman et al. 2020; Fan et al. 2018.)
+
+    Args:
+        luck: one uniform number per row; the token at which the cumulative probability passes it is drawn.
+    """
+    probability, token = (logits / config.temperature).softmax(-1).sort(-1, descending=True)
+    cumulative = probability.cumsum(-1)
+    if config.strategy == "nucleus":
+        last = (cumulative < config.top_p).sum(-1, keepdim=True).clamp(max=cumulative.shape[-1] - 1)
+    else:
+        last = torch.full_like(token[:, :1], min(config.top_k, cumulative.shape[-1]) - 1)
+    place = (cumulative <= luck.unsqueeze(1) * cumulative.gather(1, last)).sum(-1, keepdim=True)
+    return token.gather(1, torch.minimum(place, last)).squeeze(1)
+
+
+def write_one_by_one(
+    model: Writes,
+    encoded: Encoded,
+    special: SpecialTokens,
+    config: GenerationConfig,
+    generator: torch.Generator | None,
+) -> Int[Tensor, "b n"]:
+    """Append the likeliest token (greedy) or one that is drawn (nucleus, top_k) until every row has ended.
+
+    Each row gets one uniform number per step, so what it writes does not depend on when other rows end.
+    """
+    rows, longest, device = len(encoded), config.max_new_tokens, encoded.states.device
+    cache = model.cache(encoded, rows, longest)
+    written = torch.full((rows, 1 + longest), special.pad, device=device)
+    written[:, 0] = special.bos
+    source = device if generator is None else generator.device
+    luck = torch.rand(longest, rows, generator=generator, device=source).to(device)
+    going = torch.arange(rows, device=device)  # the rows that have not ended
     length = 0
-    while length < config.max_new_tokens and len(going):
-        logits = model.step(tokens.unsqueeze(1), cache)
-        if length < config.min_new_tokens:
-            logits[:, special.eos] = -torch.inf
-        tokens = logits.argmax(-1)
-        out[going, length] = tokens
+    while length < longest and len(going):
         length += 1
-        keep = (tokens != special.eos).nonzero().squeeze(1)
-        if len(keep) < len(going):
-            going, tokens = going[keep], tokens[keep]
-            cache.select(keep)
-    return out[:, :length]
+        past = written[going, :length]
+        logits = constrain(model.step(past[:, -1:], cache).float(), past, special, config)
+        tokens = (
+            logits.argmax(-1)
+            if config.strategy == "greedy"
+            else draw(logits, luck[length - 1, going], config)
+        )
+        written[going, length] = tokens
+        on = (tokens != special.eos).nonzero().squeeze(1)
+        if len(on) < len(going):
+            going = going[on]
+            cache.select(on)
+    return written[:, 1 : length + 1]
+
+
+def beam_search(
+    model: Writes, encoded: Encoded, special: SpecialTokens, config: GenerationConfig
+) -> Int[Tensor, "b n"]:
+    """Keep the `beams` likeliest beginnings of every input, and return its best finished sequence.
+
+    A finished sequence of n tokens, its end included, is worth log-probability / n ** length_penalty. An
+    input is done when `beams` sequences have finished and, unless early_stopping, no beginning is now worth
+    more than the worst of them.
+    """
+    beams, longest, device = config.beams, config.max_new_tokens, encoded.states.device
+    inputs = len(encoded)
+    cache = model.cache(encoded, inputs * beams, longest)
+    best = torch.full((inputs, longest), special.pad, device=device)
+    going = torch.arange(inputs, device=device)  # the inputs that are not done
+
+    written = torch.full((inputs, beams, 1 + longest), special.pad, device=device)
+    written[:, :, 0] = special.bos
+    score = torch.full((inputs, beams), -torch.inf, device=device)  # (b, beams), descending
+    score[:, 0] = 0.0  # all beams begin alike: follow one
+    finished = written.clone()
+    worth = torch.full_like(score, -torch.inf)  # of `finished`, descending
+
+    for length in range(1, longest + 1):
+        past = written[:, :, :length].flatten(0, 1)  # (b * beams, length)
+        logits = model.step(past[:, -1:], cache).float()
+        gain = constrain(logits.log_softmax(-1), past, special, config)
+        vocab = gain.shape[-1]
+        total = (score.unsqueeze(2) + gain.view(-1, beams, vocab)).flatten(1)  # (b, beams * vocab)
+        # Every beam can end only once, so among twice as many candidates there are enough that go on.
+        candidate, place = total.topk(2 * beams)
+        parent, token = place // vocab, place % vocab  # (b, 2 * beams)
+        grown = pick(written, parent)
+        grown[:, :, length] = token
+        ends = (token == special.eos) | (length == longest)
+
+        ended = (candidate / length**config.length_penalty).masked_fill(~ends, -torch.inf)[:, :beams]
+        worth, order = torch.cat((worth, ended), dim=1).topk(beams)
+        finished = pick(torch.cat((finished, grown[:, :beams]), dim=1), order)
+
+        score, order = candidate.masked_fill(ends, -torch.inf).topk(beams)
+        written, parent = pick(grown, order), parent.gather(1, order)
+
+        done = worth[:, -1] > -torch.inf
+        if not config.early_stopping:
+            done &= score[:, 0] / length**config.length_penalty <= worth[:, -1]
+        best[going] = finished[:, 0, 1:]
+        on = (~done).nonzero().squeeze(1)
+        if length == longest or not len(on):
+            break
+        rows = (torch.arange(len(going), device=device).unsqueeze(1) * beams + parent)[on].flatten()
+        cache.select(rows, memories=len(on) < len(going))
+        going, written, score, finished, worth = going[on], written[on], score[on], finished[on], worth[on]
+    used = (best != special.pad).any(0).nonzero()
+    return best[:, : int(used[-1]) + 1 if len(used) else 1]
+
+
+def pick(sequences: Int[Tensor, "b beams n"], order: Int[Tensor, "b new"]) -> Int[Tensor, "b new n"]:
+    """The sequences of every input at these places."""
+    return sequences.gather(1, order.unsqueeze(2).expand(-1, -1, sequences.shape[2]))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -247,11 +248,9 @@ class LockingDecoderLayer(TransformerLayer):
 
 def rotary_positions(config: TransformerConfig) -> RotaryPositions | None:
     """The rotation that all layers of a stack share, where position is rope."""
-    return (
-        RotaryPositions(config.max_len, config.d_head, config.rope_theta)
-        if config.position == "rope"
-        else None
-    )
+    if config.position != "rope":
+        return None
+    return RotaryPositions(config.max_len, config.d_head, config.rope_theta, config.rope_scaling)
 
 
 def final_normalisation(config: TransformerConfig) -> nn.Module:
@@ -327,10 +326,14 @@ class DecoderStack(nn.Module):
         return [None if encoded is None else layer.remember(encoded) for layer in layers]
 
     def cache(self, encoded: Encoded | None, rows: int, max_len: int, like: Tensor) -> DecoderCache:
-        """An empty cache for `rows` sequences of up to max_len tokens that look at the encoded input."""
+        """An empty cache for sequences of max_len tokens: rows / len(encoded) of them per input, in turn."""
         heads, d_head = self.config.key_heads, self.config.d_head
         past = [KeyValueCache(rows, heads, max_len, d_head, like) for _ in self.layers]
-        return DecoderCache(past, self.remember(encoded))
+        cache = DecoderCache(past, self.remember(encoded))
+        if encoded is not None and rows != len(encoded):
+            turns = torch.arange(len(encoded), device=like.device).repeat_interleave(rows // len(encoded))
+            cache.memories = [memory and memory.index(turns) for memory in cache.memories]
+        return cache
 
     def forward(
         self,

@@ -1,44 +1,123 @@
 """Whole models: tokens in, logits out.
 
-LockingDecoderModel   a GPT that can be taught, later and cheaply, to look at what any encoder encoded
+    EncoderModel          reads a sequence in both directions
+    MaskedLanguageModel   an encoder that predicts the tokens that were hidden from it
+    DecoderModel          writes a sequence while it looks at an encoded input
+    TransformerModel      the two joined: the book's translator
+    LockingDecoderModel   a GPT that can be taught, later and cheaply, to look at what any encoder encoded
+
+Masks are true where there is a token. Sequences are padded on the right.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, GenerationConfig
+from lockdec.transformer.configuration import (
+    CrossAttentionConfig,
+    DecoderConfig,
+    EncoderConfig,
+    GenerationConfig,
+)
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.generation import SpecialTokens, generate
-from lockdec.transformer.layers import CrossAttentionLook, DecoderCache, DecoderStack, LockingDecoder
+from lockdec.transformer.layers import (
+    CrossAttentionLook,
+    Decoder,
+    DecoderCache,
+    DecoderStack,
+    Encoder,
+    LockingDecoder,
+)
 from lockdec.transformer.positional import TokenEmbedding
 
-__all__ = ["CrossAttentionConfig", "DecoderConfig", "Encoded", "LockingDecoderModel"]
+__all__ = [
+    "CrossAttentionConfig",
+    "CrossAttentionLook",
+    "DecoderConfig",
+    "DecoderModel",
+    "Encoded",
+    "EncoderConfig",
+    "EncoderModel",
+    "GenerationConfig",
+    "LockingDecoderModel",
+    "MaskedLanguageModel",
+    "TransformerModel",
+]
+
+
+class EncoderModel(nn.Module):
+    """Tokens to states: every position sees the whole sequence."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.embedding = TokenEmbedding(config)
+        self.encoder = Encoder(config)
+
+    def forward(
+        self, tokens: Int[Tensor, "b s"], mask: Bool[Tensor, "b s"] | None = None
+    ) -> Float[Tensor, "b s d_model"]:
+        """The states of all positions; what stands at padding means nothing."""
+        states: Tensor = self.encoder(self.embedding(tokens), mask)
+        return states
+
+    def encode(self, tokens: Int[Tensor, "b s"], mask: Bool[Tensor, "b s"]) -> Encoded:
+        """The states as a decoder takes them."""
+        return Encoded(self(tokens, mask), mask)
+
+
+class MaskedLanguageModel(nn.Module):
+    """An encoder that predicts, at any position, the token that belongs there (Devlin et al. 2019)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.encoder = EncoderModel(config)
+
+    def logits(self, states: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+        """Predictions from states: from those of hidden tokens only, where only these are asked for."""
+        return self.encoder.embedding.logits(states)
+
+    def forward(
+        self, tokens: Int[Tensor, "b s"], mask: Bool[Tensor, "b s"] | None = None
+    ) -> Float[Tensor, "b s vocab"]:
+        """Predictions at every position."""
+        return self.logits(self.encoder(tokens, mask))
 
 
 class AutoregressiveModel(nn.Module, ABC):
     """A decoder over tokens, each predicted from those before it and from an encoded input.
 
-    Sequences are padded on the right. No position looks ahead, so padding is invisible to real positions and
-    needs no mask; what is computed at padding itself means nothing.
+    No position looks ahead, so padding on the right is invisible to real positions and needs no mask; what is
+    computed at padding itself means nothing.
     """
 
     config: DecoderConfig
+    encoder_dim: int | None
     embedding: TokenEmbedding
-
-    @property
-    @abstractmethod
-    def stack(self) -> DecoderStack:
-        """The decoder layers."""
+    decoder: DecoderStack
 
     @abstractmethod
     def admit(self, encoded: Encoded | None) -> Encoded | None:
         """The encoded input as the layers may see it; LockdecError if it is missing or does not fit."""
+
+    def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
+        if encoded is None:
+            raise LockdecError(f"the decoder needs an encoded input: {otherwise}")
+        if encoded.states.shape[-1] != self.encoder_dim:
+            raise LockdecError(
+                f"the encoder's states are {encoded.states.shape[-1]} wide, but cross-attention was made for "
+                f"encoder_dim={self.encoder_dim}: make it for the width of this encoder"
+            )
+        return encoded
 
     def hidden(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None
@@ -48,7 +127,7 @@ class AutoregressiveModel(nn.Module, ABC):
         Raises:
             LockdecError: the sequence is longer than max_len; the encoded input is missing or does not fit.
         """
-        hidden: Tensor = self.stack(self.embedding(tokens), self.admit(encoded))
+        hidden: Tensor = self.decoder(self.embedding(tokens), self.admit(encoded))
         return hidden
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
@@ -61,16 +140,16 @@ class AutoregressiveModel(nn.Module, ABC):
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
 
-    def cache(self, encoded: Encoded | None, rows: int, max_len: int) -> DecoderCache:
-        """An empty cache for `step`: room for `rows` sequences of max_len tokens, and what they look at."""
-        return self.stack.cache(self.admit(encoded), rows, max_len, self.embedding.tokens.weight)
+    def cache(self, encoded: Encoded, rows: int, max_len: int) -> DecoderCache:
+        """An empty cache for sequences of max_len tokens: rows / len(encoded) of them per input, in turn."""
+        self.embedding.require_room(max_len)
+        return self.decoder.cache(self.admit(encoded), rows, max_len, self.embedding.tokens.weight)
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         """Add the next t tokens to the cache and predict the one after them."""
-        hidden: Tensor = self.stack(self.embedding(tokens, cache.length), cache=cache)
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.length), cache=cache)
         return self.logits(hidden[:, -1])
 
-    @torch.inference_mode()
     def generate(
         self,
         encoded: Encoded,
@@ -78,27 +157,80 @@ class AutoregressiveModel(nn.Module, ABC):
         bos_id: int,
         eos_id: int,
         pad_id: int,
-        max_new_tokens: int = 24,
-        min_new_tokens: int = 0,
-        strategy: str = "greedy",
+        generator: torch.Generator | None = None,
+        **options: Any,
     ) -> Int[Tensor, "b n"]:
         """Write one sequence for every encoded input.
 
         Args:
             encoded: what to write about.
             bos_id, eos_id, pad_id: the tokens that start a sequence, end it and fill what follows.
-            max_new_tokens, min_new_tokens: bounds on the length, the end token included in the first only.
-            strategy: greedy.
+            generator: where nucleus and top_k draw from; torch's global one where not given.
+            options: strategy, max_new_tokens and the other fields of `GenerationConfig`.
 
         Returns:
             The new tokens, without bos and with eos where it was produced, padded to the longest sequence.
 
         Raises:
-            LockdecError: no encoder is attached, or the sequence would be longer than max_len.
+            LockdecError: an option is impossible, or sequences would be longer than max_len.
         """
-        config = GenerationConfig(strategy, max_new_tokens, min_new_tokens)
+        config = GenerationConfig(**options)
         config.check()
-        return generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config)
+        with torch.inference_mode():
+            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator)
+        return tokens.clone()  # outside, so that it may take part in training
+
+
+class DecoderModel(AutoregressiveModel):
+    """Writes a sequence while it looks at an encoded input.
+
+    Args:
+        encoder_dim: width of the encoder's states.
+    """
+
+    def __init__(self, config: DecoderConfig, encoder_dim: int) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.encoder_dim = encoder_dim
+        self.embedding = TokenEmbedding(config)
+        self.decoder = Decoder(config, encoder_dim)
+
+    def admit(self, encoded: Encoded | None) -> Encoded | None:
+        """The encoded input; LockdecError if it is missing or of another width."""
+        return self._fitting(encoded, "pass one")
+
+
+class TransformerModel(nn.Module):
+    """An encoder and a decoder joined, as in the book: a sequence in, a sequence out (Vaswani et al. 2017).
+
+    The padding mask hides the source's padding from both; the look-ahead mask hides the target's future.
+
+    Args:
+        source, target: the encoder's and the decoder's sizes.
+        pad_id: the token that pads the source.
+    """
+
+    def __init__(self, source: EncoderConfig, target: DecoderConfig, pad_id: int = 0) -> None:
+        super().__init__()
+        self.pad_id = pad_id
+        self.encoder = EncoderModel(source)
+        self.decoder = DecoderModel(target, source.d_model)
+
+    def encode(self, source: Int[Tensor, "b s"]) -> Encoded:
+        """Read the source."""
+        return self.encoder.encode(source, source != self.pad_id)
+
+    def forward(self, source: Int[Tensor, "b s"], target: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
+        """Predictions of the target's next token at every position."""
+        logits: Tensor = self.decoder(target, self.encode(source))
+        return logits
+
+    def generate(self, source: Int[Tensor, "b s"], **options: Any) -> Int[Tensor, "b n"]:
+        """Write one sequence for every source; options as in `DecoderModel.generate`."""
+        with torch.no_grad():
+            encoded = self.encode(source)
+        return self.decoder.generate(encoded, **options)
 
 
 class LockingDecoderModel(AutoregressiveModel):
@@ -107,6 +239,8 @@ class LockingDecoderModel(AutoregressiveModel):
     Born, it has no cross-attention parameters. `attach` draws them, `unlock` lets the layers look, and `lock`
     gives the GPT back, bit by bit.
     """
+
+    decoder: LockingDecoder
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -117,10 +251,16 @@ class LockingDecoderModel(AutoregressiveModel):
         self.embedding = TokenEmbedding(config)
         self.decoder = LockingDecoder(config)
 
-    @property
-    def stack(self) -> DecoderStack:
-        """The decoder layers."""
-        return self.decoder
+    @staticmethod
+    def from_huggingface(source: nn.Module | str | Path) -> LockingDecoderModel:
+        """A locked model with the weights of a `transformers` model, or of a local folder or hub id of one.
+
+        Raises:
+            LockdecError: the checkpoint is of another family, or has an option that is not supported.
+        """
+        from lockdec.transformer import huggingface
+
+        return huggingface.import_decoder(source)
 
     @property
     def locked(self) -> bool:
@@ -165,26 +305,17 @@ class LockingDecoderModel(AutoregressiveModel):
 
     def admit(self, encoded: Encoded | None) -> Encoded | None:
         """The encoded input, or None while locked; LockdecError if it is missing or of another width."""
-        if self.locked:
-            return None
-        if encoded is None:
-            raise LockdecError("an unlocked decoder needs an encoded input: pass one, or call lock()")
-        if encoded.states.shape[-1] != self.encoder_dim:
-            raise LockdecError(
-                f"the encoder's states are {encoded.states.shape[-1]} wide, but cross-attention was attached "
-                f"with encoder_dim={self.encoder_dim}: attach it with the width of this encoder"
-            )
-        return encoded
+        return None if self.locked else self._fitting(encoded, "pass one, or call lock()")
 
-    def cache(self, encoded: Encoded | None, rows: int, max_len: int) -> DecoderCache:
-        """An empty cache for `step`; LockdecError if no encoder was ever attached."""
+    def cache(self, encoded: Encoded, rows: int, max_len: int) -> DecoderCache:
+        """An empty cache; LockdecError if no encoder was ever attached."""
         if not self.attached:
             raise LockdecError(
                 "generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first"
             )
         return super().cache(encoded, rows, max_len)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def look(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> list[CrossAttentionLook]:
         """What each layer with cross-attention looks at while reading tokens; LockdecError while locked."""
         if self.locked:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.configuration import TransformerConfig
+from lockdec.transformer.configuration import RopeScaling, TransformerConfig
 
 
 def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
@@ -59,14 +59,23 @@ class RotaryPositions(nn.Module):
         max_len: positions 0 to max_len - 1 are prepared.
         d_head: size of a head, even.
         theta: the longest wavelength is about 2 pi * theta positions.
+        scaling: stretches long wavelengths.
     """
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, max_len: int, d_head: int, theta: float = 10000.0) -> None:
+    def __init__(
+        self, max_len: int, d_head: int, theta: float = 10000.0, scaling: RopeScaling | None = None
+    ) -> None:
         super().__init__()
         frequency = theta ** -(torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
+        if scaling is not None:
+            turns = frequency * (scaling.original_max_len / (2 * math.pi))  # within the original length
+            kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
+            frequency = frequency * torch.lerp(
+                torch.tensor(1 / scaling.factor), torch.tensor(1.0), kept.clamp(0, 1)
+            )
         angle = torch.arange(max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, d_head)
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
@@ -110,15 +119,19 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len."""
-        if start + tokens.shape[1] > self.max_len:
-            raise LockdecError(
-                f"a sequence of {start + tokens.shape[1]} tokens is longer than "
-                f"{self.group}.max_len={self.max_len}: shorten it, or build the model with a larger max_len"
-            )
+        self.require_room(start + tokens.shape[1])
         x = self.tokens(tokens)  # (b, t, d_model)
         if self.positions is not None:
             x = self.positions(x, start)
         return cast(Tensor, self.dropout(x))
+
+    def require_room(self, length: int) -> None:
+        """Raise LockdecError if a sequence of this many tokens is longer than max_len."""
+        if length > self.max_len:
+            raise LockdecError(
+                f"a sequence of {length} tokens is longer than {self.group}.max_len={self.max_len}: "
+                "shorten it, or build the model with a larger max_len"
+            )
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """How well each token of the vocabulary fits each hidden state."""

@@ -47,9 +47,23 @@ def locking_model(seed: int = 0, **changes: Any) -> LockingDecoderModel:
     return model
 
 
-def force_open(model: LockingDecoderModel) -> None:
+def force_open(model: LockingDecoderModel, seed: int = 3) -> None:
     """Random cross-attention weights and gates, as if long trained."""
-    shake(model.decoder, seed=3)
+    shake(model.decoder, seed)
+
+
+def make_talkative(table: Tensor, norm: nn.LayerNorm | nn.RMSNorm, eos: int, seed: int) -> None:
+    """Make all tokens about as likely and the end a little more, so that sequences vary and some end.
+
+    Args:
+        table: the tied token embedding.
+        norm: the one before the logits.
+    """
+    with torch.no_grad():
+        drawn = torch.randn(table.shape, generator=torch.Generator().manual_seed(seed))
+        table.copy_(nn.functional.normalize(drawn, dim=-1))
+        table[eos] *= 1.8
+        nn.init.ones_(norm.weight)
 
 
 def token_batch(rows: int = 3, length: int = 7, seed: int = 1) -> Tensor:

@@ -1,0 +1,195 @@
+"""What makes two runs one setting: every choice but the seed. Which choices differ, and how they are said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from lockdec.report.results import Run, Scalar
+from lockdec.report.statistics import Unit
+
+HEADLINE_METRIC = "token_f1"
+
+DIMENSIONS = ("cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v")
+FACETS = {
+    "data.name": "data",
+    "data.split": "split",
+    "data.split_seed": "split seed",
+    "data.evaluated": "evaluated on",
+    "encoder.name": "encoder",
+    "cross_attention.heads": "heads",
+    "cross_attention.d_q": "d_q",
+    "cross_attention.d_k": "d_k",
+    "cross_attention.d_v": "d_v",
+    "cross_attention.layers": "layers",
+    "cross_attention.unlock": "unlock",
+    "fewshot.shots": "shots",
+    "overrides": "other",
+}
+# Overrides whose choice a facet says, where the run has that facet.
+_SAID_BY = {
+    **{name: name for name in (*DIMENSIONS, "cross_attention.heads", "cross_attention.layers")},
+    "cross_attention.unlock": "cross_attention.unlock",
+    "cross_attention": "cross_attention.d_k",
+    "encoder": "encoder.name",
+    "data": "data.name",
+    "data.split": "data.split",
+    "data.split_seed": "data.split_seed",
+    "evaluate.split": "data.evaluated",
+    "fewshot": "fewshot.shots",
+    "fewshot.shots": "fewshot.shots",
+}
+_CHOOSES_NOTHING = re.compile(
+    r"(seed|name|sweep_name|objective|dry_run|fewshot\.support_seed)$"
+    r"|trainer(\.(accelerator|devices|threads|checkpoint_seconds))?$"
+    r"|(paths|logger|hydra|hparams_search|callbacks|console)([./]|$)"
+)
+
+Facets = tuple[tuple[str, Scalar], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Runs that differ in the seed alone."""
+
+    facets: Facets
+    runs: Mapping[Unit, Run]
+
+    def facet(self, name: str) -> Scalar:
+        """The value of a facet (a key of FACETS)."""
+        return dict(self.facets)[name]
+
+    @cached_property
+    def parameters(self) -> float | None:
+        """Trained parameters; those of the cross-attention where the run does not say what it trained."""
+        run = next(iter(self.runs.values()))
+        trained = run.number("parameters.trainable")
+        return run.number("cross_attention.parameters") if trained is None else trained
+
+    def mean(self, name: str) -> float | None:
+        """Mean over the runs of a dotted number (`cost.seconds`)."""
+        found = [value for run in self.runs.values() if (value := run.number(name)) is not None]
+        return sum(found) / len(found) if found else None
+
+    def values(self, metric: str, view: str = "score") -> dict[Unit, float]:
+        """A metric by unit: as it is (`score`), or its gap over a control."""
+        found = {}
+        for unit, run in self.runs.items():
+            value = run.number(f"metrics.{metric}")
+            control = 0.0 if view == "score" else run.number(f"controls.{view}.{metric}")
+            if value is not None and control is not None:
+                found[unit] = value - control
+        return found
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One or several dimensions that move together, as in a tied sweep."""
+
+    name: str
+    members: tuple[str, ...]
+
+    def value(self, setting: Setting) -> float | None:
+        """The one value that all members have in this setting, None where they differ."""
+        values = {setting.facet(member) for member in self.members}
+        value = values.pop()
+        return float(value) if not values and isinstance(value, int | float) else None
+
+
+AXES = (
+    Axis("d", DIMENSIONS),
+    Axis("d_q = d_k", DIMENSIONS[:2]),
+    Axis("d_k", DIMENSIONS[1:2]),
+    Axis("d_v", DIMENSIONS[2:]),
+    Axis("d_q", DIMENSIONS[:1]),
+)
+
+
+def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
+    """The settings of all runs that ended well, in the order of their facets, and notes on what is unclear."""
+    groups: dict[Facets, dict[Unit, Run]] = {}
+    repeated, decoders = 0, dict[Facets, set[str]]()
+    for run in runs:
+        if run.status != "ok" or run.number(f"metrics.{HEADLINE_METRIC}") is None:
+            continue
+        facets = _facets(run)
+        units = groups.setdefault(facets, {})
+        unit = (_whole(run.number("seed")), _whole(run.number("fewshot.support_seed")))
+        if unit in units:
+            repeated += 1
+        if unit not in units or run.text("finished") >= units[unit].text("finished"):
+            units[unit] = run
+        decoders.setdefault(facets, set()).update(s.key for s in run.stages if s.name == "pretrain")
+    notes = []
+    if repeated:
+        notes.append(f"{repeated} runs repeat a setting and seed; the one that finished last counts.")
+    if mixed := sum(len(keys) > 1 for keys in decoders.values()):
+        notes.append(
+            f"{mixed} settings mix several pretrained decoders; their intervals also cover that choice."
+        )
+    ordered = sorted(groups.items(), key=lambda item: [_sort_key(value) for _, value in item[0]])
+    return tuple(Setting(facets, units) for facets, units in ordered), notes
+
+
+def _facets(run: Run) -> Facets:
+    found = {name: run.values.get(name) for name in FACETS}
+    others = []
+    for override in run.overrides:
+        key, _, choice = override.lstrip("+~").partition("=")
+        if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
+            found[f"{key}.name"] = (
+                choice  # two choices can name one class: efficientnet_128 and efficientnet_224
+            )
+        elif run.values.get(_SAID_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
+            others.append(override.lstrip("+"))
+    found["overrides"] = " ".join(sorted(others))
+    return tuple(found.items())
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def split(
+    settings: Sequence[Setting], moving: Sequence[str], belongs: Callable[[Setting], bool] = lambda _: True
+) -> Iterator[tuple[Facets, list[Setting]]]:
+    """Groups of the settings that agree in every facet but the moving ones."""
+    groups: dict[Facets, list[Setting]] = {}
+    for setting in settings:
+        if belongs(setting):
+            groups.setdefault(without(setting.facets, moving), []).append(setting)
+    yield from groups.items()
+
+
+def without(facets: Facets, names: Sequence[str]) -> Facets:
+    """The facets but these."""
+    return tuple((name, value) for name, value in facets if name not in names)
+
+
+def describe(facets: Iterable[tuple[str, Scalar]]) -> str:
+    """Facets in words: `d 4 · 256 shots`. Equal dimensions are said once: d for all three, or `d_q, d_k`."""
+    rest = dict(facets)
+    parts = []
+    together = ((DIMENSIONS, "d"), (DIMENSIONS[:2], "d_q, d_k"), *(((d,), FACETS[d]) for d in DIMENSIONS))
+    for members, name in together:
+        if all(member in rest for member in members) and len({rest[member] for member in members}) == 1:
+            parts.append(f"{name} {rest[members[0]]}")
+            rest = {other: value for other, value in rest.items() if other not in members}
+    for name, value in rest.items():
+        if name == "fewshot.shots":
+            parts.append(f"{value} shots")
+        elif name == "overrides":
+            parts.append(str(value) if value else "no other choice")
+        else:
+            parts.append(str(value) if name == "encoder.name" else f"{FACETS[name]} {value}")
+    return " · ".join(parts)
+
+
+def _sort_key(value: Scalar) -> tuple[int, float, str]:
+    return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)

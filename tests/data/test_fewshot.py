@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockdec.data.fewshot import Pair, support_set
+from lockdec.data.openmoji import OpenMoji
+from lockdec.errors import ConfigError
+from tests.data.caption_rows import Texts
+from tests.data.fresh_process import output
+
+DRAWINGS = OpenMoji()
+TRAIN = set(DRAWINGS.splits["train"])
+
+
+@given(st.integers(1, 3153), st.integers(1, 3153), st.integers(0, 2**32))
+def test_support_sets_of_one_seed_are_nested(few: int, many: int, seed: int) -> None:
+    few, many = sorted((few, many))
+    assert support_set(DRAWINGS, many, seed)[:few] == support_set(DRAWINGS, few, seed)
+
+
+@given(st.integers(1, 3153), st.integers(0, 2**32))
+def test_shots_are_different_training_inputs_with_their_own_caption(shots: int, seed: int) -> None:
+    pairs = support_set(DRAWINGS, shots, seed)
+    rows = {pair.index for pair in pairs}
+    assert len(rows) == len(pairs) == shots
+    assert rows <= TRAIN
+    assert all(pair.caption in DRAWINGS.captions[pair.index] for pair in pairs)
+
+
+def test_the_support_seed_draws_the_shots_and_leaves_the_test_set_alone() -> None:
+    before = DRAWINGS.splits["test"]
+    draws = [frozenset(pair.index for pair in support_set(DRAWINGS, 64, seed)) for seed in range(8)]
+    assert len(set(draws)) == 8
+    assert DRAWINGS.splits["test"] is before
+
+
+def test_each_input_gives_one_of_its_captions() -> None:
+    data = Texts([[f"{row} a", f"{row} b", f"{row} c"] for row in range(102)], (100, 1, 1))
+    pairs = support_set(data, 100, 0)
+    assert {pair.caption[-1] for pair in pairs} == {"a", "b", "c"}
+    assert support_set(data, 30, 0) == pairs[:30]
+
+
+@pytest.mark.parametrize(
+    ("shots", "message"),
+    [
+        (5000, r"fewshot\.shots=5000: there are only 3153 training drawings"),
+        (0, r"fewshot\.shots=0: from 1 to 3153"),
+    ],
+)
+def test_impossible_shots_are_refused(shots: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        support_set(DRAWINGS, shots, 0)
+
+
+def test_the_shots_are_the_same_in_another_process() -> None:
+    code = (
+        "from lockdec.data.openmoji import OpenMoji; from lockdec.data.fewshot import support_set; "
+        "print([pair.index for pair in support_set(OpenMoji(), 64, 3)])"
+    )
+    here = [pair.index for pair in support_set(DRAWINGS, 64, 3)]
+    assert output(code, 1) == output(code, 2) == str(here)
+    assert support_set(DRAWINGS, 1, 3)[0] == Pair(here[0], DRAWINGS.captions[here[0]][0])

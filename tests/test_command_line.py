@@ -1,0 +1,118 @@
+"""The command as a user types it: help, mistakes, sweeps, and the three ways to install."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def lockdec(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m lockdec.run ARGUMENTS` in another directory, as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lockdec.run", *arguments],
+        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path: Path) -> None:
+    code = "import runpy, sys; sys.argv = ['lockdec', '--help']\ntry: runpy.run_module('lockdec.run', run_name='__main__')\n" \
+           "except SystemExit: pass\nprint('IMPORTED', {'torch', 'lightning', 'wandb'} & set(sys.modules))"  # fmt: skip
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    for group in ("cross_attention", "data", "decoder", "encoder", "fewshot", "logger", "stage", "text", "trainer"):
+        assert f"\n{group}: " in answer.stdout
+    assert "IMPORTED set()" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("mistake", "line"),
+    [
+        ("cross_attention.dk=2", "cross_attention.dk: no such key (allowed: heads, d_q, d_k, d_v,"),
+        ("cross_attention.d_k=two", "cross_attention.d_k=two: Value 'two' of type 'str' could not be converted to Int"),
+        ("encoder=nope", "encoder=nope: no such option (there are: efficientnet_lite0"),
+        ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
+        ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
+        ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),
+        ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
+        ("data.split=sideways", "data.split=sideways: "),
+        ("data.resolution=big", "data.resolution=big: input should be a valid integer"),
+        ("paths.outputs=/dev/null/x", "paths.outputs=/dev/null/x: cannot write there"),
+    ],
+)
+def test_a_mistake_gets_one_plain_line(mistake: str, line: str, tmp_path: Path) -> None:
+    answer = lockdec("debug=tiny", mistake, cwd=tmp_path)
+    assert answer.returncode != 0
+    assert answer.stderr.count("\n") == 1, answer.stderr
+    assert answer.stderr.startswith("lockdec: ")
+    assert line in answer.stderr
+
+
+def test_the_traceback_comes_on_request(tmp_path: Path) -> None:
+    answer = lockdec("debug=tiny", "decoder.heads=5", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    assert answer.returncode != 0
+    assert "Traceback" in answer.stderr
+
+
+def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -> None:
+    answer = lockdec("debug=tiny", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    folder = next((tmp_path / "outputs" / "runs" / "default").iterdir())
+    for word in ("pretrain", "evaluate", "made", "nearest neighbour", "cider_d", "reference", str(folder.name)):
+        assert word in answer.stdout
+    assert (folder / "report.html").is_file()
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_sweep_goes_on_past_a_failed_cell_says_which_and_can_be_finished(tmp_path: Path) -> None:
+    """Shots 8, 5000 and 16: the middle cell cannot work."""
+    command = ("-m", "debug=tiny", "fewshot.shots=8,5000,16", "sweep_name=s")
+    first = lockdec(*command, cwd=tmp_path)
+    sweep = tmp_path / "outputs" / "sweeps" / "s"
+    assert first.returncode == 1
+    assert "2 of 3 cells done" in first.stdout
+    assert "cell 1 failed: fewshot.shots=5000: there are only 120 training drawings" in first.stdout
+    statuses = [json.loads((sweep / str(cell) / "result.json").read_text())["status"] for cell in range(3)]
+    assert statuses == ["ok", "failed", "ok"]
+    assert (sweep / "report.html").is_file() and (sweep / "results.csv").is_file()
+    times = {cell: (sweep / cell / "result.json").stat().st_mtime_ns for cell in ("0", "2")}
+
+    again = lockdec(*command, cwd=tmp_path)
+    assert again.returncode == 1
+    assert again.stdout.count("finished before") == 2
+    assert times == {cell: (sweep / cell / "result.json").stat().st_mtime_ns for cell in ("0", "2")}
+
+
+def test_wandb_gets_one_offline_run_per_executed_stage(tmp_path: Path) -> None:
+    answer = lockdec("debug=tiny", "logger=wandb", "logger.mode=offline", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert len(list((tmp_path / "outputs" / "wandb").glob("offline-run-*"))) == 5
+    again = lockdec("debug=tiny", "logger=wandb", "cross_attention.d_v=1", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert len(list((tmp_path / "outputs" / "wandb").glob("offline-run-*"))) == 5 + 3
+
+
+def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:
+    """Built, unpacked elsewhere and run from a third place; `tests/installed/check.sh` does it in a clean environment."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path / "dist"), str(REPOSITORY)], check=True)
+    wheel = next((tmp_path / "dist").glob("*.whl"))
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True)
+    (tmp_path / "elsewhere").mkdir()
+    answer = lockdec("--help", cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path / "site"))
+    assert "cross_attention: low" in answer.stdout
+    place = subprocess.run([sys.executable, "-c", "from lockdec.config import config_folder; print(config_folder())"],
+                           cwd=tmp_path / "elsewhere", env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+                           capture_output=True, text=True, check=True)  # fmt: skip
+    assert place.stdout.strip() == str(tmp_path / "site" / "lockdec" / "conf")
+
+
+def test_a_checkout_works_without_being_installed(tmp_path: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from lockdec.config import config_folder; print(config_folder())"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == str(REPOSITORY / "conf")
