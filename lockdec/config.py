@@ -247,8 +247,8 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def check(config: DictConfig) -> None:
-    """Refuse values that contradict each other or are out of range.
+def checked(config: DictConfig) -> Config:
+    """The composed config as typed objects, its values in range and in agreement.
 
     Raises:
         ConfigError: names the key and what is allowed.
@@ -265,6 +265,7 @@ def check(config: DictConfig) -> None:
         if name not in typed.stages:
             known = ", ".join(typed.stages)
             raise ConfigError(f"pipeline.order={list(typed.pipeline.order)}: no stage {name} (there are: {known})")
+    return typed
 
 
 def plain(node: Any) -> Any:

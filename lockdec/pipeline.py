@@ -26,7 +26,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lockdec import __version__
-from lockdec.config import Builder, check, plain
+from lockdec.config import Builder, checked, plain
 from lockdec.console import Summary, console, printable
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.stages.stage import Stage, Work
@@ -86,12 +86,14 @@ def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:
-    """The metric that Hydra's sweepers are told.
+    """The metric that Hydra's sweepers are told; NaN after a pipeline that evaluates nothing.
 
     Raises:
         ConfigError: result.json has no such metric.
     """
-    metrics = result.get("metrics", {})
+    if "metrics" not in result:
+        return math.nan
+    metrics = result["metrics"]
     if metric not in metrics:
         raise ConfigError(f"objective={metric} is not one of: {', '.join(metrics)}")
     return float(metrics[metric])
@@ -158,13 +160,13 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
 
 
 def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group: str | None) -> None:
-    check(config)
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-    outputs = Path(config.paths.outputs)
+    typed = checked(config)
+    if typed.trainer.threads:
+        torch.set_num_threads(typed.trainer.threads)
+    outputs = Path(typed.paths.outputs)
     store = Store(outputs / "stages")
-    tracking = Tracking(config.logger, group or config.name, folder, outputs)
-    subtrees = {name: plain(config.stages[name]) for name in config.pipeline.order}
+    tracking = Tracking(typed.logger, group or typed.name, folder, outputs)
+    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
     stages = build_stages(subtrees, Builder())
     keys = stage_keys(stages, subtrees)
     summary = Summary(console)

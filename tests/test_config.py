@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from lockdec.config import TRUSTED, Builder, check, plain
+from lockdec.config import TRUSTED, Builder, checked, plain
 from lockdec.errors import ConfigError
 from tests.conftest import composed
 
@@ -92,12 +92,12 @@ def test_a_config_read_back_builds_only_what_is_trusted(target: str) -> None:
 )
 def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        check(composed(override))
+        checked(composed(override))
 
 
 def test_the_defaults_are_possible() -> None:
-    check(composed())
-    check(composed("debug=tiny"))
+    checked(composed())
+    checked(composed("debug=tiny"))
 
 
 def test_the_seed_moves_the_support_set_and_not_the_pretraining() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lockdec.console import track
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder
-from lockdec.encoders.normalisation import Normalisation
+from lockdec.encoders.normalisation import Normalisation, check_kind
 from lockdec.errors import DataError, StoreError
 from lockdec.transformer.encoded import Encoded
 
@@ -68,6 +68,7 @@ class EncodedSet:
             ConfigError: `normalise` is not known.
             DataError: a state is not finite or does not fit `dtype`; the text names the input.
         """
+        check_kind(normalise)
         raw, lengths = _encode(folder / _RAW, encoder, captions, batch_size)
         ends = np.cumsum(lengths)
         normalisation = Normalisation.fit(

@@ -21,6 +21,13 @@ _LEAST_DEVIATION = 0.01  # of the root mean square deviation over channels
 _LEAST_VARIANCE = 0.01  # of the mean variance, added to every principal variance
 
 
+def check_kind(kind: str) -> None:
+    """Raise ConfigError where there is no such kind of normalisation."""
+    if kind not in get_args(Kind):
+        allowed = ", ".join(get_args(Kind))
+        raise ConfigError(f"stages.attach.normalise={kind} is not one of: {allowed}")
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """`(states - mean) * scale`, or `(states - mean) @ rotation` where channels are decorrelated.
@@ -46,8 +53,7 @@ class Normalisation:
         Raises:
             ConfigError: the kind is not known.
         """
-        if kind not in get_args(Kind):
-            raise ConfigError(f"normalise={kind} is not one of: {', '.join(get_args(Kind))}")
+        check_kind(kind)
         if kind == "none":
             return cls()
         # Moments about the first chunk's mean, in float64: no second pass, and no cancellation.

@@ -11,7 +11,7 @@ from lockdec.metrics import words
 from lockdec.report.results import Captioned, Look, Run, drawing, read_attention, read_captions
 
 MOST_INPUTS = 24
-MOST_BYTES = 2_500_000
+MOST_BYTES = 1_500_000
 FULL_COLOUR = 4.0  # attention this many times the uniform weight, or more, is drawn in full colour
 
 

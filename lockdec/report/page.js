@@ -60,9 +60,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const value of [...values].filter(Boolean).sort(compare)) filter.append(new Option(value, value));
       filter.parentElement.hidden = filter.options.length < 3;
     }
-    filter.addEventListener("input", () => filterRows(table, filters));
+    filter.addEventListener(filter.tagName === "SELECT" ? "change" : "input", () => filterRows(table, filters));
   }
   if (filters.length) filterRows(table, filters);
+}
+
+// Attention lies over the drawing that stands above it, which the page holds once.
+for (const article of document.querySelectorAll(".gallery article")) {
+  const picture = article.querySelector("img");
+  for (const look of picture ? article.querySelectorAll(".looks svg") : []) {
+    look.style.backgroundImage = `url("${picture.src}")`;
+  }
 }
 
 // Figures: traces name settings; their estimates are looked up for the metric and control that are chosen.
@@ -198,7 +206,7 @@ async function start() {
   }
   await loadPlotly();
   draw();
-  document.getElementById("choose")?.addEventListener("input", draw);
+  document.getElementById("choose")?.addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   matchMedia("(max-width: 44rem)").addEventListener("change", draw);
   document.documentElement.dataset.ready = "true";

@@ -30,7 +30,8 @@ from lockdec.report.study import (
 )
 
 HERE = Path(__file__).parent
-MOST_COMPARISONS = 500
+# What keeps the page below 8 MB, beside 2 MB of Plotly and at most 2 MB of drawings: a row takes some 1.2 kB.
+MOST_CELLS, MOST_SETTINGS, MOST_COMPARISONS = 1_000, 500, 500
 METRIC_LABELS = {
     "bleu1": "BLEU-1",
     "bleu2": "BLEU-2",
@@ -130,8 +131,14 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         margin=MARGIN,
         coverage=COVERAGE,
         resamples=RESAMPLES,
+        cells=collection.runs[:MOST_CELLS],
+        settings=study.settings[:MOST_SETTINGS],
         comparisons=study.comparisons[:MOST_COMPARISONS],
-        comparisons_left_out=max(0, len(study.comparisons) - MOST_COMPARISONS),
+        left_out={
+            "cells": max(0, len(collection.runs) - MOST_CELLS),
+            "settings": max(0, len(study.settings) - MOST_SETTINGS),
+            "comparisons": max(0, len(study.comparisons) - MOST_COMPARISONS),
+        },
         cell_facets=_cell_facets(study, collection.runs),
         reuse=_reuse(collection.runs),
         versions=_distinct(collection.runs, "versions."),
@@ -156,7 +163,7 @@ def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
         return figures.learning_curves([("", run)])
     first = [s for s in (study.best, study.smallest) if s is not None]
     ordered = list(dict.fromkeys([*first, *study.settings]))
-    cells = [(study.label(s), next(iter(s.runs.values()))) for s in ordered]
+    cells = [(study.label(s), next(iter(s.runs.values()))) for s in ordered[: figures.MOST_SERIES]]
     return figures.of_study(study) + figures.learning_curves(cells)
 
 

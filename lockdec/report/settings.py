@@ -108,7 +108,7 @@ AXES = (
 
 
 def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
-    """The settings of all runs that ended well, in the order of their facets, and notes on what is unclear."""
+    """The settings of all runs that ended well, in the order of their facets, and what should be noted."""
     groups: dict[Facets, dict[Unit, Run]] = {}
     repeated, decoders = 0, dict[Facets, set[str]]()
     for run in runs:
@@ -139,9 +139,8 @@ def _facets(run: Run) -> Facets:
     for override in run.overrides:
         key, _, choice = override.lstrip("+~").partition("=")
         if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
-            found[f"{key}.name"] = (
-                choice  # two choices can name one class: efficientnet_128 and efficientnet_224
-            )
+            # The choice tells apart what one class name does not (efficientnet_128 and efficientnet_224).
+            found[f"{key}.name"] = choice
         elif run.values.get(_SAID_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
             others.append(override.lstrip("+"))
     found["overrides"] = " ".join(sorted(others))

@@ -12,9 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lockdec.console import track
+
 LEAST_SEEDS = 3
 CONFIDENCE = 0.95
-RESAMPLES = 9_999
+RESAMPLES = 4_999
+CHUNK = 500  # rows resampled at once, so that a large sweep needs little memory and shows its progress
 COVERAGE = {3: 0.75, 4: 0.81, 5: 0.85, 10: 0.92, 20: 0.94}
 
 Unit = tuple[int | None, int | None]
@@ -43,10 +46,14 @@ def estimates(rows: Sequence[Sequence[float]]) -> list[Estimate | None]:
     found: list[Estimate | None] = [
         Estimate(sum(row) / len(row), None, None, len(row)) if row else None for row in rows
     ]
-    for n in sorted({len(row) for row in rows if len(row) >= LEAST_SEEDS}):
-        numbers = [number for number, row in enumerate(rows) if len(row) == n]
-        for number, (low, high) in zip(numbers, _bootstrap([rows[i] for i in numbers]), strict=True):
-            found[number] = Estimate(sum(rows[number]) / n, low, high, n)
+    by_length: dict[int, list[int]] = {}
+    for number, row in enumerate(rows):
+        if len(row) >= LEAST_SEEDS:
+            by_length.setdefault(len(row), []).append(number)
+    chunks = [alike[at : at + CHUNK] for alike in by_length.values() for at in range(0, len(alike), CHUNK)]
+    for chunk in track(chunks, "bootstrapping intervals"):
+        for number, (low, high) in zip(chunk, _bootstrap([rows[number] for number in chunk]), strict=True):
+            found[number] = Estimate(sum(rows[number]) / len(rows[number]), low, high, len(rows[number]))
     return found
 
 
@@ -69,7 +76,7 @@ def _bootstrap(rows: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
         method="percentile",
         confidence_level=CONFIDENCE,
         n_resamples=RESAMPLES,
-        batch=500,
+        batch=1_000,
         rng=np.random.default_rng(0),
     )
     low, high = result.confidence_interval

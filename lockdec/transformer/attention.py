@@ -163,15 +163,16 @@ class MultiHeadAttention(nn.Module):
         return q if self.bilinear is None else q @ self.bilinear  # (b, heads, t, d_k)
 
     def attend(
-        self, query: Float[Tensor, "b t query_dim"], memory: Memory, causal: bool = False
-    ) -> Float[Tensor, "b t d_model"]:
-        """Look at a memory."""
+        self, query: Float[Tensor, "n t query_dim"], memory: Memory, causal: bool = False
+    ) -> Float[Tensor, "n t d_model"]:
+        """Look at a memory, whose rows serve n / len(memory) rows of the query each: more than one for beams."""
+        shared = query.reshape(len(memory), -1, query.shape[-1])  # (b, t * n / b, query_dim)
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
-        mixed = scaled_dot_product_attention(self.queries(query), memory.key, memory.value, mask, causal)
+        mixed = scaled_dot_product_attention(self.queries(shared), memory.key, memory.value, mask, causal)
         out: Tensor = self.output(merge_heads(mixed))
         if mask is not None and self.output.bias is not None:
             out = out * mask.any(-1, keepdim=True)  # nothing to look at: not even the bias is seen
-        return out
+        return out.view(*query.shape[:-1], -1)
 
     def weights(self, query: Float[Tensor, "b t query_dim"], memory: Memory) -> Float[Tensor, "b heads t s"]:
         """The attention map: how much each query looks at each remembered state."""
@@ -191,27 +192,40 @@ class MultiHeadAttention(nn.Module):
 
 
 class KeyValueCache:
-    """The keys and values of the tokens so far, in buffers of a fixed size that are written in place."""
+    """The keys and values of the tokens so far, in a buffer of a fixed size that is written in place.
 
-    def __init__(self, rows: int, heads: int, max_len: int, d_head: int, like: Tensor) -> None:
+    Args:
+        max_len: how many tokens it has room for.
+    """
+
+    def __init__(self, max_len: int) -> None:
         self.length = 0
-        self._key = like.new_empty(rows, heads, max_len, d_head)
-        self._value = like.new_empty(rows, heads, max_len, d_head)
+        self._max_len = max_len
+        self._buffer: Tensor | None = None
+        self._spare: Tensor | None = None
 
     def append(
         self, key: Float[Tensor, "b heads t d"], value: Float[Tensor, "b heads t d"]
     ) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
         """Add the next t tokens and return all so far."""
+        if self._buffer is None:
+            rows, heads, _, d = key.shape
+            # Keys and values, all heads of a token side by side, so that a row is copied in one piece.
+            self._buffer = key.new_empty(2, rows, self._max_len, heads, d)
         start, self.length = self.length, self.length + key.shape[2]
-        self._key[:, :, start : self.length] = key
-        self._value[:, :, start : self.length] = value
-        return self._key[:, :, : self.length], self._value[:, :, : self.length]
+        self._buffer[0, :, start : self.length] = key.transpose(1, 2)
+        self._buffer[1, :, start : self.length] = value.transpose(1, 2)
+        keys, values = self._buffer[:, :, : self.length].transpose(2, 3)  # two of (b, heads, s, d)
+        return keys, values
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
-        """Keep these rows, in this order: beams change places, finished rows leave."""
-        for buffer in (self._key, self._value):
-            buffer[: len(rows), :, : self.length] = buffer[rows, :, : self.length]
-        self._key, self._value = self._key[: len(rows)], self._value[: len(rows)]
+        """Keep these rows, no more than there are, in this order: beams change places, finished rows leave."""
+        if self._buffer is None:
+            return
+        target = torch.empty_like(self._buffer) if self._spare is None else self._spare
+        target = target[:, : len(rows)]
+        torch.index_select(self._buffer[:, :, : self.length], 1, rows, out=target[:, :, : self.length])
+        self._buffer, self._spare = target, self._buffer
 
 
 class SelfAttention(nn.Module):

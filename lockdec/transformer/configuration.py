@@ -111,10 +111,13 @@ class TransformerConfig:
                 raise ConfigError(
                     f"{group}.{name}={part} does not divide {whole}={total} (use {_choices(divisors)})"
                 )
-        if self.position != "learned" and self.d_head % 2:
-            raise ConfigError(
-                f"{group}.position={self.position} needs an even d_model / heads, "
-                f"but it is {self.d_model} / {self.heads} = {self.d_head}"
+        if self.position == "rope":
+            require(
+                self.d_head % 2 == 0, f"{group}.position", "rope", f"d_model / heads = {self.d_head} is odd"
+            )
+        if self.position == "sinusoidal":
+            require(
+                self.d_model % 2 == 0, f"{group}.position", "sinusoidal", f"d_model={self.d_model} is odd"
             )
 
 
@@ -148,7 +151,7 @@ class CrossAttentionConfig:
     def check(self) -> None:
         """Raise ConfigError, naming the key, unless such cross-attention can be attached to some decoder."""
         group = "cross_attention"
-        require_counts(group, heads=self.heads, d_q=self.d_q, d_k=self.d_k, d_v=self.d_v)
+        require_counts(group, heads=self.heads, d_k=self.d_k, d_q=self.d_q, d_v=self.d_v)
         require_choice(f"{group}.unlock", self.unlock, UNLOCKS)
         require(0.0 <= self.dropout < 1.0, f"{group}.dropout", self.dropout, "use 0 or more and less than 1")
 

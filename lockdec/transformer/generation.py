@@ -31,12 +31,15 @@ class SpecialTokens:
 class Writes(Protocol):
     """A model that predicts the next token and keeps what it has computed."""
 
-    def cache(self, encoded: Encoded, rows: int, max_len: int) -> DecoderCache:
-        """An empty cache for sequences of max_len tokens: rows / len(encoded) of them per input, in turn."""
+    def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
+        """An empty cache for `step`: what there is to look at, and room for max_len tokens."""
         ...
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
-        """Add the next t tokens to the cache and predict the one after them."""
+        """Add the next t tokens to the cache and predict the one after them.
+
+        The rows may be several per input, side by side: beams.
+        """
         ...
 
 
@@ -112,7 +115,7 @@ def write_one_by_one(
     Each row gets one uniform number per step, so what it writes does not depend on when other rows end.
     """
     rows, longest, device = len(encoded), config.max_new_tokens, encoded.states.device
-    cache = model.cache(encoded, rows, longest)
+    cache = model.cache(encoded, longest)
     written = torch.full((rows, 1 + longest), special.pad, device=device)
     written[:, 0] = special.bos
     source = device if generator is None else generator.device
@@ -132,7 +135,7 @@ def write_one_by_one(
         on = (tokens != special.eos).nonzero().squeeze(1)
         if len(on) < len(going):
             going = going[on]
-            cache.select(on)
+            cache.select(on, on)
     return written[:, 1 : length + 1]
 
 
@@ -147,11 +150,11 @@ def beam_search(
     """
     beams, longest, device = config.beams, config.max_new_tokens, encoded.states.device
     inputs = len(encoded)
-    cache = model.cache(encoded, inputs * beams, longest)
-    best = torch.full((inputs, longest), special.pad, device=device)
+    cache = model.cache(encoded, longest)
+    best = torch.full((inputs, longest), -1, device=device)
     going = torch.arange(inputs, device=device)  # the inputs that are not done
 
-    written = torch.full((inputs, beams, 1 + longest), special.pad, device=device)
+    written = torch.full((inputs, beams, 1 + longest), -1, device=device)
     written[:, :, 0] = special.bos
     score = torch.full((inputs, beams), -torch.inf, device=device)  # (b, beams), descending
     score[:, 0] = 0.0  # all beams begin alike: follow one
@@ -186,10 +189,10 @@ def beam_search(
         if length == longest or not len(on):
             break
         rows = (torch.arange(len(going), device=device).unsqueeze(1) * beams + parent)[on].flatten()
-        cache.select(rows, memories=len(on) < len(going))
+        cache.select(rows, on if len(on) < len(going) else None)
         going, written, score, finished, worth = going[on], written[on], score[on], finished[on], worth[on]
-    used = (best != special.pad).any(0).nonzero()
-    return best[:, : int(used[-1]) + 1 if len(used) else 1]
+    used = int((best >= 0).any(0).sum())
+    return best[:, :used].masked_fill(best[:, :used] < 0, special.pad)
 
 
 def pick(sequences: Int[Tensor, "b beams n"], order: Int[Tensor, "b new"]) -> Int[Tensor, "b new n"]:

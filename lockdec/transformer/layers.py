@@ -10,11 +10,10 @@ where there is something else to look at, and a feed-forward network. A stack is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -148,10 +147,10 @@ class EncoderLayer(TransformerLayer):
     """Self-attention, feed-forward."""
 
     def forward(
-        self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None, causal: bool = False
+        self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; mask is true where there is a token."""
-        return self.transform(self.attend(x, mask, causal))
+        return self.transform(self.attend(x, mask))
 
 
 class DecoderLayer(TransformerLayer):
@@ -178,7 +177,7 @@ class DecoderLayer(TransformerLayer):
         )
         self.cross_attention_norm = AddNorm(config)
 
-    def remember(self, encoded: Encoded) -> Memory | None:
+    def remember(self, encoded: Encoded) -> Memory:
         """The keys and values that this layer looks at."""
         return self.cross_attention.remember(encoded.states, encoded.states, encoded.mask)
 
@@ -186,11 +185,10 @@ class DecoderLayer(TransformerLayer):
         self,
         x: Float[Tensor, "b t d_model"],
         memory: Memory,
-        mask: Bool[Tensor, "b t"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply the layer; memory is what `remember` returned, mask is true where there is a token."""
-        x = self.attend(x, mask, causal=True, cache=cache)
+        """Apply the layer; memory is what `remember` returned."""
+        x = self.attend(x, causal=True, cache=cache)
         x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory))
         return self.transform(x)
 
@@ -228,11 +226,10 @@ class LockingDecoderLayer(TransformerLayer):
         self,
         x: Float[Tensor, "b t d_model"],
         memory: Memory | None = None,
-        mask: Bool[Tensor, "b t"] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply the layer; memory is what `remember` returned, mask is true where there is a token."""
-        x = self.attend(x, mask, causal=True, cache=cache)
+        """Apply the layer; memory is what `remember` returned."""
+        x = self.attend(x, causal=True, cache=cache)
         if memory is not None:
             x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
         return self.transform(x)
@@ -269,15 +266,22 @@ def initialise(stack: nn.Module, layers: int) -> None:
                     nn.init.zeros_(linear.bias)
 
 
-class Encoder(nn.Module):
+class Stack(nn.Module):
+    """Layers in a row, initialised together."""
+
+    def __init__(self, config: TransformerConfig, layers: Iterable[TransformerLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.norm = final_normalisation(config)
+        initialise(self, config.layers)
+
+
+class Encoder(Stack):
     """Encoder layers in a row."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
         rotary = rotary_positions(config)
-        self.layers = nn.ModuleList(EncoderLayer(config, rotary) for _ in range(config.layers))
-        self.norm = final_normalisation(config)
-        initialise(self, config.layers)
+        super().__init__(config, (EncoderLayer(config, rotary) for _ in range(config.layers)))
 
     def forward(
         self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None
@@ -291,62 +295,42 @@ class Encoder(nn.Module):
 class DecoderCache:
     """What decoding token by token keeps: each layer's past, and its memory of the encoded input."""
 
-    def __init__(self, past: Sequence[KeyValueCache], memories: Sequence[Memory | None]) -> None:
-        self.past = list(past)
-        self.memories = list(memories)
+    def __init__(self, memories: list[Memory | None], max_len: int) -> None:
+        self.memories = memories
+        self.past = [KeyValueCache(max_len) for _ in memories]
 
     @property
     def length(self) -> int:
         """How many tokens it holds."""
         return self.past[0].length
 
-    def select(self, rows: Int[Tensor, " n"], memories: bool = True) -> None:
-        """Keep these rows, in this order; not of the memories, if rows only change places within an input."""
+    def select(self, rows: Int[Tensor, " n"], inputs: Int[Tensor, " b"] | None = None) -> None:
+        """Keep these rows, in this order, and, if not all are wanted any more, these inputs."""
         for past in self.past:
             past.select(rows)
-        if memories:
-            self.memories = [memory and memory.index(rows) for memory in self.memories]
+        if inputs is not None:
+            self.memories = [memory and memory.index(inputs) for memory in self.memories]
 
 
-class DecoderStack(nn.Module):
-    """Decoder layers in a row, of one kind or the other."""
-
-    def __init__(
-        self, config: TransformerConfig, layers: Sequence[DecoderLayer | LockingDecoderLayer]
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.layers = nn.ModuleList(layers)
-        self.norm = final_normalisation(config)
-        initialise(self, config.layers)
+class DecoderStack(Stack):
+    """What both kinds of decoder share."""
 
     def remember(self, encoded: Encoded | None) -> list[Memory | None]:
         """Each layer's memory of the encoded input."""
         layers = cast("list[DecoderLayer | LockingDecoderLayer]", list(self.layers))
         return [None if encoded is None else layer.remember(encoded) for layer in layers]
 
-    def cache(self, encoded: Encoded | None, rows: int, max_len: int, like: Tensor) -> DecoderCache:
-        """An empty cache for sequences of max_len tokens: rows / len(encoded) of them per input, in turn."""
-        heads, d_head = self.config.key_heads, self.config.d_head
-        past = [KeyValueCache(rows, heads, max_len, d_head, like) for _ in self.layers]
-        cache = DecoderCache(past, self.remember(encoded))
-        if encoded is not None and rows != len(encoded):
-            turns = torch.arange(len(encoded), device=like.device).repeat_interleave(rows // len(encoded))
-            cache.memories = [memory and memory.index(turns) for memory in cache.memories]
-        return cache
-
     def forward(
         self,
         x: Float[Tensor, "b t d_model"],
         encoded: Encoded | None = None,
-        mask: Bool[Tensor, "b t"] | None = None,
         cache: DecoderCache | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply all layers to x, or with a cache to its next t positions; mask is true at tokens."""
+        """Apply all layers to x, or, with a cache, to its next t positions."""
         memories = self.remember(encoded) if cache is None else cache.memories
         past = [None] * len(memories) if cache is None else cache.past
         for layer, memory, layer_past in zip(self.layers, memories, past, strict=True):
-            x = layer(x, memory, mask, layer_past)
+            x = layer(x, memory, layer_past)
         return cast(Tensor, self.norm(x))
 
 
@@ -359,7 +343,7 @@ class Decoder(DecoderStack):
 
     def __init__(self, config: TransformerConfig, encoder_dim: int) -> None:
         rotary = rotary_positions(config)
-        super().__init__(config, [DecoderLayer(config, encoder_dim, rotary) for _ in range(config.layers)])
+        super().__init__(config, (DecoderLayer(config, encoder_dim, rotary) for _ in range(config.layers)))
 
 
 class LockingDecoder(DecoderStack):
@@ -367,7 +351,7 @@ class LockingDecoder(DecoderStack):
 
     def __init__(self, config: TransformerConfig) -> None:
         rotary = rotary_positions(config)
-        super().__init__(config, [LockingDecoderLayer(config, rotary) for _ in range(config.layers)])
+        super().__init__(config, (LockingDecoderLayer(config, rotary) for _ in range(config.layers)))
 
     def _layers(self) -> list[LockingDecoderLayer]:
         return cast("list[LockingDecoderLayer]", list(self.layers))

@@ -140,10 +140,10 @@ class AutoregressiveModel(nn.Module, ABC):
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
 
-    def cache(self, encoded: Encoded, rows: int, max_len: int) -> DecoderCache:
-        """An empty cache for sequences of max_len tokens: rows / len(encoded) of them per input, in turn."""
+    def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
+        """An empty cache for `step`: what there is to look at, and room for max_len tokens."""
         self.embedding.require_room(max_len)
-        return self.decoder.cache(self.admit(encoded), rows, max_len, self.embedding.tokens.weight)
+        return DecoderCache(self.decoder.remember(self.admit(encoded)), max_len)
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         """Add the next t tokens to the cache and predict the one after them."""
@@ -307,13 +307,13 @@ class LockingDecoderModel(AutoregressiveModel):
         """The encoded input, or None while locked; LockdecError if it is missing or of another width."""
         return None if self.locked else self._fitting(encoded, "pass one, or call lock()")
 
-    def cache(self, encoded: Encoded, rows: int, max_len: int) -> DecoderCache:
-        """An empty cache; LockdecError if no encoder was ever attached."""
+    def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
+        """An empty cache for `step`; LockdecError if no encoder was ever attached."""
         if not self.attached:
             raise LockdecError(
                 "generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first"
             )
-        return super().cache(encoded, rows, max_len)
+        return super().cache(encoded, max_len)
 
     @torch.no_grad()
     def look(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> list[CrossAttentionLook]:

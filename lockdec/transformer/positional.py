@@ -36,7 +36,10 @@ class LearnedPositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """A fixed vector per position; embeddings are first scaled by sqrt(d_model) (Vaswani et al. 2017, 3)."""
+    """One fixed vector per position.
+
+    Embeddings are scaled by sqrt(d_model) first, so that the two are of one size (Vaswani et al. 2017, 3.4).
+    """
 
     table: Tensor
 

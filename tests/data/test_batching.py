@@ -45,6 +45,11 @@ def test_sorted_by_length_every_epoch_has_as_many_batches(
     assert len(counts) == 1
 
 
+def test_one_long_sequence_leaves_other_batches_full() -> None:
+    batches = epoch_batches([30] + [1] * 120, 0, 0, max_tokens=60, by_length=False)
+    assert len(batches) <= 5
+
+
 def test_epochs_and_seeds_differ() -> None:
     orders = [epoch_batches([3] * 64, seed, epoch, 8) for seed in range(3) for epoch in range(3)]
     assert all(orders.index(order) == position for position, order in enumerate(orders))

@@ -180,7 +180,7 @@ def test_a_changed_drawing_changes_the_fingerprint(
     monkeypatch.setattr(openmoji, "_drawings", lambda: tmp_path)
     before = OpenMoji("random", val=4, test=4)
     changed = tmp_path / f"{drawings.ids[7]}.svg"
-    changed.write_bytes(changed.read_bytes() + b"\n")
+    changed.write_bytes(changed.read_bytes().replace(b"#", b"!", 1))
     after = OpenMoji("random", val=4, test=4)
     assert len(before) == 40
     assert before.inputs_fingerprint != after.inputs_fingerprint
@@ -200,6 +200,6 @@ def test_it_is_the_same_in_another_process_and_needs_no_torch(drawings: OpenMoji
 
 
 def test_building_it_takes_a_fraction_of_a_second() -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # of this process, so that a busy machine does not fail it
     OpenMoji()
-    assert time.perf_counter() - started < 1.5
+    assert time.process_time() - started < 1.0

@@ -166,6 +166,7 @@ def test_states_that_cannot_be_stored_are_refused_by_their_input(value: float, t
 def test_an_unknown_normalisation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="normalise=white is not one of: none, standardise, whiten"):
         EncodedSet.write(tmp_path, Scaled(6), Arrays(arrays()), "white")
+    assert not list(tmp_path.iterdir())  # before any work
 
 
 @pytest.mark.parametrize("name", ["states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"])

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from lockdec.report.results import Run, Scalar
 
 METRICS = (
     "bleu1",
@@ -200,3 +203,29 @@ def write_sweep(
     for number, (one, few, seed) in enumerate(cells, start=first):
         write_run(folder / str(number), result(one, few, seed, **more), extras=False)
     return folder
+
+
+def run_of(
+    f1: float,
+    dims: tuple[int, int, int] = (8, 8, 8),
+    seed: int = 0,
+    shots: int = 64,
+    parameters: int = 100,
+    controls: Mapping[str, float] | None = None,
+    overrides: tuple[str, ...] = (),
+    also: Mapping[str, Scalar] | None = None,
+) -> Run:
+    """A run in memory with little but a token F1; `also` has further values under their dotted names."""
+    values: dict[str, Scalar] = {
+        "status": "ok",
+        "seed": seed,
+        "fewshot.shots": shots,
+        "metrics.token_f1": f1,
+        "parameters.trainable": parameters,
+    }
+    values |= {
+        f"cross_attention.{name}": size for name, size in zip(("d_q", "d_k", "d_v"), dims, strict=True)
+    }
+    values |= {f"controls.{name}.token_f1": value for name, value in (controls or {}).items()}
+    label = f"{dims}/{shots}/{seed}"
+    return Run(Path(label), label, values | dict(also or {}), (), overrides)

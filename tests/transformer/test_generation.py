@@ -17,7 +17,6 @@ from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import (
     AutoregressiveModel,
     Encoded,
-    EncoderConfig,
     LockingDecoderModel,
     TransformerModel,
 )
@@ -27,6 +26,7 @@ from tests.transformer.tiny_transformers import (
     cross_attention_config,
     decoder_config,
     encoded_batch,
+    encoder_config,
     force_open,
     locking_model,
     make_talkative,
@@ -209,7 +209,7 @@ def test_every_kind_of_decoder_writes_from_its_cache(style: dict[str, Any], norm
 
 def test_the_joined_transformer_writes_like_its_decoder() -> None:
     sizes: dict[str, Any] = {"norm": "post", "position": "sinusoidal", "activation": "relu"}
-    model = TransformerModel(EncoderConfig(**vars(decoder_config(**sizes))), decoder_config(**sizes)).eval()
+    model = TransformerModel(encoder_config(**sizes), decoder_config(**sizes)).eval()
     shake(model)
     source = token_batch()
     source[1, 4:] = PAD

@@ -23,7 +23,8 @@ from lockdec.errors import LockdecError
 from lockdec.transformer.models import CrossAttentionConfig, Encoded, LockingDecoderModel
 from tests.transformer.tiny_transformers import encoded_batch, make_talkative, shake
 
-VOCAB, BOS, EOS, PAD = 31, 1, 2, 0
+# The end pads: beam search of transformers takes a padding token of 0 for none.
+VOCAB, BOS, EOS, PAD = 31, 1, 2, 2
 
 
 def gpt2(**changes: Any) -> Any:

@@ -384,7 +384,8 @@ def test_an_unlocked_model_needs_states_of_the_width_it_was_attached_with() -> N
         ({"position": "none"}, "^decoder.position=none: use learned, sinusoidal or rope"),
         ({"activation": "tanh"}, "^decoder.activation=tanh: use relu, gelu, gelu_tanh or swiglu"),
         ({"dropout": 1.0}, "^decoder.dropout=1.0: use 0 or more and less than 1"),
-        ({"d_model": 9, "position": "rope"}, "^decoder.position=rope needs an even d_model / heads"),
+        ({"d_model": 9, "position": "rope"}, "^decoder.position=rope: d_model / heads = 3 is odd"),
+        ({"d_model": 9, "position": "sinusoidal"}, "^decoder.position=sinusoidal: d_model=9 is odd"),
     ],
 )
 def test_an_impossible_decoder_is_refused_by_key(changes: dict[str, Any], message: str) -> None:

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
+from lockdec.transformer.models import (
+    CrossAttentionConfig,
+    DecoderConfig,
+    Encoded,
+    EncoderConfig,
+    LockingDecoderModel,
+)
 
 VOCAB = 23
 ENCODER_DIM = 10
@@ -25,6 +31,11 @@ def decoder_config(**changes: Any) -> DecoderConfig:
         "dropout": 0.0,
     }
     return DecoderConfig(**(sizes | changes))
+
+
+def encoder_config(**changes: Any) -> EncoderConfig:
+    """An encoder of the same sizes."""
+    return EncoderConfig(**vars(decoder_config(**changes)))
 
 
 def cross_attention_config(**changes: Any) -> CrossAttentionConfig:

@@ -1,0 +1,166 @@
+"""What is read from disk, what is refused, and that one bad file never hides the good ones."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockdec.errors import DataError
+from lockdec.report import results
+from lockdec.report.tables import results_csv
+from tests.report.runs import result, write_run, write_sweep
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 40
+
+
+def test_cells_come_in_numeric_order_with_all_their_numbers(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweep", dims=((2, 2, 2),), shots=(16,), seeds=tuple(range(11)))
+    runs = results.read([tmp_path / "sweep"]).runs
+    assert [run.label for run in runs] == [f"sweep/{number}" for number in range(11)]
+    written = result((2, 2, 2), 16, 10)
+    assert runs[10].number("metrics.token_f1") == written["metrics"]["token_f1"]
+    assert runs[10].number("controls.shuffled.chrf") == written["controls"]["shuffled"]["chrf"]
+    assert runs[10].overrides == tuple(written["overrides"])
+    assert [stage.name for stage in runs[10].stages] == ["pretrain", "attach", "finetune", "evaluate"]
+
+
+def test_a_run_folder_and_the_folders_above_it_are_read_alike(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "demo" / "2026-01-01")
+    for folder in (run, run.parent, run.parent.parent):
+        assert [found.folder for found in results.read([folder]).runs] == [run.resolve()]
+    assert len(results.read([run, run.parent]).runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"schema": 1, "sta', "not readable as JSON"),
+        ("[1]", "not a JSON object"),
+        (json.dumps(result(schema=2)), "schema=2: this lockdec reads 1"),
+        (json.dumps(result(status="fine")), "status='fine' is none of ok, failed, interrupted"),
+        (json.dumps(result(metrics={"token_f1": "high"})), "metrics.token_f1='high' is not a number"),
+        (json.dumps(result(stages={"pretrain": {"reused": "yes"}})), "stages.pretrain needs"),
+        (json.dumps(result(stages=[1])), "stages is not a JSON object"),
+        ("[" * 100_000, "not readable as JSON"),
+    ],
+)
+def test_a_damaged_result_is_named_and_the_others_are_read(tmp_path: Path, content: str, reason: str) -> None:
+    write_sweep(tmp_path / "sweep", dims=((2, 2, 2),), shots=(16,), seeds=(0, 1))
+    (tmp_path / "sweep" / "1" / "result.json").write_text(content)
+    collection = results.read([tmp_path / "sweep"])
+    assert [run.label for run in collection.runs] == ["sweep/0"]
+    assert [skipped.path.parent.name for skipped in collection.skipped] == ["1"]
+    assert reason in collection.skipped[0].reason
+
+
+def test_a_failed_run_may_lack_everything_after_its_stages(tmp_path: Path) -> None:
+    failed: dict[str, Any] = {
+        "schema": 1,
+        "status": "failed",
+        "error": "out of memory",
+        "name": "x",
+        "stages": {},
+    }
+    write_run(tmp_path / "3", failed, extras=False)
+    (run,) = results.read([tmp_path / "3"]).runs
+    assert (run.status, run.text("error"), run.number("metrics.token_f1")) == (
+        "failed",
+        "out of memory",
+        None,
+    )
+
+
+def test_a_cell_without_a_result_is_counted_as_unfinished(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweep", dims=((2, 2, 2),), shots=(16,), seeds=(0,))
+    (tmp_path / "sweep" / "1").mkdir()
+    (tmp_path / "sweep" / "1" / "config.yaml").write_text("seed: 1")
+    assert results.read([tmp_path / "sweep"]).unfinished == ("sweep/1",)
+
+
+def test_nothing_to_read_is_one_plain_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no result\.json here or below"):
+        results.read([tmp_path])
+    with pytest.raises(DataError, match="no such folder"):
+        results.read([tmp_path / "absent"])
+
+
+def test_not_a_number_is_no_number(tmp_path: Path) -> None:
+    content = result()
+    content["metrics"]["loss"] = float("nan")
+    write_run(tmp_path / "run", content, extras=False)
+    (run,) = results.read([tmp_path / "run"]).runs
+    assert run.number("metrics.loss") is None
+
+
+def test_captions_survive_damaged_rows_which_are_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with (folder / "captions.jsonl").open("a") as file:
+        file.write('{"id": 3, "references": ["a"]}\n{"id": "x", "refer')
+    (run,) = results.read([folder]).runs
+    rows, notes = results.read_captions(run)
+    assert len(rows) == 6
+    assert rows[1].references == ("flag germany",)
+    assert rows[1].captions["locked"] == "flag france"
+    assert len(notes) == 2
+    assert "row 7" in notes[0]
+    assert "row 8" in notes[1]
+
+
+def test_a_drawing_is_read_only_from_its_own_folder(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", picture=PNG)
+    (folder / "secret.png").write_bytes(PNG)
+    (folder / "drawings" / "text.png").write_text("no picture")
+    (run,) = results.read([folder]).runs
+    assert results.drawing(run, "2764") == PNG
+    for refused in ("../secret", "absent", "text", "/etc/passwd"):
+        assert results.drawing(run, refused) is None
+    assert results.drawing(run, "2764", most_bytes=10) is None
+
+
+def test_curves_hold_each_metric_at_the_steps_that_have_it(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / "stages" / "finetune" / "metrics.csv").write_text(
+        "step,loss,val_loss\n0,3.5,\n1,nan,2.0\n2,3.0,1.5\n"
+    )
+    (run,) = results.read([folder]).runs
+    assert results.curves(run)["finetune"] == {
+        "loss": [(0.0, 3.5), (2.0, 3.0)],
+        "val_loss": [(1.0, 2.0), (2.0, 1.5)],
+    }
+
+
+def test_attention_of_the_wrong_shape_is_left_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with (folder / "attention.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "bad", "words": ["a"], "grid": [2, 2], "weights": [[1.0]]}) + "\n")
+        file.write(json.dumps({"id": "worse", "words": 3}) + "\n")
+    (run,) = results.read([folder]).runs
+    looks = results.read_attention(run)
+    assert looks.keys() == {"1F469-1F3FD-200D-1F692", "1F1E9-1F1EA", "2764", "1F408-200D-2B1B"} | {
+        "1F468-1F3FB-200D-1F33E",
+        "1F6B4-1F3FF",
+    }
+    assert looks["2764"].grid == (4, 4)
+    assert sum(looks["2764"].weights[0]) == pytest.approx(1.0)
+
+
+def test_the_csv_has_a_row_for_every_run_under_the_names_of_result_json(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "s", dims=((2, 2, 2),), shots=(16,), seeds=(0,))
+    write_run(
+        tmp_path / "s" / "1",
+        {"schema": 1, "status": "failed", "error": 'a "b"\nc', "name": "x"},
+        extras=False,
+    )
+    rows = list(csv.DictReader(io.StringIO(results_csv(results.read([tmp_path / "s"]).runs))))
+    written = result((2, 2, 2), 16, 0)
+    assert [row["status"] for row in rows] == ["ok", "failed"]
+    assert float(rows[0]["metrics.token_f1"]) == written["metrics"]["token_f1"]
+    assert int(rows[0]["cross_attention.parameters"]) == written["cross_attention"]["parameters"]
+    assert rows[0]["stages.pretrain.reused"] == "true"
+    assert rows[1]["error"] == 'a "b"\nc'
+    assert rows[1]["metrics.token_f1"] == ""

@@ -1,0 +1,150 @@
+"""Layers agree with those of torch; positions and add-and-norm with their formulas."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lockdec.transformer.attention import MultiHeadAttention, SelfAttention
+from lockdec.transformer.layers import (
+    AddNorm,
+    DecoderLayer,
+    EncoderLayer,
+    FeedForward,
+    LockingAddNorm,
+    TransformerLayer,
+)
+from lockdec.transformer.models import Encoded, EncoderModel, LockingDecoderModel
+from lockdec.transformer.positional import sinusoids
+from tests.transformer.test_attention import agree, gradients, normal
+from tests.transformer.tiny_transformers import decoder_config, encoder_config, shake
+
+MASK = torch.arange(6) < torch.tensor([[6], [4]])
+
+
+def copy_attention(ours: SelfAttention | MultiHeadAttention, theirs: nn.MultiheadAttention) -> None:
+    """Give torch's attention our weights."""
+    parts = [ours.query_key_value] if isinstance(ours, SelfAttention) else [ours.query, ours.key, ours.value]
+    theirs.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
+    theirs.in_proj_bias.copy_(torch.cat([part.bias for part in parts]))
+    theirs.out_proj.load_state_dict(ours.output.state_dict())
+
+
+def copy_layer(ours: EncoderLayer | DecoderLayer, theirs: Any) -> None:
+    """Give torch's layer our weights."""
+    norms: list[AddNorm] = [ours.self_attention_norm, ours.feed_forward_norm]
+    with torch.no_grad():
+        copy_attention(ours.self_attention, theirs.self_attn)
+        if isinstance(ours, DecoderLayer):
+            norms.insert(1, ours.cross_attention_norm)
+            copy_attention(ours.cross_attention, theirs.multihead_attn)
+        for number, norm in enumerate(norms, start=1):
+            getattr(theirs, f"norm{number}").load_state_dict(norm.norm.state_dict())
+        theirs.linear1.load_state_dict(ours.feed_forward.widen.state_dict())
+        theirs.linear2.load_state_dict(ours.feed_forward.output.state_dict())
+
+
+def same_gradients(
+    ours: TransformerLayer, theirs: nn.Module, outputs: list[Tensor], inputs: list[Tensor]
+) -> None:
+    """The inputs' gradients agree, and so do those of the first and the last weights."""
+    mine = [*inputs, ours.self_attention.query_key_value.weight, ours.feed_forward.output.weight]
+    reference = cast(Any, theirs)
+    yours = [*inputs, reference.self_attn.in_proj_weight, reference.linear2.weight]
+    for gradient, expected in zip(gradients(outputs[0], mine), gradients(outputs[1], yours), strict=True):
+        agree(gradient, expected)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_an_encoder_layer_is_that_of_torch(norm: str, activation: str) -> None:
+    ours = EncoderLayer(decoder_config(norm=norm, activation=activation)).double()
+    shake(ours)
+    theirs = nn.TransformerEncoderLayer(
+        12, 3, 20, 0.0, activation, batch_first=True, norm_first=norm == "pre", dtype=torch.float64
+    )
+    copy_layer(ours, theirs)
+    x = normal(2, 6, 12, grad=True)
+    output, expected = ours(x, MASK), theirs(x, src_key_padding_mask=~MASK)
+    agree(output[MASK], expected[MASK])
+    same_gradients(ours, theirs, [output[MASK], expected[MASK]], [x])
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_a_decoder_layer_is_that_of_torch(norm: str, activation: str) -> None:
+    ours = DecoderLayer(decoder_config(norm=norm, activation=activation), encoder_dim=12).double()
+    shake(ours)
+    theirs = nn.TransformerDecoderLayer(
+        12, 3, 20, 0.0, activation, batch_first=True, norm_first=norm == "pre", dtype=torch.float64
+    )
+    copy_layer(ours, theirs)
+    x, states = normal(2, 5, 12, grad=True), normal(2, 6, 12, seed=1, grad=True)
+    ahead = ~torch.ones(5, 5, dtype=torch.bool).tril()
+    output = ours(x, ours.remember(Encoded(states, MASK)))
+    expected = theirs(x, states, tgt_mask=ahead, memory_key_padding_mask=~MASK)
+    agree(output, expected)
+    same_gradients(ours, theirs, [output, expected], [x, states])
+
+
+@pytest.mark.parametrize("norm_kind", ["layer", "rms"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_locking_add_and_norm_echoes_its_input(norm: str, norm_kind: str) -> None:
+    locking = LockingAddNorm(decoder_config(norm=norm, norm_kind=norm_kind)).double()
+    assert list(locking.parameters()) == []
+    x, a = normal(2, 3, 12), normal(2, 3, 12, seed=1)
+    assert torch.equal(locking(x, torch.zeros_like), x)
+
+    def normed(x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True) if norm_kind == "layer" else x
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+    seen: list[Tensor] = []
+    output = locking(x, lambda y: seen.append(y) or a)  # type: ignore[func-returns-value]
+    if norm == "pre":
+        agree(seen[0], normed(x))
+        agree(output, x + a)
+    else:
+        agree(seen[0], x)
+        agree(output, x + normed(x + a) - normed(x))
+
+
+def test_swiglu_is_a_gated_silu() -> None:
+    feed = FeedForward(decoder_config(activation="swiglu", bias="none")).double()
+    shake(feed)
+    x = normal(2, 3, 12)
+    gate, up = x @ feed.widen.weight[:20].T, x @ feed.widen.weight[20:].T
+    agree(feed(x), (gate * torch.sigmoid(gate) * up) @ feed.output.weight.T)
+
+
+def test_sinusoids_are_those_of_the_paper() -> None:
+    table = sinusoids(7, 6)
+    for position in range(7):
+        for i in range(3):
+            angle = position / 10000 ** (2 * i / 6)
+            assert math.isclose(float(table[position, 2 * i]), math.sin(angle), abs_tol=1e-6)
+            assert math.isclose(float(table[position, 2 * i + 1]), math.cos(angle), abs_tol=1e-6)
+
+
+def test_embeddings_and_sinusoids_start_at_one_scale() -> None:
+    torch.manual_seed(0)
+    model = EncoderModel(encoder_config(d_model=256, heads=4, position="sinusoidal", vocab_size=500))
+    scaled = model.embedding(torch.arange(16).unsqueeze(0)) - sinusoids(16, 256)
+    assert 0.9 < float(scaled.detach().std()) < 1.1
+
+
+def test_weights_start_as_in_gpt2() -> None:
+    torch.manual_seed(0)
+    model = LockingDecoderModel(decoder_config(d_model=96, d_ff=384, layers=8, vocab_size=900))
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert parameter.eq(0).all(), name
+        elif "norm" in name:
+            assert parameter.eq(1).all(), name
+        else:
+            expected = 0.02 / math.sqrt(16) if name.endswith("output.weight") else 0.02
+            assert math.isclose(float(parameter.std()), expected, rel_tol=0.1), name
