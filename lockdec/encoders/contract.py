@@ -21,6 +21,7 @@ class _FrozenWhenBuilt(ABCMeta):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         encoder = super().__call__(*args, **kwargs)
+        encoder.groups = encoder.groups or (encoder.dim,)
         return nn.Module.requires_grad_(encoder, False).eval()
 
 
@@ -34,12 +35,15 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     Attributes:
         modality: what it reads: RGB images, strings or arrays.
         dim: width of a state.
+        groups: how many of its channels come from each source (a layer, a modality), in order; each is normalised
+            by itself. One group unless a subclass says otherwise.
         frozen: always true: parameters take no gradient and the network stays in evaluation mode.
     """
 
     modality: ClassVar[Modality]
     frozen: ClassVar[Literal[True]] = True
     dim: int
+    groups: tuple[int, ...] = ()
 
     @property
     @abstractmethod

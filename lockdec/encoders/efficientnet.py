@@ -20,7 +20,8 @@ from lockdec.errors import ConfigError, DataError
 from lockdec.transformer.encoded import Encoded
 
 _BLOCKS = 16
-HEAD = "head"
+STEM, HEAD = "stem", "head"
+_POSITION = 5  # channels that say where a cell is
 
 
 class EfficientNetLite0(Encoder):
@@ -28,9 +29,10 @@ class EfficientNetLite0(Encoder):
 
     Args:
         resolution: images are resized to this many pixels a side (squeezed if they are not square).
-        layers: which maps to join along the channels: blocks 0 to 15 (16, 24, 24, 40, 40, 80, 80, 80, 112,
-            112, 112, 192, 192, 192, 192 and 320 channels) and "head" (1,280 channels).
+        layers: which maps to join along the channels: "stem" (32 channels), blocks 0 to 15 (16, 24, 24, 40, 40,
+            80, 80, 80, 112, 112, 112, 192, 192, 192, 192 and 320 channels) and "head" (1,280 channels).
         grid: cells a side, to which every map is average-pooled; None for the grid of the coarsest map.
+        position: whether each state also says where its cell is: x, y, x^2, y^2 and xy, from -1 to 1.
 
     Raises:
         ConfigError: `encoder.*` is out of range.
@@ -39,27 +41,31 @@ class EfficientNetLite0(Encoder):
     modality: ClassVar[Modality] = "image"
 
     def __init__(
-        self, resolution: int = 128, layers: Sequence[int | str] = (HEAD,), grid: int | None = None
+        self,
+        resolution: int = 128,
+        layers: Sequence[int | str] = (HEAD,),
+        grid: int | None = None,
+        position: bool = False,
     ) -> None:
         super().__init__()
         if resolution < 32:
             raise ConfigError(f"encoder.resolution={resolution}: at least 32 pixels")
-        known = layers and all(layer == HEAD or layer in range(_BLOCKS) for layer in layers)
+        known = layers and all(layer in (STEM, HEAD) or layer in range(_BLOCKS) for layer in layers)
         if not known or len(set(layers)) < len(layers):
             raise ConfigError(
-                f"encoder.layers={list(layers)}: one or more of 0 to {_BLOCKS - 1} and {HEAD}, each once"
+                f"encoder.layers={list(layers)}: one or more of {STEM}, 0 to {_BLOCKS - 1} and {HEAD}, each once"
             )
         if grid is not None and grid < 1:
             raise ConfigError(f"encoder.grid={grid}: at least 1 cell a side, or null")
-        self.resolution, self.layers, self.grid = resolution, tuple(layers), grid
+        self.resolution, self.layers, self.grid, self.position = resolution, tuple(layers), grid, position
         self.network = _pretrained(resolution)
         fold_batch_norms(self.network)
         self.network.to(memory_format=torch.channels_last)
-        widths: dict[int | str, int] = {HEAD: self.network._conv_head.out_channels}
-        widths |= {
-            index: block._project_conv.out_channels for index, block in enumerate(self.network._blocks)
-        }
-        self.dim = sum(widths[layer] for layer in self.layers)
+        net = self.network
+        widths: dict[int | str, int] = {STEM: net._conv_stem.out_channels, HEAD: net._conv_head.out_channels}
+        widths |= {index: block._project_conv.out_channels for index, block in enumerate(net._blocks)}
+        self.groups = (*(widths[layer] for layer in self.layers), *([_POSITION] if position else []))
+        self.dim = sum(self.groups)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -67,6 +73,7 @@ class EfficientNetLite0(Encoder):
             "resolution": self.resolution,
             "layers": self.layers,
             "grid": self.grid,
+            "position": self.position,
             "scale": "(x - 127) / 128",
         }
 
@@ -91,8 +98,9 @@ class EfficientNetLite0(Encoder):
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
         """The joined maps as states; every state is real."""
         net, maps = self.network, dict[int | str, Tensor]()
-        x = net._swish(net._bn0(net._conv_stem(batch)))
-        deepest = _BLOCKS if HEAD in self.layers else 1 + max(map(int, self.layers))
+        x = maps[STEM] = net._swish(net._bn0(net._conv_stem(batch)))
+        blocks = [layer for layer in self.layers if isinstance(layer, int)]
+        deepest = _BLOCKS if HEAD in self.layers else 1 + max(blocks, default=-1)
         for index, block in enumerate(net._blocks[:deepest]):
             x = block(x)
             maps[index] = x
@@ -101,8 +109,16 @@ class EfficientNetLite0(Encoder):
         chosen = [maps[layer] for layer in self.layers]
         grid = self.grid or min(chosen_map.shape[-1] for chosen_map in chosen)
         pooled = [F.adaptive_avg_pool2d(chosen_map, grid).permute(0, 2, 3, 1) for chosen_map in chosen]
+        if self.position:
+            pooled.append(_positions(grid).to(batch.device).expand(len(batch), -1, -1, -1))
         states = torch.cat(pooled, dim=-1).flatten(1, 2)  # (b, grid * grid, dim)
         return Encoded(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def _positions(grid: int) -> Float[Tensor, "1 grid grid channels"]:
+    along = torch.linspace(-1, 1, grid) if grid > 1 else torch.zeros(1)
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    return torch.stack([x, y, x * x, y * y, x * y], dim=-1)[None]
 
 
 def fold_batch_norms(network: EfficientNet) -> None:

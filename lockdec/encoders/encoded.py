@@ -16,7 +16,7 @@ from torch import Tensor
 from lockdec.console import track
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder
-from lockdec.encoders.normalisation import Normalisation, check_kind
+from lockdec.encoders.normalisation import Normalisation, kinds_of
 from lockdec.errors import DataError, StoreError
 from lockdec.transformer.encoded import Encoded
 
@@ -52,7 +52,7 @@ class EncodedSet:
         folder: Path,
         encoder: Encoder,
         captions: CaptionSet,
-        normalise: str = "standardise",
+        normalise: str | Sequence[str] = "standardise",
         batch_size: int = 16,
         dtype: str = "float16",
     ) -> EncodedSet:
@@ -60,7 +60,7 @@ class EncodedSet:
 
         Args:
             folder: exists; what is in it under the same names is replaced.
-            normalise: "none", "standardise" or "whiten".
+            normalise: "none", "standardise" or "whiten", or one of these for each of `encoder.groups`.
             batch_size: inputs encoded at a time; changes the states by rounding only.
             dtype: of the stored states: "float16" or "float32".
 
@@ -68,12 +68,13 @@ class EncodedSet:
             ConfigError: `normalise` is not known.
             DataError: a state is not finite or does not fit `dtype`; the text names the input.
         """
-        check_kind(normalise)
+        kinds_of(normalise, len(encoder.groups))
         raw, lengths = _encode(folder / _RAW, encoder, captions, batch_size)
         ends = np.cumsum(lengths)
         normalisation = Normalisation.fit(
             normalise,
             (torch.from_numpy(raw[ends[row] - lengths[row] : ends[row]]) for row in captions.splits["train"]),
+            encoder.groups,
         )
         shape = (len(captions), int(lengths.max()), encoder.dim)
         states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=dtype, shape=shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -18,14 +18,24 @@ Kind: TypeAlias = Literal["none", "standardise", "whiten"]
 
 # A channel that hardly moves in training says nothing: divided by its tiny deviation it would be all noise.
 _LEAST_DEVIATION = 0.01  # of the root mean square deviation over channels
-_LEAST_VARIANCE = 0.01  # of the mean variance, added to every principal variance
+_LEAST_VARIANCE = 0.01  # of a standardised channel's, added to every principal variance
 
 
-def check_kind(kind: str) -> None:
-    """Raise ConfigError where there is no such kind of normalisation."""
-    if kind not in get_args(Kind):
-        allowed = ", ".join(get_args(Kind))
-        raise ConfigError(f"stages.attach.normalise={kind} is not one of: {allowed}")
+def kinds_of(kind: str | Sequence[str], groups: int) -> tuple[str, ...]:
+    """The kind of normalisation of each group of channels; one word is for all of them.
+
+    Raises:
+        ConfigError: a kind is not known, or there are not as many as groups.
+    """
+    kinds = (kind,) * groups if isinstance(kind, str) else tuple(kind)
+    for name in kinds:
+        if name not in get_args(Kind):
+            allowed = ", ".join(get_args(Kind))
+            raise ConfigError(f"stages.attach.normalise={kind}: {name} is not one of: {allowed}")
+    if len(kinds) != groups:
+        raise ConfigError(f"stages.attach.normalise={list(kinds)}: the states have {groups} groups of channels, "
+                          f"so {groups} kinds, or one word for all of them")  # fmt: skip
+    return kinds
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,8 @@ class Normalisation:
     Attributes:
         mean: per channel; None leaves states as they are.
         scale: one over the standard deviation, per channel.
-        rotation: the symmetric whitening matrix ("ZCA", Kessy et al. 2018, table 1), slightly shrunk.
+        rotation: block by block over the groups of channels, the symmetric matrix that whitens standardised
+            channels ("ZCA-cor", Kessy et al. 2018, table 1), slightly shrunk.
     """
 
     mean: Float[Tensor, " d"] | None = None
@@ -43,19 +54,27 @@ class Normalisation:
     rotation: Float[Tensor, "d d"] | None = None
 
     @classmethod
-    def fit(cls, kind: str, chunks: Iterable[Float[Tensor, "_ d"]]) -> Normalisation:
+    def fit(
+        cls,
+        kind: str | Sequence[str],
+        chunks: Iterable[Float[Tensor, "_ d"]],
+        groups: Sequence[int] | None = None,
+    ) -> Normalisation:
         """Fit on training states.
 
         Args:
-            kind: "none", "standardise" (mean 0, deviation 1) or "whiten" (and channels uncorrelated).
+            kind: "none", "standardise" (mean 0, deviation 1) or "whiten" (and channels uncorrelated within their
+                group), for all groups or one for each.
             chunks: the states of every training input, a few at a time.
+            groups: how many channels each group has, in order; None for one group.
 
         Raises:
-            ConfigError: the kind is not known.
+            ConfigError: a kind is not known, or there are not as many as groups.
         """
-        check_kind(kind)
-        if kind == "none":
+        kinds = kinds_of(kind, len(groups) if groups else 1)
+        if set(kinds) == {"none"}:
             return cls()
+        whiten = "whiten" in kinds
         # Moments about the first chunk's mean, in float64: no second pass, and no cancellation.
         count, total, squares, centre = 0, torch.zeros(()).double(), torch.zeros(()).double(), torch.zeros(())
         for chunk in chunks:
@@ -63,17 +82,29 @@ class Normalisation:
                 centre = chunk.double().mean(0)
             moved = chunk.double() - centre
             count, total = count + len(chunk), total + moved.sum(0)
-            squares = squares + (moved.T @ moved if kind == "whiten" else moved.square().sum(0))
+            squares = squares + (moved.T @ moved if whiten else moved.square().sum(0))
         drift = total / count
-        mean = (centre + drift).float()
-        if kind == "standardise":
-            deviation = (squares / count - drift.square()).clamp(min=0).sqrt()
-            least = _LEAST_DEVIATION * deviation.square().mean().sqrt()
-            return cls(mean, scale=(1 / deviation.clamp(min=max(float(least), 1e-12))).float())
-        covariance = squares / count - torch.outer(drift, drift)
-        least = _LEAST_VARIANCE * covariance.diagonal().mean().clamp(min=1e-12)
-        variances, axes = torch.linalg.eigh(covariance)
-        return cls(mean, rotation=(axes * (variances.clamp(min=0) + least).rsqrt() @ axes.T).float())
+        mean = centre + drift
+        covariance = squares / count - torch.outer(drift, drift) if whiten else torch.zeros(())
+        variance = covariance.diagonal() if whiten else squares / count - drift.square()
+        deviation = variance.clamp(min=0).sqrt()
+        scale, rotation = torch.ones_like(mean), torch.zeros_like(covariance)
+        start = 0
+        for name, width in zip(kinds, groups or [len(mean)], strict=True):
+            group, start = slice(start, start + width), start + width
+            if name == "none":
+                mean[group] = 0
+            else:
+                least = _LEAST_DEVIATION * deviation[group].square().mean().sqrt()
+                scale[group] = 1 / deviation[group].clamp(min=max(float(least), 1e-12))
+            if whiten:
+                block = torch.diag(scale[group])
+                rotation[group, group] = (
+                    block @ _zca(block @ covariance[group, group] @ block) if name == "whiten" else block
+                )
+        if whiten:
+            return cls(mean.float(), rotation=rotation.float())
+        return cls(mean.float(), scale=scale.float())
 
     def __call__(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Normalised states."""
@@ -100,3 +131,8 @@ class Normalisation:
             return cls(**load_file(path))
         except Exception as error:  # safetensors raises an exception of its own that it does not export
             raise StoreError(f"{path}: not a stored normalisation ({error})") from error
+
+
+def _zca(correlation: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    variances, axes = torch.linalg.eigh(correlation)
+    return (axes * (variances.clamp(min=0) + _LEAST_VARIANCE).rsqrt()) @ axes.T

@@ -312,7 +312,7 @@ def _style(number: int, name: str) -> Trace:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": name or "all",
+        "name": html.escape(name, quote=False) or "all",
         "line": {"color": colour, "dash": DASHES[number % len(DASHES)], "width": 2},
         "marker": {"color": colour, "symbol": SYMBOLS[number % len(SYMBOLS)], "size": 9},
     }

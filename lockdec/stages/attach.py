@@ -17,14 +17,14 @@ class Attach(Stage):
     """Encodes the data; the states and their normalisation, fitted on the training split, are the artifact.
 
     Attributes:
-        normalise: none, standardise or whiten.
+        normalise: none, standardise or whiten; or one of these for each of the encoder's groups of channels.
         batch_size: inputs encoded at a time; cannot change the result.
     """
 
     version: ClassVar[int] = 1
     data: CaptionSet
     encoder: Encoder
-    normalise: str
+    normalise: str | list[str]
     batch_size: int
 
     def check(self) -> None:

@@ -165,7 +165,7 @@ class MultiHeadAttention(nn.Module):
     def attend(
         self, query: Float[Tensor, "n t query_dim"], memory: Memory, causal: bool = False
     ) -> Float[Tensor, "n t d_model"]:
-        """Look at a memory, whose rows serve n / len(memory) rows of the query each: more than one for beams."""
+        """Look at a memory, each row of which serves n / len(memory) rows of the query: beams share theirs."""
         shared = query.reshape(len(memory), -1, query.shape[-1])  # (b, t * n / b, query_dim)
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
         mixed = scaled_dot_product_attention(self.queries(shared), memory.key, memory.value, mask, causal)
@@ -219,7 +219,7 @@ class KeyValueCache:
         return keys, values
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
-        """Keep these rows, no more than there are, in this order: beams change places, finished rows leave."""
+        """Keep these rows, at most as many as there are: beams change places, finished rows leave."""
         if self._buffer is None:
             return
         target = torch.empty_like(self._buffer) if self._spare is None else self._spare

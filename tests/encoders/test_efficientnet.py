@@ -76,6 +76,16 @@ def test_every_layer_has_the_width_it_says(layer: int | str, pictures: list[Inpu
     assert encoder.encode(pictures[:2]).states.shape == (2, 4, encoder.dim)
 
 
+def test_positions_say_where_a_cell_is_whatever_the_picture(pictures: list[Input]) -> None:
+    encoder = EfficientNetLite0(64, layers=["stem"], grid=4, position=True)
+    states = encoder.encode(pictures).states
+    assert (encoder.groups, encoder.dim) == ((32, 5), 37)
+    cells = states[:, :, 32:].unflatten(1, (4, 4))  # (b, row, column, 5)
+    assert cells[0].equal(cells[-1])
+    corners = torch.stack([cells[0, 0, 0], cells[0, 0, 3], cells[0, 3, 0]])
+    assert corners.tolist() == [[-1, -1, 1, 1, 1], [1, -1, 1, 1, -1], [-1, 1, 1, 1, -1]]
+
+
 def test_a_finer_grid_repeats_coarse_cells(pictures: list[Input]) -> None:
     coarse = EfficientNetLite0(layers=["head"]).encode(pictures).states.reshape(-1, 4, 4, 1280)
     fine = EfficientNetLite0(layers=["head", 10], grid=8).encode(pictures).states
@@ -146,7 +156,7 @@ def test_what_is_not_an_image_is_refused(encoder: EfficientNetLite0) -> None:
     ("arguments", "message"),
     [
         ({"resolution": 16}, r"encoder\.resolution=16: at least 32"),
-        ({"layers": []}, r"encoder\.layers=\[\]: one or more of 0 to 15 and head"),
+        ({"layers": []}, r"encoder\.layers=\[\]: one or more of stem, 0 to 15 and head"),
         ({"layers": [16]}, r"encoder\.layers=\[16\]"),
         ({"layers": ["heads"]}, r"encoder\.layers=\['heads'\]"),
         ({"layers": [3, 3]}, r"encoder\.layers=\[3, 3\].*each once"),

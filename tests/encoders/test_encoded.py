@@ -83,12 +83,24 @@ def test_whitened_training_states_are_uncorrelated_and_of_like_size(tmp_path: Pa
     cached = EncodedSet.write(tmp_path, Scaled(6), data, "whiten", dtype="float32")
     batch = cached.batch(data.splits["train"])
     covariance = torch.cov(batch.states[batch.mask].T, correction=0)
-    # By the definition: each raw principal variance v comes out as v / (v + 1% of the mean variance).
+    # By the definition: each principal variance v of the standardised channels comes out as v / (v + 1%).
     raw = np.concatenate([data.arrays[row] for row in data.splits["train"]]).astype(np.float64)
-    variances = np.linalg.eigvalsh(np.cov(raw.T, bias=True))
-    wanted = np.sort(variances / (variances + 0.01 * variances.mean()))
-    np.testing.assert_allclose(np.linalg.eigvalsh(covariance.double().numpy()), wanted, atol=1e-3)
+    variances = np.linalg.eigvalsh(np.corrcoef(raw.T))
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(covariance.double().numpy()), np.sort(variances / (variances + 0.01)), atol=1e-3
+    )
     assert variances.max() / variances.min() > 100
+
+
+def test_each_group_of_channels_is_normalised_by_itself() -> None:
+    states = torch.from_numpy(np.concatenate(arrays(200)))
+    both = Normalisation.fit(["whiten", "standardise"], [states], [4, 2])(states)
+    torch.testing.assert_close(both[:, :4], Normalisation.fit("whiten", [states[:, :4]])(states[:, :4]))
+    torch.testing.assert_close(both[:, 4:], Normalisation.fit("standardise", [states[:, 4:]])(states[:, 4:]))
+    left = Normalisation.fit(["none", "standardise"], [states], [4, 2])(states)
+    assert left[:, :4].equal(states[:, :4])
+    with pytest.raises(ConfigError, match="the states have 2 groups of channels"):
+        Normalisation.fit(["whiten"] * 3, [states], [4, 2])
 
 
 def same(one: Normalisation, other: Normalisation) -> bool:
@@ -164,7 +176,7 @@ def test_states_that_cannot_be_stored_are_refused_by_their_input(value: float, t
 
 
 def test_an_unknown_normalisation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="normalise=white is not one of: none, standardise, whiten"):
+    with pytest.raises(ConfigError, match="normalise=white: white is not one of: none, standardise, whiten"):
         EncodedSet.write(tmp_path, Scaled(6), Arrays(arrays()), "white")
     assert not list(tmp_path.iterdir())  # before any work
 

@@ -253,7 +253,8 @@ def test_dark_and_light_follow_the_system_while_open(page: Page, sweep: Path) ->
     page.open(sweep / "report.html")
     script = """
         const panel = document.querySelector("[data-figure]");
-        return [getComputedStyle(document.body).backgroundColor, panel.layout.font.color, panel.data[0].line.color];
+        const ground = getComputedStyle(document.body).backgroundColor;
+        return [ground, panel.layout.font.color, panel.data[0].line.color];
     """
     light = page.run(script)
     page.prefer("dark")
@@ -290,13 +291,16 @@ def test_what_files_say_never_runs(page: Page, tmp_path: Path) -> None:
     write_run(tmp_path / "s<b>" / "0", nasty, captions={"x": NASTY})
     chosen = result((4, 4, 4), overrides=(f"encoder={NASTY}",))
     chosen = result((4, 4, 4), overrides=(f"encoder={NASTY}",))
+    chosen = result((4, 4, 4), overrides=(f"encoder={NASTY}",))
     write_run(tmp_path / "s<b>" / "1", chosen, captions={"x": NASTY})
     write_run(tmp_path / "s<b>" / "2", result((2, 2, 2)), captions={"x": NASTY})
-    for report in (write_report([tmp_path / "s<b>"]).report, write_report([tmp_path / "s<b>" / "0"]).report):
-        page.open(report)
+    for folder in (tmp_path / "s<b>" / "0", tmp_path / "s<b>"):
+        page.open(write_report([folder]).report)
         assert page.run("return typeof hacked") == "undefined"
         assert page.run("return document.querySelectorAll('img[src=x], b').length") == 0
         assert page.complaints() == []
+    legends = page.run("return [...document.querySelectorAll('.legendtext')].map((text) => text.textContent)")
+    assert any("<script>hacked=1" in legend and "&lt;{{7*7}}" in legend for legend in legends)
 
 
 def test_the_report_of_a_run_opens_too(page: Page, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from lockdec.report.page import METRIC_LABELS, write_report
 from lockdec.report.study import ALL_METRICS
 from tests.report.runs import DRAWINGS, METRICS, result, write_run, write_sweep
 
-NASTY = '"><img src=x onerror="hacked=1"><script>hacked=1</script></script>\u2028&lt;{{7*7}}'
+NASTY = '"><img src=x onerror="hacked=1"><script>hacked=1</script></script ><!--<script>\u2028&lt;{{7*7}}'
 
 
 class Tags(HTMLParser):

@@ -326,6 +326,19 @@ def test_a_locked_model_writes_the_same_about_everything() -> None:
     assert (beams == beams[0]).all()
 
 
+def test_it_writes_in_mixed_precision() -> None:
+    model, encoded = captioner(), encoded_batch(rows=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for options in STRATEGIES:
+            written = model.generate(encoded, **IDS, max_new_tokens=8, **options)
+            assert written.shape[0] == 4
+    model.bfloat16()
+    assert (
+        model.generate(Encoded(encoded.states.bfloat16(), encoded.mask), **IDS, max_new_tokens=8).shape[0]
+        == 4
+    )
+
+
 def test_what_was_written_may_be_trained_on() -> None:
     model, encoded = captioner(), encoded_batch()
     model(model.generate(encoded, **IDS, max_new_tokens=9), encoded).sum().backward()

@@ -147,4 +147,4 @@ def test_weights_start_as_in_gpt2() -> None:
             assert parameter.eq(1).all(), name
         else:
             expected = 0.02 / math.sqrt(16) if name.endswith("output.weight") else 0.02
-            assert math.isclose(float(parameter.std()), expected, rel_tol=0.1), name
+            assert math.isclose(parameter.std().item(), expected, rel_tol=0.1), name
