@@ -329,9 +329,7 @@ class Builder:
         required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
         if missing := [name for name in required if name not in arguments]:
             raise ConfigError(f"{key}.{missing[0]} has to be given")
-        built = {
-            name: self.build(value, f"{key}.{name}", hints.get(name, Any)) for name, value in arguments.items()
-        }
+        built = {name: self.build(value, f"{key}.{name}", hints.get(name, Any)) for name, value in arguments.items()}
         return target(**built)
 
 

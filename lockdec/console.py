@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -107,8 +114,9 @@ def caption_table(captions: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column)
     for row in captions:
         style = "green" if row["caption"] in row["references"] else ""
-        table.add_row(printable(row["id"]), Text(printable(row["caption"]), style=style),
-                      printable(" / ".join(row["references"])))  # fmt: skip
+        table.add_row(
+            printable(row["id"]), Text(printable(row["caption"]), style=style), printable(" / ".join(row["references"]))
+        )
     return table
 
 

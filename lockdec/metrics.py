@@ -125,9 +125,7 @@ def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
     return {name: metric(candidates, references) for name, metric in METRICS.items()}
 
 
-def _tokenised(
-    candidates: Sequence[str], references: Sequence[Sequence[str]]
-) -> list[tuple[Words, list[Words]]]:
+def _tokenised(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[Words, list[Words]]]:
     if len(candidates) != len(references):
         raise ValueError(f"{len(candidates)} candidates for {len(references)} lists of references")
     for row, several in enumerate(references):
@@ -180,18 +178,14 @@ def _sacrebleu(metric: BLEU | CHRF, pairs: Sequence[tuple[Words, Sequence[Words]
         return 0.0
     # sacrebleu wants equally many references everywhere; one reference given twice changes neither metric.
     most = max(len(several) for _, several in pairs)
-    streams = [
-        [" ".join(several[min(number, len(several) - 1)]) for _, several in pairs] for number in range(most)
-    ]
+    streams = [[" ".join(several[min(number, len(several) - 1)]) for _, several in pairs] for number in range(most)]
     value = metric.corpus_score([" ".join(candidate) for candidate, _ in pairs], streams).score
     return min(float(value), 100.0)  # exp(log(100)) is 100.00000000000004
 
 
 def _ngrams(text: Words) -> Counter[Words]:
     return Counter(
-        text[start : start + order]
-        for order in range(1, _CIDER_ORDER + 1)
-        for start in range(len(text) - order + 1)
+        text[start : start + order] for order in range(1, _CIDER_ORDER + 1) for start in range(len(text) - order + 1)
     )
 
 

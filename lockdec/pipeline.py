@@ -8,7 +8,6 @@ of the cross-attention share the pretrained decoder and the encoded data by cons
 from __future__ import annotations
 
 import json
-import json
 import math
 import platform
 import resource
@@ -123,8 +122,10 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"paths.outputs={config.paths.outputs}: cannot write there ({error.strerror}); "
-                         "name a folder you may write to") from error  # fmt: skip
+        raise StoreError(
+            f"paths.outputs={config.paths.outputs}: cannot write there ({error.strerror}); "
+            "name a folder you may write to"
+        ) from error
     started, clock = datetime.now(UTC), time.monotonic()
     result: dict[str, Any] = {
         "schema": 1,
@@ -135,6 +136,7 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         "command": shlex.join(["python", "-m", "lockdec.run", *overrides]),
         "overrides": list(overrides),
         "seed": config.seed,
+        "data": {name: value for name, value in plain(config.data).items() if name != "_target_"},
         "stages": {},
         "versions": versions(),
         "started": started.isoformat(timespec="seconds"),
@@ -173,6 +175,9 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
     artifacts: dict[str, Artifact] = {}
     for name, stage in stages.items():
 
+        def wait(name: str = name) -> None:
+            console.print(f"  {name}: another process is making it; waiting")
+
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
             parents = {parent: artifacts[parent] for parent in stage.parents}
             record = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}, **subtrees[name]}
@@ -184,9 +189,13 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
 
         clock = time.monotonic()
         artifact = store.get_or_make(
-            name, keys[name], make, subtrees[name], {parent: keys[parent] for parent in stage.parents},
-            waiting=lambda name=name: console.print(f"{name}: another process is making it; waiting"),
-        )  # fmt: skip
+            name,
+            keys[name],
+            make,
+            subtrees[name],
+            {parent: keys[parent] for parent in stage.parents},
+            waiting=wait,
+        )
         artifacts[name] = artifact
         entry = {"key": artifact.key, "reused": artifact.reused, "seconds": round(time.monotonic() - clock, 3)}
         result["stages"][name] = entry

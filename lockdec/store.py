@@ -33,7 +33,7 @@ UNFINISHED = ".unfinished"
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no white space, no NaN. Equal values give equal text in any process."""
+    """The one JSON text of a value: sorted keys, no white space, no NaN; the same in any process."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -106,8 +106,9 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StoreError(f"paths.outputs={root.parent}: cannot write there ({error.strerror}); "
-                             "name a folder you may write to") from error  # fmt: skip
+            raise StoreError(
+                f"paths.outputs={root.parent}: cannot write there ({error.strerror}); name a folder you may write to"
+            ) from error
 
     def folder(self, stage: str, key: str) -> Path:
         """Where an artifact lies once it is published."""
@@ -154,7 +155,7 @@ class Store:
             unfinished.mkdir(parents=True, exist_ok=True)
             metrics = make(unfinished)
             (unfinished / CHECKPOINT).unlink(missing_ok=True)
-            record = {
+            record: dict[str, Any] = {
                 "schema": SCHEMA_VERSION,
                 "stage": stage,
                 "key": key,
@@ -163,8 +164,7 @@ class Store:
                 "metrics": dict(metrics),
                 "seconds": round(time.monotonic() - started, 3),
                 "files": _inventory(unfinished),
-                "versions": {"lockdec": __version__, "torch": version("torch"),
-                             "python": platform.python_version()},  # fmt: skip
+                "versions": {"lockdec": __version__, "torch": version("torch"), "python": platform.python_version()},
             }
             write_json(unfinished / METADATA, record)
             _flush(unfinished)
@@ -188,7 +188,7 @@ class Store:
 
 
 def damage(folder: Path) -> str | None:
-    """The first file of a published artifact that is missing, altered or unknown to its metadata; None when all is well."""
+    """The first file of a published artifact that is missing or altered; None when all is well."""
     try:
         record = json.loads((folder / METADATA).read_text(encoding="utf-8"))
         files = record["files"]

@@ -20,7 +20,7 @@ def failed_cells() -> list[str]:
     return list(_failed)
 
 
-class SweepEnd(Callback):  # type: ignore[misc]
+class SweepEnd(Callback):
     """Hydra's callback after the last cell: names the failed cells, writes results.csv and the report."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -28,8 +28,10 @@ class SweepEnd(Callback):  # type: ignore[misc]
         cells = read_cells(folder)
         failed = {name: cell for name, cell in cells.items() if cell["status"] != "ok"}
         _failed.extend(failed)
-        console.print(f"\n{len(cells) - len(failed)} of {len(cells)} cells done in [bold]{printable(str(folder))}[/]",
-                      soft_wrap=True)  # fmt: skip
+        console.print(
+            f"\n{len(cells) - len(failed)} of {len(cells)} cells done in [bold]{printable(str(folder))}[/]",
+            soft_wrap=True,
+        )
         for name, cell in failed.items():
             what = " ".join(cell.get("overrides", []))
             console.print(f"  cell {name} failed: {printable(str(cell['error']))} ({printable(what)})", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""How a module is trained to its last step: a Lightning Trainer that can be killed anywhere and goes on bit-identically.
+"""How a module is trained to its last step, by a Lightning Trainer that goes on bit-identically after a kill.
 
 Everything random in a step is a function of the seed and the number of the step: the batches (the data's loaders start
 at `trainer.global_step`) and the dropout (seeded before each step). So a resumed run needs no generator states and no
@@ -152,8 +152,10 @@ class StopOnDivergence(L.Callback):
         loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
         if not torch.isfinite(loss):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise LockdecError(f"{self.stage}: the loss is {float(loss)} at step {trainer.global_step} "
-                               f"(learning rate {rate:.2g}); lower {self.stage}.optimizer.learning_rate")  # fmt: skip
+            raise LockdecError(
+                f"{self.stage}: the loss is {float(loss)} at step {trainer.global_step} "
+                f"(learning rate {rate:.2g}); lower {self.stage}.optimizer.learning_rate"
+            )
 
 
 class Checkpoints(L.Callback):

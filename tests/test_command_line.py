@@ -17,13 +17,21 @@ def lockdec(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
     """`python -m lockdec.run ARGUMENTS` in another directory, as a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "lockdec.run", *arguments],
-        cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path: Path) -> None:
-    code = "import runpy, sys; sys.argv = ['lockdec', '--help']\ntry: runpy.run_module('lockdec.run', run_name='__main__')\n" \
-           "except SystemExit: pass\nprint('IMPORTED', {'torch', 'lightning', 'wandb'} & set(sys.modules))"  # fmt: skip
+    code = (
+        "import runpy, sys; sys.argv = ['lockdec', '--help']\n"
+        "try: runpy.run_module('lockdec.run', run_name='__main__')\n"
+        "except SystemExit: pass\nprint('IMPORTED', {'torch', 'lightning', 'wandb'} & set(sys.modules))"
+    )
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     for group in ("cross_attention", "data", "decoder", "encoder", "fewshot", "logger", "stage", "text", "trainer"):
         assert f"\n{group}: " in answer.stdout
@@ -79,7 +87,8 @@ def test_a_sweep_goes_on_past_a_failed_cell_says_which_and_can_be_finished(tmp_p
     assert "cell 1 failed: fewshot.shots=5000: there are only 120 training drawings" in first.stdout
     statuses = [json.loads((sweep / str(cell) / "result.json").read_text())["status"] for cell in range(3)]
     assert statuses == ["ok", "failed", "ok"]
-    assert (sweep / "report.html").is_file() and (sweep / "results.csv").is_file()
+    assert (sweep / "report.html").is_file()
+    assert (sweep / "results.csv").is_file()
     times = {cell: (sweep / cell / "result.json").stat().st_mtime_ns for cell in ("0", "2")}
 
     again = lockdec(*command, cwd=tmp_path)
@@ -98,7 +107,7 @@ def test_wandb_gets_one_offline_run_per_executed_stage(tmp_path: Path) -> None:
 
 
 def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:
-    """Built, unpacked elsewhere and run from a third place; `tests/installed/check.sh` does it in a clean environment."""
+    """Built, unpacked elsewhere, run from a third place; `tests/installed/check.sh` uses a clean environment."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path / "dist"), str(REPOSITORY)], check=True)
     wheel = next((tmp_path / "dist").glob("*.whl"))
@@ -106,13 +115,24 @@ def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     answer = lockdec("--help", cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path / "site"))
     assert "cross_attention: low" in answer.stdout
-    place = subprocess.run([sys.executable, "-c", "from lockdec.config import config_folder; print(config_folder())"],
-                           cwd=tmp_path / "elsewhere", env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-                           capture_output=True, text=True, check=True)  # fmt: skip
+    place = subprocess.run(
+        [sys.executable, "-c", "from lockdec.config import config_folder; print(config_folder())"],
+        cwd=tmp_path / "elsewhere",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert place.stdout.strip() == str(tmp_path / "site" / "lockdec" / "conf")
 
 
 def test_a_checkout_works_without_being_installed(tmp_path: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from lockdec.config import config_folder; print(config_folder())"
-    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    code = "from lockdec.config import config_folder; print(config_folder())"
+    answer = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(REPOSITORY), *sys.path]!r}; {code}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert answer.stdout.strip() == str(REPOSITORY / "conf")

@@ -114,7 +114,24 @@ def test_the_surface_of_options_is_this() -> None:
     config = plain(composed())
     top = Counter({name: len(value) if isinstance(value, dict) else 1 for name, value in config.items()})
     assert dict(top) == {
-        "seed": 1, "name": 1, "sweep_name": 1, "objective": 1, "paths": 1, "decoder": 17, "tokenizer": 1, "text": 2,
-        "data": 5, "encoder": 2, "cross_attention": 8, "fewshot": 2, "pretrain": 4, "finetune": 7, "evaluate": 5,
-        "trainer": 5, "callbacks": 0, "logger": 4, "pipeline": 1, "stages": 5,
-    }  # fmt: skip
+        "seed": 1,
+        "name": 1,
+        "sweep_name": 1,
+        "objective": 1,
+        "paths": 1,
+        "decoder": 17,
+        "tokenizer": 1,
+        "text": 2,
+        "data": 5,
+        "encoder": 2,
+        "cross_attention": 8,
+        "fewshot": 2,
+        "pretrain": 4,
+        "finetune": 7,
+        "evaluate": 5,
+        "trainer": 5,
+        "callbacks": 0,
+        "logger": 4,
+        "pipeline": 1,
+        "stages": 5,
+    }

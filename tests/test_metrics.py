@@ -46,9 +46,7 @@ def split(corpus: Sequence[tuple[str, list[str]]]) -> tuple[list[str], list[list
 def pycocoevalcap_cider(candidates: list[str], references: list[list[str]]) -> float:
     from pycocoevalcap.cider.cider import Cider  # by its clipping and its length penalty this is CIDEr-D
 
-    mean, _ = Cider().compute_score(
-        dict(enumerate(references)), {i: [text] for i, text in enumerate(candidates)}
-    )
+    mean, _ = Cider().compute_score(dict(enumerate(references)), {i: [text] for i, text in enumerate(candidates)})
     return float(mean)
 
 
@@ -123,9 +121,7 @@ def test_rouge_l_equals_torchmetrics(corpus: list[tuple[str, list[str]]]) -> Non
         tokenizer=str.split,
         normalizer=lambda text: text,
     )
-    assert metrics.rouge_l(candidates, references) == pytest.approx(
-        float(expected["rougeL_fmeasure"]), abs=1e-6
-    )
+    assert metrics.rouge_l(candidates, references) == pytest.approx(float(expected["rougeL_fmeasure"]), abs=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -141,9 +137,7 @@ def test_token_f1_equals_torchmetrics_squad(corpus: list[tuple[str, list[str]]])
     expected = squad(predictions, targets)
     candidates, references = split(corpus)
     assert metrics.token_f1(candidates, references) == pytest.approx(float(expected["f1"]) / 100, abs=1e-6)
-    assert metrics.exact(candidates, references) == pytest.approx(
-        float(expected["exact_match"]) / 100, abs=1e-6
-    )
+    assert metrics.exact(candidates, references) == pytest.approx(float(expected["exact_match"]) / 100, abs=1e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -194,9 +188,7 @@ def test_order_of_captions_and_of_references_does_not_matter(
 ) -> None:
     shuffled = [(candidate, draw.sample(several, len(several))) for candidate, several in corpus]
     draw.shuffle(shuffled)
-    assert metrics.score(*split(shuffled)) == pytest.approx(
-        metrics.score(*split(corpus)), rel=1e-9, abs=1e-12
-    )
+    assert metrics.score(*split(shuffled)) == pytest.approx(metrics.score(*split(corpus)), rel=1e-9, abs=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -224,9 +216,7 @@ def test_no_captions_and_wordless_captions_are_defined() -> None:
         (["a"], ["a"], r"references\[0\]='a'"),
     ],
 )
-def test_missing_references_are_refused(
-    candidates: list[str], references: list[list[str]], message: str
-) -> None:
+def test_missing_references_are_refused(candidates: list[str], references: list[list[str]], message: str) -> None:
     for metric in metrics.METRICS.values():
         with pytest.raises(ValueError, match=message):
             metric(candidates, references)

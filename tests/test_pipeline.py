@@ -24,7 +24,7 @@ METRICS = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "chrf", "to
 
 
 def artifact(run: TinyRun, stage: str) -> Path:
-    return run.outputs / "stages" / stage / run.result["stages"][stage]["key"]
+    return run.outputs / "stages" / stage / str(run.result["stages"][stage]["key"])
 
 
 def reused(run: TinyRun) -> list[str]:
@@ -48,6 +48,9 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert result["parameters"].keys() == {"total", "trainable", "per_module"}
     assert sum(result["parameters"]["per_module"].values()) == result["parameters"]["total"]
     assert result["fewshot"] == {"shots": 16, "support_seed": 0}
+    assert {"split": "compositional", "split_seed": 0, "evaluated": "test", "train": 120}.items() <= result[
+        "data"
+    ].items()
     assert result["unlock"] == {"max_abs_logit_delta": 0.0}
     assert result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
     assert 0 <= result["looking"]["attention_entropy"] <= 1
@@ -64,9 +67,14 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
 
 def test_an_artifact_holds_weights_and_no_checkpoint(tiny: TinyRun) -> None:
     assert {path.name for path in artifact(tiny, "finetune").iterdir()} == {
-        "artifact.json", "cross_attention.json", "cross_attention.safetensors", "metrics.csv",
-    }  # fmt: skip
-    leftovers = [path for path in (tiny.outputs / "stages").rglob("*") if "unfinished" in path.name or ".tmp" in path.name]
+        "artifact.json",
+        "cross_attention.json",
+        "cross_attention.safetensors",
+        "metrics.csv",
+    }
+    leftovers = [
+        path for path in (tiny.outputs / "stages").rglob("*") if "unfinished" in path.name or ".tmp" in path.name
+    ]
     assert not leftovers
 
 
@@ -102,15 +110,18 @@ def test_seeds_are_paired_and_the_pretraining_has_its_own(tiny: TinyRun) -> None
 
 
 def test_what_cannot_change_a_result_changes_no_key(tiny: TinyRun) -> None:
-    other = run_tiny(tiny.outputs, "elsewhere", "trainer.checkpoint_seconds=5", "logger.kinds=[csv]", "stages.attach.batch_size=7")
+    other = run_tiny(
+        tiny.outputs, "elsewhere", "trainer.checkpoint_seconds=5", "logger.kinds=[csv]", "stages.attach.batch_size=7"
+    )
     assert reused(other) == STAGES
 
 
 def test_without_leaves_out_exactly_what_is_listed() -> None:
     node = {"batch_size": 1, "trainer": {"devices": 2, "precision": 32}, "fit": {"batch_size": 3}}
     assert without(node, ["attach.batch_size", "*.trainer.devices"], "attach") == {
-        "trainer": {"precision": 32}, "fit": {"batch_size": 3},
-    }  # fmt: skip
+        "trainer": {"precision": 32},
+        "fit": {"batch_size": 3},
+    }
 
 
 def test_a_damaged_artifact_is_set_aside_and_made_again_the_same(tmp_path: Path) -> None:
@@ -153,19 +164,32 @@ def test_a_finished_cell_is_not_run_again(tiny: TinyRun) -> None:
 
 
 def start(outputs: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:
-    arguments = ["debug=tiny", f"paths.outputs={outputs}", f"name={name}", f"hydra.run.dir={outputs}/runs/{name}", *overrides]
+    arguments = [
+        "debug=tiny",
+        f"paths.outputs={outputs}",
+        f"name={name}",
+        f"hydra.run.dir={outputs}/runs/{name}",
+        *overrides,
+    ]
     return subprocess.Popen([sys.executable, "-m", "lockdec.run", *arguments], stdout=subprocess.DEVNULL)
 
 
 def test_a_killed_stage_resumes_and_ends_bit_identical(tmp_path: Path) -> None:
     """Killed in the middle of pretraining and of finetuning, checkpointing after every step."""
-    slow = ["pretrain.steps=60", "finetune.steps=60", "trainer.checkpoint_seconds=0", "pipeline.order=[pretrain,attach,unlock,finetune]"]
+    slow = [
+        "pretrain.steps=60",
+        "finetune.steps=60",
+        "trainer.checkpoint_seconds=0",
+        "pipeline.order=[pretrain,attach,unlock,finetune]",
+    ]
     whole = run_tiny(tmp_path / "whole", "run", *slow)
     killed = tmp_path / "killed"
     for stage in ("pretrain", "finetune"):
         process = start(killed, "run", *slow)
         deadline = time.monotonic() + 120
-        while not (found := list(killed.glob(f"stages/{stage}/*.unfinished/last.ckpt"))) and time.monotonic() < deadline:
+        while (
+            not (found := list(killed.glob(f"stages/{stage}/*.unfinished/last.ckpt"))) and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -173,11 +197,15 @@ def test_a_killed_stage_resumes_and_ends_bit_identical(tmp_path: Path) -> None:
         assert not list(killed.glob(f"stages/{stage}/*/artifact.json")), f"{stage} had ended before the kill"
     assert start(killed, "run", *slow).wait() == 0
     result = json.loads((killed / "runs" / "run" / "result.json").read_text())
-    for stage, files in (("pretrain", ["decoder.safetensors", "metrics.csv"]), ("finetune", ["cross_attention.safetensors", "metrics.csv"])):
+    for stage, files in (
+        ("pretrain", ["decoder.safetensors", "metrics.csv"]),
+        ("finetune", ["cross_attention.safetensors", "metrics.csv"]),
+    ):
         for file in files:
             mended = killed / "stages" / stage / result["stages"][stage]["key"] / file
             assert mended.read_bytes() == (artifact(whole, stage) / file).read_bytes(), (stage, file)
-    assert not list(killed.rglob("*.unfinished")) and not list(killed.rglob("last.ckpt"))
+    assert not list(killed.rglob("*.unfinished"))
+    assert not list(killed.rglob("last.ckpt"))
 
 
 def test_two_cells_started_together_pretrain_once(tmp_path: Path) -> None:

@@ -53,10 +53,15 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys(value: Any) -> None
 def test_a_key_is_the_same_in_another_process_with_another_hash_seed() -> None:
     code = "from lockdec.store import artifact_key; print(artifact_key(config={'b': 1, 'a': [2.5, None]}, seed=3))"
     answers = {
-        subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, check=True,
-                       capture_output=True, text=True).stdout.strip()
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
         for seed in ("0", "1")
-    }  # fmt: skip
+    }
     assert answers == {artifact_key(seed=3, config={"a": [2.5, None], "b": 1})}
 
 

@@ -163,17 +163,13 @@ class TextDataModule(L.LightningDataModule):
         return epoch_batches(self._lengths, self._seed, number, max_tokens=self._batch_tokens)
 
     def train_dataloader(self) -> StepLoader[TextBatch]:
-        return StepLoader(
-            self.epoch, lambda rows: TextBatch(pad([self._train[row] for row in rows])), self._steps
-        )
+        return StepLoader(self.epoch, lambda rows: TextBatch(pad([self._train[row] for row in rows])), self._steps)
 
     def val_dataloader(self) -> StepLoader[TextBatch]:
         lengths = [len(sequence) for sequence in self._val]
         batches = epoch_batches(lengths, 0, 0, max_tokens=self._batch_tokens)
         steps = -(-len(batches) // _rank_and_world()[1])
-        return StepLoader(
-            lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows])), steps
-        )
+        return StepLoader(lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows])), steps)
 
 
 class SupportDataModule(L.LightningDataModule):
@@ -208,9 +204,7 @@ class SupportDataModule(L.LightningDataModule):
 
     def epoch(self, number: int) -> list[list[int]]:
         """The pairs of each batch of an epoch."""
-        return epoch_batches(
-            self._lengths, self._seed, number, max_rows=self._batch_size, by_length=self._by_length
-        )
+        return epoch_batches(self._lengths, self._seed, number, max_rows=self._batch_size, by_length=self._by_length)
 
     def train_dataloader(self) -> StepLoader[CaptionBatch]:
         return StepLoader(self.epoch, self._batch, self._steps)

@@ -89,9 +89,7 @@ class CaptionSet(ABC):
                 raise DataError(f"id {name!r} stands twice: ids must be unique")
             seen.add(name)
             if not references or not all(references):
-                raise DataError(
-                    f"input {name!r} has an empty caption or none: every input needs at least one"
-                )
+                raise DataError(f"input {name!r} has an empty caption or none: every input needs at least one")
         rows = sorted(row for split in self.splits.values() for row in split)
         if rows != list(range(len(self.ids))):
             raise DataError("the splits must contain every row exactly once")

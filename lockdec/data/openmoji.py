@@ -114,9 +114,7 @@ class OpenMoji(CaptionSet):
             ids = _whole_concepts(ids, names, limit)
             val, test = min(val, limit // 8), min(test, limit // 8)
         if min(val, test) < 1 or val + test >= len(ids):
-            raise ConfigError(
-                f"data.val={val} data.test={test}: at least 1 each, together below {len(ids)} drawings"
-            )
+            raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {len(ids)} drawings")
         self.resolution = resolution
         self.parts = tuple(NameParts.of(names[name]) for name in ids)
         self._folder = _drawings()

@@ -16,9 +16,7 @@ from lockdec.errors import ConfigError, DataError
 
 # A sentence ends at a full stop, question or exclamation mark before a blank and a capital or digit, unless
 # one letter or a common abbreviation stands before it ("J. S. Bach", "St. Lucia").
-_SENTENCE_END = re.compile(
-    r"(?<!\b[A-Za-z])(?<!\b(?:St|Dr|Mr|Jr|Sr|vs))(?<!\b(?:Mrs|lit))[.?!]\"? (?=[\"A-Z0-9])"
-)
+_SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!\b(?:St|Dr|Mr|Jr|Sr|vs))(?<!\b(?:Mrs|lit))[.?!]\"? (?=[\"A-Z0-9])")
 
 
 class TextSource(ABC):
@@ -118,9 +116,7 @@ def sentences(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def pretraining_text(
-    captions: CaptionSet, sources: Sequence[TextSource] = (), name_repeats: int = 1
-) -> list[str]:
+def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), name_repeats: int = 1) -> list[str]:
     """Every line to pretrain on: the sources' and the training captions, folded, but no held-out caption.
 
     A line that equals a val or test caption is left out, wherever it comes from, so a training caption too.
@@ -141,9 +137,7 @@ def pretraining_text(
     lines += captions.references("train") * name_repeats
     lines = [line for line in lines if line and _bare(line) not in held_out]
     if not lines:
-        raise ConfigError(
-            f"text.name_repeats={name_repeats}: no text to pretrain on; use 1 or more, or add a source"
-        )
+        raise ConfigError(f"text.name_repeats={name_repeats}: no text to pretrain on; use 1 or more, or add a source")
     return lines
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tokenizers
 import torch
 from jaxtyping import Int
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 
 from lockdec.errors import ConfigError, StoreError
@@ -94,12 +94,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         ConfigError: `tokenizer.vocab_size` leaves no room for every byte.
     """
     if vocab_size < _SMALLEST:
-        raise ConfigError(
-            f"tokenizer.vocab_size={vocab_size}: at least {_SMALLEST} (256 bytes and 3 special tokens)"
-        )
+        raise ConfigError(f"tokenizer.vocab_size={vocab_size}: at least {_SMALLEST} (256 bytes and 3 special tokens)")
     fast = tokenizers.Tokenizer(models.BPE())
     fast.normalizer = normalizers.Lowercase()
-    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Words end at white space alone: "medium-dark" and "o'clock" may become one token each.
+    words = pre_tokenizers.Split(Regex(r" ?\S+|\s+"), behavior="isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    fast.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])
     fast.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

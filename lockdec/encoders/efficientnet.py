@@ -89,9 +89,7 @@ class EfficientNetLite0(Encoder):
             if not isinstance(image, Image.Image):
                 raise DataError(f"EfficientNetLite0 reads images, not {type(image).__name__}")
             image = image if image.mode == "RGB" else image.convert("RGB")
-            pixels.append(
-                np.asarray(image if image.size == side else image.resize(side, Image.Resampling.BICUBIC))
-            )
+            pixels.append(np.asarray(image if image.size == side else image.resize(side, Image.Resampling.BICUBIC)))
         batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         return ((batch.float() - 127) / 128).to(next(self.parameters()).device)
 
@@ -143,9 +141,7 @@ def _fold(module: nn.Module, convolution: str, norm: str) -> None:
     conv, batch_norm = getattr(module, convolution), getattr(module, norm)
     scale = batch_norm.weight.double() / (batch_norm.running_var.double() + batch_norm.eps).sqrt()
     shift = batch_norm.bias.double() - batch_norm.running_mean.double() * scale
-    conv.weight = nn.Parameter(
-        (conv.weight.double() * scale[:, None, None, None]).float(), requires_grad=False
-    )
+    conv.weight = nn.Parameter((conv.weight.double() * scale[:, None, None, None]).float(), requires_grad=False)
     conv.bias = nn.Parameter(shift.float(), requires_grad=False)
     setattr(module, norm, nn.Identity())
     padding = getattr(conv.static_padding, "padding", (0, 0, 0, 0))

@@ -37,9 +37,7 @@ class EncodedSet:
         normalisation: what the stored states went through; apply it to the states of new inputs.
     """
 
-    def __init__(
-        self, states: Array, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation
-    ) -> None:
+    def __init__(self, states: Array, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation) -> None:
         self._states, self._lengths, self.ids, self.normalisation = states, lengths, ids, normalisation
         self.max_states, self.dim = int(states.shape[1]), int(states.shape[2])
 

@@ -33,8 +33,10 @@ def kinds_of(kind: str | Sequence[str], groups: int) -> tuple[str, ...]:
             allowed = ", ".join(get_args(Kind))
             raise ConfigError(f"stages.attach.normalise={kind}: {name} is not one of: {allowed}")
     if len(kinds) != groups:
-        raise ConfigError(f"stages.attach.normalise={list(kinds)}: the states have {groups} groups of channels, "
-                          f"so {groups} kinds, or one word for all of them")  # fmt: skip
+        raise ConfigError(
+            f"stages.attach.normalise={list(kinds)}: the states have {groups} groups of channels, "
+            f"so {groups} kinds, or one word for all of them"
+        )
     return kinds
 
 
@@ -135,4 +137,5 @@ class Normalisation:
 
 def _zca(correlation: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     variances, axes = torch.linalg.eigh(correlation)
-    return (axes * (variances.clamp(min=0) + _LEAST_VARIANCE).rsqrt()) @ axes.T
+    whitening: Tensor = (axes * (variances.clamp(min=0) + _LEAST_VARIANCE).rsqrt()) @ axes.T
+    return whitening

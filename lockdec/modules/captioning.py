@@ -34,7 +34,8 @@ class Captioning(L.LightningModule):
 
     def forward(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> Float[Tensor, "b t vocab"]:
         """Next-token logits."""
-        return self.model(tokens, encoded)
+        logits: Tensor = self.model(tokens, encoded)
+        return logits
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
         self.model.train(self.config.decoder_dropout)

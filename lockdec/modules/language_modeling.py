@@ -52,7 +52,8 @@ class LanguageModeling(L.LightningModule):
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
         """Next-token logits."""
-        return self.model(tokens)
+        logits: Tensor = self.model(tokens)
+        return logits
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         loss, real = next_token_loss(self.model, batch.tokens)

@@ -17,9 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m lockdec.report",
         description="Rebuild report.html (and results.csv, results.json for sweeps) from result.json files.",
     )
-    parser.add_argument(
-        "folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder above them"
-    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder above them")
     parser.add_argument(
         "-o",
         "--output",

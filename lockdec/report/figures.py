@@ -90,14 +90,10 @@ def _over_dimension(study: Study) -> list[Figure]:
     names, shared = study.distinguish([line.context for line in shown])
     traces = [
         _style(number, names[number])
-        | _points(
-            study, line.settings, [axis.value(s) or 0.0 for s in line.settings], _spread(number, len(shown))
-        )
+        | _points(study, line.settings, [axis.value(s) or 0.0 for s in line.settings], _spread(number, len(shown)))
         for number, line in enumerate(shown)
     ]
-    layout = {
-        "xaxis": _log_axis(f"{axis.name} per head", [axis.value(s) for li in shown for s in li.settings])
-    }
+    layout = {"xaxis": _log_axis(f"{axis.name} per head", [axis.value(s) for li in shown for s in li.settings])}
     caption = _held(_dimensions(shown[0].fixed), shared) + WHISKERS
     return [
         Figure(
@@ -130,15 +126,11 @@ def _over_shots(study: Study) -> list[Figure]:
     names, shared = study.distinguish([without(group[0].facets, ("fewshot.shots",)) for group in shown])
     traces = [
         _style(number, names[number])
-        | _points(
-            study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown))
-        )
+        | _points(study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown)))
         for number, group in enumerate(shown)
     ]
     layout = {
-        "xaxis": _log_axis(
-            "shots (pairs in the support set)", [s.facet("fewshot.shots") for g in shown for s in g]
-        )
+        "xaxis": _log_axis("shots (pairs in the support set)", [s.facet("fewshot.shots") for g in shown for s in g])
     }
     caption = _held(shared) + WHISKERS
     return [
@@ -156,8 +148,7 @@ def _over_shots(study: Study) -> list[Figure]:
 def _grids(study: Study) -> list[Figure]:
     by_name = {axis.name: axis for axis in AXES}
     pairs = [
-        (by_name[a], by_name[b])
-        for a, b in (("d_q = d_k", "d_v"), ("d_k", "d_v"), ("d_q", "d_k"), ("d_q", "d_v"))
+        (by_name[a], by_name[b]) for a, b in (("d_q = d_k", "d_v"), ("d_k", "d_v"), ("d_q", "d_k"), ("d_q", "d_v"))
     ]
     grids = [grid for rows, columns in pairs for grid in study.grids(rows, columns)]
     names, shared = study.distinguish([grid.context for grid in grids[:MOST_GRIDS]])
@@ -179,8 +170,7 @@ def _grids(study: Study) -> list[Figure]:
         figures.append(
             Figure(
                 f"grid-{number}",
-                f"{grid.rows.name} \u00d7 {grid.columns.name}"
-                + (f", {names[number]}" if names[number] else ""),
+                f"{grid.rows.name} \u00d7 {grid.columns.name}" + (f", {names[number]}" if names[number] else ""),
                 f"{_held(_dimensions(grid.fixed), shared)}Means over seeds; intervals are in the hover text "
                 "and in the settings table." + (_left_out(grids, MOST_GRIDS) if number == 0 else ""),
                 SCORE_AND_GAP,
@@ -211,8 +201,7 @@ def _pareto(study: Study) -> list[Figure]:
         style = _style(number, name) | {"mode": "markers"}
         traces.append(style | _points(study, group, [s.parameters or 0.0 for s in group], 1.0))
     caption = (
-        "The line joins the settings that no other beats with as few trained parameters (the Pareto front). "
-        + WHISKERS
+        "The line joins the settings that no other beats with as few trained parameters (the Pareto front). " + WHISKERS
     )
     axis = {"type": "log", "title": {"text": "trained parameters"}, "exponentformat": "SI", "dtick": 1}
     return [

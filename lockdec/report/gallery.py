@@ -92,9 +92,7 @@ def _exhibit(
         row.references,
         tuple(said),
         look.grid if look else (0, 0),
-        tuple(
-            _squares(word, weights, look.grid) for word, weights in zip(look.words, look.weights, strict=True)
-        )
+        tuple(_squares(word, weights, look.grid) for word, weights in zip(look.words, look.weights, strict=True))
         if look
         else (),
     )

@@ -51,9 +51,7 @@ def of_study(study: Study) -> list[str]:
         sentences += [_best(study, study.best), *_against_controls(study)]
     fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
     if fewest < LEAST_SEEDS:
-        sentences.append(
-            "Some settings have fewer than three seeds: no interval, and nothing is claimed about them."
-        )
+        sentences.append("Some settings have fewer than three seeds: no interval, and nothing is claimed about them.")
     elif fewest < max(COVERAGE):
         known = max(n for n in COVERAGE if n <= fewest)
         sentences.append(
@@ -83,9 +81,7 @@ def of_run(run: Run) -> list[str]:
     if run.text("cross_attention.d_k"):
         trained = run.number("parameters.trainable") or run.number("cross_attention.parameters")
         counted = f": {trained:,.0f} trained parameters." if trained else "."
-        sentences.append(
-            f"Cross-attention of {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}"
-        )
+        sentences.append(f"Cross-attention of {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
     sentences.append("One run, one seed: there is no interval, so a small difference may be chance.")
     return sentences
 

@@ -71,9 +71,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
     """
     collection = read(folders)
     target = output or (
-        folders[0]
-        if len(folders) == 1
-        else Path(os.path.commonpath([folder.resolve() for folder in folders]))
+        folders[0] if len(folders) == 1 else Path(os.path.commonpath([folder.resolve() for folder in folders]))
     )
     single = len(folders) == 1 and (folders[0] / "result.json").exists() and len(collection.runs) == 1
     study = Study(collection.runs)
@@ -142,17 +140,13 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         cell_facets=_cell_facets(study, collection.runs),
         reuse=_reuse(collection.runs),
         versions=_distinct(collection.runs, "versions."),
-        seeds_used=sorted(
-            {r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)
-        ),
+        seeds_used=sorted({r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)),
         commands=list(dict.fromkeys(r.text("command") for r in collection.runs if r.text("command"))),
         config=_config(run),
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=_hash(script),
-        plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode())
-        if plotly
-        else "",
+        plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode()) if plotly else "",
         plotly_hash=_hash(plotly) if plotly else "",
         data=_embedded(_chart_data(study, shown)) if shown else "",
     )
@@ -191,8 +185,7 @@ def _chart_data(study: Study, shown: Sequence[figures.Figure]) -> dict[str, Any]
         "controls": CONTROL_LABELS,
         "margin": {"metric": HEADLINE_METRIC, "value": -MARGIN},
         "settings": [
-            {"label": study.label(s) or "the only setting", "parameters": s.parameters}
-            for s in study.settings
+            {"label": study.label(s) or "the only setting", "parameters": s.parameters} for s in study.settings
         ],
         "estimates": {m: {view: column(m, view) for view in VIEWS} for m in study.metrics},
         "fronts": {
@@ -235,9 +228,7 @@ def _reuse(runs: Sequence[Run]) -> dict[str, Any]:
             row[f"{kind}_seconds"] += stage.seconds
     spent = sum(row["made_seconds"] + row["reused_seconds"] for row in stages.values())
     alone = sum(
-        (row["made"] + row["reused"]) * row["made_seconds"] / row["made"]
-        if row["made"]
-        else row["reused_seconds"]
+        (row["made"] + row["reused"]) * row["made_seconds"] / row["made"] if row["made"] else row["reused_seconds"]
         for row in stages.values()
     )
     return {

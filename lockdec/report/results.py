@@ -249,9 +249,7 @@ def _read_run(folder: Path, label: str) -> Run:
     overrides = result.pop("overrides", None) or []
     if not isinstance(overrides, list):
         raise DataError("overrides is not a list")
-    stages = tuple(
-        _stage(name, stage) for name, stage in _object(result.pop("stages", None), "stages").items()
-    )
+    stages = tuple(_stage(name, stage) for name, stage in _object(result.pop("stages", None), "stages").items())
     values = dict(_flatten(result))
     for name, value in values.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -26,7 +26,7 @@ FACETS = {
     "cross_attention.layers": "layers",
     "cross_attention.unlock": "unlock",
     "fewshot.shots": "shots",
-    "overrides": "other",
+    "overrides": "other choices",
 }
 # Overrides whose choice a facet says, where the run has that facet.
 _SAID_BY = {
@@ -126,9 +126,7 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
     if repeated:
         notes.append(f"{repeated} runs repeat a setting and seed; the one that finished last counts.")
     if mixed := sum(len(keys) > 1 for keys in decoders.values()):
-        notes.append(
-            f"{mixed} settings mix several pretrained decoders; their intervals also cover that choice."
-        )
+        notes.append(f"{mixed} settings mix several pretrained decoders; their intervals also cover that choice.")
     ordered = sorted(groups.items(), key=lambda item: [_sort_key(value) for _, value in item[0]])
     return tuple(Setting(facets, units) for facets, units in ordered), notes
 

@@ -95,9 +95,7 @@ class Study:
         """The place of a setting in `settings`."""
         return self._number[setting]
 
-    def estimate(
-        self, setting: Setting, metric: str = HEADLINE_METRIC, view: str = "score"
-    ) -> Estimate | None:
+    def estimate(self, setting: Setting, metric: str = HEADLINE_METRIC, view: str = "score") -> Estimate | None:
         """A metric's score, its gap over a control, or (`full`) its paired difference to full size."""
         return self._estimates.get((metric, view), {}).get(setting)
 
@@ -119,13 +117,9 @@ class Study:
             if len({c.get(name) for c in known}) > 1 or (name == "fewshot.shots" and name in self.varying)
         ]
         if any(name in apart for name in DIMENSIONS):
-            apart = [
-                name for name in FACETS if name in apart or (name in DIMENSIONS and name in self.varying)
-            ]
+            apart = [name for name in FACETS if name in apart or (name in DIMENSIONS and name in self.varying)]
         names = [describe((n, c[n]) for n in apart if n in c) for c in known]
-        shared = [
-            (n, v) for n, v in (contexts[0] if contexts else ()) if n in self.varying and n not in apart
-        ]
+        shared = [(n, v) for n, v in (contexts[0] if contexts else ()) if n in self.varying and n not in apart]
         return names, describe(shared)
 
     @cached_property
@@ -140,9 +134,7 @@ class Study:
         if self.best is None:
             return None
         same = [n for n in FACETS if n.startswith(("data.", "encoder.", "fewshot."))]
-        rivals = [
-            s for s in self.settings if s.parameters and all(s.facet(n) == self.best.facet(n) for n in same)
-        ]
+        rivals = [s for s in self.settings if s.parameters and all(s.facet(n) == self.best.facet(n) for n in same)]
         return min(rivals, key=lambda s: s.parameters or 0.0) if rivals else None
 
     def lines(self, axis: Axis) -> list[Line]:

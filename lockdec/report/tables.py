@@ -23,9 +23,7 @@ def results_csv(runs: Sequence[Run]) -> str:
     writer.writeheader()
     for run in runs:
         row = run.row().items()
-        writer.writerow(
-            {name: str(value).lower() if isinstance(value, bool) else value for name, value in row}
-        )
+        writer.writerow({name: str(value).lower() if isinstance(value, bool) else value for name, value in row})
     return file.getvalue()
 
 

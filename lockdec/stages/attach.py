@@ -29,8 +29,10 @@ class Attach(Stage):
 
     def check(self) -> None:
         if self.encoder.modality != self.data.modality:
-            raise ConfigError(f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "
-                              f"but data: {type(self.data).__name__} has {self.data.modality} inputs")  # fmt: skip
+            raise ConfigError(
+                f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "
+                f"but data: {type(self.data).__name__} has {self.data.modality} inputs"
+            )
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint, "encoder": self.encoder.fingerprint}

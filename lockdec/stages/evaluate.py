@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 
 from lockdec.config import EvaluateConfig, FewshotConfig
 from lockdec.console import track
@@ -51,7 +52,7 @@ class Evaluate(Stage):
             encoded,
             self.decode,
         )
-        rows = list(self.data.splits[self.decode.split])
+        rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = [self.data.captions[row] for row in rows]
         shown_another = rows[1:] + rows[:1]  # no row is shown itself
         support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
@@ -98,7 +99,8 @@ class Evaluate(Stage):
             return
         (work.folder / "drawings").mkdir(exist_ok=True)
         for row, picture in zip(rows, self.data.inputs(rows), strict=True):
-            picture.resize((96, 96)).save(work.folder / "drawings" / f"{self.data.ids[row]}.png")
+            if isinstance(picture, Image.Image):
+                picture.resize((96, 96)).save(work.folder / "drawings" / f"{self.data.ids[row]}.png")
 
 
 def nearest_rows(encoded: EncodedSet, rows: Sequence[int], support: Sequence[int]) -> list[int]:
@@ -118,8 +120,11 @@ class Captioner:
 
     def captions(self, rows: Sequence[int], doing: str) -> list[str]:
         """One caption a row."""
-        return [caption for batch in track(self._batches(rows), doing) for caption in self._generate(
-            self.encoded.batch(batch))]  # fmt: skip
+        return [
+            caption
+            for batch in track(self._batches(rows), doing)
+            for caption in self._generate(self.encoded.batch(batch))
+        ]
 
     def blind_caption(self) -> str:
         """What the decoder says when its cross-attention is locked: the same for every input."""
@@ -167,9 +172,13 @@ class Captioner:
     def _generate(self, encoded: Encoded) -> list[str]:
         with torch.inference_mode():
             tokens = self.model.generate(
-                encoded, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, max_new_tokens=self.decode.max_new_tokens,
+                encoded,
+                bos_id=BOS_ID,
+                eos_id=EOS_ID,
+                pad_id=PAD_ID,
+                max_new_tokens=self.decode.max_new_tokens,
                 strategy=self.decode.strategy,
-            )  # fmt: skip
+            )
         return self.tokenizer.decode_batch(tokens)
 
     def _tokens(self, references: Sequence[Sequence[str]]) -> torch.Tensor:

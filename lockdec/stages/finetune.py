@@ -45,17 +45,28 @@ class Finetune(Stage):
         tokenizer = load_tokenizer(work.parents["pretrain"])
         model = load_captioner(work.parents["pretrain"], work.parents["unlock"])
         batches = SupportDataModule(
-            tokenizer, pairs, encoded, batch_size=self.fit.batch_size, max_len=model.config.max_len,
-            steps=self.fit.steps, seed=self.seed,
-        )  # fmt: skip
+            tokenizer,
+            pairs,
+            encoded,
+            batch_size=self.fit.batch_size,
+            max_len=model.config.max_len,
+            steps=self.fit.steps,
+            seed=self.seed,
+        )
 
         frozen = decoder_fingerprint(model)
         logged = fit(
-            Captioning(model, self.fit, stage=work.stage), batches,
-            stage=work.stage, folder=work.folder, loggers=work.loggers,
-            steps=self.fit.steps, seed=self.seed, clip_norm=self.fit.optimizer.clip_norm,
-            trainer=self.trainer, callbacks=self.callbacks.values(),
-        )  # fmt: skip
+            Captioning(model, self.fit, stage=work.stage),
+            batches,
+            stage=work.stage,
+            folder=work.folder,
+            loggers=work.loggers,
+            steps=self.fit.steps,
+            seed=self.seed,
+            clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer,
+            callbacks=self.callbacks.values(),
+        )
         save_cross_attention(model, work.folder)
         return {
             "fewshot": {"shots": len(pairs), "support_seed": self.fewshot.support_seed},

@@ -49,14 +49,26 @@ class Pretrain(Stage):
         model = LockingDecoderModel(self.decoder)
         module = LanguageModeling(model, self.fit.optimizer, self.fit.steps, stage=work.stage)
         batches = TextDataModule(
-            tokenizer, text, val=self.data.references("val"), batch_tokens=self.fit.batch_tokens, max_len=self.decoder.max_len,
-            steps=self.fit.steps, seed=self.fit.seed,
-        )  # fmt: skip
+            tokenizer,
+            text,
+            val=self.data.references("val"),
+            batch_tokens=self.fit.batch_tokens,
+            max_len=self.decoder.max_len,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+        )
         logged = fit(
-            module, batches, stage=work.stage, folder=work.folder, loggers=work.loggers,
-            steps=self.fit.steps, seed=self.fit.seed, clip_norm=self.fit.optimizer.clip_norm,
-            trainer=self.trainer, callbacks=self.callbacks.values(),
-        )  # fmt: skip
+            module,
+            batches,
+            stage=work.stage,
+            folder=work.folder,
+            loggers=work.loggers,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+            clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer,
+            callbacks=self.callbacks.values(),
+        )
         (work.folder / CONFIG).write_text(json.dumps(asdict(self.decoder), indent=2) + "\n", encoding="utf-8")
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work.folder / WEIGHTS)
         return {"pretrain": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}

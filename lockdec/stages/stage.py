@@ -46,10 +46,11 @@ class Stage(ABC):
 
     def check(self) -> None:
         """Raise ConfigError where the config cannot work; called for every stage before any work."""
+        return
 
-    @abstractmethod
     def fingerprints(self) -> dict[str, str]:
         """What the result depends on and the config only names: the content of data and weights, as hashes."""
+        return {}
 
     @abstractmethod
     def make(self, work: Work) -> dict[str, Any]:

@@ -31,9 +31,6 @@ class Unlock(Stage):
     cross_attention: CrossAttentionConfig
     seed: int
 
-    def fingerprints(self) -> dict[str, str]:
-        return {}
-
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parents["attach"].folder)
         tokenizer = load_tokenizer(work.parents["pretrain"])
@@ -68,6 +65,7 @@ def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
     """Write the cross-attention's weights and what it takes to build it again."""
     weights = model.cross_attention_parameters()
     save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+    assert model.cross_attention_config is not None  # attached
     config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

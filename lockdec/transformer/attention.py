@@ -165,7 +165,7 @@ class MultiHeadAttention(nn.Module):
     def attend(
         self, query: Float[Tensor, "n t query_dim"], memory: Memory, causal: bool = False
     ) -> Float[Tensor, "n t d_model"]:
-        """Look at a memory, each row of which serves n / len(memory) rows of the query: beams share theirs."""
+        """Look at a memory, each row of which serves n / len(memory) rows of the query (beams)."""
         shared = query.reshape(len(memory), -1, query.shape[-1])  # (b, t * n / b, query_dim)
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
         mixed = scaled_dot_product_attention(self.queries(shared), memory.key, memory.value, mask, causal)

@@ -152,10 +152,17 @@ def test_a_resumed_trainer_sees_the_batches_that_were_left(
 ) -> None:
     def fit(module: Recorder, checkpoint: Path | None = None, *callbacks: L.Callback) -> Recorder:
         trainer = L.Trainer(
-            accelerator="cpu", max_epochs=1, max_steps=10, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-            callbacks=list(callbacks), default_root_dir=tmp_path,
-        )  # fmt: skip
+            accelerator="cpu",
+            max_epochs=1,
+            max_steps=10,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            callbacks=list(callbacks),
+            default_root_dir=tmp_path,
+        )
         trainer.fit(module, datamodule=text_module(tokenizer, text), ckpt_path=checkpoint)
         return module
 
@@ -175,9 +182,7 @@ def test_processes_share_the_steps_of_an_epoch(tmp_path: Path) -> None:
     # Forked, because importing torch and lightning twice more would take longer than all other tests here.
     context = multiprocessing.get_context("fork")
     shown = context.Queue()
-    processes = [
-        context.Process(target=shown_to, args=(rank, tmp_path / "meeting", shown)) for rank in (0, 1)
-    ]
+    processes = [context.Process(target=shown_to, args=(rank, tmp_path / "meeting", shown)) for rank in (0, 1)]
     for process in processes:
         process.start()
     batches = [batch for _ in processes for batch in shown.get(timeout=60)]
@@ -197,9 +202,7 @@ def test_support_batches_are_the_pairs_with_their_states(
     tokenizer: Tokenizer, encoded: EncodedSet, by_length: bool
 ) -> None:
     pairs = support_set(OpenMoji(), 50, 0)
-    data = SupportDataModule(
-        tokenizer, pairs, encoded, batch_size=16, max_len=48, steps=4, seed=0, by_length=by_length
-    )
+    data = SupportDataModule(tokenizer, pairs, encoded, batch_size=16, max_len=48, steps=4, seed=0, by_length=by_length)
     shown: list[Pair] = []
     for batch in data.train_dataloader():
         assert 2 <= len(batch.tokens) <= 16

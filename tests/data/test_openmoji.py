@@ -149,9 +149,7 @@ def test_what_cannot_be_is_refused_by_its_key(arguments: dict[str, Any], message
 
 
 def test_drawings_are_rendered_on_white_at_the_resolution(drawings: OpenMoji) -> None:
-    rows = [
-        drawings.ids.index(name) for name in ("1F34E", "1F469-1F3FD-200D-1F692", "1F469-1F3FF-200D-1F692")
-    ]
+    rows = [drawings.ids.index(name) for name in ("1F34E", "1F469-1F3FD-200D-1F692", "1F469-1F3FF-200D-1F692")]
     apple, medium, dark = (picture for picture in OpenMoji(resolution=96).inputs(rows))
     for picture in (apple, medium, dark):
         assert isinstance(picture, Image.Image)

@@ -80,7 +80,7 @@ def test_positions_say_where_a_cell_is_whatever_the_picture(pictures: list[Input
     encoder = EfficientNetLite0(64, layers=["stem"], grid=4, position=True)
     states = encoder.encode(pictures).states
     assert (encoder.groups, encoder.dim) == ((32, 5), 37)
-    cells = states[:, :, 32:].unflatten(1, (4, 4))  # (b, row, column, 5)
+    cells = states[:, :, 32:].reshape(-1, 4, 4, 5)  # (b, row, column, 5)
     assert cells[0].equal(cells[-1])
     corners = torch.stack([cells[0, 0, 0], cells[0, 0, 3], cells[0, 3, 0]])
     assert corners.tolist() == [[-1, -1, 1, 1, 1], [1, -1, 1, 1, -1], [-1, 1, 1, 1, -1]]
@@ -93,9 +93,7 @@ def test_a_finer_grid_repeats_coarse_cells(pictures: list[Input]) -> None:
     torch.testing.assert_close(fine[:, :, :1280], repeated)
 
 
-def test_an_input_gives_the_same_states_in_any_batch(
-    encoder: EfficientNetLite0, pictures: list[Input]
-) -> None:
+def test_an_input_gives_the_same_states_in_any_batch(encoder: EfficientNetLite0, pictures: list[Input]) -> None:
     together = encoder.encode(pictures).states
     alone = torch.cat([encoder.encode([picture]).states for picture in pictures])
     backwards = encoder.encode(pictures[::-1]).states.flip(0)
@@ -136,12 +134,8 @@ def test_the_fingerprint_is_the_same_in_another_process(encoder: EfficientNetLit
     assert printed.strip() == encoder.fingerprint
 
 
-@pytest.mark.parametrize(
-    ("mode", "size"), [("RGBA", (128, 128)), ("L", (50, 200)), ("RGB", (300, 200)), ("1", (9, 9))]
-)
-def test_pictures_of_any_mode_and_size_are_read(
-    mode: str, size: tuple[int, int], encoder: EfficientNetLite0
-) -> None:
+@pytest.mark.parametrize(("mode", "size"), [("RGBA", (128, 128)), ("L", (50, 200)), ("RGB", (300, 200)), ("1", (9, 9))])
+def test_pictures_of_any_mode_and_size_are_read(mode: str, size: tuple[int, int], encoder: EfficientNetLite0) -> None:
     encoded = encoder.encode([Image.new(mode, size, 0), Image.new("RGB", (128, 128), (255, 0, 0))])
     assert encoded.states.shape == (2, 16, 1280)
     assert encoded.states.isfinite().all()

@@ -155,8 +155,11 @@ def test_states_stay_on_disk_and_nothing_else_is_left(tmp_path: Path) -> None:
     assert isinstance(cached._states, np.memmap)
     assert not cached._states.flags.writeable
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "ids.json", "lengths.npy", "normalisation.safetensors", "states.npy",
-    ]  # fmt: skip
+        "ids.json",
+        "lengths.npy",
+        "normalisation.safetensors",
+        "states.npy",
+    ]
 
 
 def test_writing_again_gives_the_same_files(tmp_path: Path) -> None:

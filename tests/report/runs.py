@@ -49,9 +49,7 @@ def result(
     draw = random.Random(repr((dims, shots, encoder, unlock, heads, seed)))
     shared = random.Random(seed).gauss(0, 0.012)  # what makes pairing by seed worth it
     size = math.log2(1 + min(d_k, d_q)) * 0.4 + math.log2(1 + d_v) * 0.6
-    f1 = 0.22 + 0.075 * math.log2(shots / 4) * (1 - math.exp(-size / 1.3)) * (
-        1.0 if "net" in encoder else 0.6
-    )
+    f1 = 0.22 + 0.075 * math.log2(shots / 4) * (1 - math.exp(-size / 1.3)) * (1.0 if "net" in encoder else 0.6)
     f1 = min(0.97, f1 + shared + draw.gauss(0, 0.006))
 
     def metrics(value: float, loss: bool = True) -> dict[str, float]:
@@ -172,9 +170,7 @@ def write_run(
             raw = [math.exp(-abs(state - 3 * place - number) / 2) for state in range(16)]
             weights.append([weight / sum(raw) for weight in raw])
         looks.append({"id": row["id"], "words": words, "grid": [4, 4], "weights": weights})
-    (folder / "attention.jsonl").write_text(
-        "".join(json.dumps(row) + "\n" for row in looks), encoding="utf-8"
-    )
+    (folder / "attention.jsonl").write_text("".join(json.dumps(row) + "\n" for row in looks), encoding="utf-8")
     if picture:
         (folder / "drawings").mkdir()
         for name in captions:
@@ -223,9 +219,7 @@ def run_of(
         "metrics.token_f1": f1,
         "parameters.trainable": parameters,
     }
-    values |= {
-        f"cross_attention.{name}": size for name, size in zip(("d_q", "d_k", "d_v"), dims, strict=True)
-    }
+    values |= {f"cross_attention.{name}": size for name, size in zip(("d_q", "d_k", "d_v"), dims, strict=True)}
     values |= {f"controls.{name}.token_f1": value for name, value in (controls or {}).items()}
     label = f"{dims}/{shots}/{seed}"
     return Run(Path(label), label, values | dict(also or {}), (), overrides)

@@ -22,9 +22,7 @@ def test_numbers_for_people() -> None:
 def test_how_low_is_said_with_its_interval_and_its_parameters() -> None:
     first, *_ = headline.of_study(Study(tied({4: 0.0125, 2: 0.03})))
     assert first.startswith("Here, d = 4 is enough: token F1 0.714, \u22120.01")
-    assert first.endswith(
-        "against full size (d 8), paired over 3 seeds; 40 trained parameters instead of 80."
-    )
+    assert first.endswith("against full size (d 8), paired over 3 seeds; 40 trained parameters instead of 80.")
 
 
 def test_no_dimension_enough_is_said_as_such() -> None:

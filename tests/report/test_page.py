@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from lockdec.errors import DataError, StoreError
 from lockdec.report.__main__ import main
-from lockdec.report.page import METRIC_LABELS, write_report
+from lockdec.report.page import HERE, METRIC_LABELS, write_report
 from lockdec.report.study import ALL_METRICS
 from tests.report.runs import DRAWINGS, METRICS, result, write_run, write_sweep
 
@@ -52,17 +53,10 @@ def png(width: int, height: int, seed: int = 0) -> bytes:
     rows = b"".join(b"\0" + noise.randbytes(3 * width) for _ in range(height))
 
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-        )
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_a_sweep_gets_a_page_and_tables_that_agree_with_its_files(tmp_path: Path) -> None:
@@ -182,9 +176,7 @@ def test_a_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
     for tag, attributes in tags_of(folder):
         for name in ("src", "href", "action", "data"):
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name)
-    policy = next(
-        a["content"] for tag, a in tags_of(folder) if a.get("http-equiv") == "Content-Security-Policy"
-    )
+    policy = next(a["content"] for tag, a in tags_of(folder) if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'; img-src data: blob:;")
     assert "script-src 'sha256-" in policy
@@ -200,9 +192,7 @@ def test_a_thousand_cells_with_large_drawings_stay_under_eight_megabytes(tmp_pat
     )
     captions = {f"id{number}": f"drawing {number}" for number in range(60)}
     for number in range(1_100, 1_103):
-        write_run(
-            folder / str(number), result((64, 64, 64), 1024, number), captions, picture=png(290, 290, number)
-        )
+        write_run(folder / str(number), result((64, 64, 64), 1024, number), captions, picture=png(290, 290, number))
     written = write_report([folder])
     assert written.runs == 1_011
     assert written.report.stat().st_size < 8_000_000
@@ -217,9 +207,7 @@ def test_several_sweeps_are_reported_together_where_both_lie(tmp_path: Path) -> 
     written = write_report([first, second])
     assert written.report == tmp_path / "sweeps" / "report.html"
     assert written.runs == 24
-    assert (
-        write_report([first, second], tmp_path / "new" / "place").report.parent == tmp_path / "new" / "place"
-    )
+    assert write_report([first, second], tmp_path / "new" / "place").report.parent == tmp_path / "new" / "place"
 
 
 def test_the_command_says_where_the_report_is_and_what_was_skipped(
@@ -262,3 +250,19 @@ def test_one_run_is_reported_without_torch_and_in_a_moment(tmp_path: Path) -> No
 
 def test_every_metric_has_a_name_for_people() -> None:
     assert set(METRIC_LABELS) == set(ALL_METRICS) == set(METRICS)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(scheme: str) -> None:
+    light, dark = (HERE / "page.css").read_text().split("prefers-color-scheme: dark")
+    colours = dict(re.findall(r"(--[a-z]+): #([0-9a-f]{6});", light if scheme == "light" else dark))
+
+    def luminance(name: str) -> float:  # WCAG 2.2, relative luminance
+        parts = [int(colours[name][place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for text in ("--ink", "--muted", "--accent", "--good", "--bad"):
+        for ground in ("--page", "--raised"):
+            low, high = sorted((luminance(text), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)

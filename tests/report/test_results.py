@@ -124,9 +124,7 @@ def test_a_drawing_is_read_only_from_its_own_folder(tmp_path: Path) -> None:
 
 def test_curves_hold_each_metric_at_the_steps_that_have_it(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    (folder / "stages" / "finetune" / "metrics.csv").write_text(
-        "step,loss,val_loss\n0,3.5,\n1,nan,2.0\n2,3.0,1.5\n"
-    )
+    (folder / "stages" / "finetune" / "metrics.csv").write_text("step,loss,val_loss\n0,3.5,\n1,nan,2.0\n2,3.0,1.5\n")
     (run,) = results.read([folder]).runs
     assert results.curves(run)["finetune"] == {
         "loss": [(0.0, 3.5), (2.0, 3.0)],

@@ -43,9 +43,7 @@ def test_what_cannot_change_a_result_does_not_split_a_setting() -> None:
     )
     study = Study([run_of(0.5), run_of(0.5, seed=1, overrides=same)])
     assert len(study.settings) == 1
-    assert (
-        len(Study([run_of(0.5), run_of(0.5, seed=1, overrides=("stages.finetune.steps=9",))]).settings) == 2
-    )
+    assert len(Study([run_of(0.5), run_of(0.5, seed=1, overrides=("stages.finetune.steps=9",))]).settings) == 2
 
 
 def test_a_choice_that_the_result_does_not_tell_still_splits_settings() -> None:
@@ -58,9 +56,7 @@ def test_a_choice_that_the_result_does_not_tell_still_splits_settings() -> None:
 
 
 def test_a_repeated_seed_counts_once_and_the_last_counts() -> None:
-    study = Study(
-        [run_of(0.5, also={"finished": "2026-01-02"}), run_of(0.9, also={"finished": "2026-01-01"})]
-    )
+    study = Study([run_of(0.5, also={"finished": "2026-01-02"}), run_of(0.9, also={"finished": "2026-01-01"})])
     assert study.settings[0].values("token_f1") == {(0, None): 0.5}
     assert "1 runs repeat" in study.notes[0]
 
@@ -106,16 +102,12 @@ def test_how_low_needs_the_whole_interval_above_the_margin() -> None:
 
 def test_how_low_claims_nothing_below_three_shared_seeds() -> None:
     assert Study(tied({4: 0.0}, seeds=2)).how_low[0].smallest is None
-    runs = [run_of(0.7, (8, 8, 8), seed) for seed in (0, 1, 2)] + [
-        run_of(0.7, (4, 4, 4), seed) for seed in (2, 3, 4)
-    ]
+    runs = [run_of(0.7, (8, 8, 8), seed) for seed in (0, 1, 2)] + [run_of(0.7, (4, 4, 4), seed) for seed in (2, 3, 4)]
     assert Study(runs).how_low[0].smallest is None
 
 
 def test_full_size_agrees_in_everything_but_the_dimensions() -> None:
-    study = Study(
-        [*tied({4: 0.0}), run_of(0.9, (16, 16, 16), shots=16), run_of(0.9, (32, 32, 32), shots=64, seed=9)]
-    )
+    study = Study([*tied({4: 0.0}), run_of(0.9, (16, 16, 16), shots=16), run_of(0.9, (32, 32, 32), shots=64, seed=9)])
     full = {study.label(small): study.label(large) for small, large in study.full_size.items()}
     assert full["d 4 · 64 shots"] == full["d 8 · 64 shots"] == "d 32 · 64 shots"
     assert full["d 16 · 16 shots"] == "d 16 · 16 shots"
@@ -133,9 +125,7 @@ def test_grids_leave_out_rows_and_columns_of_one_cell() -> None:
     grid = [run_of(0.5, (q, q, v)) for q in (1, 2) for v in (1, 2, 4)]
     study = Study([*grid, run_of(0.5, (16, 16, 16)), run_of(0.5, (32, 32, 32))])
     (found,) = study.grids(D_QK, D_V)
-    assert {(D_QK.value(s), D_V.value(s)) for s in found.settings} == {
-        (q, v) for q in (1, 2) for v in (1, 2, 4)
-    }
+    assert {(D_QK.value(s), D_V.value(s)) for s in found.settings} == {(q, v) for q in (1, 2) for v in (1, 2, 4)}
     assert study.grids(D_Q, D_K) == []
 
 
@@ -160,9 +150,7 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> N
     front = {(s.parameters, s.values("token_f1")[0, None]) for s in study.front("token_f1", "score")}
     known = {(float(size), f1 / 8) for size, f1 in points}
     undominated = {
-        (size, f1)
-        for size, f1 in known
-        if not any(a <= size and b >= f1 and (a, b) != (size, f1) for a, b in known)
+        (size, f1) for size, f1 in known if not any(a <= size and b >= f1 and (a, b) != (size, f1) for a, b in known)
     }
     assert front == undominated
 

@@ -1,0 +1,42 @@
+"""Draw a run's captions beside its drawings: python docs/captions.py RUN_DIR OUT.png
+
+Takes the first drawings that the run kept, in the order of its captions.jsonl; nothing is picked by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+COLUMNS, CELL, PICTURE, SHOWN = 3, (400, 124), 96, 12
+LINES = (("caption", "caption", "#111111"), ("reference", "references", "#666666"))
+
+
+def main(run: Path, out: Path) -> None:
+    """Write the picture: each drawing, what the captioner said (green where it is right), what is true."""
+    rows = [json.loads(line) for line in (run / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if (run / "drawings" / f"{row['id']}.png").is_file()][:SHOWN]
+    width, height = CELL
+    picture = Image.new("RGB", (COLUMNS * width, -(-len(rows) // COLUMNS) * height), "white")
+    draw = ImageDraw.Draw(picture)
+    font, small = ImageFont.load_default(15), ImageFont.load_default(11)
+    for index, row in enumerate(rows):
+        x, y = index % COLUMNS * width, index // COLUMNS * height
+        with Image.open(run / "drawings" / f"{row['id']}.png") as drawing:
+            picture.paste(drawing.resize((PICTURE, PICTURE)), (x + 8, y + 14))
+        left, top = x + PICTURE + 20, y + 12
+        for label, field, colour in LINES:
+            text = row[field] if isinstance(row[field], str) else row[field][0]
+            right = field == "caption" and text in row["references"]
+            draw.text((left, top), label, "#999999", small)
+            draw.multiline_text((left, top + 13), textwrap.fill(text, 34), "#00795a" if right else colour, font)
+            top += 50
+    picture.save(out)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

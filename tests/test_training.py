@@ -1,0 +1,125 @@
+"""Training: what is logged, what stops it, and how the learning rate goes."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lockdec.config import OptimizerConfig, TrainerConfig
+from lockdec.errors import LockdecError
+from lockdec.modules import optimization
+from lockdec.modules.captioning import perturbed
+from lockdec.training import LOG_EVERY, fit
+from lockdec.transformer.encoded import Encoded
+
+CPU = TrainerConfig(accelerator="cpu", devices=1, precision="32-true", threads=None, checkpoint_seconds=0.0)
+
+
+def adamw(**changes: Any) -> OptimizerConfig:
+    defaults: dict[str, Any] = {
+        "learning_rate": 0.1,
+        "weight_decay": 0.01,
+        "betas": [0.9, 0.95],
+        "warmup_steps": 5,
+        "schedule": "cosine",
+        "clip_norm": 1.0,
+    }
+    return OptimizerConfig(**defaults | changes)
+
+
+class Line(L.LightningModule):
+    """Fits one number to the number of the step."""
+
+    def __init__(self, breaks_at: int = -1) -> None:
+        super().__init__()
+        self.value, self.breaks_at = nn.Parameter(torch.zeros(1)), breaks_at
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        noise = torch.rand(1)
+        loss = (self.value - noise).square().sum() / float(self.global_step != self.breaks_at)
+        self.log("stage/loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return optimization.configure(self.parameters(), adamw(), steps=20)
+
+
+class Steps(L.LightningDataModule):
+    """Twenty batches."""
+
+    def train_dataloader(self) -> Any:
+        return torch.utils.data.DataLoader(torch.zeros(20, 1), batch_size=1)  # type: ignore[arg-type]
+
+
+def train(folder: Path, module: Line) -> Line:
+    fit(module, Steps(), stage="stage", folder=folder, loggers=(), steps=20, seed=3, clip_norm=1.0, trainer=CPU)
+    return module
+
+
+def test_the_curve_has_a_row_for_every_tenth_step(tmp_path: Path) -> None:
+    train(tmp_path, Line())
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [LOG_EVERY, 2 * LOG_EVERY]
+    assert all(float(row["stage/loss"]) >= 0 for row in rows)
+
+
+def test_what_is_random_in_a_step_depends_on_the_seed_and_the_step_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = train(tmp_path / "a", Line())
+    torch.rand(17)  # another state of the global generator
+    assert train(tmp_path / "b", Line()).value.equal(first.value)
+
+
+def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path: Path) -> None:
+    with pytest.raises(LockdecError, match=r"stage: the loss is inf at step 8 .*lower stage\.optimizer\.learning_rate"):
+        train(tmp_path, Line(breaks_at=7))
+
+
+@given(step=st.integers(0, 200), warmup=st.integers(0, 50), schedule=st.sampled_from(["cosine", "constant"]))
+def test_the_learning_rate_never_leaves_its_range(step: int, warmup: int, schedule: str) -> None:
+    factor = optimization.rate_factor(step, adamw(warmup_steps=warmup, schedule=schedule), steps=100)
+    assert 0 < factor <= 1
+    if step >= warmup and schedule == "constant":
+        assert factor == 1
+
+
+def test_the_learning_rate_warms_up_and_cools_down() -> None:
+    config = adamw(warmup_steps=10)
+    factors = [optimization.rate_factor(step, config, steps=100) for step in range(101)]
+    assert factors[:10] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert factors[10] == 1
+    assert factors[55] == pytest.approx(0.55)  # half way down the cosine from 1 to 0.1
+    assert factors[100] == pytest.approx(0.1)
+
+
+def test_weight_decay_is_for_matrices_alone() -> None:
+    layer = nn.Linear(3, 2)
+    layer.bias.requires_grad_(True)
+    frozen = nn.Parameter(torch.ones(2, 2), requires_grad=False)
+    groups = optimization.configure([*layer.parameters(), frozen], adamw(), steps=10)["optimizer"].param_groups
+    decays = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decays == {id(layer.weight): 0.01, id(layer.bias): 0.0}
+
+
+def test_perturbed_states_keep_their_mask_and_never_lose_all() -> None:
+    torch.manual_seed(0)
+    encoded = Encoded(torch.ones(64, 3, 2), torch.tensor([True, True, False]).expand(64, 3))
+    hidden = perturbed(encoded, noise=0.0, dropout=0.6)
+    assert hidden.states.equal(encoded.states)
+    assert not (hidden.mask & ~encoded.mask).any()
+    assert hidden.mask.any(dim=1).all()
+    # Each of two states stays with 0.4; where both would go (0.36) both stay: 0.4 + 0.36 = 0.76 on average.
+    assert hidden.mask[:, :2].float().mean() == pytest.approx(0.76, abs=0.1)
+    noisy = perturbed(encoded, noise=0.5, dropout=0.0)
+    assert noisy.mask.equal(encoded.mask)
+    assert (noisy.states - encoded.states).std() == pytest.approx(0.5, rel=0.2)
