@@ -15,14 +15,14 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lockdec.errors import ConfigError
 from lockdec.store import canonical_json
-from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
+from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, GenerationConfig
 
 TRUSTED = ("lockdec.",)
 SCALARS = (int, float, str, bool)
@@ -133,27 +133,31 @@ class FinetuneConfig:
 
 
 @dataclass
-class EvaluateConfig:
-    """How the finetuned captioner is judged.
+class EvaluateConfig(GenerationConfig):
+    """How the finetuned captioner is judged; the fields it inherits say how captions are written.
 
     Attributes:
         split: `val` to choose settings, `test` to report.
-        strategy, beams: how captions are decoded (`LockingDecoderModel.generate`).
+        seed: of the strategies that draw (nucleus, top_k).
     """
 
+    group: ClassVar[str] = "evaluate"
+
     split: str = MISSING
-    strategy: str = MISSING
-    beams: int = MISSING
-    max_new_tokens: int = MISSING
     batch_size: int = MISSING
+    seed: int = MISSING
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The options of `LockingDecoderModel.generate`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
         if self.split not in ("val", "test"):
             raise ConfigError(f"evaluate.split={self.split} is not one of: val, test")
-        if self.strategy not in ("greedy", "beam"):
-            raise ConfigError(f"evaluate.strategy={self.strategy} is not one of: greedy, beam")
-        _at_least("evaluate", self, beams=1, max_new_tokens=1, batch_size=1)
+        _at_least("evaluate", self, batch_size=1)
+        super().check()
 
 
 @dataclass

@@ -117,6 +117,7 @@ class Captioner:
         self, model: LockingDecoderModel, tokenizer: Tokenizer, encoded: EncodedSet, decode: EvaluateConfig
     ) -> None:
         self.model, self.tokenizer, self.encoded, self.decode = model, tokenizer, encoded, decode
+        self.generator = torch.Generator().manual_seed(decode.seed)
 
     def captions(self, rows: Sequence[int], doing: str) -> list[str]:
         """One caption a row."""
@@ -170,15 +171,9 @@ class Captioner:
         }
 
     def _generate(self, encoded: Encoded) -> list[str]:
-        with torch.inference_mode():
-            tokens = self.model.generate(
-                encoded,
-                bos_id=BOS_ID,
-                eos_id=EOS_ID,
-                pad_id=PAD_ID,
-                max_new_tokens=self.decode.max_new_tokens,
-                strategy=self.decode.strategy,
-            )
+        tokens = self.model.generate(
+            encoded, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, generator=self.generator, **self.decode.generation
+        )
         return self.tokenizer.decode_batch(tokens)
 
     def _tokens(self, references: Sequence[Sequence[str]]) -> torch.Tensor:

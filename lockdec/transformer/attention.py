@@ -37,10 +37,8 @@ def attention_weights(
     scores = query @ key.mT / math.sqrt(query.shape[-1])  # (*b, t, s)
     if mask is None:
         return scores.softmax(-1)
-    # A row without any key would be 0/0: look everywhere first, then wipe the row.
-    nowhere = ~mask.any(-1, keepdim=True)
-    weights = scores.masked_fill(~(mask | nowhere), -math.inf).softmax(-1)
-    return weights.masked_fill(nowhere, 0.0)
+    weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
+    return weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # where all is masked: 0/0 so far
 
 
 def look_ahead_mask(t: int, s: int, device: torch.device) -> Bool[Tensor, "t s"]:
@@ -70,9 +68,7 @@ def scaled_dot_product_attention(
         ahead = look_ahead_mask(t, s, query.device)
         mask, causal = ahead.expand(query.shape[0], t, s) if mask is None else mask & ahead, False
     heads_mask = None if mask is None else mask.unsqueeze(1)  # (b, 1, t, s)
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=heads_mask, is_causal=causal, enable_gqa=grouped
-    )
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=heads_mask, is_causal=causal, enable_gqa=grouped)
 
 
 def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b heads t d"]:
@@ -357,9 +353,7 @@ class LockingMultiHeadAttention(nn.Module):
         """Keys and values of encoder states; None while locked."""
         return None if self.locked else self._attention().remember(states, states, mask)
 
-    def forward(
-        self, query: Float[Tensor, "b t d_model"], memory: Memory | None
-    ) -> Float[Tensor, "b t d_model"]:
+    def forward(self, query: Float[Tensor, "b t d_model"], memory: Memory | None) -> Float[Tensor, "b t d_model"]:
         """What the sequence sees in the memory, gated; zeros while locked."""
         if self.locked or memory is None:
             return torch.zeros_like(query)

@@ -108,17 +108,10 @@ class TransformerConfig:
             part, total = self.key_heads if name == "kv_heads" else self.heads, int(getattr(self, whole))
             if total % part:
                 divisors = [n for n in range(1, min(total, 16) + 1) if total % n == 0]
-                raise ConfigError(
-                    f"{group}.{name}={part} does not divide {whole}={total} (use {_choices(divisors)})"
-                )
-        if self.position == "rope":
-            require(
-                self.d_head % 2 == 0, f"{group}.position", "rope", f"d_model / heads = {self.d_head} is odd"
-            )
-        if self.position == "sinusoidal":
-            require(
-                self.d_model % 2 == 0, f"{group}.position", "sinusoidal", f"d_model={self.d_model} is odd"
-            )
+                raise ConfigError(f"{group}.{name}={part} does not divide {whole}={total} (use {_choices(divisors)})")
+        even = {"rope": ("d_model / heads", self.d_head), "sinusoidal": ("d_model", self.d_model)}
+        name, width = even.get(self.position, ("", 0))
+        require(width % 2 == 0, f"{group}.position", self.position, f"{name} has to be even, but is {width}")
 
 
 @dataclass
@@ -176,14 +169,14 @@ class CrossAttentionConfig:
 class GenerationConfig:
     """How sequences are written."""
 
+    group: ClassVar[str] = "generation"
+
     strategy: str = "greedy"  # greedy, beam, nucleus or top_k
     max_new_tokens: int = 24  # the end token included
     min_new_tokens: int = 0  # before the end token may come
     beams: int = 4  # beam: how many beginnings are kept
     length_penalty: float = 1.0  # beam: a sequence is worth log-probability / length ** length_penalty
-    early_stopping: bool = (
-        False  # beam: stop once `beams` sequences have finished, without waiting for better ones
-    )
+    early_stopping: bool = False  # beam: do not wait for better ones once `beams` have finished
     top_p: float = 0.9  # nucleus: draw from the fewest tokens with this much of the probability
     top_k: int = 50  # top_k: draw from this many tokens
     temperature: float = 1.0  # nucleus and top_k: below 1 is more cautious
@@ -192,17 +185,12 @@ class GenerationConfig:
 
     def check(self) -> None:
         """Raise ConfigError, naming the key, unless sequences can be written so."""
-        group = "generation"
+        group = self.group
         require_choice(f"{group}.strategy", self.strategy, STRATEGIES)
         require_counts(group, max_new_tokens=self.max_new_tokens, beams=self.beams, top_k=self.top_k)
-        least = self.min_new_tokens
-        require(
-            0 <= least <= self.max_new_tokens, f"{group}.min_new_tokens", least, "use 0 to max_new_tokens"
-        )
+        least, most = self.min_new_tokens, self.max_new_tokens
+        require(0 <= least <= most, f"{group}.min_new_tokens", least, f"use 0 to max_new_tokens={most}")
         require(self.no_repeat_ngram >= 0, f"{group}.no_repeat_ngram", self.no_repeat_ngram, "use 0 or more")
         require(0.0 < self.top_p <= 1.0, f"{group}.top_p", self.top_p, "use a number above 0 and at most 1")
-        for name, value in (
-            ("temperature", self.temperature),
-            ("repetition_penalty", self.repetition_penalty),
-        ):
-            require(value > 0.0, f"{group}.{name}", value, "use a number above 0")
+        for name in ("temperature", "repetition_penalty"):
+            require(getattr(self, name) > 0.0, f"{group}.{name}", getattr(self, name), "use a number above 0")

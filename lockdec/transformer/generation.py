@@ -83,9 +83,7 @@ def constrain(
     return scores
 
 
-def draw(
-    logits: Float[Tensor, "b vocab"], luck: Float[Tensor, " b"], config: GenerationConfig
-) -> Int[Tensor, " b"]:
+def draw(logits: Float[Tensor, "b vocab"], luck: Float[Tensor, " b"], config: GenerationConfig) -> Int[Tensor, " b"]:
     """Draw from the likeliest tokens: the fewest that have top_p of the probability, or top_k of them.
 
     (Holtzman et al. 2020; Fan et al. 2018.)
@@ -118,19 +116,17 @@ def write_one_by_one(
     cache = model.cache(encoded, longest)
     written = torch.full((rows, 1 + longest), special.pad, device=device)
     written[:, 0] = special.bos
-    source = device if generator is None else generator.device
-    luck = torch.rand(longest, rows, generator=generator, device=source).to(device)
+    luck = None
+    if config.strategy != "greedy":
+        source = device if generator is None else generator.device
+        luck = torch.rand(longest, rows, generator=generator, device=source).to(device)
     going = torch.arange(rows, device=device)  # the rows that have not ended
     length = 0
     while length < longest and len(going):
         length += 1
         past = written[going, :length]
         logits = constrain(model.step(past[:, -1:], cache).float(), past, special, config)
-        tokens = (
-            logits.argmax(-1)
-            if config.strategy == "greedy"
-            else draw(logits, luck[length - 1, going], config)
-        )
+        tokens = logits.argmax(-1) if luck is None else draw(logits, luck[length - 1, going], config)
         written[going, length] = tokens
         on = (tokens != special.eos).nonzero().squeeze(1)
         if len(on) < len(going):

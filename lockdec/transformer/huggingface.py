@@ -30,9 +30,7 @@ def import_decoder(source: nn.Module | str | Path) -> LockingDecoderModel:
     options: Any = getattr(model, "config", None)
     family = FAMILIES.get(getattr(options, "model_type", ""))
     if family is None or not hasattr(model, "lm_head"):
-        raise LockdecError(
-            f"{name}: not a language model of a family that can be imported ({', '.join(FAMILIES)})"
-        )
+        raise LockdecError(f"{name}: not a language model of a family that can be imported ({', '.join(FAMILIES)})")
     read_config, read_weights = family
     theirs = model.state_dict()
     config = read_config(Options(name, options))
@@ -51,15 +49,11 @@ def load(source: str) -> nn.Module:
     try:
         from transformers import AutoModelForCausalLM
     except ModuleNotFoundError as error:
-        raise LockdecError(
-            f"{source}: importing a decoder needs transformers (pip install transformers)"
-        ) from error
+        raise LockdecError(f"{source}: importing a decoder needs transformers (pip install transformers)") from error
     safely = {"use_safetensors": True, "trust_remote_code": False}
     loader: Any = AutoModelForCausalLM
     try:
-        model, report = loader.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True, **safely
-        )
+        model, report = loader.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **safely)
     except (OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())
         raise LockdecError(f"{source}: no decoder in safetensors can be read from it ({reason})") from error
@@ -241,9 +235,7 @@ def llama_weights(theirs: Weights, layers: int) -> dict[str, Tensor]:
     return ours
 
 
-FAMILIES: dict[
-    str, tuple[Callable[[Options], DecoderConfig], Callable[[Weights, int], dict[str, Tensor]]]
-] = {
+FAMILIES: dict[str, tuple[Callable[[Options], DecoderConfig], Callable[[Weights, int], dict[str, Tensor]]]] = {
     "gpt2": (gpt2_config, gpt2_weights),
     "llama": (llama_config, llama_weights),
     "qwen2": (llama_config, llama_weights),

@@ -134,9 +134,7 @@ class TransformerLayer(nn.Module):
         self, x: Tensor, mask: Tensor | None = None, causal: bool = False, cache: KeyValueCache | None = None
     ) -> Tensor:
         """Self-attention, added and normalised."""
-        return cast(
-            Tensor, self.self_attention_norm(x, lambda y: self.self_attention(y, mask, causal, cache))
-        )
+        return cast(Tensor, self.self_attention_norm(x, lambda y: self.self_attention(y, mask, causal, cache)))
 
     def transform(self, x: Tensor) -> Tensor:
         """Feed-forward, added and normalised."""
@@ -160,9 +158,7 @@ class DecoderLayer(TransformerLayer):
         encoder_dim: width of the encoder's states.
     """
 
-    def __init__(
-        self, config: TransformerConfig, encoder_dim: int, rotary: RotaryPositions | None = None
-    ) -> None:
+    def __init__(self, config: TransformerConfig, encoder_dim: int, rotary: RotaryPositions | None = None) -> None:
         super().__init__(config, rotary)
         d_head, bias = config.d_head, config.bias == "all"
         self.cross_attention = MultiHeadAttention(
@@ -380,9 +376,7 @@ class LockingDecoder(DecoderStack):
     def unlock(self) -> None:
         """Let the attached layers look; LockdecError if nothing is attached or what is can never learn."""
         if not self.attached:
-            raise LockdecError(
-                "unlock() before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first"
-            )
+            raise LockdecError("unlock() before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
         for layer in self._attached():
             layer.cross_attention.unlock()
 

@@ -119,9 +119,7 @@ class AutoregressiveModel(nn.Module, ABC):
             )
         return encoded
 
-    def hidden(
-        self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None
-    ) -> Float[Tensor, "b t d_model"]:
+    def hidden(self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None) -> Float[Tensor, "b t d_model"]:
         """The last layer's output at every position; `logits` makes predictions of any part of it.
 
         Raises:
@@ -134,9 +132,7 @@ class AutoregressiveModel(nn.Module, ABC):
         """Predictions of the next token from hidden states."""
         return self.embedding.logits(hidden)
 
-    def forward(
-        self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None
-    ) -> Float[Tensor, "b t vocab"]:
+    def forward(self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None) -> Float[Tensor, "b t vocab"]:
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
 
@@ -310,9 +306,7 @@ class LockingDecoderModel(AutoregressiveModel):
     def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
         """An empty cache for `step`; LockdecError if no encoder was ever attached."""
         if not self.attached:
-            raise LockdecError(
-                "generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first"
-            )
+            raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
         return super().cache(encoded, max_len)
 
     @torch.no_grad()

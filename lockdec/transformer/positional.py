@@ -68,24 +68,18 @@ class RotaryPositions(nn.Module):
     cosine: Tensor
     sine: Tensor
 
-    def __init__(
-        self, max_len: int, d_head: int, theta: float = 10000.0, scaling: RopeScaling | None = None
-    ) -> None:
+    def __init__(self, max_len: int, d_head: int, theta: float = 10000.0, scaling: RopeScaling | None = None) -> None:
         super().__init__()
         frequency = theta ** -(torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
         if scaling is not None:
             turns = frequency * (scaling.original_max_len / (2 * math.pi))  # within the original length
             kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
-            frequency = frequency * torch.lerp(
-                torch.tensor(1 / scaling.factor), torch.tensor(1.0), kept.clamp(0, 1)
-            )
+            frequency = frequency * torch.lerp(torch.tensor(1 / scaling.factor), torch.tensor(1.0), kept.clamp(0, 1))
         angle = torch.arange(max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, d_head)
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
 
-    def forward(
-        self, x: Float[Tensor, "b heads t d_head"], start: int = 0
-    ) -> Float[Tensor, "b heads t d_head"]:
+    def forward(self, x: Float[Tensor, "b heads t d_head"], start: int = 0) -> Float[Tensor, "b heads t d_head"]:
         """Turn x, which stands at positions start, start + 1, ..."""
         now = slice(start, start + x.shape[2])
         first, second = x.chunk(2, dim=-1)

@@ -98,9 +98,7 @@ def test_the_fused_attention_is_the_explicit_one(
 def test_attention_weights_are_the_softmax_of_scaled_scores() -> None:
     query, key = normal(2, 3), normal(4, 3, seed=1)
     for i in range(2):
-        scores = [
-            math.exp(sum(float(query[i, c] * key[j, c]) for c in range(3)) / math.sqrt(3)) for j in range(4)
-        ]
+        scores = [math.exp(sum(float(query[i, c] * key[j, c]) for c in range(3)) / math.sqrt(3)) for j in range(4)]
         expected = torch.tensor([score / sum(scores) for score in scores], dtype=torch.float64)
         agree(attention_weights(query, key)[i], expected)
 
@@ -334,9 +332,7 @@ def test_rotary_scores_depend_on_distance_only(i: int, j: int, shift: int) -> No
     kv_heads=st.sampled_from([1, 2, 4]),
     rotate=st.booleans(),
 )
-def test_cached_self_attention_is_causal_self_attention(
-    chunks: list[int], kv_heads: int, rotate: bool
-) -> None:
+def test_cached_self_attention_is_causal_self_attention(chunks: list[int], kv_heads: int, rotate: bool) -> None:
     total = sum(chunks)
     attention = SelfAttention(16, 4, kv_heads, rotary=RotaryPositions(12, 4) if rotate else None)
     shake(attention)

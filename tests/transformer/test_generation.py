@@ -223,15 +223,11 @@ def test_the_joined_transformer_writes_like_its_decoder() -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_row_does_not_depend_on_the_other_rows(strategy: dict[str, Any]) -> None:
     model, encoded, other = captioner(), encoded_batch(rows=4), encoded_batch(rows=4, seed=9)
-    mixed = Encoded(
-        torch.cat((encoded.states[:2], other.states[2:])), torch.cat((encoded.mask[:2], other.mask[2:]))
-    )
+    mixed = Encoded(torch.cat((encoded.states[:2], other.states[2:])), torch.cat((encoded.mask[:2], other.mask[2:])))
     results = []
     for batch in (encoded, mixed):
         generator = torch.Generator().manual_seed(3)
-        results.append(
-            unpadded(model.generate(batch, **IDS, max_new_tokens=8, generator=generator, **strategy))
-        )
+        results.append(unpadded(model.generate(batch, **IDS, max_new_tokens=8, generator=generator, **strategy)))
     assert results[0][:2] == results[1][:2]
     assert results[0][2:] != results[1][2:]
 
@@ -257,9 +253,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(options: dict[str, Any], k
     model, draws = captioner(), 20_000
     one = encoded_batch(rows=1)
     crowd = one.index(torch.zeros(draws, dtype=torch.long))
-    first = model.generate(
-        crowd, **IDS, max_new_tokens=1, generator=torch.Generator().manual_seed(0), **options
-    )
+    first = model.generate(crowd, **IDS, max_new_tokens=1, generator=torch.Generator().manual_seed(0), **options)
     expected = model(torch.tensor([[BOS]]), one)[0, -1].softmax(-1)
     floor = expected.sort(descending=True).values[kept - 1]
     expected = expected.where(expected >= floor, 0.0)
@@ -273,9 +267,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(options: dict[str, Any], k
 def test_no_ngram_is_repeated(strategy: dict[str, Any]) -> None:
     model, encoded = captioner(), encoded_batch(rows=5)
     for size in (1, 2, 3):
-        for row in unpadded(
-            model.generate(encoded, **IDS, max_new_tokens=16, no_repeat_ngram=size, **strategy)
-        ):
+        for row in unpadded(model.generate(encoded, **IDS, max_new_tokens=16, no_repeat_ngram=size, **strategy)):
             row = [BOS, *row]
             ngrams = [tuple(row[i : i + size]) for i in range(len(row) - size + 1)]
             assert len(ngrams) == len(set(ngrams))
@@ -288,9 +280,7 @@ def test_nothing_is_computed_twice() -> None:
     for module in model.modules():
         if isinstance(module, MultiHeadAttention):
             module.key.register_forward_hook(lambda _, inputs, __: projected.append(len(inputs[0])))
-    model.embedding.tokens.register_forward_hook(
-        lambda _, inputs, __: embedded.append(tuple(inputs[0].shape))
-    )
+    model.embedding.tokens.register_forward_hook(lambda _, inputs, __: embedded.append(tuple(inputs[0].shape)))
     lengths = [len(row) for row in unpadded(model.generate(encoded, **IDS, max_new_tokens=longest))]
     assert projected == [4, 4], "keys are projected once per layer and input"
     going = [sum(length > step for length in lengths) for step in range(max(lengths))]
@@ -326,6 +316,14 @@ def test_a_locked_model_writes_the_same_about_everything() -> None:
     assert (beams == beams[0]).all()
 
 
+def test_only_sampling_draws_random_numbers() -> None:
+    model, encoded = captioner(), encoded_batch()
+    for options, draws in (("greedy", False), ("beam", False), ("nucleus", True), ("top_k", True)):
+        state = torch.get_rng_state()
+        model.generate(encoded, **IDS, max_new_tokens=4, strategy=options)
+        assert torch.equal(torch.get_rng_state(), state) != draws
+
+
 def test_it_writes_in_mixed_precision() -> None:
     model, encoded = captioner(), encoded_batch(rows=4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -333,10 +331,7 @@ def test_it_writes_in_mixed_precision() -> None:
             written = model.generate(encoded, **IDS, max_new_tokens=8, **options)
             assert written.shape[0] == 4
     model.bfloat16()
-    assert (
-        model.generate(Encoded(encoded.states.bfloat16(), encoded.mask), **IDS, max_new_tokens=8).shape[0]
-        == 4
-    )
+    assert model.generate(Encoded(encoded.states.bfloat16(), encoded.mask), **IDS, max_new_tokens=8).shape[0] == 4
 
 
 def test_what_was_written_may_be_trained_on() -> None:
@@ -349,7 +344,7 @@ def test_what_was_written_may_be_trained_on() -> None:
     [
         ({"strategy": "best"}, "^generation.strategy=best: use greedy, beam, nucleus or top_k"),
         ({"max_new_tokens": 0}, "^generation.max_new_tokens=0: use a whole number of at least 1"),
-        ({"min_new_tokens": 25}, "^generation.min_new_tokens=25: use 0 to max_new_tokens"),
+        ({"min_new_tokens": 25}, "^generation.min_new_tokens=25: use 0 to max_new_tokens=24"),
         ({"beams": 0}, "^generation.beams=0"),
         ({"top_k": 0}, "^generation.top_k=0"),
         ({"top_p": 0.0}, "^generation.top_p=0.0: use a number above 0 and at most 1"),

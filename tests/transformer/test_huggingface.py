@@ -72,9 +72,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "llama, tied": lambda: shaken(LlamaForCausalLM(LlamaConfig(**llama_sizes(tie_word_embeddings=True)))),
     "llama, all heads, biases": lambda: shaken(
         LlamaForCausalLM(
-            LlamaConfig(
-                **llama_sizes(num_key_value_heads=4, attention_bias=True, mlp_bias=True, rms_norm_eps=1e-3)
-            )
+            LlamaConfig(**llama_sizes(num_key_value_heads=4, attention_bias=True, mlp_bias=True, rms_norm_eps=1e-3))
         )
     ),
     "llama 3.1": lambda: shaken(
@@ -84,9 +82,7 @@ CHECKPOINTS: dict[str, Callable[[], Any]] = {
     "qwen2, tied": lambda: shaken(
         Qwen2ForCausalLM(
             Qwen2Config(
-                **llama_sizes(
-                    tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}
-                )
+                **llama_sizes(tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1000.0})
             )
         )
     ),
@@ -212,9 +208,7 @@ def test_greedy_and_beam_search_write_what_transformers_writes(options: dict[str
         (lambda: LlamaForCausalLM(LlamaConfig(**llama_sizes(mlp_bias=True))), "attention_bias=False is not"),
         (
             lambda: LlamaForCausalLM(
-                LlamaConfig(
-                    **llama_sizes(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0})
-                )
+                LlamaConfig(**llama_sizes(rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}))
             ),
             "rope_type=linear is not supported",
         ),

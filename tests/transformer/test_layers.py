@@ -48,9 +48,7 @@ def copy_layer(ours: EncoderLayer | DecoderLayer, theirs: Any) -> None:
         theirs.linear2.load_state_dict(ours.feed_forward.output.state_dict())
 
 
-def same_gradients(
-    ours: TransformerLayer, theirs: nn.Module, outputs: list[Tensor], inputs: list[Tensor]
-) -> None:
+def same_gradients(ours: TransformerLayer, theirs: nn.Module, outputs: list[Tensor], inputs: list[Tensor]) -> None:
     """The inputs' gradients agree, and so do those of the first and the last weights."""
     mine = [*inputs, ours.self_attention.query_key_value.weight, ours.feed_forward.output.weight]
     reference = cast(Any, theirs)

@@ -251,9 +251,7 @@ def test_every_gentle_start_can_learn_at_once(unlock: str, norm: str) -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 3, 3, 5), (2, 3, 2, 4), (5, 1, 4, 1)])
-def test_cross_attention_has_the_parameters_the_formula_says(
-    sizes: tuple[int, int, int, int], bias: bool
-) -> None:
+def test_cross_attention_has_the_parameters_the_formula_says(sizes: tuple[int, int, int, int], bias: bool) -> None:
     heads, d_q, d_k, d_v = sizes
     model, d_model = locking_model(), decoder_config().d_model
     model.attach(cross_attention_config(heads=heads, d_q=d_q, d_k=d_k, d_v=d_v, bias=bias), ENCODER_DIM)
@@ -384,8 +382,8 @@ def test_an_unlocked_model_needs_states_of_the_width_it_was_attached_with() -> N
         ({"position": "none"}, "^decoder.position=none: use learned, sinusoidal or rope"),
         ({"activation": "tanh"}, "^decoder.activation=tanh: use relu, gelu, gelu_tanh or swiglu"),
         ({"dropout": 1.0}, "^decoder.dropout=1.0: use 0 or more and less than 1"),
-        ({"d_model": 9, "position": "rope"}, "^decoder.position=rope: d_model / heads = 3 is odd"),
-        ({"d_model": 9, "position": "sinusoidal"}, "^decoder.position=sinusoidal: d_model=9 is odd"),
+        ({"d_model": 9, "position": "rope"}, "^decoder.position=rope: d_model / heads has to be even, but is 3"),
+        ({"d_model": 9, "position": "sinusoidal"}, "^decoder.position=sinusoidal: d_model has to be even, but is 9"),
     ],
 )
 def test_an_impossible_decoder_is_refused_by_key(changes: dict[str, Any], message: str) -> None:

@@ -93,9 +93,7 @@ def test_a_later_token_never_changes_an_earlier_logit(
 
 @laws
 @given(choices, st.none() | crosses, seeds, st.integers(1, 6))
-def test_padding_changes_nothing(
-    choice: dict[str, Any], cross: dict[str, Any] | None, seed: int, extra: int
-) -> None:
+def test_padding_changes_nothing(choice: dict[str, Any], cross: dict[str, Any] | None, seed: int, extra: int) -> None:
     model, tokens, encoded = seeing(choice, cross, seed), token_batch(seed=seed), encoded_batch(seed=seed)
     longer = torch.cat((tokens, torch.zeros(3, extra, dtype=torch.long)), dim=1)
     junk = torch.full((3, extra, ENCODER_DIM), 1e3)
@@ -117,9 +115,7 @@ def test_the_order_of_encoder_states_does_not_matter(
 
 @laws
 @given(choices, st.none() | crosses, seeds)
-def test_a_row_does_not_depend_on_its_batch(
-    choice: dict[str, Any], cross: dict[str, Any] | None, seed: int
-) -> None:
+def test_a_row_does_not_depend_on_its_batch(choice: dict[str, Any], cross: dict[str, Any] | None, seed: int) -> None:
     model, tokens, encoded = seeing(choice, cross, seed), token_batch(seed=seed), encoded_batch(seed=seed)
     together = model(tokens, encoded)
     for row in range(3):
@@ -129,9 +125,7 @@ def test_a_row_does_not_depend_on_its_batch(
 
 @laws
 @given(choices, crosses, seeds)
-def test_a_row_without_states_is_a_locked_row(
-    choice: dict[str, Any], cross: dict[str, Any], seed: int
-) -> None:
+def test_a_row_without_states_is_a_locked_row(choice: dict[str, Any], cross: dict[str, Any], seed: int) -> None:
     model = seeing(choice, cross, seed)
     assert isinstance(model, LockingDecoderModel)
     tokens, encoded = token_batch(seed=seed), encoded_batch(seed=seed)

@@ -86,6 +86,4 @@ def encoded_batch(rows: int = 3, states: int = 5, seed: int = 2, dim: int = ENCO
     """Random states; the first row is full, every other one lacks one more state than the row before it."""
     generator = torch.Generator().manual_seed(seed)
     lengths = states - torch.arange(rows).clamp(max=states - 1)
-    return Encoded(
-        torch.randn(rows, states, dim, generator=generator), torch.arange(states) < lengths.unsqueeze(1)
-    )
+    return Encoded(torch.randn(rows, states, dim, generator=generator), torch.arange(states) < lengths.unsqueeze(1))
