@@ -22,10 +22,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lockdec.errors import ConfigError
 from lockdec.store import canonical_json
-from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, GenerationConfig
+from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, EncoderConfig, GenerationConfig
 
 TRUSTED = ("lockdec.",)
 SCALARS = (int, float, str, bool)
+SCHEDULES = ("cosine", "constant", "inverse_square_root")
+OF_STAGES = ("pretrain", "pretrain_encoder", "finetune", "translate", "evaluate")  # sections that stages read
 
 
 @dataclass
@@ -33,6 +35,17 @@ class PathsConfig:
     """Where things are written; `outputs` holds runs/, sweeps/ and stages/."""
 
     outputs: str = MISSING
+
+
+@dataclass
+class ImportedDecoderConfig(DecoderConfig):
+    """A decoder that somebody else pretrained: the sizes it inherits are not read, the checkpoint has its own.
+
+    Attributes:
+        path: a local folder, or the id of a model on the Hugging Face hub.
+    """
+
+    path: str = MISSING
 
 
 @dataclass
@@ -44,11 +57,14 @@ class TokenizerConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW with a linear warm-up.
+    """AdamW, which without weight decay is Adam, with a linear warm-up.
 
     Attributes:
-        schedule: after the warm-up, `cosine` (down to a tenth) or `constant`.
+        learning_rate: at the end of the warm-up, where it is highest.
+        schedule: after the warm-up, `cosine` (down to a tenth), `constant`, or `inverse_square_root` of the step, which
+            with `noam_peak` as learning rate is the schedule of Vaswani et al. 2017, 5.3.
         clip_norm: the gradient's largest norm; 0 does not clip.
+        eps: what Adam adds to the root of the second moment.
     """
 
     learning_rate: float = MISSING
@@ -57,13 +73,17 @@ class OptimizerConfig:
     warmup_steps: int = MISSING
     schedule: str = MISSING
     clip_norm: float = MISSING
+    eps: float = 1e-8
 
     def check(self, key: str) -> None:
         """Raise ConfigError, naming the key below `key`, where a value is out of range."""
-        if self.schedule not in ("cosine", "constant"):
-            raise ConfigError(f"{key}.schedule={self.schedule} is not one of: cosine, constant")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"{key}.learning_rate={self.learning_rate} must be above 0")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"{key}.schedule={self.schedule} is not one of: {', '.join(SCHEDULES)}")
+        for name in ("learning_rate", "eps"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{key}.{name}={getattr(self, name)} must be above 0")
+        if self.schedule == "inverse_square_root" and self.warmup_steps < 1:
+            raise ConfigError(f"{key}.warmup_steps={self.warmup_steps}: inverse_square_root needs at least 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"{key}.betas={list(self.betas)} must be two numbers of 0 <= beta < 1")
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
@@ -89,6 +109,64 @@ class PretrainConfig:
         """Raise ConfigError where a value is out of range."""
         _at_least("pretrain", self, steps=1, batch_tokens=1)
         self.optimizer.check("pretrain.optimizer")
+
+
+@dataclass
+class PretrainEncoderConfig:
+    """How a text encoder learns to read, by masked language modelling (Devlin et al. 2019, 3.1).
+
+    Attributes:
+        seed: moves the initial weights, the order of the text and what is masked.
+        vocab_size: of its own tokenizer.
+        model: the encoder's sizes; its vocab_size is not read.
+        batch_tokens: how many tokens (padding included) a batch holds at most.
+        masked: share of the tokens to be predicted; of these 80 % are hidden, 10 % replaced and 10 % left.
+    """
+
+    seed: int = MISSING
+    vocab_size: int = MISSING
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    steps: int = MISSING
+    batch_tokens: int = MISSING
+    masked: float = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        _at_least("pretrain_encoder", self, steps=1, batch_tokens=1)
+        if not 0 < self.masked < 1:
+            raise ConfigError(f"pretrain_encoder.masked={self.masked} must be above 0 and below 1")
+        self.model.check()
+        self.optimizer.check("pretrain_encoder.optimizer")
+
+
+@dataclass
+class TranslateConfig:
+    """How the book's transformer learns to translate.
+
+    Attributes:
+        seed: moves the initial weights and the order of the pairs.
+        shots: how many training pairs are known, drawn by `support_seed` as a support set is; null for all.
+        batch_size: pairs a step.
+        label_smoothing: 0 <= value < 1, spread over the vocabulary.
+        val_every: steps between two measurements on the validation split.
+    """
+
+    seed: int = MISSING
+    shots: int | None = None
+    support_seed: int = MISSING
+    steps: int = MISSING
+    batch_size: int = MISSING
+    label_smoothing: float = MISSING
+    val_every: int = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        _at_least("translate", self, steps=1, batch_size=1, val_every=1)
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"translate.label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+        self.optimizer.check("translate.optimizer")
 
 
 @dataclass
@@ -215,6 +293,7 @@ class Config:
         name: of the run; its folder and its W&B group are named after it.
         sweep_name: of the sweep a cell belongs to.
         objective: the metric of result.json that Hydra's sweepers are told.
+        pretrain, pretrain_encoder, finetune, translate, evaluate: of the stages of these names; None without them.
     """
 
     seed: int = MISSING
@@ -229,9 +308,11 @@ class Config:
     encoder: Any = MISSING
     cross_attention: CrossAttentionConfig = field(default_factory=CrossAttentionConfig)
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    pretrain: PretrainConfig | None = None
+    pretrain_encoder: PretrainEncoderConfig | None = None
+    finetune: FinetuneConfig | None = None
+    translate: TranslateConfig | None = None
+    evaluate: EvaluateConfig | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: Any = field(default_factory=dict)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
@@ -241,7 +322,15 @@ class Config:
 
 def register() -> None:
     """Make the schema known to Hydra as `lockdec_schema`."""
-    ConfigStore.instance().store(name="lockdec_schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="lockdec_schema", node=Config)
+    store.store(name="imported_decoder_schema", node=ImportedDecoderConfig)
+    OmegaConf.register_new_resolver("noam_peak", noam_peak, replace=True)
+
+
+def noam_peak(d_model: int, warmup_steps: int) -> float:
+    """The highest learning rate of d_model^-0.5 min(step^-0.5, step warmup^-1.5) (Vaswani et al. 2017, 5.3)."""
+    return float((d_model * warmup_steps) ** -0.5)
 
 
 def config_folder() -> Path:
@@ -257,13 +346,18 @@ def checked(config: DictConfig) -> Config:
     Raises:
         ConfigError: names the key and what is allowed.
     """
+    config = config.copy()
+    for name in OF_STAGES:
+        # Without its stage a section has at most the few values that debug=tiny gives it.
+        if config[name] is not None and OmegaConf.missing_keys(config[name]):
+            config[name] = None
     typed = typing.cast(Config, OmegaConf.to_object(config))
     typed.decoder.check()
     typed.cross_attention.check()
-    typed.pretrain.check()
     typed.fewshot.check()
-    typed.finetune.check()
-    typed.evaluate.check()
+    for name in OF_STAGES:
+        if section := getattr(typed, name):
+            section.check()
     typed.logger.check()
     for name in typed.pipeline.order:
         if name not in typed.stages:

@@ -37,6 +37,7 @@ def progress() -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
         transient=True,
+        disable=not console.is_terminal,  # in a log file, a bar would leave blank lines
     )
 
 
@@ -78,7 +79,8 @@ class Summary:
         """The closing tables: stages, metrics beside their controls, captions beside their references."""
         self.console.print(stage_table(result["stages"]))
         if "metrics" in result:
-            self.console.print(metric_table(result["metrics"], result["controls"]))
+            others = result.get("strategies", {}) | result["controls"]
+            self.console.print(metric_table(result["metrics"], others))
         if captions:
             self.console.print(caption_table(captions))
         self.console.print(f"\nEverything of this run lies in [bold]{escape(str(folder))}[/]", soft_wrap=True)
@@ -115,7 +117,9 @@ def caption_table(captions: Sequence[Mapping[str, Any]]) -> Table:
     for row in captions:
         style = "green" if row["caption"] in row["references"] else ""
         table.add_row(
-            printable(row["id"]), Text(printable(row["caption"]), style=style), printable(" / ".join(row["references"]))
+            printable(row.get("input", row["id"])),
+            Text(printable(row["caption"]), style=style),
+            printable(" / ".join(row["references"])),
         )
     return table
 

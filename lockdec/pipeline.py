@@ -184,7 +184,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
             with tracking.stage(name, record) as loggers:
                 metrics = stage.make(Work(name, workspace, parents, loggers))
                 for logger in loggers:
-                    logger.log_metrics(flat(metrics, name))
+                    logger.log_metrics(flat({key: value for key, value in metrics.items() if key != name}, name))
             return metrics
 
         clock = time.monotonic()

@@ -45,6 +45,7 @@ def fit(
     clip_norm: float,
     trainer: TrainerConfig,
     callbacks: Iterable[L.Callback] = (),
+    val_every: int | None = None,
 ) -> dict[str, float]:
     """Train `module` for `steps` optimizer steps, from the last checkpoint in `folder` where there is one.
 
@@ -52,6 +53,7 @@ def fit(
         stage: names the progress bar.
         folder: of the unfinished artifact; receives `last.ckpt` and, at the end, `metrics.csv` with the whole curve.
         clip_norm: the gradient's largest norm; 0 does not clip.
+        val_every: steps between two measurements on the validation data; None for one at the end.
 
     Returns:
         The last logged metrics.
@@ -78,6 +80,7 @@ def fit(
             *callbacks,
         ],
         plugins=[AtomicCheckpointIO()],
+        val_check_interval=min(val_every, steps) if val_every else None,
         log_every_n_steps=LOG_EVERY,
         num_sanity_val_steps=0,
         enable_checkpointing=False,

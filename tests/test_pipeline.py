@@ -61,6 +61,11 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert len(captions) == result["data"]["test"] == 20
     assert all({"id", "references", "caption", "nearest_neighbour"} <= row.keys() for row in captions)
     assert (tiny.folder / "config.yaml").is_file()
+    looks = [json.loads(line) for line in (tiny.folder / "attention.jsonl").read_text().splitlines()]
+    assert [look["words"] for look in looks] == [row["caption"].split() for row in captions]
+    for look in looks:
+        assert [len(weights) for weights in look["weights"]] == [look["grid"][0] * look["grid"][1]] * len(look["words"])
+        assert all(sum(weights) == pytest.approx(1, abs=1e-3) for weights in look["weights"])
     assert len(list((tiny.folder / "drawings").glob("*.png"))) == 20
     assert (tiny.folder / "stages" / "finetune" / "metrics.csv").is_file()
 
@@ -97,6 +102,13 @@ def test_the_second_run_reuses_every_stage_and_says_the_same(tiny: TinyRun) -> N
 def test_another_dimension_reuses_pretrain_and_attach(tiny: TinyRun) -> None:
     other = run_tiny(tiny.outputs, "other", "cross_attention.d_k=1", "cross_attention.d_v=3", "fewshot.shots=8")
     assert reused(other) == ["pretrain", "attach"]
+
+
+def test_a_single_state_gets_a_plain_warning(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run_tiny(tiny.outputs, "one_state", "encoder.grid=1", "pipeline.order=[pretrain,attach,unlock]")
+    assert "d_q and d_k cannot matter" in " ".join(capsys.readouterr().out.split())
+    run_tiny(tiny.outputs, "many_states", "seed=5", "pipeline.order=[pretrain,attach,unlock]")
+    assert "cannot matter" not in capsys.readouterr().out
 
 
 def test_seeds_are_paired_and_the_pretraining_has_its_own(tiny: TinyRun) -> None:

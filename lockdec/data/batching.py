@@ -43,6 +43,13 @@ class CaptionBatch(NamedTuple):
     pairs: Int[Tensor, " b"]
 
 
+class TranslationBatch(NamedTuple):
+    """Texts and their translations, row by row: BOS, text, EOS, padding."""
+
+    source: Int[Tensor, "b s"]
+    target: Int[Tensor, "b t"]
+
+
 def epoch_batches(
     lengths: Sequence[int],
     seed: int,
@@ -105,6 +112,8 @@ class StepLoader(Generic[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         rank, world = _rank_and_world()
+        # Who takes all batches may not ask whether there is one more; the next round then starts anew.
+        self._step = 0 if self._step >= self._steps else self._step
         epoch, batches = 0, self._epoch(0)
         size = len(batches)
         while self._step < self._steps:
@@ -180,7 +189,6 @@ class SupportDataModule(L.LightningDataModule):
         max_len: the most tokens of a caption, BOS and EOS included.
         steps: of the whole training.
         seed: draws the order.
-        by_length: whether captions of like length share a batch.
     """
 
     def __init__(
@@ -193,25 +201,84 @@ class SupportDataModule(L.LightningDataModule):
         max_len: int,
         steps: int,
         seed: int,
-        by_length: bool = True,
     ) -> None:
         super().__init__()
         self._rows = [pair.index for pair in pairs]
         self._tokens = tokenizer.sequences([pair.caption for pair in pairs], max_len)
+        self._pad_id = tokenizer.special.pad
         self._lengths = [len(sequence) for sequence in self._tokens]
-        self._encoded, self._batch_size, self._by_length = encoded, batch_size, by_length
+        self._encoded, self._batch_size = encoded, batch_size
         self._steps, self._seed = steps, seed
 
     def epoch(self, number: int) -> list[list[int]]:
         """The pairs of each batch of an epoch."""
-        return epoch_batches(self._lengths, self._seed, number, max_rows=self._batch_size, by_length=self._by_length)
+        # Captions of like length in a batch would save padding, but every step would then pull towards one length:
+        # with 1,024 shots that cost 0.045 token F1 on val.
+        return epoch_batches(self._lengths, self._seed, number, max_rows=self._batch_size, by_length=False)
 
     def train_dataloader(self) -> StepLoader[CaptionBatch]:
         return StepLoader(self.epoch, self._batch, self._steps)
 
     def _batch(self, pairs: list[int]) -> CaptionBatch:
-        tokens = pad([self._tokens[pair] for pair in pairs])
+        tokens = pad([self._tokens[pair] for pair in pairs], self._pad_id)
         return CaptionBatch(tokens, self._encoded.batch([self._rows[pair] for pair in pairs]), tensor(pairs))
+
+
+class TranslationDataModule(L.LightningDataModule):
+    """Pairs of texts in batches of mixed lengths.
+
+    Args:
+        source, target: the tokenizers of the two languages.
+        pairs: text and translation, to train on.
+        val: to measure on; the same batches each time.
+        batch_size: pairs in a batch.
+        max_len: the most tokens of a text, BOS and EOS included.
+        steps: of the whole training.
+        seed: draws the order.
+    """
+
+    def __init__(
+        self,
+        source: Tokenizer,
+        target: Tokenizer,
+        pairs: Sequence[tuple[str, str]],
+        val: Sequence[tuple[str, str]],
+        *,
+        batch_size: int,
+        max_len: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._train, self._val = (
+            list(
+                zip(
+                    source.sequences([pair[0] for pair in several], max_len),
+                    target.sequences([pair[1] for pair in several], max_len),
+                    strict=True,
+                )
+            )
+            for several in (pairs, val)
+        )
+        self._batch_size, self._steps, self._seed = batch_size, steps, seed
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """The pairs of each batch of an epoch."""
+        lengths = [len(target) for _, target in self._train]
+        # Mixed lengths, as in a support set: steps of one length each pull towards that length.
+        return epoch_batches(lengths, self._seed, number, max_rows=self._batch_size, by_length=False)
+
+    def train_dataloader(self) -> StepLoader[TranslationBatch]:
+        return StepLoader(self.epoch, lambda rows: self._batch([self._train[row] for row in rows]), self._steps)
+
+    def val_dataloader(self) -> StepLoader[TranslationBatch]:
+        batches = epoch_batches([len(target) for _, target in self._val], 0, 0, max_rows=self._batch_size)
+        steps = -(-len(batches) // _rank_and_world()[1])
+        return StepLoader(lambda _: batches, lambda rows: self._batch([self._val[row] for row in rows]), steps)
+
+    @staticmethod
+    def _batch(pairs: Sequence[tuple[list[int], list[int]]]) -> TranslationBatch:
+        return TranslationBatch(pad([source for source, _ in pairs]), pad([target for _, target in pairs]))
 
 
 def _rank_and_world() -> tuple[int, int]:

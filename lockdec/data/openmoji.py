@@ -121,7 +121,7 @@ class OpenMoji(CaptionSet):
         super().__init__(
             ids=ids,
             captions=[(names[name],) for name in ids],
-            splits=_split(self.parts, split, split_seed, val, test, exact=limit is None),
+            splits=split_names(self.parts, split, split_seed, val, test, exact=limit is None),
             modality="image",
             inputs_fingerprint=self._hash(ids),
         )
@@ -198,9 +198,14 @@ def _groups(parts: Iterable[NameParts]) -> dict[str, list[int]]:
     return groups
 
 
-def _split(
+def split_names(
     parts: Sequence[NameParts], kind: SplitKind, seed: int, val: int, test: int, exact: bool
 ) -> dict[Split, list[int]]:
+    """The rows of train, val and test by a seed; `exact` asks for as many held out as wanted.
+
+    Raises:
+        ConfigError: the kind is not known, or the names do not allow it.
+    """
     held_out: dict[Split, list[int]] = {"test": [], "val": []}
     wanted: dict[Split, int] = {"test": test, "val": val}
     rng = random.Random(seed)

@@ -1,57 +1,73 @@
-"""A byte-level BPE tokenizer: any text in, the same text in lower case out."""
+"""Text to token ids and back: by a byte-level BPE learned here, or by the tokenizer of somebody's checkpoint."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 import torch
-from jaxtyping import Int
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from jaxtyping import Bool, Int
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
 
-from lockdec.errors import ConfigError, StoreError
+from lockdec.errors import ConfigError, DataError, StoreError
+from lockdec.transformer.generation import SpecialTokens
 
-PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
+PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer learned here
+OURS = SpecialTokens(bos=BOS_ID, eos=EOS_ID, pad=PAD_ID)
 _SPECIAL = ["<pad>", "<bos>", "<eos>"]
 _SMALLEST = len(_SPECIAL) + 256
 
 
 class Tokenizer:
-    """Text to token ids and back; ids 0, 1 and 2 are padding, begin and end, and no text encodes to them.
+    """Text to token ids and back; no text encodes to a special token.
 
-    Decoding what was encoded gives the lower-case text back, white space included. Every text is read as if a
-    blank stood before it, so that a word is the same token at the start of a text and inside it.
+    Decoding what a tokenizer learned here encoded gives the lower-case text back, white space included. Every text is
+    read as if a blank stood before it, so that a word is the same token at the start of a text and inside it.
+
+    Attributes:
+        special: the ids of begin, end and padding: 1, 2 and 0 where it was learned here. In somebody else's they may
+            be one and the same, so the place of a token says whether it is real, not its id: see `real_targets`.
     """
 
-    def __init__(self, fast: tokenizers.Tokenizer) -> None:
+    def __init__(self, fast: tokenizers.Tokenizer, special: SpecialTokens = OURS) -> None:
         # "<eos>" inside a text is five characters like any others, not an order to stop.
         fast.encode_special_tokens = True
-        self._fast = fast
+        fast.no_padding()
+        fast.no_truncation()
+        self._fast, self.special = fast, special
+        self._blank = "" if _puts_blanks(fast) else " "
 
     @property
     def vocab_size(self) -> int:
         """How many ids there are, special ones included."""
         return int(self._fast.get_vocab_size())
 
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 (hex) of all that decides which ids a text gets."""
+        return hashlib.sha256(f"{self._fast.to_str()} {self.special}".encode()).hexdigest()
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without begin and end."""
-        encodings = self._fast.encode_batch_fast([f" {text}" for text in texts], add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        blanked = [f"{self._blank}{text}" for text in texts]
+        return [encoding.ids for encoding in self._fast.encode_batch_fast(blanked, add_special_tokens=False)]
 
     def sequences(self, texts: Sequence[str], max_len: int) -> list[list[int]]:
         """BOS, text, EOS of each text; one longer than `max_len` is cut there and so has no EOS."""
-        return [[BOS_ID, *ids, EOS_ID][:max_len] for ids in self.encode_batch(texts)]
+        return [[self.special.bos, *ids, self.special.eos][:max_len] for ids in self.encode_batch(texts)]
 
     def batch(self, texts: Sequence[str], max_len: int) -> Int[Tensor, "b t"]:
         """BOS, text, EOS, padding: as `sequences`, padded to the longest."""
-        return pad(self.sequences(texts, max_len))
+        return pad(self.sequences(texts, max_len), self.special.pad)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids up to the first end; padding and begin are left out."""
-        ids = list(ids)
-        ids = ids[: ids.index(EOS_ID)] if EOS_ID in ids else ids
+        """The text of some ids up to the first end; padding and a begin are left out."""
+        ids, special = list(ids), self.special
+        ids = ids[1:] if ids[:1] == [special.bos] else ids
+        ids = ids[: ids.index(special.eos)] if special.eos in ids else ids
         text: str = self._fast.decode(ids, skip_special_tokens=True)
         return text.removeprefix(" ")
 
@@ -60,8 +76,53 @@ class Tokenizer:
         return [self.decode(row) for row in (rows.tolist() if isinstance(rows, Tensor) else rows)]
 
     def save(self, path: Path | str) -> None:
-        """Write everything to one JSON file."""
-        Path(path).write_text(self._fast.to_str(), encoding="utf-8")
+        """Write everything to one JSON file that `tokenizers` and `transformers` read too.
+
+        The special tokens stand in it as what it puts around a text and what it pads with.
+        """
+        bos, eos, padding = (
+            (self._fast.id_to_token(token), token) for token in (self.special.bos, self.special.eos, self.special.pad)
+        )
+        copy = tokenizers.Tokenizer.from_str(self._fast.to_str())
+        copy.post_processor = processors.TemplateProcessing(single=[bos[0], "$A", eos[0]], special_tokens=[bos, eos])
+        copy.enable_padding(pad_token=padding[0], pad_id=padding[1])
+        Path(path).write_text(copy.to_str(), encoding="utf-8")
+
+    @classmethod
+    def from_huggingface(cls, folder: Path | str) -> Tokenizer:
+        """The tokenizer of somebody's checkpoint; what begins, ends and pads a text is what its files say.
+
+        A checkpoint that names no begin uses its end for it, and so does one without padding.
+
+        Raises:
+            DataError: there is no tokenizer, none that `tokenizers` can run, or none that knows an end.
+        """
+        try:
+            from transformers import AutoConfig, AutoTokenizer
+        except ModuleNotFoundError as error:
+            raise DataError(f"{folder}: reading its tokenizer needs transformers (pip install transformers)") from error
+        # Where there is none of these, transformers makes up an empty tokenizer.
+        files = ("tokenizer.json", "vocab.json", "tokenizer.model")
+        if not any((Path(folder) / name).is_file() for name in files):
+            raise DataError(f"{folder}: no tokenizer in it (one of: {', '.join(files)})")
+        read: Any = AutoTokenizer
+        try:
+            theirs = read.from_pretrained(str(folder), trust_remote_code=False)
+            config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        except Exception as error:  # whatever its files make the Rust and Python sides raise
+            reason = " ".join(str(error).split())
+            raise DataError(f"{folder}: no tokenizer can be read from it ({reason})") from error
+        if not isinstance(getattr(theirs, "backend_tokenizer", None), tokenizers.Tokenizer):
+            raise DataError(f"{folder}: its tokenizer has no tokenizer.json and none can be made of its files")
+        eos = _first_id(theirs.eos_token_id, config.eos_token_id)
+        if eos is None:
+            raise DataError(f"{folder}: neither its tokenizer nor its config.json names the token that ends a text")
+        bos = _first_id(theirs.bos_token_id, config.bos_token_id, eos)
+        padding = _first_id(theirs.pad_token_id, config.pad_token_id, eos)
+        # A padding token added to the tokenizer alone has no place in the decoder's vocabulary.
+        padding = eos if padding >= config.vocab_size else padding
+        fast = tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str())
+        return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding))
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -71,16 +132,43 @@ class Tokenizer:
             StoreError: the file cannot be read or is not a tokenizer.
         """
         try:
-            return cls(tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8")))
+            fast = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+            padding, (bos, eos) = fast.padding, fast.encode("").ids
+            return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding["pad_id"]))
         # The Rust side raises bare Exception for a file that it cannot parse.
         except Exception as error:
-            raise StoreError(f"{path}: not a tokenizer's JSON file ({error})") from error
+            raise StoreError(f"{path}: not the JSON file of a saved tokenizer ({error})") from error
 
 
-def pad(sequences: Sequence[Sequence[int]]) -> Int[Tensor, "b t"]:
+def pad(sequences: Sequence[Sequence[int]], pad_id: int = PAD_ID) -> Int[Tensor, "b t"]:
     """Right-pad sequences of token ids to the longest."""
     width = max(len(sequence) for sequence in sequences)
-    return torch.tensor([[*sequence, *[PAD_ID] * (width - len(sequence))] for sequence in sequences])
+    return torch.tensor([[*sequence, *[pad_id] * (width - len(sequence))] for sequence in sequences])
+
+
+def real_targets(tokens: Int[Tensor, "b t"], eos_id: int) -> Bool[Tensor, "b u"]:
+    """Which tokens after the first column are to be predicted: all up to the first end, and that end.
+
+    Args:
+        tokens: BOS, text, EOS, padding. What follows an end is padding, whatever its id.
+    """
+    ends = tokens[:, 1:] == eos_id
+    return ends.cumsum(1) - ends.long() == 0
+
+
+def _first_id(*ids: int | list[int] | None) -> Any:
+    """The first id that is given; of several the first."""
+    for given in ids:
+        if given is not None:
+            return given[0] if isinstance(given, list) else given
+    return None
+
+
+def _puts_blanks(fast: tokenizers.Tokenizer) -> bool:
+    """Whether it reads every text as if a blank stood before it, as SentencePiece does: then "a a" is "a" twice."""
+    ids = fast.encode("a a", add_special_tokens=False).ids
+    half = len(ids) // 2
+    return bool(ids[:half] == ids[half:])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

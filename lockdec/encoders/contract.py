@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
@@ -82,3 +83,26 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     def requires_grad_(self: Frozen, requires_grad: bool = True) -> Frozen:
         """Stay without gradients, whatever is asked."""
         return super().requires_grad_(False)
+
+
+class PretrainedHere(ABC):
+    """What stands in a config for an encoder that a stage of the same pipeline pretrains: opened once that has ended.
+
+    Its own settings stand in the config and its weights in the artifact of `stage`, and both are part of the key of
+    whatever uses it; so it needs no fingerprint before there are weights.
+
+    Attributes:
+        modality: what the encoder reads.
+        stage: the name of the stage whose artifact holds the weights.
+    """
+
+    modality: ClassVar[Modality]
+    stage: str
+
+    @abstractmethod
+    def open(self, folder: Path) -> Encoder:
+        """The encoder with the weights of the stage's artifact in this folder.
+
+        Raises:
+            ConfigError: its settings do not fit what was pretrained.
+        """

@@ -21,15 +21,16 @@ class Captioning(L.LightningModule):
 
     Args:
         model: attached and unlocked.
+        eos_id: the token that ends a caption.
         stage: the prefix of what is logged.
     """
 
     # A checkpoint of this module holds what trains; the frozen decoder is in its own artifact.
     strict_loading = False
 
-    def __init__(self, model: LockingDecoderModel, config: FinetuneConfig, stage: str) -> None:
+    def __init__(self, model: LockingDecoderModel, config: FinetuneConfig, eos_id: int, stage: str) -> None:
         super().__init__()
-        self.model, self.config, self.stage = model, config, stage
+        self.model, self.config, self.eos_id, self.stage = model, config, eos_id, stage
         model.freeze_decoder()
 
     def forward(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> Float[Tensor, "b t vocab"]:
@@ -42,7 +43,7 @@ class Captioning(L.LightningModule):
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
-        loss, _ = next_token_loss(self.model, batch.tokens, encoded, self.config.label_smoothing)
+        loss, _ = next_token_loss(self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing)
         self.log(f"{self.stage}/loss", loss)
         return loss
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lockdec.config import OptimizerConfig
 from lockdec.data.batching import TextBatch
-from lockdec.data.tokenizer import PAD_ID
+from lockdec.data.tokenizer import EOS_ID, real_targets
 from lockdec.modules import optimization
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
@@ -20,6 +20,7 @@ from lockdec.transformer.models import Encoded, LockingDecoderModel
 def next_token_loss(
     model: LockingDecoderModel,
     tokens: Int[Tensor, "b t"],
+    eos_id: int,
     encoded: Encoded | None = None,
     label_smoothing: float = 0.0,
 ) -> tuple[Float[Tensor, ""], int]:
@@ -30,8 +31,7 @@ def next_token_loss(
     Args:
         tokens: BOS, text, EOS, padding.
     """
-    targets = tokens[:, 1:]
-    real = targets != PAD_ID
+    targets, real = tokens[:, 1:], real_targets(tokens, eos_id)
     hidden = model.hidden(tokens[:, :-1], encoded)  # (b, t - 1, d_model)
     logits = model.logits(hidden[real])  # (n, vocab)
     return F.cross_entropy(logits, targets[real], label_smoothing=label_smoothing), int(real.sum())
@@ -56,13 +56,13 @@ class LanguageModeling(L.LightningModule):
         return logits
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        loss, real = next_token_loss(self.model, batch.tokens)
+        loss, real = next_token_loss(self.model, batch.tokens, EOS_ID)
         self.log(f"{self.stage}/loss", loss)
         self.log(f"{self.stage}/real_token_share", real / batch.tokens[:, 1:].numel())
         return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        loss, real = next_token_loss(self.model, batch.tokens)
+        loss, real = next_token_loss(self.model, batch.tokens, EOS_ID)
         self.log(f"{self.stage}/val_loss", loss, batch_size=real)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

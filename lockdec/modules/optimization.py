@@ -30,6 +30,7 @@ def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps
         [group for group in groups if group["params"]],
         lr=config.learning_rate,
         betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
         fused=True,
     )
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step, config, steps))
@@ -42,5 +43,7 @@ def rate_factor(step: int, config: OptimizerConfig, steps: int) -> float:
         return (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "inverse_square_root":
+        return math.sqrt(config.warmup_steps / (step + 1))
     progress = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
     return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lockdec.data.captions import CaptionSet
-from lockdec.encoders.contract import Encoder
+from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.stages.stage import Stage, Work
@@ -23,7 +23,7 @@ class Attach(Stage):
 
     version: ClassVar[int] = 1
     data: CaptionSet
-    encoder: Encoder
+    encoder: Encoder | PretrainedHere
     normalise: str | list[str]
     batch_size: int
 
@@ -33,14 +33,24 @@ class Attach(Stage):
                 f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "
                 f"but data: {type(self.data).__name__} has {self.data.modality} inputs"
             )
+        if isinstance(self.encoder, PretrainedHere) and self.encoder.stage not in self.parents:
+            raise ConfigError(
+                f"stages.attach.parents={self.parents}: {self.encoder.stage} has to be among them, "
+                f"since it pretrains encoder: {type(self.encoder).__name__}"
+            )
 
     def fingerprints(self) -> dict[str, str]:
+        if isinstance(self.encoder, PretrainedHere):
+            return {"data": self.data.fingerprint}
         return {"data": self.data.fingerprint, "encoder": self.encoder.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
-        before = self.encoder.fingerprint
-        encoded = EncodedSet.write(work.folder, self.encoder, self.data, self.normalise, self.batch_size)
+        encoder = self.encoder
+        if isinstance(encoder, PretrainedHere):
+            encoder = encoder.open(work.parents[encoder.stage].folder)
+        before = encoder.fingerprint
+        encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
         return {
-            "encoder": {"name": type(self.encoder).__name__, "dim": self.encoder.dim, "states": encoded.max_states},
-            "frozen": {"encoder_ok": self.encoder.fingerprint == before},
+            "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},
+            "frozen": {"encoder_ok": encoder.fingerprint == before},
         }

@@ -1,34 +1,38 @@
 """Caption the held-out inputs, and say how much of the quality comes from seeing them.
 
 Three controls stand beside every figure: `locked` (the pretrained decoder, which cannot see), `shuffled` (the trained
-captioner shown another input) and `nearest_neighbour` (the caption of the closest input of the support set).
+captioner shown another input) and `nearest_neighbour` (the caption of the closest input of the support set); where
+inputs are texts a fourth, `nearest_phrase` (the same, closest by its characters instead of its states).
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from lockdec.config import EvaluateConfig, FewshotConfig
 from lockdec.console import track
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
-from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from lockdec.data.tokenizer import Tokenizer, real_targets
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.metrics import score
 from lockdec.modules.language_modeling import next_token_loss
+from lockdec.nearest import nearest_phrases
 from lockdec.stages.pretrain import load_tokenizer
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.unlock import load_captioner
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
-CAPTIONS = "captions.jsonl"
+CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
     version: ClassVar[int] = 1
-    exports: ClassVar[tuple[str, ...]] = (CAPTIONS, "drawings")
+    exports: ClassVar[tuple[str, ...]] = (CAPTIONS, ATTENTION, "drawings")
     data: CaptionSet
     fewshot: FewshotConfig
     decode: EvaluateConfig
@@ -64,6 +68,10 @@ class Evaluate(Stage):
             "locked": [captioner.blind_caption()] * len(rows),
             "nearest_neighbour": [support[index].caption for index in nearest],
         }
+        texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
+        if texts:
+            known = [str(text) for text in self.data.inputs([pair.index for pair in support])]
+            captions["nearest_phrase"] = [support[index].caption for index in nearest_phrases(texts, known)]
         losses = {
             "caption": captioner.loss(rows, references),
             "shuffled": captioner.loss(shown_another, references),
@@ -78,9 +86,13 @@ class Evaluate(Stage):
         with (work.folder / CAPTIONS).open("w", encoding="utf-8") as file:
             for index, row in enumerate(rows):
                 line = {"id": self.data.ids[row], "references": list(references[index])}
+                line |= {"input": texts[index]} if texts else {}
                 line |= {name: candidates[index] for name, candidates in captions.items()}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._keep_drawings(work, rows[:DRAWINGS])
+        with (work.folder / ATTENTION).open("w", encoding="utf-8") as file:
+            for row, look in captioner.word_looks(rows[:DRAWINGS], captions["caption"][:DRAWINGS]):
+                file.write(json.dumps({"id": self.data.ids[row], **look}, ensure_ascii=False) + "\n")
         own = scores.pop("caption")
         return {
             "data": {
@@ -142,7 +154,7 @@ class Captioner:
             tokens = self._tokens(texts)
             encoded = None if locked else self.encoded.batch(batch)
             with torch.inference_mode():
-                loss, real = next_token_loss(self.model, tokens, encoded)
+                loss, real = next_token_loss(self.model, tokens, self.tokenizer.special.eos, encoded)
             total, count = total + float(loss) * real, count + real
         self.model.unlock()
         return total / count
@@ -156,7 +168,7 @@ class Captioner:
         """
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
         encoded, tokens = self.encoded.batch(rows), self._tokens(references)
-        real = tokens[:, 1:] != PAD_ID
+        real = real_targets(tokens, self.tokenizer.special.eos)
         with torch.inference_mode():
             looks = self.model.look(tokens[:, :-1], encoded)
         uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]
@@ -170,9 +182,43 @@ class Captioner:
             "cross_to_residual_norm": float(torch.stack(ratios).mean()),
         }
 
+    def word_looks(self, rows: Sequence[int], captions: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+        """Where the captioner looked for each word of each caption, for inputs whose states form a square grid.
+
+        Returns:
+            Each row with its `words`, the `grid` (rows, columns), and the `weights` of each word: the mean over heads,
+            layers and the word's tokens, over the cells row by row, with sum 1.
+        """
+        side = math.isqrt(self.encoded.max_states)
+        if not rows or side * side != self.encoded.max_states:
+            return []
+        tokens = self.tokenizer.batch(captions, self.model.config.max_len)
+        looks = self.model.look(tokens[:, :-1], self.encoded.batch(rows))
+        seen = torch.stack([look.weights.mean(dim=1) for look in looks]).mean(dim=0)  # (b, t, s)
+        result = []
+        for index, row in enumerate(rows):
+            words = captions[index].split()
+            weights: list[list[Tensor]] = [[] for _ in words]
+            for position in range(1, tokens.shape[1]):
+                word = len(self.tokenizer.decode(tokens[index, 1 : position + 1].tolist()).split()) - 1
+                if tokens[index, position] == self.tokenizer.special.eos:
+                    break
+                if 0 <= word < len(words):
+                    weights[word].append(seen[index, position - 1])
+            means = [torch.stack(parts).mean(dim=0) if parts else seen[index, 0] for parts in weights]
+            cells = [[round(float(cell), 5) for cell in mean / mean.sum()] for mean in means]
+            result.append((row, {"words": words, "grid": [side, side], "weights": cells}))
+        return result
+
     def _generate(self, encoded: Encoded) -> list[str]:
+        special = self.tokenizer.special
         tokens = self.model.generate(
-            encoded, bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, generator=self.generator, **self.decode.generation
+            encoded,
+            bos_id=special.bos,
+            eos_id=special.eos,
+            pad_id=special.pad,
+            generator=self.generator,
+            **self.decode.generation,
         )
         return self.tokenizer.decode_batch(tokens)
 

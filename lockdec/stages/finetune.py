@@ -56,7 +56,7 @@ class Finetune(Stage):
 
         frozen = decoder_fingerprint(model)
         logged = fit(
-            Captioning(model, self.fit, stage=work.stage),
+            Captioning(model, self.fit, tokenizer.special.eos, stage=work.stage),
             batches,
             stage=work.stage,
             folder=work.folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -18,6 +19,7 @@ from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact
 from lockdec.training import fit
+from lockdec.transformer.configuration import RopeScaling
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
 
 TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
@@ -27,7 +29,7 @@ TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetens
 class Pretrain(Stage):
     """Trains the tokenizer and the decoder; their files are the artifact."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     decoder: DecoderConfig
     tokenizer: TokenizerConfig
     data: CaptionSet
@@ -69,15 +71,22 @@ class Pretrain(Stage):
             trainer=self.trainer,
             callbacks=self.callbacks.values(),
         )
-        (work.folder / CONFIG).write_text(json.dumps(asdict(self.decoder), indent=2) + "\n", encoding="utf-8")
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work.folder / WEIGHTS)
+        save_decoder(model, work.folder)
         return {"pretrain": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
+
+
+def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
+    """Write the weights of a decoder without cross-attention, and what it takes to build it again."""
+    (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n", encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
 
 
 def load_decoder(artifact: Artifact) -> LockingDecoderModel:
     """The pretrained decoder, locked, in evaluation mode."""
-    config = DecoderConfig(**json.loads(artifact.path(CONFIG).read_text(encoding="utf-8")))
-    model = LockingDecoderModel(config)
+    config: dict[str, Any] = json.loads(artifact.path(CONFIG).read_text(encoding="utf-8"))
+    if config["rope_scaling"] is not None:
+        config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
+    model = LockingDecoderModel(DecoderConfig(**config))
     model.load_state_dict(load_file(artifact.path(WEIGHTS)))
     return model.eval()
 

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from safetensors.torch import load_file, save_file
 
+from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.stages.pretrain import load_decoder, load_tokenizer
@@ -33,6 +34,10 @@ class Unlock(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parents["attach"].folder)
+        if encoded.max_states == 1:
+            console.print(
+                "  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter"
+            )
         tokenizer = load_tokenizer(work.parents["pretrain"])
         model = load_decoder(work.parents["pretrain"])
         L.seed_everything(self.seed, verbose=False)

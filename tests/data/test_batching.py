@@ -197,12 +197,9 @@ def encoded() -> EncodedSet:
     return EncodedSet(states, torch.full((3953,), 4).numpy(), OpenMoji().ids, Normalisation())
 
 
-@pytest.mark.parametrize("by_length", [True, False])
-def test_support_batches_are_the_pairs_with_their_states(
-    tokenizer: Tokenizer, encoded: EncodedSet, by_length: bool
-) -> None:
+def test_support_batches_are_the_pairs_with_their_states(tokenizer: Tokenizer, encoded: EncodedSet) -> None:
     pairs = support_set(OpenMoji(), 50, 0)
-    data = SupportDataModule(tokenizer, pairs, encoded, batch_size=16, max_len=48, steps=4, seed=0, by_length=by_length)
+    data = SupportDataModule(tokenizer, pairs, encoded, batch_size=16, max_len=48, steps=4, seed=0)
     shown: list[Pair] = []
     for batch in data.train_dataloader():
         assert 2 <= len(batch.tokens) <= 16

@@ -1,0 +1,187 @@
+"""Pairs of a text and its translation, as a caption set whose inputs are texts. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lockdec.data.captions import CaptionSet, Input, Split, digest, fold
+from lockdec.data.openmoji import NameParts, SplitKind, split_names
+from lockdec.errors import ConfigError, DataError
+
+TATOEBA = ("en", "de")  # the languages of the columns of deu.txt
+
+
+def translation_pairs(
+    path: str | None = None,
+    source: str = "en",
+    target: str = "de",
+    split: SplitKind = "random",
+    split_seed: int = 0,
+    val: int = 400,
+    test: int = 400,
+    limit: int | None = None,
+) -> CaptionSet:
+    """The names of `emoji` in two languages, or the pairs of a file.
+
+    Args:
+        path: a tab-separated file such as deu.txt of manythings.org; None for the names of `emoji`.
+        source, target: two languages: of `emoji` any of its thirteen, of a file en and de.
+        split: "random", or for names "compositional" or "concept"; see `OpenMoji`.
+        split_seed: draws the split.
+        val, test: how many sources to hold out.
+        limit: take only this many sources; val and test are an eighth of it at most.
+
+    Raises:
+        ConfigError: `data.*` asks for what is not there.
+        DataError: the file cannot be read; the text names the line.
+    """
+    if path is None:
+        return EmojiNames(source, target, split, split_seed, val, test, limit)
+    if split != "random":
+        raise ConfigError(f"data.split={split}: the pairs of data.path can only be split at random (use random)")
+    return TatoebaPairs(path, source, target, split_seed, val, test, limit)
+
+
+class TextPairs(CaptionSet):
+    """Texts, each with one or more translations.
+
+    Args:
+        texts: the inputs, folded as captions are; no two are equal.
+        ids, translations, splits: as those of every caption set.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        translations: Sequence[Sequence[str]],
+        splits: Mapping[Split, Sequence[int]],
+    ) -> None:
+        self.texts = tuple(fold(text) for text in texts)
+        super().__init__(
+            ids=ids, captions=translations, splits=splits, modality="text", inputs_fingerprint=digest(self.texts)
+        )
+
+    def inputs(self, indices: Sequence[int]) -> list[Input]:
+        """The texts of these rows."""
+        return [self.texts[row] for row in indices]
+
+
+class EmojiNames(TextPairs):
+    """The names of all 3,972 emoji (and parts of emoji) in two languages (Unicode CLDR, by `emoji`).
+
+    The English names decide the split, so that it is the same whatever the languages.
+    """
+
+    def __init__(
+        self,
+        source: str = "en",
+        target: str = "de",
+        split: SplitKind = "random",
+        split_seed: int = 0,
+        val: int = 400,
+        test: int = 400,
+        limit: int | None = None,
+    ) -> None:
+        import emoji
+
+        if source == target:
+            raise ConfigError(f"data.source={source} data.target={target}: two different languages")
+        for key, language in (("source", source), ("target", target)):
+            if language not in emoji.LANGUAGES:
+                raise ConfigError(f"data.{key}={language} is not one of: {', '.join(emoji.LANGUAGES)}")
+        emoji.config.load_language([source, target])
+        chosen = (emoji.STATUS["component"], emoji.STATUS["fully_qualified"])
+        names: dict[str, tuple[str, str, str]] = {}
+        for characters, entry in emoji.EMOJI_DATA.items():
+            if entry["status"] in chosen and source in entry and target in entry:
+                code_points = "-".join(f"{ord(character):04X}" for character in characters)
+                names[code_points] = (_bare(entry["en"]), _bare(entry[source]), _bare(entry[target]))
+        ids = sorted(names)
+        if limit is not None:
+            ids, val, test = _limited(ids, limit, val, test)
+        _check_sizes(len(ids), val, test)
+        parts = [NameParts.of(fold(names[name][0])) for name in ids]
+        super().__init__(
+            ids=ids,
+            texts=[names[name][1] for name in ids],
+            translations=[(names[name][2],) for name in ids],
+            splits=split_names(parts, split, split_seed, val, test, exact=limit is None),
+        )
+
+
+class TatoebaPairs(TextPairs):
+    """Sentence pairs of a tab-separated file: English, German, and a third column (attribution) that is not read.
+
+    A sentence that stands in several lines is one source with several translations, so no source is in two splits.
+
+    Raises:
+        DataError: the file cannot be read, is not UTF-8, or a line of it has no two columns.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        source: str = "en",
+        target: str = "de",
+        split_seed: int = 0,
+        val: int = 400,
+        test: int = 400,
+        limit: int | None = None,
+    ) -> None:
+        if {source, target} != set(TATOEBA):
+            raise ConfigError(f"data.source={source} data.target={target}: data.path has {' and '.join(TATOEBA)}")
+        read, write = TATOEBA.index(source), TATOEBA.index(target)
+        translations: dict[str, list[str]] = {}
+        for columns in _columns(Path(path)):
+            several = translations.setdefault(fold(columns[read]), [])
+            if fold(columns[write]) not in several:
+                several.append(fold(columns[write]))
+        texts = list(translations)
+        if limit is not None:
+            texts, val, test = _limited(texts, limit, val, test)
+        _check_sizes(len(texts), val, test)
+        order = random.Random(split_seed).sample(range(len(texts)), len(texts))
+        super().__init__(
+            ids=[hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts],
+            texts=texts,
+            translations=[translations[text] for text in texts],
+            splits={"test": order[:test], "val": order[test : test + val], "train": order[test + val :]},
+        )
+
+
+def _columns(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"data.path={path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"data.path={path}: not UTF-8 at byte {error.start}") from error
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        columns = line.rstrip("\r").split("\t")
+        if len(columns) < 2 or not all(column.strip() for column in columns[:2]):
+            raise DataError(f"data.path={path} line {number}: two texts with a tab between them are needed")
+        rows.append(columns)
+    return rows
+
+
+def _limited(rows: Sequence[str], limit: int, val: int, test: int) -> tuple[list[str], int, int]:
+    if not 32 <= limit <= len(rows):
+        raise ConfigError(f"data.limit={limit}: from 32 to {len(rows)} pairs, or null for all")
+    chosen = set(random.Random(0).sample(rows, limit))
+    return [row for row in rows if row in chosen], min(val, limit // 8), min(test, limit // 8)
+
+
+def _check_sizes(total: int, val: int, test: int) -> None:
+    if min(val, test) < 1 or val + test >= total:
+        raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {total} pairs")
+
+
+def _bare(name: str) -> str:
+    return name.strip(":").replace("_", " ")

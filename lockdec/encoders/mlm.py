@@ -1,0 +1,99 @@
+"""A text encoder pretrained here by masked language modelling: each token of a text becomes a state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lockdec.data.captions import Input, Modality
+from lockdec.data.tokenizer import PAD_ID, Tokenizer
+from lockdec.encoders.contract import Encoder, PretrainedHere
+from lockdec.errors import ConfigError, DataError
+from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
+
+TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "encoder.json", "encoder.safetensors"
+
+
+class MaskedLanguageModelEncoder(Encoder):
+    """States of a transformer encoder, one per token, begin and end included.
+
+    Args:
+        model: pretrained.
+        tokenizer: the one it was pretrained with.
+        layers: whose outputs to join along the channels: 0 is the token embeddings, n the n-th layer.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
+
+    modality: ClassVar[Modality] = "text"
+
+    def __init__(self, model: MaskedLanguageModel, tokenizer: Tokenizer, layers: Sequence[int]) -> None:
+        super().__init__()
+        config = model.encoder.config
+        if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(config.layers + 1)):
+            raise ConfigError(
+                f"encoder.layers={list(layers)}: one or more of 0 (the embeddings) to {config.layers}, each once"
+            )
+        self.model, self.tokenizer, self.layers, self.max_len = model.encoder, tokenizer, tuple(layers), config.max_len
+        self.groups = (config.d_model,) * len(layers)
+        self.dim = sum(self.groups)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"layers": self.layers, "sizes": asdict(self.model.config), "tokenizer": self.tokenizer.fingerprint}
+
+    def preprocess(self, inputs: Sequence[Input]) -> Int[Tensor, "b t"]:
+        """Tokens: BOS, text, EOS, padding.
+
+        Raises:
+            DataError: an input is not a text.
+        """
+        texts = [text for text in inputs if isinstance(text, str)]
+        if len(texts) < len(inputs):
+            raise DataError("MaskedLanguageModelEncoder reads texts")
+        return self.tokenizer.batch(texts, self.max_len).to(next(self.parameters()).device)
+
+    def forward(self, batch: Int[Tensor, "b t"]) -> Encoded:
+        """The joined outputs of the layers; padding is masked."""
+        stack, mask = self.model.encoder, batch != PAD_ID
+        outputs = [self.model.embedding(batch)]
+        for layer in stack.layers:
+            outputs.append(layer(outputs[-1], mask))
+        outputs[-1] = stack.norm(outputs[-1])
+        return Encoded(torch.cat([outputs[layer] for layer in self.layers], dim=-1), mask)
+
+
+@dataclass(frozen=True)
+class PretrainedMaskedLanguageModel(PretrainedHere):
+    """The encoder that the stage `pretrain_encoder` makes.
+
+    Attributes:
+        layers: see `MaskedLanguageModelEncoder`.
+    """
+
+    modality: ClassVar[Modality] = "text"
+    layers: list[int]
+    stage: str = "pretrain_encoder"
+
+    def open(self, folder: Path) -> Encoder:
+        config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        model = MaskedLanguageModel(config)
+        model.load_state_dict(load_file(folder / WEIGHTS))
+        return MaskedLanguageModelEncoder(model, Tokenizer.load(folder / TOKENIZER), self.layers)
+
+
+def save_masked_language_model(model: MaskedLanguageModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write what `PretrainedMaskedLanguageModel.open` reads."""
+    tokenizer.save(folder / TOKENIZER)
+    (folder / CONFIG).write_text(json.dumps(asdict(model.encoder.config), indent=2) + "\n", encoding="utf-8")
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)

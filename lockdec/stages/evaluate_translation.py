@@ -1,0 +1,120 @@
+"""Translate the held-out texts, and say what copying the nearest training phrase's translation would reach."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from lockdec.config import EvaluateConfig
+from lockdec.console import track
+from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from lockdec.data.translation import TextPairs
+from lockdec.metrics import score
+from lockdec.modules.translation import translation_loss
+from lockdec.nearest import nearest_phrases
+from lockdec.stages.stage import Stage, Work
+from lockdec.stages.translate import known_pairs, load_translator
+from lockdec.transformer.models import TransformerModel
+
+CAPTIONS = "captions.jsonl"
+ALWAYS = ("greedy", "beam")  # strategies that are measured whatever `decode.strategy` is
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateTranslation(Stage):
+    """Generates, scores and compares; the translations are the artifact.
+
+    Two controls: `nearest_neighbour` copies the translation of the nearest training phrase (`lockdec.nearest`),
+    `shuffled` is the transformer given another text.
+
+    Attributes:
+        shots, support_seed: of `TranslateConfig`; the copying control knows the same pairs as the transformer.
+    """
+
+    version: ClassVar[int] = 1
+    exports: ClassVar[tuple[str, ...]] = (CAPTIONS,)
+    data: TextPairs
+    decode: EvaluateConfig
+    shots: int | None
+    support_seed: int
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        translator = Translator(*load_translator(work.parents["translate"]), self.decode)
+        data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
+        known = known_pairs(data, self.shots, self.support_seed)
+        texts, references = [data.texts[row] for row in rows], [data.captions[row] for row in rows]
+        another = texts[1:] + texts[:1]  # no text is its own
+        nearest = [known[index] for index in nearest_phrases(texts, [data.texts[pair.index] for pair in known])]
+
+        strategies = dict.fromkeys([self.decode.strategy, *ALWAYS])
+        translations = {name: translator.translations(texts, name) for name in strategies}
+        candidates = {
+            "caption": translations[self.decode.strategy],
+            "shuffled": translator.translations(another, self.decode.strategy),
+            "nearest_neighbour": [pair.caption for pair in nearest],
+        }
+        scores = {name: score(captions, references) for name, captions in (translations | candidates).items()}
+        loss, accuracy = translator.loss(texts, references)
+        scores["caption"]["loss"] = loss
+        scores["shuffled"]["loss"], _ = translator.loss(another, references)
+
+        with (work.folder / CAPTIONS).open("w", encoding="utf-8") as file:
+            for index, row in enumerate(rows):
+                line = {"id": data.ids[row], "input": texts[index], "references": list(references[index])}
+                line |= {name: captions[index] for name, captions in (candidates | translations).items()}
+                line["nearest_phrase"] = data.texts[nearest[index].index]
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        return {
+            "data": {
+                "name": type(data).__name__,
+                "evaluated": self.decode.split,
+                **{name: len(members) for name, members in data.splits.items()},
+            },
+            "metrics": scores["caption"],
+            "controls": {name: scores[name] for name in ("shuffled", "nearest_neighbour")},
+            "strategies": {name: scores[name] for name in strategies},
+            "accuracy": accuracy,
+        }
+
+
+class Translator:
+    """Translates texts in batches, and scores given translations."""
+
+    def __init__(self, model: TransformerModel, source: Tokenizer, target: Tokenizer, decode: EvaluateConfig) -> None:
+        self.model, self.source, self.target, self.decode = model, source, target, decode
+
+    def translations(self, texts: Sequence[str], strategy: str) -> list[str]:
+        """One translation a text."""
+        options = self.decode.generation | {"strategy": strategy}
+        generator = torch.Generator().manual_seed(self.decode.seed)
+        written: list[str] = []
+        for batch in track(self._batches(texts), f"translating, {strategy}"):
+            tokens = self.model.generate(
+                self._read(batch), bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, generator=generator, **options
+            )
+            written += self.target.decode_batch(tokens)
+        return written
+
+    def loss(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, float]:
+        """Mean cross-entropy in nats per token of the first references, and the share of tokens predicted right."""
+        totals, count = torch.zeros(2), 0
+        for batch, several in zip(self._batches(texts), self._batches(references), strict=True):
+            target = self.target.batch([captions[0] for captions in several], self.model.decoder.config.max_len)
+            with torch.inference_mode():
+                loss, accuracy, real = translation_loss(self.model, self._read(batch), target)
+            totals, count = totals + real * torch.stack([loss, accuracy]), count + real
+        return float(totals[0] / count), float(totals[1] / count)
+
+    def _read(self, texts: Sequence[str]) -> torch.Tensor:
+        return self.source.batch(texts, self.model.encoder.config.max_len)
+
+    def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        size = self.decode.batch_size
+        return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,76 @@
+"""Pretrain a text encoder by masked language modelling, on the inputs of the training split alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import lightning as L
+
+from lockdec.config import PretrainEncoderConfig, TrainerConfig
+from lockdec.data.batching import TextDataModule
+from lockdec.data.captions import CaptionSet, Split
+from lockdec.data.tokenizer import train_tokenizer
+from lockdec.encoders.mlm import save_masked_language_model
+from lockdec.errors import ConfigError
+from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
+from lockdec.stages.stage import Stage, Work
+from lockdec.training import fit
+from lockdec.transformer.models import MaskedLanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainEncoder(Stage):
+    """Trains a tokenizer and a masked language model; `lockdec.encoders.mlm` opens them.
+
+    Captions are not read, nor any input of the validation and test splits but to measure the validation loss.
+    """
+
+    version: ClassVar[int] = 1
+    data: CaptionSet
+    fit: PretrainEncoderConfig
+    trainer: TrainerConfig
+    callbacks: dict[str, L.Callback]
+
+    def check(self) -> None:
+        if self.data.modality != "text":
+            raise ConfigError(f"encoder: masked language modelling reads text inputs, "
+                              f"but data: {type(self.data).__name__} has {self.data.modality} inputs")  # fmt: skip
+        if self.fit.batch_tokens < self.fit.model.max_len:
+            raise ConfigError(f"pretrain_encoder.batch_tokens={self.fit.batch_tokens}: at least "
+                              f"pretrain_encoder.model.max_len={self.fit.model.max_len}")  # fmt: skip
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        texts = self._texts("train")
+        tokenizer = train_tokenizer(texts, self.fit.vocab_size)
+        L.seed_everything(self.fit.seed, verbose=False)
+        model = MaskedLanguageModel(replace(self.fit.model, vocab_size=tokenizer.vocab_size + 1))  # and the mask
+        batches = TextDataModule(
+            tokenizer,
+            texts,
+            val=self._texts("val"),
+            batch_tokens=self.fit.batch_tokens,
+            max_len=self.fit.model.max_len,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+        )
+        logged = fit(
+            MaskedLanguageModeling(model, self.fit, stage=work.stage),
+            batches,
+            stage=work.stage,
+            folder=work.folder,
+            loggers=work.loggers,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+            clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer,
+            callbacks=self.callbacks.values(),
+        )
+        save_masked_language_model(model, tokenizer, work.folder)
+        return {"pretrain_encoder": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
+
+    def _texts(self, split: Split) -> list[str]:
+        return [str(text) for text in self.data.inputs(self.data.splits[split])]

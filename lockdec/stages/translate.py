@@ -1,0 +1,121 @@
+"""Train the book's transformer to translate the texts of the training split."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import lightning as L
+from safetensors.torch import load_file, save_file
+
+from lockdec.config import TokenizerConfig, TrainerConfig, TranslateConfig
+from lockdec.curves import draw_curves
+from lockdec.data.batching import TranslationDataModule
+from lockdec.data.fewshot import Pair, support_set
+from lockdec.data.tokenizer import PAD_ID, Tokenizer, train_tokenizer
+from lockdec.data.translation import TextPairs
+from lockdec.modules.translation import Translation
+from lockdec.stages.stage import Stage, Work
+from lockdec.store import Artifact
+from lockdec.training import fit
+from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
+
+SOURCE, TARGET = "source_tokenizer.json", "target_tokenizer.json"
+CONFIG, WEIGHTS, PICTURE = "transformer.json", "transformer.safetensors", "curves.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translate(Stage):
+    """Learns a tokenizer for each language and the transformer; their files and the curves are the artifact.
+
+    Attributes:
+        decoder: the sizes of the decoder, and of the encoder too.
+    """
+
+    version: ClassVar[int] = 1
+    exports: ClassVar[tuple[str, ...]] = (PICTURE,)
+    decoder: DecoderConfig
+    tokenizer: TokenizerConfig
+    data: TextPairs
+    fit: TranslateConfig
+    trainer: TrainerConfig
+    callbacks: dict[str, L.Callback]
+
+    def check(self) -> None:
+        known_pairs(self.data, self.fit.shots, self.fit.support_seed)
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        known = known_pairs(self.data, self.fit.shots, self.fit.support_seed)
+        train = [(self.data.texts[pair.index], pair.caption) for pair in known]
+        val = [(self.data.texts[row], self.data.captions[row][0]) for row in self.data.splits["val"]]
+        source = train_tokenizer([text for text, _ in train], self.tokenizer.vocab_size)
+        target = train_tokenizer([translation for _, translation in train], self.tokenizer.vocab_size)
+        source.save(work.folder / SOURCE)
+        target.save(work.folder / TARGET)
+
+        L.seed_everything(self.fit.seed, verbose=False)
+        sizes = asdict(self.decoder) | {"rope_scaling": self.decoder.rope_scaling, "vocab_size": source.vocab_size}
+        model = TransformerModel(
+            EncoderConfig(**sizes), replace(self.decoder, vocab_size=target.vocab_size), pad_id=PAD_ID
+        )
+        batches = TranslationDataModule(
+            source,
+            target,
+            train,
+            val,
+            batch_size=self.fit.batch_size,
+            max_len=self.decoder.max_len,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+        )
+        logged = fit(
+            Translation(model, self.fit, stage=work.stage),
+            batches,
+            stage=work.stage,
+            folder=work.folder,
+            loggers=work.loggers,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+            clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer,
+            callbacks=self.callbacks.values(),
+            val_every=self.fit.val_every,
+        )
+        draw_curves(work.folder / "metrics.csv", work.folder / PICTURE, work.stage)
+        config = {"source": asdict(model.encoder.config), "target": asdict(model.decoder.config)}
+        (work.folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work.folder / WEIGHTS)
+        total = sum(weight.numel() for weight in model.parameters())
+        in_encoder = sum(weight.numel() for weight in model.encoder.parameters())
+        return {
+            "translate": {"pairs": len(known)}
+            | {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()},
+            "parameters": {
+                "total": total,
+                "trainable": total,
+                "per_module": {"encoder": in_encoder, "decoder": total - in_encoder},
+            },
+        }
+
+
+def known_pairs(data: TextPairs, shots: int | None, support_seed: int) -> list[Pair]:
+    """The pairs a translator may know: a support set, or every text of the training split with each translation.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    if shots is not None:
+        return support_set(data, shots, support_seed)
+    return [Pair(row, translation) for row in data.splits["train"] for translation in data.captions[row]]
+
+
+def load_translator(artifact: Artifact) -> tuple[TransformerModel, Tokenizer, Tokenizer]:
+    """The trained transformer in evaluation mode, and the tokenizers of what it reads and writes."""
+    config = json.loads(artifact.path(CONFIG).read_text(encoding="utf-8"))
+    model = TransformerModel(EncoderConfig(**config["source"]), DecoderConfig(**config["target"]), pad_id=PAD_ID)
+    model.load_state_dict(load_file(artifact.path(WEIGHTS)))
+    return model.eval(), Tokenizer.load(artifact.path(SOURCE)), Tokenizer.load(artifact.path(TARGET))

@@ -1,0 +1,122 @@
+"""Decoders that somebody else pretrained, through the whole pipeline and offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lockdec.data.openmoji import OpenMoji
+from lockdec.data.tokenizer import Tokenizer, pad, real_targets
+from lockdec.errors import DataError, LockdecError
+from lockdec.stages.import_decoder import ImportDecoder
+from lockdec.stages.pretrain import load_decoder
+from lockdec.store import Store
+from lockdec.transformer.generation import SpecialTokens
+from tests.conftest import TinyRun, run_tiny
+from tests.stages.checkpoints import SAVE
+
+NAMES = OpenMoji(limit=160).references("train")
+
+
+@pytest.fixture(scope="session", params=SAVE)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint of each family."""
+    folder = tmp_path_factory.mktemp("checkpoint") / str(request.param)
+    SAVE[request.param](folder, NAMES)
+    return folder
+
+
+def run_imported(outputs: Path, folder: Path, *overrides: str) -> TinyRun:
+    return run_tiny(outputs, "imported", f"decoder={folder.name}", f"decoder.path={folder}", *overrides)
+
+
+def test_the_whole_pipeline_runs_on_it(checkpoint: Path, tiny: TinyRun) -> None:
+    run = run_imported(tiny.outputs, checkpoint)
+    assert run.result["status"] == "ok"
+    assert run.result["stages"]["attach"]["reused"]
+    assert run.result["unlock"] == {"max_abs_logit_delta": 0.0}
+    assert run.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert run.result["metrics"]["loss"] != run.result["controls"]["locked"]["loss"]
+    assert run.result["decoder"]["source"] == str(checkpoint)
+    assert run.result["decoder"]["d_model"] == 32
+    captions = [json.loads(line) for line in (run.folder / "captions.jsonl").read_text().splitlines()]
+    assert len(captions) == 20
+
+    artifact = Store(tiny.outputs / "stages").find("pretrain", run.result["stages"]["pretrain"]["key"])
+    assert artifact is not None
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
+    tokens = torch.arange(40).reshape(2, 20) * 7 % 400
+    torch.testing.assert_close(load_decoder(artifact)(tokens), model.eval()(tokens).logits, atol=1e-4, rtol=0)
+
+
+def test_its_tokenizer_comes_along(checkpoint: Path, tmp_path: Path) -> None:
+    ours, theirs = Tokenizer.from_huggingface(checkpoint), AutoTokenizer.from_pretrained(checkpoint)
+    blank = " " if checkpoint.name == "gpt2" else ""  # a word at the start is the same token as one inside
+    (alone, (_, *inside)) = ours.encode_batch([NAMES[0], f"a {NAMES[0]}"])
+    assert alone == theirs.encode(blank + NAMES[0], add_special_tokens=False) == inside[-len(alone) :]
+    gpt2, llama = SpecialTokens(bos=0, eos=0, pad=0), SpecialTokens(bos=1, eos=2, pad=2)
+    assert ours.special == {"gpt2": gpt2, "llama": llama}[checkpoint.name]
+    texts = [*NAMES, "Zwölf  Boxkämpfer", "<|endoftext|></s>"]
+    assert ours.decode_batch(ours.batch(texts, max_len=400)) == texts
+    ours.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json")
+    assert (again.special, again.sequences(texts, 30)) == (ours.special, ours.sequences(texts, 30))
+
+
+@given(st.lists(st.lists(st.integers(3, 9), max_size=6), min_size=1, max_size=5), st.sampled_from([0, 2]))
+def test_the_end_is_a_target_and_padding_is_not(texts: list[list[int]], pad_id: int) -> None:
+    """Also where the same token pads and ends (pad_id 2)."""
+    tokens = pad([[1, *text, 2] for text in texts], pad_id)
+    real = real_targets(tokens, eos_id=2)
+    assert [tokens[row, 1:][real[row]].tolist() for row in range(len(texts))] == [[*text, 2] for text in texts]
+
+
+def test_other_weights_are_another_artifact(checkpoint: Path) -> None:
+    stage = ImportDecoder(parents=[], path=str(checkpoint))
+    before = stage.fingerprints()
+    weights = checkpoint / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert stage.fingerprints() != before
+    weights.write_bytes(whole)
+    assert stage.fingerprints() == before
+
+
+def test_what_cannot_be_imported_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(LockdecError, match=r"decoder\.path=no/where: neither a folder here nor a model that can be"):
+        run_tiny(tmp_path, "nowhere", "decoder=gpt2", "decoder.path=no/where")
+    SAVE["gpt2"](tmp_path / "gpt2", NAMES)
+    (tmp_path / "gpt2" / "model.safetensors").rename(tmp_path / "gpt2" / "pytorch_model.bin")
+    with pytest.raises(LockdecError, match=r"decoder\.path=.*gpt2: no \*\.safetensors in it"):
+        run_imported(tmp_path, tmp_path / "gpt2")
+    assert json.loads((tmp_path / "runs" / "imported" / "result.json").read_text())["stages"] == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"add_cross_attention": True}, "it has cross-attention of its own"),
+        ({"vocab_size": 300}, "its tokenizer has 400 tokens, but the decoder knows only 300"),
+        ({"activation_function": "silu"}, "activation_function=silu is not supported"),
+    ],
+)
+def test_a_decoder_that_does_not_fit_is_refused(tiny: TinyRun, tmp_path: Path, change: Any, message: str) -> None:
+    SAVE["gpt2"](tmp_path / "gpt2", NAMES, **change)
+    with pytest.raises(LockdecError, match=message):
+        run_imported(tiny.outputs, tmp_path / "gpt2", "pipeline.order=[pretrain]")
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    SAVE["gpt2"](tmp_path / "gpt2", NAMES)
+    for path in tmp_path.glob("gpt2/tokenizer*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"gpt2: no tokenizer in it \(one of: tokenizer.json"):
+        Tokenizer.from_huggingface(tmp_path / "gpt2")
