@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -133,7 +134,8 @@ class Tokenizer:
         """
         try:
             fast = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
-            padding, (bos, eos) = fast.padding, fast.encode("").ids
+            padding: Any = fast.padding
+            bos, eos = fast.encode("").ids
             return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding["pad_id"]))
         # The Rust side raises bare Exception for a file that it cannot parse.
         except Exception as error:

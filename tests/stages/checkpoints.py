@@ -31,7 +31,7 @@ def save_gpt2(folder: Path, texts: Sequence[str], **changes: Any) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     learn(fast, texts, ["<|endoftext|>"], initial_alphabet=alphabet)
     ends = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-    PreTrainedTokenizerFast(tokenizer_object=fast, **ends).save_pretrained(folder)
+    wrapped(fast, **ends).save_pretrained(folder)
     sizes: dict[str, Any] = {"vocab_size": 400, "n_positions": 48, "n_embd": 32, "n_layer": 2, "n_head": 2}
     config = GPT2Config(**(sizes | {"bos_token_id": 0, "eos_token_id": 0} | changes))
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def save_llama(folder: Path, texts: Sequence[str], **changes: Any) -> None:
     learned["added_tokens"] = learned["added_tokens"][:3]
     fast = tokenizers.Tokenizer.from_str(json.dumps(learned))
     special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    PreTrainedTokenizerFast(tokenizer_object=fast, **special).save_pretrained(folder)
+    wrapped(fast, **special).save_pretrained(folder)
     sizes: dict[str, Any] = {
         "vocab_size": 410,  # more than the tokenizer fills, as in many real ones
         "hidden_size": 32,
@@ -63,6 +63,12 @@ def save_llama(folder: Path, texts: Sequence[str], **changes: Any) -> None:
     }
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(**(sizes | changes))).save_pretrained(folder)
+
+
+def wrapped(fast: tokenizers.Tokenizer, **special: str) -> Any:
+    """The tokenizer as `transformers` saves it."""
+    wrap: Any = PreTrainedTokenizerFast
+    return wrap(tokenizer_object=fast, **special)
 
 
 def learn(fast: tokenizers.Tokenizer, texts: Sequence[str], special: list[str], **options: Any) -> None:
