@@ -1,6 +1,6 @@
 """Draw a run's captions beside its drawings: python docs/captions.py RUN_DIR OUT.png
 
-Takes the first drawings that the run kept, in the order of its captions.jsonl; nothing is picked by hand.
+Takes every other one of the drawings that the run kept, in the order of its captions.jsonl; nothing is picked by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LINES = (("caption", "caption", "#111111"), ("reference", "references", "#666666
 def main(run: Path, out: Path) -> None:
     """Write the picture: each drawing, what the captioner said (green where it is right), what is true."""
     rows = [json.loads(line) for line in (run / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if (run / "drawings" / f"{row['id']}.png").is_file()][:SHOWN]
+    rows = [row for row in rows if (run / "drawings" / f"{row['id']}.png").is_file()][::2][:SHOWN]
     width, height = CELL
     picture = Image.new("RGB", (COLUMNS * width, -(-len(rows) // COLUMNS) * height), "white")
     draw = ImageDraw.Draw(picture)

@@ -28,6 +28,7 @@ from lockdec import __version__
 from lockdec.config import Builder, checked, plain
 from lockdec.console import Summary, console, printable
 from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact, Store, artifact_key, write_json
 from lockdec.tracking import Tracking, flat
@@ -55,7 +56,7 @@ def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping
     """
     if not sweeping:
         result = run(config, folder, overrides)
-        Summary(console).result(result, read_captions(folder)[:SHOWN], folder)
+        Summary(console).result(result, spread(read_captions(folder), SHOWN), folder)
         from lockdec.report.page import write_report
 
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)

@@ -123,7 +123,8 @@ class Curve(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step % LOG_EVERY == 0 or trainer.global_step == trainer.max_steps:
-            logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            # What was measured on the validation data stays among the metrics until it is measured again.
+            logged = {name: float(value) for name, value in trainer.callback_metrics.items() if "/val_" not in name}
             self.rows.append({"step": trainer.global_step, **logged})
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lockdec.errors import LockdecError
-from lockdec.pipeline import run, run_job, without
+from lockdec.pipeline import SHOWN, run, run_job, sample, without
 from tests.conftest import TinyRun, composed, run_tiny
 
 STAGES = ["pretrain", "attach", "unlock", "finetune", "evaluate"]
@@ -240,3 +241,12 @@ def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(KeyboardInterrupt):
         run(composed("debug=tiny", f"paths.outputs={tmp_path}"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("count", [0, 5, SHOWN, 20, 400])
+def test_the_captions_shown_are_spread_over_all(count: int) -> None:
+    rows = [{"id": index} for index in range(count)]
+    shown = [row["id"] for row in sample(rows)]
+    gaps = {after - before for before, after in itertools.pairwise(shown)}
+    assert len(shown) == min(count, SHOWN)
+    assert not gaps or max(gaps) - min(gaps) <= 1

@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from PIL import Image
@@ -31,6 +31,8 @@ from lockdec.stages.stage import Stage, Work
 from lockdec.stages.unlock import load_captioner
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
+T = TypeVar("T")
+
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
 CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
 
@@ -39,7 +41,7 @@ CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
 class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS, ATTENTION, "drawings")
     data: CaptionSet
     fewshot: FewshotConfig
@@ -89,9 +91,12 @@ class Evaluate(Stage):
                 line |= {"input": texts[index]} if texts else {}
                 line |= {name: candidates[index] for name, candidates in captions.items()}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._keep_drawings(work, rows[:DRAWINGS])
+        shown = spread(range(len(rows)), DRAWINGS)
+        self._keep_drawings(work, [rows[index] for index in shown])
         with (work.folder / ATTENTION).open("w", encoding="utf-8") as file:
-            for row, look in captioner.word_looks(rows[:DRAWINGS], captions["caption"][:DRAWINGS]):
+            for row, look in captioner.word_looks(
+                [rows[index] for index in shown], [captions["caption"][index] for index in shown]
+            ):
                 file.write(json.dumps({"id": self.data.ids[row], **look}, ensure_ascii=False) + "\n")
         own = scores.pop("caption")
         return {
@@ -113,6 +118,12 @@ class Evaluate(Stage):
         for row, picture in zip(rows, self.data.inputs(rows), strict=True):
             if isinstance(picture, Image.Image):
                 picture.resize((96, 96)).save(work.folder / "drawings" / f"{self.data.ids[row]}.png")
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced: neighbours in a caption set are variants of each other."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def nearest_rows(encoded: EncodedSet, rows: Sequence[int], support: Sequence[int]) -> list[int]:
