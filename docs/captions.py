@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-COLUMNS, CELL, PICTURE, SHOWN = 3, (400, 124), 96, 12
+COLUMNS, CELL, PICTURE, SHOWN = 3, (430, 132), 96, 12
 LINES = (("caption", "caption", "#111111"), ("reference", "references", "#666666"))
 
 
@@ -33,8 +33,9 @@ def main(run: Path, out: Path) -> None:
             text = row[field] if isinstance(row[field], str) else row[field][0]
             right = field == "caption" and text in row["references"]
             draw.text((left, top), label, "#999999", small)
-            draw.multiline_text((left, top + 13), textwrap.fill(text, 34), "#00795a" if right else colour, font)
-            top += 50
+            lines = textwrap.wrap(text, 38)
+            draw.multiline_text((left, top + 13), "\n".join(lines), "#00795a" if right else colour, font)
+            top += 20 + 19 * len(lines)
     picture.save(out)
 
 

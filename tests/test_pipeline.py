@@ -17,7 +17,8 @@ import pytest
 from safetensors.torch import load_file
 
 from lockdec.errors import LockdecError
-from lockdec.pipeline import SHOWN, run, run_job, sample, without
+from lockdec.pipeline import SHOWN, run, run_job, without
+from lockdec.stages.evaluate import spread
 from tests.conftest import TinyRun, composed, run_tiny
 
 STAGES = ["pretrain", "attach", "unlock", "finetune", "evaluate"]
@@ -246,7 +247,7 @@ def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("count", [0, 5, SHOWN, 20, 400])
 def test_the_captions_shown_are_spread_over_all(count: int) -> None:
     rows = [{"id": index} for index in range(count)]
-    shown = [row["id"] for row in sample(rows)]
+    shown = [row["id"] for row in spread(rows, SHOWN)]
     gaps = {after - before for before, after in itertools.pairwise(shown)}
     assert len(shown) == min(count, SHOWN)
     assert not gaps or max(gaps) - min(gaps) <= 1
