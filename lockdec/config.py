@@ -116,10 +116,8 @@ class PretrainEncoderConfig:
     """How a text encoder learns to read, by masked language modelling (Devlin et al. 2019, 3.1).
 
     Attributes:
-        seed: moves the initial weights, the order of the text and what is masked.
-        vocab_size: of its own tokenizer.
-        model: the encoder's sizes; its vocab_size is not read.
-        batch_tokens: how many tokens (padding included) a batch holds at most.
+        seed, batch_tokens: as of `PretrainConfig`; the seed also moves what is masked.
+        model: the encoder's sizes; its tokenizer's `vocab_size` counts, not the one in here.
         masked: share of the tokens to be predicted; of these 80 % are hidden, 10 % replaced and 10 % left.
     """
 

@@ -21,8 +21,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lockdec import __version__
 from lockdec.errors import StoreError
 
@@ -174,6 +172,8 @@ class Store:
 
     @contextmanager
     def _lock(self, stage: str, key: str, waiting: Callable[[], None]) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # here, since --help needs this module for no lock
+
         # The operating system drops the lock with the process that holds it, so a killed maker blocks nobody.
         lock = FileLock(self.root / ".locks" / f"{stage}-{key}")
         try:

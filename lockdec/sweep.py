@@ -10,8 +10,6 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from lockdec.console import console, printable
-
 _failed: list[str] = []
 
 
@@ -24,6 +22,9 @@ class SweepEnd(Callback):
     """Hydra's callback after the last cell: names the failed cells, writes results.csv and the report."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        from lockdec.console import console, printable  # here, since --help has no use for rich
+        from lockdec.report.page import write_report
+
         folder = Path(config.hydra.sweep.dir)
         cells = read_cells(folder)
         failed = {name: cell for name, cell in cells.items() if cell["status"] != "ok"}
@@ -37,8 +38,6 @@ class SweepEnd(Callback):
             console.print(f"  cell {name} failed: {printable(str(cell['error']))} ({printable(what)})", soft_wrap=True)
         if failed:
             console.print("Run the same command again to retry them; finished cells are not repeated.")
-        from lockdec.report.page import write_report
-
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
 
 

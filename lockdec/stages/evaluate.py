@@ -93,11 +93,7 @@ class Evaluate(Stage):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         shown = spread(range(len(rows)), DRAWINGS)
         self._keep_drawings(work, [rows[index] for index in shown])
-        with (work.folder / ATTENTION).open("w", encoding="utf-8") as file:
-            for row, look in captioner.word_looks(
-                [rows[index] for index in shown], [captions["caption"][index] for index in shown]
-            ):
-                file.write(json.dumps({"id": self.data.ids[row], **look}, ensure_ascii=False) + "\n")
+        self._keep_looks(work, captioner, [(rows[index], captions["caption"][index]) for index in shown])
         own = scores.pop("caption")
         return {
             "data": {
@@ -118,6 +114,13 @@ class Evaluate(Stage):
         for row, picture in zip(rows, self.data.inputs(rows), strict=True):
             if isinstance(picture, Image.Image):
                 picture.resize((96, 96)).save(work.folder / "drawings" / f"{self.data.ids[row]}.png")
+
+    def _keep_looks(self, work: Work, captioner: Captioner, pairs: Sequence[tuple[int, str]]) -> None:
+        if self.data.modality != "image":
+            return
+        with (work.folder / ATTENTION).open("w", encoding="utf-8") as file:
+            for row, look in captioner.word_looks([row for row, _ in pairs], [caption for _, caption in pairs]):
+                file.write(json.dumps({"id": self.data.ids[row], **look}, ensure_ascii=False) + "\n")
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
