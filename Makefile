@@ -13,7 +13,7 @@ demo: .venv/installed
 	$(BIN)/python -m lockdec.run
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)  # a thread for each worker
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
