@@ -5,6 +5,7 @@ Torch is imported only when a job runs, so `--help` and mistakes in the override
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ from lockdec.errors import LockdecError
 from lockdec.sweep import failed_cells
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 
@@ -53,6 +55,11 @@ def main() -> None:
         if TRACEBACK_WANTED:
             raise
         sys.exit(f"lockdec: {explain(error)}")
+    except OSError as error:
+        if TRACEBACK_WANTED or error.errno not in CANNOT_WRITE:
+            raise
+        place = f"cannot write {error.filename} ({error.strerror})"
+        sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
     except KeyboardInterrupt:
         print("\nlockdec: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)

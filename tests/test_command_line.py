@@ -50,7 +50,7 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
         ("data.split=sideways", "data.split=sideways: "),
         ("data.resolution=big", "data.resolution=big: input should be a valid integer"),
-        ("paths.outputs=/dev/null/x", "paths.outputs=/dev/null/x: cannot write there"),
+        ("paths.outputs=/dev/null/x", "paths.outputs: cannot write /dev/null/x"),
     ],
 )
 def test_a_mistake_gets_one_plain_line(mistake: str, line: str, tmp_path: Path) -> None:

@@ -79,10 +79,10 @@ def test_an_artifact_holds_weights_and_no_checkpoint(tiny: TinyRun) -> None:
         "cross_attention.safetensors",
         "metrics.csv",
     }
-    leftovers = [
-        path for path in (tiny.outputs / "stages").rglob("*") if "unfinished" in path.name or ".tmp" in path.name
-    ]
-    assert not leftovers
+    folders = [artifact(tiny, stage) for stage in STAGES]
+    hidden = [path for folder in folders for path in folder.rglob(".*")]
+    unfinished = [folder for folder in folders if folder.with_name(f"{folder.name}.unfinished").exists()]
+    assert not hidden + unfinished
 
 
 def test_the_parameters_are_those_of_the_formula(tiny: TinyRun) -> None:
