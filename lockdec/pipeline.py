@@ -167,7 +167,12 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         }
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         result = redacted(result)
-        write_json(folder / RESULT, result)
+        try:
+            write_json(folder / RESULT, result)
+        except StoreError as error:
+            if result["status"] == "ok":
+                raise
+            console.print(f"  {printable(str(error))}", soft_wrap=True)  # what went wrong first is what is raised
     return result
 
 

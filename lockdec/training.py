@@ -219,7 +219,8 @@ class NameBatch(L.Callback):
         self._batch = batch
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
+        if isinstance(exception, Exception):
+            exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
 
 
 class ProgressBar(L.Callback):

@@ -79,7 +79,8 @@ class Command:
 class Warm:
     """The warm process; `start` has it fork a child."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Path) -> None:
+        self.place = place  # of what the commands print
         code = [sys.executable, "-c", "from tests.faults.warm import serve; serve()"]
         self._process = subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._started = 0
@@ -98,13 +99,15 @@ class Warm:
     ) -> Command:
         """Start the tiny pipeline on these outputs, to meet a fault."""
         self._started += 1
-        log, diary = outputs.parent / f"log{self._started}", outputs.parent / f"{outputs.name}.diary"
+        log, diary = self.place / f"log{self._started}", self.place / f"diary{self._started}"
         sweep = "-m" in overrides
         folder = outputs / "sweeps" / name if sweep else outputs / "runs" / name
-        place = f"hydra.sweep.dir={folder}" if sweep else f"hydra.run.dir={folder}"
+        place = [f"hydra.sweep.dir={folder}"] if sweep else [f"hydra.run.dir={folder}"]
+        options = [word for word in overrides if word.startswith("-")]
+        choices = [word for word in overrides if word not in options]
         answer = self.ask(
             {
-                "arguments": [*TINY, f"paths.outputs={outputs}", f"name={name}", place, *overrides],
+                "arguments": [*options, *TINY, f"paths.outputs={outputs}", f"name={name}", *place, *choices],
                 "fault": dataclasses.asdict(fault or Fault()),
                 "outputs": str(outputs),
                 "log": str(log),
