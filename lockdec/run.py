@@ -18,8 +18,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from lockdec import redaction
 from lockdec.config import config_folder, register
-from lockdec.errors import LockdecError
+from lockdec.errors import LockdecError, plain_text
 from lockdec.interruption import InterruptedRunError
 from lockdec.sweep import failed_cells
 
@@ -43,7 +44,7 @@ def job(config: DictConfig) -> float:
     except (LockdecError, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
-        sys.exit(f"lockdec: {explain(error)}")  # already here, since Hydra would add lines of its own
+        sys.exit(f"lockdec: {said(error)}")  # already here, since Hydra would add lines of its own
 
 
 def main() -> None:
@@ -55,11 +56,11 @@ def main() -> None:
     except (LockdecError, HydraException, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
-        sys.exit(f"lockdec: {explain(error)}")
+        sys.exit(f"lockdec: {said(error)}")
     except OSError as error:
         if TRACEBACK_WANTED or error.errno not in CANNOT_WRITE:
             raise
-        place = f"cannot write {error.filename} ({error.strerror})"
+        place = plain_text(f"cannot write {error.filename} ({error.strerror})")
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
@@ -67,6 +68,11 @@ def main() -> None:
         sys.exit(status)
     if failed_cells():
         sys.exit(1)
+
+
+def said(error: Exception) -> str:
+    """The error as one line that is safe to show: without secrets, and nothing in it steers the terminal."""
+    return plain_text(redaction.text(explain(error)))
 
 
 def explain(error: Exception) -> str:
