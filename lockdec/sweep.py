@@ -67,22 +67,23 @@ class SweepWatch(Callback):
         global _watch
         loader = GlobalHydra.instance().config_loader()
         folder = Path(config.hydra.sweep.dir)
-        if (trials := config.hydra.sweeper.get("trials")) is not None:  # of a search, which chooses its cells
-            overrides, total = None, int(trials)
+        trials = config.hydra.sweeper.get("trials")  # of a search, which chooses its cells
+        if trials is not None:
+            if config.dry_run:
+                raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
+            sweep = Sweep(folder, trials, time.time())
         else:
             overrides = cell_overrides(config, loader)
-            total = len(overrides)
-        if config.dry_run and overrides is None:
-            raise DryRun(lambda: [(None, config)], cells_at_once(config), trials=total)
-        if config.dry_run:
-            raise DryRun(
-                lambda: [
-                    (folder / str(number), loader.load_sweep_config(config, list(cell)))
-                    for number, cell in enumerate(overrides)
-                ],
-                cells_at_once(config),
-            )
-        _watch = Watch(Sweep(folder, total, time.time(), overrides), config.sweep_name)
+            if config.dry_run:
+                raise DryRun(
+                    lambda: [
+                        (folder / str(number), loader.load_sweep_config(config, list(cell)))
+                        for number, cell in enumerate(overrides)
+                    ],
+                    cells_at_once(config),
+                )
+            sweep = Sweep(folder, len(overrides), time.time(), overrides)
+        _watch = Watch(sweep, config.sweep_name)
         _watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
