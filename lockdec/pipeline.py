@@ -22,11 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lockdec import __version__
+<<<<<<< HEAD
+from lockdec.cells import RESULT, claimed
+from lockdec.config import Builder, checked, plain
+=======
 from lockdec.building import Builder
 from lockdec.config import checked, plain
+>>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
 from lockdec.console import Summary, console, printable
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.interruption import InterruptedRunError, stoppable
@@ -38,7 +45,7 @@ from lockdec.store import Artifact, Store, artifact_key
 from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking, flat
 
-RESULT, CONFIG = "result.json", "config.yaml"
+CONFIG = "config.yaml"
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -67,28 +74,36 @@ def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping
 
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
-    if finished := finished_cell(config, folder):
-        console.print(f"cell {folder.name}: finished before ({printable(' '.join(overrides))})", soft_wrap=True)
-        return objective(finished, config.objective)
-    console.print(f"cell {folder.name}: {printable(' '.join(overrides))}", soft_wrap=True)
-    try:
-        return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
-    except Exception as error:  # whatever it was is in result.json; the other cells still count
-        console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
-        if not isinstance(error, LockdecError):
-            console.print_exception()
-        return math.nan
+    with claimed(folder):
+        if finished := finished_cell(config, folder):
+            return objective(finished, config.objective)
+        try:
+            return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
+        except Exception as error:  # whatever it was is in result.json; the other cells still count
+            console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+            if not isinstance(error, LockdecError):
+                console.print_exception()
+            return math.nan
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result a cell has left, when it is `ok` and the config is the same but for where things are written."""
+    """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        before = (folder / CONFIG).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        before = OmegaConf.load(folder / CONFIG)
+        same = decisive(before) == decisive(config)
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return None
+<<<<<<< HEAD
+=======
     same = before == _config_text(config)
+>>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
     return result if same and result.get("status") == "ok" else None
+
+
+def decisive(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """What a run's results follow from: the config of each of its stages, without what changes no result."""
+    return {name: without(plain(config.stages[name]), CANNOT_CHANGE_RESULT, name) for name in config.pipeline.order}
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:
@@ -222,7 +237,8 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, stage, folder)
-        summary.stage(name, entry, made_in=artifact.seconds)
+        if group is None:  # a sweep has one line of its own
+            summary.stage(name, entry, made_in=artifact.seconds)
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
