@@ -26,14 +26,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from lockdec import __version__
 from lockdec.config import Builder, checked, plain
-from lockdec.console import Summary, console, printable
+from lockdec.console import Summary, console, printable, visible
+from lockdec.data.captions import CaptionSet
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact, Store, artifact_key, write_json
 from lockdec.tracking import Tracking, flat
 
-RESULT, CONFIG = "result.json", "config.yaml"
+RESULT, CONFIG, SKIPPED = "result.json", "config.yaml", "skipped.txt"
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -43,6 +44,7 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.devices",
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
+    "*.data.cache",
 )
 
 
@@ -171,6 +173,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
     tracking = Tracking(typed.logger, group or typed.name, folder, outputs)
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
     stages = build_stages(subtrees, Builder())
+    _tell_skipped(stages, folder, result)
     keys = stage_keys(stages, subtrees)
     summary = Summary(console)
     artifacts: dict[str, Artifact] = {}
@@ -203,6 +206,19 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
         _merge(result, artifact.metrics)
         _export(artifact, stage, folder)
         summary.stage(name, entry, made_in=artifact.seconds)
+
+
+def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
+    """Count the rows of the data that were left out, and list them in the run's folder where there are any."""
+    fields = [getattr(stage, "data", None) for stage in stages.values()]
+    sets = [data for data in fields if isinstance(data, CaptionSet)]
+    if not sets:
+        return
+    skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
+    result["data"]["skipped"] = len(skipped)
+    if skipped:
+        (folder / SKIPPED).write_text("".join(f"{visible(line)}\n" for line in skipped), encoding="utf-8")
+        console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
