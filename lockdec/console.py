@@ -139,5 +139,10 @@ def plan_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def printable(text: str) -> str:
-    """The text without control characters, so that no caption can steer the terminal."""
-    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
+    """The text without control characters, so that no caption can steer the terminal; for the console's markup."""
+    return escape(visible(text))
+
+
+def visible(text: str) -> str:
+    """The text with something to be seen in the place of each control character."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

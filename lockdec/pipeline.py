@@ -30,11 +30,16 @@ from lockdec import __version__
 <<<<<<< HEAD
 from lockdec.cells import RESULT, claimed
 from lockdec.config import Builder, checked, plain
+<<<<<<< HEAD
 =======
 from lockdec.building import Builder
 from lockdec.config import checked, plain
 >>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
 from lockdec.console import Summary, console, printable
+=======
+from lockdec.console import Summary, console, printable, visible
+from lockdec.data.captions import CaptionSet
+>>>>>>> 26a058b02b5c84f316823c6f56c7b3152482c461
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
@@ -45,7 +50,11 @@ from lockdec.store import Artifact, Store, artifact_key
 from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking, flat
 
+<<<<<<< HEAD
 CONFIG = "config.yaml"
+=======
+RESULT, CONFIG, SKIPPED = "result.json", "config.yaml", "skipped.txt"
+>>>>>>> 26a058b02b5c84f316823c6f56c7b3152482c461
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -55,7 +64,11 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.devices",
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
+<<<<<<< HEAD
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+=======
+    "*.data.cache",
+>>>>>>> 26a058b02b5c84f316823c6f56c7b3152482c461
 )
 
 
@@ -201,6 +214,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
     records = {name: redacted(subtree) for name, subtree in subtrees.items()}
     stages = build_stages(subtrees, Builder())
+    _tell_skipped(stages, folder, result)
     keys = stage_keys(stages, subtrees)
     summary = Summary(console)
     artifacts: dict[str, Artifact] = {}
@@ -239,6 +253,19 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
         _export(artifact, stage, folder)
         if group is None:  # a sweep has one line of its own
             summary.stage(name, entry, made_in=artifact.seconds)
+
+
+def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
+    """Count the rows of the data that were left out, and list them in the run's folder where there are any."""
+    fields = [getattr(stage, "data", None) for stage in stages.values()]
+    sets = [data for data in fields if isinstance(data, CaptionSet)]
+    if not sets:
+        return
+    skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
+    result["data"]["skipped"] = len(skipped)
+    if skipped:
+        (folder / SKIPPED).write_text("".join(f"{visible(line)}\n" for line in skipped), encoding="utf-8")
+        console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
