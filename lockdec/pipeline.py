@@ -27,19 +27,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from lockdec import __version__
-<<<<<<< HEAD
-from lockdec.cells import RESULT, claimed
-from lockdec.config import Builder, checked, plain
-<<<<<<< HEAD
-=======
 from lockdec.building import Builder
+from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
->>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
-from lockdec.console import Summary, console, printable
-=======
 from lockdec.console import Summary, console, printable, visible
 from lockdec.data.captions import CaptionSet
->>>>>>> 26a058b02b5c84f316823c6f56c7b3152482c461
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
@@ -50,11 +42,7 @@ from lockdec.store import Artifact, Store, artifact_key
 from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking, flat
 
-<<<<<<< HEAD
-CONFIG = "config.yaml"
-=======
-RESULT, CONFIG, SKIPPED = "result.json", "config.yaml", "skipped.txt"
->>>>>>> 26a058b02b5c84f316823c6f56c7b3152482c461
+CONFIG, SKIPPED = "config.yaml", "skipped.txt"
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -64,11 +52,8 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.devices",
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
-<<<<<<< HEAD
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
-=======
     "*.data.cache",
->>>>>>> 26a058b02b5c84f316823c6f56c7b3152482c461
 )
 
 
@@ -104,13 +89,9 @@ def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         before = OmegaConf.load(folder / CONFIG)
-        same = decisive(before) == decisive(config)
+        same = decisive(before) == redacted(decisive(config))  # as it was written
     except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return None
-<<<<<<< HEAD
-=======
-    same = before == _config_text(config)
->>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
     return result if same and result.get("status") == "ok" else None
 
 

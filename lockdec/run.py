@@ -20,12 +20,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lockdec.config import config_folder, register
 from lockdec.errors import LockdecError
-<<<<<<< HEAD
-from lockdec.sweep import DryRun, end_watch, failed_cells
-=======
 from lockdec.interruption import InterruptedRunError
-from lockdec.sweep import failed_cells
->>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
+from lockdec.sweep import DryRun, end_watch, failed_cells
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -78,18 +74,12 @@ def main() -> None:
             raise
         place = f"cannot write {error.filename} ({error.strerror})"
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
-<<<<<<< HEAD
-    except KeyboardInterrupt:
-        print("\nlockdec: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        end_watch()
-=======
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
         print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
         sys.exit(status)
->>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
+    finally:
+        end_watch()
     if failed_cells():
         sys.exit(1)
 
