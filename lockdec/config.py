@@ -293,6 +293,7 @@ class Config:
         name: of the run; its folder and its W&B group are named after it.
         sweep_name: of the sweep a cell belongs to.
         objective: the metric of result.json that Hydra's sweepers are told.
+        dry_run: only say what would be done.
         pretrain, pretrain_encoder, finetune, translate, evaluate: of the stages of these names; None without them.
     """
 
@@ -300,6 +301,7 @@ class Config:
     name: str = MISSING
     sweep_name: str = MISSING
     objective: str = MISSING
+    dry_run: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -19,6 +19,6 @@ class StoreError(LockdecError):
     """An artifact or folder cannot be read or written. The text names the path."""
 
 
-def plain_text(text: str) -> str:
+def visible(text: str) -> str:
     """The text with every character replaced that steers a terminal or turns the direction of what follows."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -22,13 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lockdec import __version__
 from lockdec.building import Builder
+from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
 from lockdec.console import Summary, console, printable
-from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.data.captions import CaptionSet
+from lockdec.errors import ConfigError, LockdecError, StoreError, visible
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
 from lockdec.redaction import redacted
@@ -38,7 +42,7 @@ from lockdec.store import Artifact, Store, artifact_key
 from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking, flat
 
-RESULT, CONFIG = "result.json", "config.yaml"
+CONFIG, SKIPPED = "config.yaml", "skipped.txt"
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -49,6 +53,7 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+    "*.data.cache",
 )
 
 
@@ -67,28 +72,32 @@ def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping
 
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
-    if finished := finished_cell(config, folder):
-        console.print(f"cell {folder.name}: finished before ({printable(' '.join(overrides))})", soft_wrap=True)
-        return objective(finished, config.objective)
-    console.print(f"cell {folder.name}: {printable(' '.join(overrides))}", soft_wrap=True)
-    try:
-        return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
-    except Exception as error:  # whatever it was is in result.json; the other cells still count
-        console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
-        if not isinstance(error, LockdecError):
-            console.print_exception()
-        return math.nan
+    with claimed(folder):
+        if finished := finished_cell(config, folder):
+            return objective(finished, config.objective)
+        try:
+            return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
+        except Exception as error:  # whatever it was is in result.json; the other cells still count
+            console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+            if not isinstance(error, LockdecError):
+                console.print_exception()
+            return math.nan
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result a cell has left, when it is `ok` and the config is the same but for where things are written."""
+    """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        before = (folder / CONFIG).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        before = OmegaConf.load(folder / CONFIG)
+        same = decisive(before) == redacted(decisive(config))  # as it was written
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return None
-    same = before == _config_text(config)
     return result if same and result.get("status") == "ok" else None
+
+
+def decisive(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """What a run's results follow from: the config of each of its stages, without what changes no result."""
+    return {name: without(plain(config.stages[name]), CANNOT_CHANGE_RESULT, name) for name in config.pipeline.order}
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:
@@ -191,6 +200,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
     records = {name: redacted(subtree) for name, subtree in subtrees.items()}
     stages = build_stages(subtrees, Builder())
+    _tell_skipped(stages, folder, result)
     keys = stage_keys(stages, subtrees)
     summary = Summary(console)
     artifacts: dict[str, Artifact] = {}
@@ -227,7 +237,21 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, stage, folder)
-        summary.stage(name, entry, made_in=artifact.seconds)
+        if group is None:  # a sweep has one line of its own
+            summary.stage(name, entry, made_in=artifact.seconds)
+
+
+def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
+    """Count the rows of the data that were left out, and list them in the run's folder where there are any."""
+    fields = [getattr(stage, "data", None) for stage in stages.values()]
+    sets = [data for data in fields if isinstance(data, CaptionSet)]
+    if not sets:
+        return
+    skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
+    result["data"]["skipped"] = len(skipped)
+    if skipped:
+        (folder / SKIPPED).write_text("".join(f"{visible(line)}\n" for line in skipped), encoding="utf-8")
+        console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:

@@ -20,9 +20,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lockdec import redaction
 from lockdec.config import config_folder, register
-from lockdec.errors import LockdecError, plain_text
+from lockdec.errors import LockdecError, visible
 from lockdec.interruption import InterruptedRunError
-from lockdec.sweep import failed_cells
+from lockdec.sweep import DryRun, end_watch, failed_cells
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -33,13 +33,21 @@ def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
     from lockdec.pipeline import run_job
 
+    register()  # in a process that a launcher has started, nobody has done so
     hydra_config = HydraConfig.get()
+    sweeping = hydra_config.mode == RunMode.MULTIRUN
+    if sweeping and not hydra_config.launcher._target_.endswith(".BasicLauncher"):
+        from lockdec.console import console
+
+        console.quiet = True  # the process that started the sweep says how it stands
+        if config.trainer.threads is None:
+            config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
         return run_job(
             config,
             folder=Path(hydra_config.runtime.output_dir),
             overrides=list(hydra_config.overrides.task),
-            sweeping=hydra_config.mode == RunMode.MULTIRUN,
+            sweeping=sweeping,
         )
     except (LockdecError, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
@@ -52,7 +60,12 @@ def main() -> None:
     register()
     os.environ[FULL_ERROR] = "1"  # has Hydra raise its errors instead of printing them and ending the process
     try:
-        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+        try:
+            hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+        except DryRun as wanted:
+            from lockdec.plan import plan, show
+
+            sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
     except (LockdecError, HydraException, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
@@ -60,19 +73,21 @@ def main() -> None:
     except OSError as error:
         if TRACEBACK_WANTED or error.errno not in CANNOT_WRITE:
             raise
-        place = plain_text(f"cannot write {error.filename} ({error.strerror})")
+        place = visible(f"cannot write {error.filename} ({error.strerror})")
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
         print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
         sys.exit(status)
+    finally:
+        end_watch()
     if failed_cells():
         sys.exit(1)
 
 
 def said(error: Exception) -> str:
     """The error as one line that is safe to show: without secrets, and nothing in it steers the terminal."""
-    return plain_text(redaction.text(explain(error)))
+    return visible(redaction.text(explain(error)))
 
 
 def explain(error: Exception) -> str:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError, plain_text
+from lockdec.errors import LockdecError, visible
 from lockdec.store.keeping import DAY, Entry, entries, leftovers, problems, remove, unreferred
 from lockdec.store.writing import size
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 remove(given.outputs, entry)
         print(f"{len(going)} folders, {size(sum(entry.bytes for entry in going))}")
     except LockdecError as error:
-        print(f"lockdec.store: {plain_text(str(error))}", file=sys.stderr)
+        print(f"lockdec.store: {visible(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -85,7 +85,7 @@ def _list(listed: Sequence[Entry]) -> int:
 def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
     wrong = list(problems(outputs, listed))
     for entry, problem in wrong:
-        print(f"damaged {entry.folder}: {plain_text(problem)}")
+        print(f"damaged {entry.folder}: {visible(problem)}")
     whole = sum(entry.state == "whole" for entry in listed)
     print(f"{whole - len(wrong)} of {whole} artifacts are what their hashes say")
     if wrong:
