@@ -11,8 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from lockdec.building import Builder
 from lockdec.cells import duration
-from lockdec.config import Builder, checked, plain
+from lockdec.config import checked, plain
 from lockdec.console import console, plan_table, printable, track
 from lockdec.errors import ConfigError, DataError
 from lockdec.pipeline import build_stages, finished_cell, stage_keys

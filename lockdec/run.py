@@ -9,7 +9,9 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -20,12 +22,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lockdec.config import config_folder, register
 from lockdec.errors import LockdecError
-<<<<<<< HEAD
-from lockdec.sweep import DryRun, end_watch, failed_cells
-=======
 from lockdec.interruption import InterruptedRunError
-from lockdec.sweep import failed_cells
->>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
+from lockdec.sweep import DryRun, end_watch, failed_cells
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -36,6 +37,7 @@ def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
     from lockdec.pipeline import run_job
 
+    watchers: Sequence[Logger] = ()
     register()  # in a process that a launcher has started, nobody has done so
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
@@ -46,11 +48,16 @@ def job(config: DictConfig) -> float:
         if config.trainer.threads is None:
             config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
+        if sweeping and "lockdec_search" in hydra_config.sweeper._target_:
+            from lockdec.search import pruning_loggers
+
+            watchers = pruning_loggers(hydra_config)
         return run_job(
             config,
             folder=Path(hydra_config.runtime.output_dir),
             overrides=list(hydra_config.overrides.task),
             sweeping=sweeping,
+            watchers=watchers,
         )
     except (LockdecError, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
@@ -69,6 +76,8 @@ def main() -> None:
             from lockdec.plan import plan, show
 
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
+        finally:
+            end_watch()
     except (LockdecError, HydraException, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
@@ -78,18 +87,10 @@ def main() -> None:
             raise
         place = f"cannot write {error.filename} ({error.strerror})"
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
-<<<<<<< HEAD
-    except KeyboardInterrupt:
-        print("\nlockdec: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    finally:
-        end_watch()
-=======
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
         print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
         sys.exit(status)
->>>>>>> de7b8823dd8977ccda9308987854d77e0d292098
     if failed_cells():
         sys.exit(1)
 
