@@ -261,12 +261,14 @@ class LoggerConfig:
     Attributes:
         kinds: any of csv, wandb, tensorboard.
         mode: W&B's: offline, online or disabled.
+        log_artifacts: whether W&B also gets the weights that stages make.
     """
 
     kinds: list[str] = MISSING
     mode: str = MISSING
     project: str = MISSING
     entity: str | None = None
+    log_artifacts: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value is not known."""
