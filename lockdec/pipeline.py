@@ -25,13 +25,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lockdec import __version__
-from lockdec.config import Builder, checked, plain
+from lockdec.building import Builder
+from lockdec.config import checked, plain
 from lockdec.console import Summary, console, printable, visible
 from lockdec.data.captions import CaptionSet
 from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.interruption import InterruptedRunError, stoppable
+from lockdec.memory import is_out_of_memory, out_of_memory
+from lockdec.redaction import redacted
 from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact, Store, artifact_key, write_json
+from lockdec.store import Artifact, Store, artifact_key
+from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking, flat
 
 RESULT, CONFIG, SKIPPED = "result.json", "config.yaml", "skipped.txt"
@@ -45,6 +50,7 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
     "*.data.cache",
+    "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
 )
 
 
@@ -83,7 +89,7 @@ def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
         before = (folder / CONFIG).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
-    same = before == OmegaConf.to_yaml(config, resolve=True)
+    same = before == _config_text(config)
     return result if same and result.get("status") == "ok" else None
 
 
@@ -145,11 +151,13 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         "started": started.isoformat(timespec="seconds"),
     }
     try:
-        (folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
-        _run_stages(config, folder, result, group)
+        with stoppable():
+            clear_partial(folder)
+            write_text(folder / CONFIG, _config_text(config))
+            _run_stages(config, folder, result, group)
         result["status"] = "ok"
-    except KeyboardInterrupt:
-        result |= {"status": "interrupted", "error": "interrupted by the user"}
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        result |= {"status": "interrupted", "error": f"{error}" or "interrupted by the user"}
         raise
     except BaseException as error:
         result["error"] = f"{error}" or type(error).__name__
@@ -160,8 +168,14 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         }
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        result = redacted(result)
         write_json(folder / RESULT, result)
     return result
+
+
+def _config_text(config: DictConfig) -> str:
+    """The config resolved, as YAML, without what is secret in it."""
+    return OmegaConf.to_yaml(OmegaConf.create(redacted(plain(config))))
 
 
 def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group: str | None) -> None:
@@ -172,6 +186,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
     store = Store(outputs / "stages")
     tracking = Tracking(typed.logger, group or typed.name, folder, outputs)
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    records = {name: redacted(subtree) for name, subtree in subtrees.items()}
     stages = build_stages(subtrees, Builder())
     _tell_skipped(stages, folder, result)
     keys = stage_keys(stages, subtrees)
@@ -184,9 +199,14 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
 
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
             parents = {parent: artifacts[parent] for parent in stage.parents}
-            record = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}, **subtrees[name]}
+            record = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}, **records[name]}
             with tracking.stage(name, record) as loggers:
-                metrics = stage.make(Work(name, workspace, parents, loggers))
+                try:
+                    metrics = stage.make(Work(name, workspace, parents, loggers))
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        raise out_of_memory(name, config, error) from error
+                    raise
                 for logger in loggers:
                     logger.log_metrics(flat({key: value for key, value in metrics.items() if key != name}, name))
             return metrics
@@ -196,7 +216,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
             name,
             keys[name],
             make,
-            subtrees[name],
+            records[name],
             {parent: keys[parent] for parent in stage.parents},
             waiting=wait,
         )
@@ -217,7 +237,7 @@ def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, A
     skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
     result["data"]["skipped"] = len(skipped)
     if skipped:
-        (folder / SKIPPED).write_text("".join(f"{visible(line)}\n" for line in skipped), encoding="utf-8")
+        write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
         console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
 
 
@@ -253,12 +273,16 @@ def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, 
 
 
 def without(node: Mapping[str, Any], patterns: Sequence[str], path: str) -> dict[str, Any]:
-    """The node, which stands at the dotted `path`, without the keys whose dotted path matches a pattern."""
+    """The node, which stands at the dotted `path`, without the keys whose dotted path, or path=value, matches."""
     return {
         name: without(value, patterns, f"{path}.{name}") if isinstance(value, Mapping) else value
         for name, value in node.items()
-        if not any(fnmatchcase(f"{path}.{name}", pattern) for pattern in patterns)
+        if not any(fnmatchcase(place, pattern) for pattern in patterns for place in _places(path, name, value))
     }
+
+
+def _places(path: str, name: str, value: Any) -> tuple[str, ...]:
+    return (f"{path}.{name}", f"{path}.{name}={value}") if isinstance(value, str) else (f"{path}.{name}",)
 
 
 def versions() -> dict[str, str]:

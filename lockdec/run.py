@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lockdec.config import config_folder, register
 from lockdec.errors import LockdecError
+from lockdec.interruption import InterruptedRunError
 from lockdec.sweep import failed_cells
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -60,9 +61,10 @@ def main() -> None:
             raise
         place = f"cannot write {error.filename} ({error.strerror})"
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
-    except KeyboardInterrupt:
-        print("\nlockdec: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        status = error.status if isinstance(error, InterruptedRunError) else 130
+        print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
+        sys.exit(status)
     if failed_cells():
         sys.exit(1)
 

@@ -18,7 +18,7 @@ from lockdec.console import track
 from lockdec.data.captions import SPLITS, CaptionSet, Input, Split, digest, fold
 from lockdec.data.sources import InputSource
 from lockdec.errors import ConfigError, DataError, StoreError
-from lockdec.store import write_json
+from lockdec.store.writing import write_json
 
 OnBad: TypeAlias = Literal["error", "skip"]
 

@@ -43,7 +43,9 @@ class Captioning(L.LightningModule):
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
-        loss, _ = next_token_loss(self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing)
+        loss, _ = next_token_loss(
+            self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True
+        )
         self.log(f"{self.stage}/loss", loss)
         return loss
 

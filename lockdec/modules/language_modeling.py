@@ -23,6 +23,7 @@ def next_token_loss(
     eos_id: int,
     encoded: Encoded | None = None,
     label_smoothing: float = 0.0,
+    pack: bool = False,
 ) -> tuple[Float[Tensor, ""], int]:
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
@@ -30,10 +31,11 @@ def next_token_loss(
 
     Args:
         tokens: BOS, text, EOS, padding.
+        pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
     """
-    targets, real = tokens[:, 1:], real_targets(tokens, eos_id)
-    hidden = model.hidden(tokens[:, :-1], encoded)  # (b, t - 1, d_model)
-    logits = model.logits(hidden[real])  # (n, vocab)
+    seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id)
+    hidden = model.real_hidden(seen, real, encoded) if pack else model.hidden(seen, encoded)[real]  # (n, d_model)
+    logits = model.logits(hidden)  # (n, vocab)
     return F.cross_entropy(logits, targets[real], label_smoothing=label_smoothing), int(real.sum())
 
 

@@ -61,7 +61,9 @@ def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
                 continue
             seen.add((stage, keys.get(stage) or run.label))
             losses = sorted(name for name in metrics if "loss" in name)
-            for name in losses if len(runs) == 1 else losses[-1:]:
+            # Of several, the validation loss, unless that was measured but once.
+            one = sorted(losses, key=lambda name: (len(metrics[name]) > 1, name))[-1:]
+            for name in losses if len(runs) == 1 else one:
                 series = traces.setdefault(stage, [])
                 if len(series) < MOST_SERIES:
                     points = metrics[name][:: max(1, len(metrics[name]) // MOST_POINTS)]

@@ -1,7 +1,7 @@
 """Caption the held-out inputs, and say how much of the quality comes from seeing them.
 
 Three controls stand beside every figure: `locked` (the pretrained decoder, which cannot see), `shuffled` (the trained
-captioner shown another input) and `nearest_neighbour` (the caption of the closest input of the support set); where
+captioner shown an unrelated input) and `nearest_neighbour` (the caption of the closest input of the support set); where
 inputs are texts a fourth, `nearest_phrase` (the same, closest by its characters instead of its states).
 """
 
@@ -41,7 +41,7 @@ CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
 class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS, ATTENTION, "drawings")
     data: CaptionSet
     fewshot: FewshotConfig
@@ -60,7 +60,8 @@ class Evaluate(Stage):
         )
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = [self.data.captions[row] for row in rows]
-        shown_another = rows[1:] + rows[:1]  # no row is shown itself
+        # Neighbours in a caption set are variants of each other, so each row is shown one half the split away.
+        shown_another = rows[len(rows) // 2 :] + rows[: len(rows) // 2]
         support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
         nearest = nearest_rows(encoded, rows, [pair.index for pair in support])
 

@@ -35,7 +35,7 @@ class EvaluateTranslation(Stage):
         shots, support_seed: of `TranslateConfig`; the copying control knows the same pairs as the transformer.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS,)
     data: TextPairs
     decode: EvaluateConfig
@@ -50,7 +50,7 @@ class EvaluateTranslation(Stage):
         data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
         known = known_pairs(data, self.shots, self.support_seed)
         texts, references = [data.texts[row] for row in rows], [data.captions[row] for row in rows]
-        another = texts[1:] + texts[:1]  # no text is its own
+        another = texts[len(texts) // 2 :] + texts[: len(texts) // 2]  # neighbours are variants of each other
         nearest = [known[index] for index in nearest_phrases(texts, [data.texts[pair.index] for pair in known])]
 
         strategies = dict.fromkeys([self.decode.strategy, *ALWAYS])

@@ -25,7 +25,7 @@ from lockdec.transformer.models import LockingDecoderModel
 class Finetune(Stage):
     """Sees the support set and nothing else of the data; the trained cross-attention is the artifact."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     data: CaptionSet
     fewshot: FewshotConfig
     fit: FinetuneConfig

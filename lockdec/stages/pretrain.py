@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
-from safetensors.torch import load_file, save_file
 
 from lockdec.config import PretrainConfig, TokenizerConfig, TrainerConfig
 from lockdec.data.batching import TextDataModule
@@ -18,8 +16,10 @@ from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact
+from lockdec.store.reading import read_dataclass
+from lockdec.store.tensors import load_weights, save_tensors
+from lockdec.store.writing import write_json
 from lockdec.training import fit
-from lockdec.transformer.configuration import RopeScaling
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
 
 TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
@@ -77,17 +77,14 @@ class Pretrain(Stage):
 
 def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
     """Write the weights of a decoder without cross-attention, and what it takes to build it again."""
-    (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    write_json(folder / CONFIG, asdict(model.config))
+    save_tensors(model.state_dict(), folder / WEIGHTS)
 
 
 def load_decoder(artifact: Artifact) -> LockingDecoderModel:
     """The pretrained decoder, locked, in evaluation mode."""
-    config: dict[str, Any] = json.loads(artifact.path(CONFIG).read_text(encoding="utf-8"))
-    if config["rope_scaling"] is not None:
-        config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
-    model = LockingDecoderModel(DecoderConfig(**config))
-    model.load_state_dict(load_file(artifact.path(WEIGHTS)))
+    model = LockingDecoderModel(read_dataclass(artifact.path(CONFIG), DecoderConfig))
+    load_weights(model, artifact.path(WEIGHTS))
     return model.eval()
 
 

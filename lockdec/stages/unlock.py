@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from safetensors.torch import load_file, save_file
 
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.errors import StoreError
 from lockdec.stages.pretrain import load_decoder, load_tokenizer
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact
+from lockdec.store.reading import as_dataclass, read_object
+from lockdec.store.tensors import load_tensors, save_tensors
+from lockdec.store.writing import write_json
 from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel
 
 CONFIG, WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
@@ -68,22 +70,26 @@ class Unlock(Stage):
 
 def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
     """Write the cross-attention's weights and what it takes to build it again."""
-    weights = model.cross_attention_parameters()
-    save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
+    save_tensors(model.cross_attention_parameters(), folder / WEIGHTS)
     assert model.cross_attention_config is not None  # attached
     config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG, config)
 
 
 def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
     """The decoder with the cross-attention of an unlock or a finetune artifact: unlocked, in evaluation mode."""
     model = load_decoder(pretrain)
-    config = json.loads(cross_attention.path(CONFIG).read_text(encoding="utf-8"))
-    encoder_dim = config.pop("encoder_dim")
-    model.attach(CrossAttentionConfig(**config), encoder_dim)
-    saved = load_file(cross_attention.path(WEIGHTS))
+    config, weights = cross_attention.path(CONFIG), cross_attention.path(WEIGHTS)
+    sizes = read_object(config)
+    encoder_dim = sizes.pop("encoder_dim", None)
+    if not isinstance(encoder_dim, int):
+        raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
+    model.attach(as_dataclass(config, CrossAttentionConfig, sizes), encoder_dim)
+    saved, own = load_tensors(weights), model.cross_attention_parameters()
+    if {name: tensor.shape for name, tensor in saved.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise StoreError(f"{weights}: not the weights of the cross-attention in {config.name}")
     with torch.no_grad():
-        for name, weight in model.cross_attention_parameters().items():
+        for name, weight in own.items():
             weight.copy_(saved[name])
     model.unlock()
     return model.eval()

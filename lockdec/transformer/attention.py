@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -79,6 +80,30 @@ def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b h
 def merge_heads(x: Float[Tensor, "b heads t d"]) -> Float[Tensor, "b t width"]:
     """Lay the heads side by side again."""
     return x.transpose(1, 2).flatten(-2)
+
+
+class Packing:
+    """Leaves the padding of a batch out of everything that works position by position.
+
+    Packed, the b sequences lie one after the other as a single sequence of all n real positions; only attention, which
+    has to tell the sequences apart, lays them out side by side again.
+
+    Args:
+        real: true where there is a token; what stands after a sequence's last one is padding.
+    """
+
+    def __init__(self, real: Bool[Tensor, "b t"]) -> None:
+        self.shape = real.shape
+        self.positions = real.flatten().nonzero().squeeze(1)  # (n,) of b * t
+
+    def pack(self, x: Float[Tensor, "b t width"]) -> Float[Tensor, "1 n width"]:
+        """The real positions of x."""
+        return x.flatten(0, 1).index_select(0, self.positions).unsqueeze(0)
+
+    def unpack(self, x: Float[Tensor, "1 n width"]) -> Float[Tensor, "b t width"]:
+        """x side by side again, zeros where there is padding."""
+        padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
+        return padded.index_copy(0, self.positions, x.squeeze(0)).view(*self.shape, -1)
 
 
 @dataclass(frozen=True)
@@ -153,21 +178,36 @@ class MultiHeadAttention(nn.Module):
         keys, values = split_heads(self.key(key), self.heads), split_heads(self.value(value), self.heads)
         return Memory(keys, values, mask)
 
-    def queries(self, query: Float[Tensor, "b t query_dim"]) -> Float[Tensor, "b heads t d_k"]:
+    def queries(
+        self, query: Float[Tensor, "_ _ query_dim"], packing: Packing | None = None
+    ) -> Float[Tensor, "b heads t d_k"]:
         """Project what looks into queries, in key space."""
-        q = split_heads(self.query(query), self.heads)  # (b, heads, t, d_q)
+        projected = self.query(query)
+        q = split_heads(projected if packing is None else packing.unpack(projected), self.heads)  # (b, heads, t, d_q)
         return q if self.bilinear is None else q @ self.bilinear  # (b, heads, t, d_k)
 
     def attend(
-        self, query: Float[Tensor, "n t query_dim"], memory: Memory, causal: bool = False
+        self,
+        query: Float[Tensor, "n t query_dim"],
+        memory: Memory,
+        causal: bool = False,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "n t d_model"]:
-        """Look at a memory, each row of which serves n / len(memory) rows of the query (beams)."""
-        shared = query.reshape(len(memory), -1, query.shape[-1])  # (b, t * n / b, query_dim)
+        """Look at a memory, each row of which serves n / len(memory) rows of the query (beams).
+
+        Args:
+            packing: how the query is packed; then its sequences are as many as the memory's rows.
+        """
+        # (b, t * n / b, query_dim), or packed
+        shared = query.reshape(len(memory), -1, query.shape[-1]) if packing is None else query
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
-        mixed = scaled_dot_product_attention(self.queries(shared), memory.key, memory.value, mask, causal)
-        out: Tensor = self.output(merge_heads(mixed))
+        mixed = scaled_dot_product_attention(self.queries(shared, packing), memory.key, memory.value, mask, causal)
+        merged = merge_heads(mixed)  # (b, t * n / b, heads * d_v)
+        out: Tensor = self.output(merged if packing is None else packing.pack(merged))
         if mask is not None and self.output.bias is not None:
-            out = out * mask.any(-1, keepdim=True)  # nothing to look at: not even the bias is seen
+            # Nothing to look at: not even the bias is seen.
+            seen = mask.any(-1, keepdim=True).to(out).expand(*merged.shape[:-1], 1)
+            out = out * (seen if packing is None else packing.pack(seen))
         return out.view(*query.shape[:-1], -1)
 
     def weights(self, query: Float[Tensor, "b t query_dim"], memory: Memory) -> Float[Tensor, "b heads t s"]:
@@ -257,6 +297,7 @@ class SelfAttention(nn.Module):
         mask: Bool[Tensor, "b t"] | None = None,
         causal: bool = False,
         cache: KeyValueCache | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Let every position look at all that the mask allows (and, if causal, at none ahead of it).
 
@@ -264,8 +305,10 @@ class SelfAttention(nn.Module):
             x: the sequence, or, with a cache, its next t positions.
             mask: true where there is a token; not together with a cache.
             cache: the past; x is added to it.
+            packing: how x is packed; without a mask only if causal, where no token looks ahead at padding.
         """
-        parts = split_heads(self.query_key_value(x), self.heads + 2 * self.kv_heads)
+        projected = self.query_key_value(x)
+        parts = split_heads(projected if packing is None else packing.unpack(projected), self.heads + 2 * self.kv_heads)
         heads = [self.heads, self.kv_heads, self.kv_heads]
         query, key, value = torch.split(parts, heads, dim=1)  # (b, heads, t, d)
         if self.rotary is not None:
@@ -274,8 +317,8 @@ class SelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.append(key, value)
         rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
-        out: Tensor = self.output(merge_heads(scaled_dot_product_attention(query, key, value, rows, causal)))
-        return out
+        merged = merge_heads(scaled_dot_product_attention(query, key, value, rows, causal))
+        return cast(Tensor, self.output(merged if packing is None else packing.pack(merged)))
 
 
 class LockingMultiHeadAttention(nn.Module):
@@ -353,11 +396,13 @@ class LockingMultiHeadAttention(nn.Module):
         """Keys and values of encoder states; None while locked."""
         return None if self.locked else self._attention().remember(states, states, mask)
 
-    def forward(self, query: Float[Tensor, "b t d_model"], memory: Memory | None) -> Float[Tensor, "b t d_model"]:
+    def forward(
+        self, query: Float[Tensor, "b t d_model"], memory: Memory | None, packing: Packing | None = None
+    ) -> Float[Tensor, "b t d_model"]:
         """What the sequence sees in the memory, gated; zeros while locked."""
         if self.locked or memory is None:
             return torch.zeros_like(query)
-        seen = self._attention().attend(query, memory)
+        seen = self._attention().attend(query, memory, packing=packing)
         if self.gate is None:
             return seen
         return seen * (self.gate.tanh() if self.kind == "tanh_gate" else self.gate)

@@ -24,6 +24,7 @@ from lockdec.transformer.attention import (
     LockingMultiHeadAttention,
     Memory,
     MultiHeadAttention,
+    Packing,
     SelfAttention,
 )
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
@@ -131,10 +132,15 @@ class TransformerLayer(nn.Module):
         self.feed_forward_norm = AddNorm(config)
 
     def attend(
-        self, x: Tensor, mask: Tensor | None = None, causal: bool = False, cache: KeyValueCache | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        cache: KeyValueCache | None = None,
+        packing: Packing | None = None,
     ) -> Tensor:
         """Self-attention, added and normalised."""
-        return cast(Tensor, self.self_attention_norm(x, lambda y: self.self_attention(y, mask, causal, cache)))
+        return cast(Tensor, self.self_attention_norm(x, lambda y: self.self_attention(y, mask, causal, cache, packing)))
 
     def transform(self, x: Tensor) -> Tensor:
         """Feed-forward, added and normalised."""
@@ -182,10 +188,11 @@ class DecoderLayer(TransformerLayer):
         x: Float[Tensor, "b t d_model"],
         memory: Memory,
         cache: KeyValueCache | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
-        x = self.attend(x, causal=True, cache=cache)
-        x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory))
+        x = self.attend(x, causal=True, cache=cache, packing=packing)
+        x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory, packing=packing))
         return self.transform(x)
 
 
@@ -223,11 +230,12 @@ class LockingDecoderLayer(TransformerLayer):
         x: Float[Tensor, "b t d_model"],
         memory: Memory | None = None,
         cache: KeyValueCache | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
-        x = self.attend(x, causal=True, cache=cache)
+        x = self.attend(x, causal=True, cache=cache, packing=packing)
         if memory is not None:
-            x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
+            x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory, packing))
         return self.transform(x)
 
     def look(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionLook]:
@@ -321,12 +329,13 @@ class DecoderStack(Stack):
         x: Float[Tensor, "b t d_model"],
         encoded: Encoded | None = None,
         cache: DecoderCache | None = None,
+        packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply all layers to x, or, with a cache, to its next t positions."""
+        """Apply all layers to x, which may be packed, or, with a cache, to its next t positions."""
         memories = self.remember(encoded) if cache is None else cache.memories
         past = [None] * len(memories) if cache is None else cache.past
         for layer, memory, layer_past in zip(self.layers, memories, past, strict=True):
-            x = layer(x, memory, layer_past)
+            x = layer(x, memory, layer_past, packing)
         return cast(Tensor, self.norm(x))
 
 

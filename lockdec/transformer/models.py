@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
+from lockdec.transformer.attention import Packing
 from lockdec.transformer.configuration import (
     CrossAttentionConfig,
     DecoderConfig,
@@ -127,6 +128,21 @@ class AutoregressiveModel(nn.Module, ABC):
         """
         hidden: Tensor = self.decoder(self.embedding(tokens), self.admit(encoded))
         return hidden
+
+    def real_hidden(
+        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], encoded: Encoded | None = None
+    ) -> Float[Tensor, "n d_model"]:
+        """`hidden` at the n real positions, row by row; at the others nothing is computed.
+
+        Args:
+            real: true at a sequence's tokens, all of which stand before its padding.
+
+        Raises:
+            LockdecError: as `hidden`.
+        """
+        packing = Packing(real)
+        x = packing.pack(self.embedding(tokens))  # (1, n, d_model)
+        return cast(Tensor, self.decoder(x, self.admit(encoded), packing=packing)).squeeze(0)
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """Predictions of the next token from hidden states."""

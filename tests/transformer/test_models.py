@@ -124,6 +124,25 @@ def test_a_row_does_not_depend_on_its_batch(choice: dict[str, Any], cross: dict[
 
 
 @laws
+@given(choices, st.none() | crosses, seeds, st.lists(st.integers(1, 7), min_size=3, max_size=3))
+def test_leaving_padding_out_changes_neither_output_nor_gradient(
+    choice: dict[str, Any], cross: dict[str, Any] | None, seed: int, lengths: list[int]
+) -> None:
+    model, tokens, encoded = seeing(choice, cross, seed), token_batch(seed=seed), encoded_batch(seed=seed)
+    real = torch.arange(7) < torch.tensor(lengths)[:, None]
+    parameters = list(model.parameters())
+
+    def gradients(hidden: Tensor) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(model.logits(hidden).square().mean(), parameters, allow_unused=True)
+        return tuple(torch.zeros(1) if gradient is None else gradient for gradient in found)
+
+    packed, padded = model.real_hidden(tokens, real, encoded), model.hidden(tokens, encoded)[real]
+    close(packed, padded)
+    for ours, theirs in zip(gradients(packed), gradients(padded), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=2e-3)
+
+
+@laws
 @given(choices, crosses, seeds)
 def test_a_row_without_states_is_a_locked_row(choice: dict[str, Any], cross: dict[str, Any], seed: int) -> None:
     model = seeing(choice, cross, seed)

@@ -1,0 +1,118 @@
+"""Is query/key normalisation, or a feed-forward network after cross-attention, worth having?
+
+    python benchmarks/variants.py --outputs outputs/variants --seeds 0 1 2 3 4
+
+Both are patched into the released cross-attention here, instead of being options of it, since an option has to be shown
+worth having first. Each variant is finetuned and evaluated on the validation split with the default settings, on the
+same support sets; the table gives the mean over seeds and the paired difference to the cross-attention as it is.
+
+query_key_norm   queries and keys of every head divided by their root mean square, times a learned scale a head
+                 (Henry et al. 2020; Dehghani et al. 2023, ViT-22B)
+feed_forward     what cross-attention adds, a, becomes a + W_2 gelu(W_1 rms_norm(y + a)) with y the sublayer's input,
+                 and W_2 starting at zero (a gated cross-attention block has one too: Alayrac et al. 2022, Flamingo)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lockdec.config import config_folder, register
+from lockdec.pipeline import run
+from lockdec.report.statistics import estimates
+from lockdec.transformer import attention, layers
+from lockdec.transformer.attention import LockingMultiHeadAttention, Memory, MultiHeadAttention, Packing
+from lockdec.transformer.configuration import CrossAttentionConfig
+
+FEED_FORWARD = 128  # wide
+
+
+class NormalisedAttention(MultiHeadAttention):
+    """Attention between directions: the size of a query or key does not count, a learned scale a head does."""
+
+    def initialise(self) -> None:
+        super().initialise()
+        self.scale = nn.Parameter(torch.ones(self.heads, 1, 1))
+
+    def remember(self, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Memory:
+        memory = super().remember(key, value, mask)
+        return Memory(F.rms_norm(memory.key, memory.key.shape[-1:]), memory.value, mask)
+
+    def queries(self, query: Tensor, packing: Packing | None = None) -> Tensor:
+        queries = super().queries(query, packing)
+        return F.rms_norm(queries, queries.shape[-1:]) * self.scale
+
+
+class FeedForwardAttention(LockingMultiHeadAttention):
+    """Cross-attention followed by a feed-forward network that starts by adding nothing."""
+
+    def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
+        super().attach(config, encoder_dim)
+        self.widen = nn.Linear(self.d_model, FEED_FORWARD, bias=False)
+        self.narrow = nn.Linear(FEED_FORWARD, self.d_model, bias=False)
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(self, query: Tensor, memory: Memory | None, packing: Packing | None = None) -> Tensor:
+        seen = super().forward(query, memory, packing)
+        if self.locked or memory is None:
+            return seen
+        return seen + cast(Tensor, self.narrow(F.gelu(self.widen(F.rms_norm(query + seen, seen.shape[-1:])))))
+
+
+def measure(variant: str, outputs: Path, shots: int, seed: int) -> dict[str, Any]:
+    """The result of one cell; its pretrained decoder and encoded drawings are those of the first variant."""
+    shared, own = outputs / "as_it_is" / "stages", outputs / variant / "stages"
+    for stage in ("pretrain", "attach"):
+        if shared != own and not (own / stage).exists():
+            shutil.copytree(shared / stage, own / stage)
+    overrides = [f"paths.outputs={outputs / variant}", f"fewshot.shots={shots}", f"seed={seed}", "evaluate.split=val"]
+    overrides += ["trainer.threads=1", "logger=none"]
+    folder = outputs / variant / "runs" / f"{shots}_{seed}"
+    if (folder / "result.json").is_file():
+        before: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        if before["status"] == "ok":
+            return before
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return run(compose("config", overrides=overrides), folder, overrides)
+
+
+def main() -> None:
+    """Run every variant on every seed, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--outputs", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--shots", type=int, default=256)
+    arguments = parser.parse_args()
+    register()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for variant, (module, name, patch) in {
+        "as_it_is": (attention, "MultiHeadAttention", MultiHeadAttention),
+        "query_key_norm": (attention, "MultiHeadAttention", NormalisedAttention),
+        "feed_forward": (layers, "LockingMultiHeadAttention", FeedForwardAttention),
+    }.items():
+        with mock.patch.object(module, name, patch):
+            found[variant] = [measure(variant, arguments.outputs, arguments.shots, seed) for seed in arguments.seeds]
+    print(f"{arguments.shots} shots, validation split, seeds {arguments.seeds}")
+    for metric in ("token_f1", "exact", "cider_d"):
+        for variant, cells in found.items():
+            scores = [float(cell["metrics"][metric]) for cell in cells]
+            gaps = [s - float(b["metrics"][metric]) for s, b in zip(scores, found["as_it_is"], strict=True)]
+            mean, gap = estimates([scores])[0], estimates([gaps])[0]
+            assert mean is not None
+            assert gap is not None
+            parameters = cells[0]["parameters"]["trainable"]
+            shown = "" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]"
+            print(f"{metric:<9} {variant:<15} {parameters:>8,} parameters  {mean.mean:.4f}  {gap.mean:+.4f}{shown}")
+
+
+if __name__ == "__main__":
+    main()
