@@ -275,7 +275,7 @@ def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, A
     skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
     result["data"]["skipped"] = len(skipped)
     if skipped:
-        (folder / SKIPPED).write_text("".join(f"{visible(line)}\n" for line in skipped), encoding="utf-8")
+        write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
         console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
 
 

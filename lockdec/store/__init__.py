@@ -14,7 +14,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -197,8 +197,11 @@ def _make(
     write_json(folder / METADATA, record)
 
 
-def damage(folder: Path, stage: str, key: str) -> str | None:
+def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
     """The first file of an artifact that is missing, altered or not its own; None when all is well.
+
+    Args:
+        names: look at these of its files alone; None for all.
 
     Raises:
         StoreError: the artifact is of a schema that this lockdec does not read.
@@ -217,7 +220,8 @@ def damage(folder: Path, stage: str, key: str) -> str | None:
         return METADATA
     if (record["stage"], record["key"]) != (stage, key) or not isinstance(record.get("seconds"), int | float):
         return METADATA
-    for name, expected in record["files"].items():
+    for name in record["files"] if names is None else names:
+        expected = record["files"].get(name)
         path = folder / name
         if not _is_inside(folder, path) or not isinstance(expected, dict):
             return str(name)
