@@ -41,7 +41,7 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         frozen: always true: parameters take no gradient and the network stays in evaluation mode.
     """
 
-    modality: ClassVar[Modality]
+    modality: Modality
     frozen: ClassVar[Literal[True]] = True
     dim: int
     groups: tuple[int, ...] = ()
