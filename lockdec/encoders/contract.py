@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lockdec.data.captions import Input, Modality, digest
 from lockdec.transformer.encoded import Encoded
@@ -52,11 +52,11 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         """What decides the states beside the weights (preprocessing, layers), as plain values."""
 
     @abstractmethod
-    def preprocess(self, inputs: Sequence[Input]) -> Tensor:
-        """What the network reads, as one batch on the encoder's device."""
+    def preprocess(self, inputs: Sequence[Input]) -> Any:
+        """What the network reads, on the encoder's device: as a rule one tensor."""
 
     @abstractmethod
-    def forward(self, batch: Tensor) -> Encoded:
+    def forward(self, batch: Any) -> Encoded:
         """The states of a preprocessed batch."""
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
