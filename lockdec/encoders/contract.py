@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import nn
 
-from lockdec.data.captions import Input, Modality, digest
+from lockdec.data.captions import CaptionSet, Input, Modality, digest
 from lockdec.transformer.encoded import Encoded
 
 Frozen = TypeVar("Frozen", bound="Encoder")
@@ -58,6 +58,10 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     @abstractmethod
     def forward(self, batch: Any) -> Encoded:
         """The states of a preprocessed batch."""
+
+    def check(self, data: CaptionSet) -> None:
+        """Raise DataError where inputs of this data cannot be encoded, before any work; as a rule all can."""
+        return
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
         """The states of some inputs, in float32; padding, where an encoder pads, is masked."""
