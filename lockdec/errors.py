@@ -11,6 +11,10 @@ class ConfigError(LockdecError):
     """A config key is unknown, has a wrong value, or contradicts another. The text starts with `key=value`."""
 
 
+class PrunedError(LockdecError):
+    """A cell of a search was ended early, since others were better. The text names the metric and the step."""
+
+
 class DataError(LockdecError):
     """An input file or row cannot be used. The text names the file and the row."""
 

@@ -9,7 +9,9 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,6 +26,9 @@ from lockdec.errors import LockdecError, visible
 from lockdec.interruption import InterruptedRunError
 from lockdec.sweep import DryRun, end_watch, failed_cells
 
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
+
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
@@ -33,6 +38,7 @@ def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
     from lockdec.pipeline import run_job
 
+    watchers: Sequence[Logger] = ()
     register()  # in a process that a launcher has started, nobody has done so
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
@@ -43,11 +49,16 @@ def job(config: DictConfig) -> float:
         if config.trainer.threads is None:
             config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
+        if sweeping and "lockdec_search" in hydra_config.sweeper._target_:
+            from lockdec.search import pruning_loggers
+
+            watchers = pruning_loggers(hydra_config)
         return run_job(
             config,
             folder=Path(hydra_config.runtime.output_dir),
             overrides=list(hydra_config.overrides.task),
             sweeping=sweeping,
+            watchers=watchers,
         )
     except (LockdecError, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
@@ -66,6 +77,8 @@ def main() -> None:
             from lockdec.plan import plan, show
 
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
+        finally:
+            end_watch()
     except (LockdecError, HydraException, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
@@ -79,8 +92,6 @@ def main() -> None:
         status = error.status if isinstance(error, InterruptedRunError) else 130
         print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
         sys.exit(status)
-    finally:
-        end_watch()
     if failed_cells():
         sys.exit(1)
 

@@ -17,6 +17,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lockdec.cells import Sweep, read_cells
+from lockdec.redaction import redacted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -82,7 +83,7 @@ class SweepWatch(Callback):
                     ],
                     cells_at_once(config),
                 )
-            sweep = Sweep(folder, len(overrides), time.time(), overrides)
+            sweep = Sweep(folder, len(overrides), time.time(), redacted(overrides))  # as result.json has them
         _watch = Watch(sweep, config.sweep_name)
         _watch.start()
 
@@ -95,9 +96,11 @@ class SweepWatch(Callback):
         folder = Path(config.hydra.sweep.dir)
         cells = {name: cell for name, cell in read_cells(folder).items() if total is None or int(name) < total}
         done = [name for name, cell in cells.items() if cell["status"] == "ok"]
+        pruned = [name for name, cell in cells.items() if cell["status"] == "pruned"]
         failed = {name: cell for name, cell in cells.items() if cell["status"] not in ("ok", "pruned")}
         _failed.extend(failed)
-        console.print(f"\n{len(done)} of {len(cells)} cells done in [bold]{printable(str(folder))}[/]", soft_wrap=True)
+        counted = f"{len(done)} of {len(cells)} cells done" + (f", {len(pruned)} pruned" if pruned else "")
+        console.print(f"\n{counted} in [bold]{printable(str(folder))}[/]", soft_wrap=True)
         for name, cell in failed.items():
             what = " ".join(cell.get("overrides", []))
             console.print(f"  cell {name} failed: {printable(str(cell['error']))} ({printable(what)})", soft_wrap=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,6 @@ from lockdec.data.sources import InputSource, inside, states_of
 from lockdec.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True)
-class SplitNames:
-    """What a data set calls its three splits."""
-
-    train: str = "train"
-    val: str = "validation"
-    test: str = "test"
-
-
 class HuggingFaceDataset(ListedCaptions):
     """One column of a data set as inputs (images, texts or arrays of numbers), others as captions.
 
@@ -40,7 +30,7 @@ class HuggingFaceDataset(ListedCaptions):
         caption: the column of the captions, each a text or a list of texts; or several columns.
         subset: of a data set on the hub that has several.
         revision: of a data set on the hub; a commit, to get the same rows for ever.
-        splits: what the three splits are called; None draws them from the split "train", or the only one.
+        splits: what it calls train, val and test; None draws them from the split "train", or the only one.
         split_seed, val_share, test_share: how they are drawn.
         on_bad, limit, cache: see `lockdec.data.folder.Folder`.
 
@@ -56,7 +46,7 @@ class HuggingFaceDataset(ListedCaptions):
         caption: str | list[str] = "caption",
         subset: str | None = None,
         revision: str | None = None,
-        splits: SplitNames | None = None,
+        splits: dict[str, str] | None = None,
         split_seed: int = 0,
         val_share: float = 0.1,
         test_share: float = 0.1,
@@ -109,20 +99,21 @@ def _load(path: str, subset: str | None, revision: str | None) -> Any:
         logger.setLevel(before)
 
 
-def _chosen(path: str, loaded: Any, splits: SplitNames | None) -> dict[str, Any]:
+def _chosen(path: str, loaded: Any, splits: Mapping[str, str] | None) -> dict[str, Any]:
     """The tables to read by what is to become of them: train, val and test, or train alone to draw from."""
     tables = dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
     if splits is None:
         if "train" not in tables and len(tables) != 1:
             raise ConfigError(f"data.splits=null: data.path={path} has no split train (there are: {', '.join(tables)})")
         return {"train": tables.get("train", next(iter(tables.values())))}
-    wanted = {split: str(getattr(splits, split)) for split in SPLITS}
-    for split, name in wanted.items():
+    if set(splits) != set(SPLITS):
+        raise ConfigError(f"data.splits={dict(splits)}: a name for each of {', '.join(SPLITS)}, or null to draw them")
+    for split, name in splits.items():
         if name not in tables:
             there = ", ".join(tables)
             raise ConfigError(f"data.splits.{split}={name}: data.path={path} has no such split (there are: {there}; "
                               "data.splits=null draws them)")  # fmt: skip
-    return {split: tables[name] for split, name in wanted.items()}
+    return {split: tables[splits[split]] for split in SPLITS}
 
 
 def _rows(path: str, tables: Mapping[str, Any], columns: Sequence[str], bad: BadRows, drawn: bool) -> Iterator[Row]:

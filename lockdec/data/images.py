@@ -42,6 +42,8 @@ def open_image(source: Path | bytes, name: str) -> Image.Image:
         raise DataError(f"{name}: more than the {MOST_PIXELS:,} pixels that are decoded; make it smaller") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not a picture of a kind that is read ({', '.join(FORMATS)})") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:  # a damaged file has each decoder raise something else
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: a damaged picture ({reason})") from error

@@ -23,6 +23,7 @@ from lockdec.transformer.encoded import Encoded
 
 STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"
 _RAW = "raw.float32"
+_STORED = "float16"
 _CHUNK = 256  # inputs worked on at a time
 
 Array: TypeAlias = NDArray[Any]
@@ -53,7 +54,7 @@ class EncodedSet:
         captions: CaptionSet,
         normalise: str | Sequence[str] = "standardise",
         batch_size: int = 16,
-        dtype: str = "float16",
+        dtype: str = _STORED,
     ) -> EncodedSet:
         """Encode every input, fit the normalisation on those of the training split, and store the result.
 
@@ -130,6 +131,23 @@ class EncodedSet:
             # Padding is zero, so the sum is over real states.
             pieces.append(encoded.states.sum(1) / encoded.mask.sum(1, keepdim=True))
         return torch.cat(pieces)
+
+
+def normalised(encoded: Encoded, normalisation: Normalisation, dtype: str = _STORED) -> Encoded:
+    """The states of new inputs as `EncodedSet.batch` gives those of old ones: normalised, rounded, padded with zeros.
+
+    Args:
+        encoded: as it leaves the encoder.
+        dtype: of the stored states.
+
+    Raises:
+        DataError: a state is not finite or does not fit `dtype`.
+    """
+    states = normalisation(encoded.states.float().cpu())
+    states = states.to(getattr(torch, dtype)).float().masked_fill(~encoded.mask.cpu()[:, :, None], 0)
+    if not states.isfinite().all():
+        raise DataError(f"the encoder states are not finite numbers that fit {dtype}")
+    return Encoded(states, encoded.mask.cpu())
 
 
 def _encode(
