@@ -47,7 +47,7 @@ fuzz: .venv/installed-dev
 	LOCKDEC_FUZZ=$${LOCKDEC_FUZZ:-100000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py $(ARGS)
 
 audit: .venv-audit/installed
-	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip  # strict: what cannot be looked up fails
 
 .venv-audit/installed: .venv/bin/python
 	.venv/bin/python -m venv .venv-audit  # of its own, so that what audits is not among what is audited
