@@ -25,7 +25,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from lockdec import __version__
 from lockdec.building import Builder
@@ -40,6 +39,7 @@ from lockdec.redaction import redacted
 from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact, Store, artifact_key
+from lockdec.store.reading import read_config, read_object
 from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking
 
@@ -93,10 +93,10 @@ def run_job(
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
     try:
-        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        before = OmegaConf.load(folder / CONFIG)
+        result = read_object(folder / RESULT)
+        before = OmegaConf.create(read_config(folder / CONFIG))
         same = decisive(before) == redacted(decisive(config))  # as it was written
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+    except (StoreError, OmegaConfBaseException):
         return None
     return result if same and result.get("status") == "ok" else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,13 +11,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lockdec.data.captions import Input, Modality
 from lockdec.encoders.configuration import AutoencoderConfig
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.pictures import POSITION, pixels, positions
+from lockdec.store.tensors import save_tensors
+from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
 
 CONFIG, WEIGHTS = "encoder.json", "encoder.safetensors"
@@ -127,16 +127,5 @@ class AutoencoderEncoder(Encoder):
 
 def save_autoencoder(model: Autoencoder, folder: Path) -> None:
     """Write sizes and weights."""
-    (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
-
-
-def saved_sizes(folder: Path) -> dict[str, Any]:
-    """The fields of the saved autoencoder's config."""
-    sizes: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return sizes
-
-
-def load_weights(model: Autoencoder, folder: Path) -> None:
-    """Give a new autoencoder the saved weights."""
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    write_json(folder / CONFIG, asdict(model.config))
+    save_tensors(model.state_dict(), folder / WEIGHTS)

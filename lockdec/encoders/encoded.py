@@ -112,6 +112,8 @@ class EncodedSet:
             ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
         except (OSError, EOFError, ValueError) as error:
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
+        if not isinstance(states, np.ndarray) or not isinstance(lengths, np.ndarray):
+            raise StoreError(f"{folder}: {STATES} and {LENGTHS} have to hold one array each")
         if states.ndim != 3 or not len(states) == len(lengths) == len(ids):
             raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree about the number of inputs")
         return cls(states, lengths, ids, Normalisation.load(folder / NORMALISATION))

@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from lockdec.data.captions import Modality
 from lockdec.encoders.autoencoder import (
+    CONFIG,
+    WEIGHTS,
     Autoencoder,
     AutoencoderEncoder,
-    load_weights,
-    saved_sizes,
     to_cells,
     to_grid,
 )
 from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
+from lockdec.store.reading import read_dataclass
+from lockdec.store.tensors import load_weights
 
 # Below this variance of its posterior means a channel says nothing about the picture (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
@@ -92,6 +94,6 @@ class PretrainedVAE(PretrainedHere):
     stage: str = "pretrain_vae"
 
     def open(self, folder: Path) -> Encoder:
-        model = VAE(VAEConfig(**saved_sizes(folder)))
-        load_weights(model, folder)
+        model = VAE(read_dataclass(folder / CONFIG, VAEConfig))
+        load_weights(model, folder / WEIGHTS)
         return AutoencoderEncoder(model, self.position)

@@ -13,15 +13,17 @@ from torch.nn import functional as F
 
 from lockdec.data.captions import Modality
 from lockdec.encoders.autoencoder import (
+    CONFIG,
+    WEIGHTS,
     Autoencoder,
     AutoencoderEncoder,
-    load_weights,
-    saved_sizes,
     to_cells,
     to_grid,
 )
 from lockdec.encoders.configuration import VQVAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
+from lockdec.store.reading import read_dataclass
+from lockdec.store.tensors import load_weights
 
 _DECAY = 0.99  # of the moving averages, a step
 _DEAD = 0.5  # cells a step, on average: a code chosen less often starts again elsewhere
@@ -103,6 +105,6 @@ class PretrainedVQVAE(PretrainedHere):
     stage: str = "pretrain_vqvae"
 
     def open(self, folder: Path) -> Encoder:
-        model = VQVAE(VQVAEConfig(**saved_sizes(folder)))
-        load_weights(model, folder)
+        model = VQVAE(read_dataclass(folder / CONFIG, VQVAEConfig))
+        load_weights(model, folder / WEIGHTS)
         return AutoencoderEncoder(model, self.position)

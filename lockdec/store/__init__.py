@@ -194,7 +194,12 @@ def _make(
         "files": _inventory(folder),
         "versions": {"lockdec": __version__, "torch": version("torch"), "python": platform.python_version()},
     }
-    write_json(folder / METADATA, record)
+    write_json(folder / METADATA, record | {"sha256": _record_sha256(record)})
+
+
+def _record_sha256(record: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
@@ -219,6 +224,8 @@ def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = N
     if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in _RECORD.items()):
         return METADATA
     if (record["stage"], record["key"]) != (stage, key) or not isinstance(record.get("seconds"), int | float):
+        return METADATA
+    if record.get("sha256", _record_sha256(record)) != _record_sha256(record):  # the first artifacts have none
         return METADATA
     for name in record["files"] if names is None else names:
         expected = record["files"].get(name)
