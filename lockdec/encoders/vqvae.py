@@ -75,7 +75,7 @@ class VQVAE(Autoencoder):
     config: VQVAEConfig
 
     def __init__(self, config: VQVAEConfig) -> None:
-        super().__init__(config, config.channels)
+        super().__init__(config, config.channels, config.channels)
         self.codebook = Codebook(config.codes, config.channels)
 
     def continuous(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
