@@ -1,4 +1,4 @@
-"""The config schema, and the one place that builds objects from config.
+"""The config schema.
 
 The dataclasses below type every key that lockdec itself reads; Hydra refuses unknown keys and wrong types against them
 when it composes a config. Groups whose options are classes (`data`, `encoder`, `text`, `stages.*`) name theirs with
@@ -9,10 +9,7 @@ This module does not import torch: `--help` has to answer at once.
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
 import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,11 +24,8 @@ from lockdec.modules.configuration import (
     PretrainVAEConfig,
     PretrainVQVAEConfig,
 )
-from lockdec.store import canonical_json
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, GenerationConfig
 
-TRUSTED = ("lockdec.",)
-SCALARS = (int, float, str, bool)
 OF_STAGES = (  # sections that stages read
     "pretrain",
     "pretrain_encoder",
@@ -193,6 +187,8 @@ class TrainerConfig:
     Attributes:
         threads: CPU threads of this process; null leaves torch's own choice.
         checkpoint_seconds: how often an unfinished stage saves itself.
+        on_nan: when the loss is NaN, infinite or explodes: "stop", or "rollback" to the last good checkpoint and go on
+            at half the learning rate.
     """
 
     accelerator: str = MISSING
@@ -200,6 +196,12 @@ class TrainerConfig:
     precision: str = MISSING
     threads: int | None = None
     checkpoint_seconds: float = MISSING
+    on_nan: str = "stop"
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is not known."""
+        if self.on_nan not in ("stop", "rollback"):
+            raise ConfigError(f"trainer.on_nan={self.on_nan} is not one of: stop, rollback")
 
 
 @dataclass
@@ -209,12 +211,14 @@ class LoggerConfig:
     Attributes:
         kinds: any of csv, wandb, tensorboard.
         mode: W&B's: offline, online or disabled.
+        log_artifacts: whether W&B also gets the weights that stages make.
     """
 
     kinds: list[str] = MISSING
     mode: str = MISSING
     project: str = MISSING
     entity: str | None = None
+    log_artifacts: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value is not known."""
@@ -241,6 +245,7 @@ class Config:
         name: of the run; its folder and its W&B group are named after it.
         sweep_name: of the sweep a cell belongs to.
         objective: the metric of result.json that Hydra's sweepers are told.
+        dry_run: only say what would be done.
         pretrain, pretrain_encoder, pretrain_vae, pretrain_vqvae, finetune, translate, evaluate: of the stages of these
             names; None without them.
     """
@@ -249,6 +254,7 @@ class Config:
     name: str = MISSING
     sweep_name: str = MISSING
     objective: str = MISSING
+    dry_run: bool = False
     paths: PathsConfig = field(default_factory=PathsConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -309,6 +315,7 @@ def checked(config: DictConfig) -> Config:
     for name in OF_STAGES:
         if section := getattr(typed, name):
             section.check()
+    typed.trainer.check()
     typed.logger.check()
     for name in typed.pipeline.order:
         if name not in typed.stages:
@@ -320,81 +327,6 @@ def checked(config: DictConfig) -> Config:
 def plain(node: Any) -> Any:
     """A config node as plain containers, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-class Builder:
-    """Builds the objects that config nodes name by `_target_`. Equal nodes give the same object.
-
-    Args:
-        trusted: the module prefixes a target may come from; None trusts all of them, which is right for what the user
-            typed and wrong for a config read back from a run or an artifact.
-    """
-
-    def __init__(self, trusted: Sequence[str] | None = None) -> None:
-        self.trusted = trusted
-        self._built: dict[str, Any] = {}
-
-    def build(self, node: Any, key: str, hint: Any = Any) -> Any:
-        """The object, list or value a plain config node stands for.
-
-        Args:
-            node: plain containers.
-            key: where it stands in the config, for errors.
-            hint: the type it has to have.
-
-        Raises:
-            ConfigError: an unknown key, a wrong type, a target that is not trusted or does not exist.
-        """
-        if isinstance(node, Mapping) and "_target_" in node:
-            identity = canonical_json(node)
-            if identity not in self._built:
-                arguments = {name: value for name, value in node.items() if name != "_target_"}
-                self._built[identity] = self._call(self._locate(node["_target_"], key), arguments, key)
-            return _checked(self._built[identity], hint, key)
-        if isinstance(node, Mapping):
-            if dataclasses.is_dataclass(hint):
-                return self._call(hint, node, key)
-            return {name: self.build(value, f"{key}.{name}") for name, value in node.items()}
-        if isinstance(node, list):
-            node = [self.build(value, f"{key}.{index}") for index, value in enumerate(node)]
-        return _checked(node, hint, key)
-
-    def _locate(self, path: str, key: str) -> Any:
-        if self.trusted is not None and not path.startswith(tuple(self.trusted)):
-            raise ConfigError(f"{key}._target_={path} is not trusted (allowed: {', '.join(self.trusted)})")
-        module, _, name = path.rpartition(".")
-        try:
-            return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"{key}._target_={path} cannot be imported ({error})") from error
-
-    def _call(self, target: Any, arguments: Mapping[str, Any], key: str) -> Any:
-        function = target.__init__ if inspect.isclass(target) else target
-        parameters = dict(inspect.signature(function).parameters)
-        parameters.pop("self", None)
-        hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
-        if unknown := [name for name in arguments if name not in parameters]:
-            raise ConfigError(f"{key}.{unknown[0]} is not known (allowed: {', '.join(parameters)})")
-        required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
-        if missing := [name for name in required if name not in arguments]:
-            raise ConfigError(f"{key}.{missing[0]} has to be given")
-        built = {name: self.build(value, f"{key}.{name}", hints.get(name, Any)) for name, value in arguments.items()}
-        return target(**built)
-
-
-def _checked(value: Any, hint: Any, key: str) -> Any:
-    if hint is Any or (inspect.isclass(hint) and hint not in SCALARS and isinstance(value, hint)):
-        return value
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
-
-    if inspect.isclass(hint) and hint not in SCALARS:
-        raise ConfigError(f"{key} must name a {hint.__name__} by _target_, not {type(value).__name__}")
-    try:
-        kind = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
-        return kind.validate_python(value)
-    except ValidationError as error:
-        reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in error.errors()))
-        raise ConfigError(f"{key}={value}: {reasons}") from error
 
 
 def _at_least(key: str, config: Any, **least: float) -> None:

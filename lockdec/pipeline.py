@@ -22,18 +22,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lockdec import __version__
-from lockdec.config import Builder, checked, plain
+from lockdec.building import Builder
+from lockdec.cells import RESULT, claimed
+from lockdec.config import checked, plain
 from lockdec.console import Summary, console, printable
-from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.data.captions import CaptionSet
+from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError, visible
+from lockdec.interruption import InterruptedRunError, stoppable
+from lockdec.memory import is_out_of_memory, out_of_memory
+from lockdec.redaction import redacted
 from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact, Store, artifact_key, write_json
-from lockdec.tracking import Tracking, flat
+from lockdec.store import Artifact, Store, artifact_key
+from lockdec.store.writing import clear_partial, write_json, write_text
+from lockdec.tracking import Tracking
 
-RESULT, CONFIG = "result.json", "config.yaml"
+CONFIG, SKIPPED = "config.yaml", "skipped.txt"
+CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "fewshot", "seed")
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -43,10 +54,14 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.devices",
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
+    "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+    "*.data.cache",
 )
 
 
-def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool) -> float:
+def run_job(
+    config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool, watchers: Sequence[Logger] = ()
+) -> float:
     """What Hydra runs: one run with its closing tables and report, or one cell of a sweep.
 
     A cell that is finished already is not run again; one that fails is recorded and does not end the sweep.
@@ -61,28 +76,37 @@ def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping
 
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
-    if finished := finished_cell(config, folder):
-        console.print(f"cell {folder.name}: finished before ({printable(' '.join(overrides))})", soft_wrap=True)
-        return objective(finished, config.objective)
-    console.print(f"cell {folder.name}: {printable(' '.join(overrides))}", soft_wrap=True)
-    try:
-        return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
-    except Exception as error:  # whatever it was is in result.json; the other cells still count
-        console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
-        if not isinstance(error, LockdecError):
-            console.print_exception()
-        return math.nan
+    with claimed(folder):
+        if finished := finished_cell(config, folder):
+            return objective(finished, config.objective)
+        try:
+            return objective(run(config, folder, overrides, config.sweep_name, watchers), config.objective)
+        except PrunedError:
+            return math.nan
+        except Exception as error:  # whatever it was is in result.json; the other cells still count
+            console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+            if not isinstance(error, LockdecError):
+                console.print_exception()
+            return math.nan
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result a cell has left, when it is `ok` and the config is the same but for where things are written."""
+    """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        before = (folder / CONFIG).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        before = OmegaConf.load(folder / CONFIG)
+        same = decisive(before) == redacted(decisive(config))  # as it was written
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return None
-    same = before == OmegaConf.to_yaml(config, resolve=True)
     return result if same and result.get("status") == "ok" else None
+
+
+def decisive(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """What a run's results follow from: the config of each of its stages, without what changes no result."""
+    return {
+        name: without(redacted(plain(config.stages[name])), CANNOT_CHANGE_RESULT, name)
+        for name in config.pipeline.order
+    }
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:
@@ -105,7 +129,13 @@ def read_captions(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: str | None = None) -> dict[str, Any]:
+def run(
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    group: str | None = None,
+    watchers: Sequence[Logger] = (),
+) -> dict[str, Any]:
     """Run every stage of `pipeline.order` and write result.json, whatever happens.
 
     Args:
@@ -113,6 +143,7 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         folder: of this run or cell.
         overrides: what the user typed, for the record.
         group: the name of the sweep this is a cell of; None outside a sweep.
+        watchers: are told every metric beside the loggers of the config; they may end the run with PrunedError.
 
     Returns:
         What result.json holds.
@@ -143,34 +174,58 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         "started": started.isoformat(timespec="seconds"),
     }
     try:
-        (folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True), encoding="utf-8")
-        _run_stages(config, folder, result, group)
+        with stoppable():
+            clear_partial(folder)
+            write_text(folder / CONFIG, _config_text(config))
+            tracking = _run_stages(config, folder, result, group, watchers)
+            tracking.cell(redacted(result | {"cost": cost(clock)}))
         result["status"] = "ok"
-    except KeyboardInterrupt:
-        result |= {"status": "interrupted", "error": "interrupted by the user"}
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        result |= {"status": "interrupted", "error": f"{error}" or "interrupted by the user"}
+        raise
+    except PrunedError as error:
+        result |= {"status": "pruned", "error": f"{error}"}
         raise
     except BaseException as error:
         result["error"] = f"{error}" or type(error).__name__
         raise
     finally:
-        result["cost"] = {
-            "seconds": round(time.monotonic() - clock, 3),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        }
+        result["cost"] = cost(clock)
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(folder / RESULT, result)
+        result = redacted(result)
+        try:
+            write_json(folder / RESULT, result)
+        except StoreError as error:
+            if result["status"] == "ok":
+                raise
+            console.print(f"  {printable(str(error))}", soft_wrap=True)  # what went wrong first is what is raised
     return result
 
 
-def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group: str | None) -> None:
+def cost(since: float) -> dict[str, float]:
+    """Seconds since that moment of the monotonic clock, and the most memory this process has ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": round(time.monotonic() - since, 3), "peak_memory_mb": round(peak / 1024, 1)}
+
+
+def _config_text(config: DictConfig) -> str:
+    """The config resolved, as YAML, without what is secret in it."""
+    return OmegaConf.to_yaml(OmegaConf.create(redacted(plain(config))))
+
+
+def _run_stages(
+    config: DictConfig, folder: Path, result: dict[str, Any], group: str | None, watchers: Sequence[Logger]
+) -> Tracking:
     typed = checked(config)
     if typed.trainer.threads:
         torch.set_num_threads(typed.trainer.threads)
     outputs = Path(typed.paths.outputs)
     store = Store(outputs / "stages")
-    tracking = Tracking(typed.logger, group or typed.name, folder, outputs)
+    tracking = Tracking(typed.logger, group or typed.name, folder, outputs, watchers)
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    records = {name: redacted(subtree) for name, subtree in subtrees.items()}
     stages = build_stages(subtrees, Builder())
+    _tell_skipped(stages, folder, result)
     keys = stage_keys(stages, subtrees)
     summary = Summary(console)
     artifacts: dict[str, Artifact] = {}
@@ -181,11 +236,15 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
 
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
             parents = {parent: artifacts[parent] for parent in stage.parents}
-            record = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}, **subtrees[name]}
-            with tracking.stage(name, record) as loggers:
-                metrics = stage.make(Work(name, workspace, parents, loggers))
-                for logger in loggers:
-                    logger.log_metrics(flat({key: value for key, value in metrics.items() if key != name}, name))
+            tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
+            with tracking.stage(name, choices(name, stages, records) | records[name] | tied) as loggers:
+                try:
+                    metrics = stage.make(Work(name, workspace, parents, loggers))
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        raise out_of_memory(name, config, error) from error
+                    raise
+                tracking.publish(loggers, name, metrics, workspace)
             return metrics
 
         clock = time.monotonic()
@@ -193,7 +252,7 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
             name,
             keys[name],
             make,
-            subtrees[name],
+            records[name],
             {parent: keys[parent] for parent in stage.parents},
             waiting=wait,
         )
@@ -202,7 +261,22 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, stage, folder)
-        summary.stage(name, entry, made_in=artifact.seconds)
+        if group is None:  # a sweep has one line of its own
+            summary.stage(name, entry, made_in=artifact.seconds)
+    return tracking
+
+
+def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
+    """Count the rows of the data that were left out, and list them in the run's folder where there are any."""
+    fields = [getattr(stage, "data", None) for stage in stages.values()]
+    sets = [data for data in fields if isinstance(data, CaptionSet)]
+    if not sets:
+        return
+    skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
+    result["data"]["skipped"] = len(skipped)
+    if skipped:
+        write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
+        console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
@@ -236,13 +310,25 @@ def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, 
     return keys
 
 
+def choices(name: str, stages: Mapping[str, Stage], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The choices of the run that a stage depends on, its own and those of the stages before it, for loggers."""
+    found: dict[str, Any] = {}
+    for parent in stages[name].parents:
+        found |= choices(parent, stages, records)
+    return found | {section: value for section, value in records[name].items() if section in CHOICES}
+
+
 def without(node: Mapping[str, Any], patterns: Sequence[str], path: str) -> dict[str, Any]:
-    """The node, which stands at the dotted `path`, without the keys whose dotted path matches a pattern."""
+    """The node, which stands at the dotted `path`, without the keys whose dotted path, or path=value, matches."""
     return {
         name: without(value, patterns, f"{path}.{name}") if isinstance(value, Mapping) else value
         for name, value in node.items()
-        if not any(fnmatchcase(f"{path}.{name}", pattern) for pattern in patterns)
+        if not any(fnmatchcase(place, pattern) for pattern in patterns for place in _places(path, name, value))
     }
+
+
+def _places(path: str, name: str, value: Any) -> tuple[str, ...]:
+    return (f"{path}.{name}", f"{path}.{name}={value}") if isinstance(value, str) else (f"{path}.{name}",)
 
 
 def versions() -> dict[str, str]:

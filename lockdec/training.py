@@ -8,11 +8,11 @@ count of batches, only the last checkpoint, and time may decide when checkpoints
 from __future__ import annotations
 
 import csv
+import io
 import logging
-import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,13 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import TaskID
 
 from lockdec.config import TrainerConfig
-from lockdec.console import progress
-from lockdec.errors import LockdecError
+from lockdec.console import console, progress
+from lockdec.divergence import DivergedError, Divergence, finite
+from lockdec.interruption import asked_to_stop, patient, stop_now
+from lockdec.memory import shapes
 from lockdec.store import CHECKPOINT
+from lockdec.store.writing import write_bytes
+from lockdec.watching import Pulse
 
 LOG_EVERY = 10  # steps between two rows of a curve
 
@@ -56,14 +60,52 @@ def fit(
         val_every: steps between two measurements on the validation data; None for one at the end.
 
     Returns:
-        The last logged metrics.
+        The last logged metrics; where the loss broke and `trainer.on_nan` is rollback, also how often (`rollbacks`)
+        and at which step the last time (`rolled_back_at`).
 
     Raises:
-        LockdecError: the loss became infinite or NaN; names stage and step.
+        DivergedError: the loss became infinite or NaN, or exploded.
+        InterruptedRunError: a signal asked the run to stop; `last.ckpt` is there.
     """
-    curve = Curve()
+    curve, divergence = Curve(), Divergence(stage, folder, trainer.on_nan == "rollback")
     checkpoint = folder / CHECKPOINT
-    lightning_trainer = L.Trainer(
+    every_callback = [
+        StepSeed(seed),
+        curve,
+        divergence,
+        Checkpoints(checkpoint, trainer.checkpoint_seconds),
+        ProgressBar(stage, steps),
+        NameBatch(),
+        *([Pulse(stage)] if loggers else []),
+        *callbacks,
+    ]
+    while True:
+        lightning_trainer = _trainer(trainer, every_callback, loggers, folder, steps, clip_norm, val_every)
+        try:
+            _fit(lightning_trainer, module, data, checkpoint if checkpoint.is_file() else None)
+            break
+        except DivergedError as error:
+            divergence.retreat(error)
+            checkpoint = divergence.good
+            console.print(f"  {error}", soft_wrap=True, markup=False)
+            console.print(f"  {stage}: going on from {checkpoint.name} at half the learning rate")
+    curve.write(folder / "metrics.csv")
+    logged = {name: float(value) for name, value in lightning_trainer.callback_metrics.items()}
+    if broken := divergence.rollbacks:
+        logged |= {f"{stage}/rollbacks": float(len(broken)), f"{stage}/rolled_back_at": float(broken[-1])}
+    return logged
+
+
+def _trainer(
+    trainer: TrainerConfig,
+    callbacks: list[L.Callback],
+    loggers: Sequence[Logger],
+    folder: Path,
+    steps: int,
+    clip_norm: float,
+    val_every: int | None,
+) -> L.Trainer:
+    return L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices,
         precision=trainer.precision,  # type: ignore[arg-type]
@@ -71,14 +113,7 @@ def fit(
         max_steps=steps,
         gradient_clip_val=clip_norm or None,
         logger=list(loggers) or False,
-        callbacks=[
-            StepSeed(seed),
-            curve,
-            StopOnDivergence(stage),
-            Checkpoints(checkpoint, trainer.checkpoint_seconds),
-            ProgressBar(stage, steps),
-            *callbacks,
-        ],
+        callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         val_check_interval=min(val_every, steps) if val_every else None,
         log_every_n_steps=LOG_EVERY,
@@ -89,16 +124,20 @@ def fit(
         deterministic=True,
         default_root_dir=folder,
     )
-    with warnings.catch_warnings():
+
+
+def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
+    with warnings.catch_warnings(), patient():
         # The loaders hand out prepared tensors: worker processes would cost more than they save.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen on purpose
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # inside lightning
-        lightning_trainer.fit(
-            module, datamodule=data, ckpt_path=checkpoint if checkpoint.is_file() else None, weights_only=True
-        )
-    curve.write(folder / "metrics.csv")
-    return {name: float(value) for name, value in lightning_trainer.callback_metrics.items()}
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # Lightning's answer to a signal that it has seen, too
+            if asked_to_stop():
+                stop_now()
+            raise
 
 
 class StepSeed(L.Callback):
@@ -146,41 +185,44 @@ class Curve(L.Callback):
             writer.writerows(self.rows)
 
 
-class StopOnDivergence(L.Callback):
-    """Ends the stage at the first loss that is not finite: nothing after it can be trusted."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
-        if not torch.isfinite(loss):
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            raise LockdecError(
-                f"{self.stage}: the loss is {float(loss)} at step {trainer.global_step} "
-                f"(learning rate {rate:.2g}); lower {self.stage}.optimizer.learning_rate"
-            )
-
-
 class Checkpoints(L.Callback):
-    """Saves the unfinished stage every so many seconds."""
+    """Saves the unfinished stage every so many seconds, and when a signal asks the run to stop: then it stops, too."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds, self._last = path, seconds, time.monotonic()
 
-    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if time.monotonic() - self._last >= self.seconds and trainer.global_step < trainer.max_steps:
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        # Every process has to decide alike: saving waits for all of them.
+        stop = trainer.strategy.reduce_boolean_decision(asked_to_stop(), all=False)
+        due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self._last >= self.seconds, all=False)
+        if (stop or due) and trainer.global_step < trainer.max_steps and finite(module):
             trainer.save_checkpoint(self.path)
             self._last = time.monotonic()
+        if stop and trainer.global_step < trainer.max_steps:
+            stop_now()
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside the old one and renames it, so that a kill leaves one that is whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-        super().save_checkpoint(checkpoint, temporary, storage_options)
-        temporary.replace(path)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_bytes(Path(path), buffer.getbuffer())
+
+
+class NameBatch(L.Callback):
+    """Notes on an error which batch it met."""
+
+    def __init__(self) -> None:
+        self._batch: Any = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch = batch
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Exception):
+            exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
 
 
 class ProgressBar(L.Callback):

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from lockdec.config import TRUSTED, Builder, checked, plain
+from lockdec.building import TRUSTED, Builder
+from lockdec.config import checked, plain
 from lockdec.errors import ConfigError
 from tests.conftest import composed
 
@@ -134,7 +135,7 @@ def test_the_surface_of_options_is_this() -> None:
         "finetune": 7,
         "translate": 1,
         "evaluate": 14,
-        "trainer": 5,
+        "trainer": 6,
         "callbacks": 0,
         "logger": 4,
         "pipeline": 1,

@@ -118,7 +118,7 @@ def test_damage_is_named_set_aside_and_made_again(tmp_path: Path, name: str, har
     with pytest.warns(UserWarning, match="damaged; set aside"):
         again = make(store)
     assert not again.reused
-    assert damage(again.folder) is None
+    assert damage(again.folder, "pretrain", KEY) is None
     assert len(list(folder.parent.glob("*.damaged-*"))) == 1
 
 
@@ -127,14 +127,16 @@ def test_a_symbolic_link_is_damage(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (folder / "weights").rename(elsewhere)
     (folder / "weights").symlink_to(elsewhere)
-    assert damage(folder) == "weights"
+    assert damage(folder, "pretrain", KEY) == "weights"
 
 
 def test_an_artifact_of_another_schema_is_never_read(tmp_path: Path) -> None:
     folder = make(Store(tmp_path / "stages")).folder
     record = json.loads((folder / METADATA).read_text())
     (folder / METADATA).write_text(json.dumps(record | {"schema": 999}))
-    assert damage(folder) == METADATA
+    with pytest.raises(StoreError, match=r"artifact\.json: schema 999, and this lockdec .* reads 1"):
+        make(Store(tmp_path / "stages"))
+    assert (folder / METADATA).is_file()
 
 
 def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:

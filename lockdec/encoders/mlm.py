@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,13 +9,15 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Int
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lockdec.data.captions import Input, Modality
 from lockdec.data.tokenizer import PAD_ID, Tokenizer
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.errors import ConfigError, DataError
+from lockdec.store.reading import read_dataclass
+from lockdec.store.tensors import load_weights, save_tensors
+from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
 
@@ -86,14 +87,13 @@ class PretrainedMaskedLanguageModel(PretrainedHere):
     stage: str = "pretrain_encoder"
 
     def open(self, folder: Path) -> Encoder:
-        config = EncoderConfig(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-        model = MaskedLanguageModel(config)
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        model = MaskedLanguageModel(read_dataclass(folder / CONFIG, EncoderConfig))
+        load_weights(model, folder / WEIGHTS)
         return MaskedLanguageModelEncoder(model, Tokenizer.load(folder / TOKENIZER), self.layers)
 
 
 def save_masked_language_model(model: MaskedLanguageModel, tokenizer: Tokenizer, folder: Path) -> None:
     """Write what `PretrainedMaskedLanguageModel.open` reads."""
     tokenizer.save(folder / TOKENIZER)
-    (folder / CONFIG).write_text(json.dumps(asdict(model.encoder.config), indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    write_json(folder / CONFIG, asdict(model.encoder.config))
+    save_tensors(model.state_dict(), folder / WEIGHTS)

@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lockdec.errors import ConfigError, StoreError
+from lockdec.store.tensors import load_tensors, save_tensors
 
 Kind: TypeAlias = Literal["none", "standardise", "whiten"]
 
@@ -120,7 +120,7 @@ class Normalisation:
     def save(self, path: Path) -> None:
         """Write the fitted numbers as safetensors."""
         fitted = {"mean": self.mean, "scale": self.scale, "rotation": self.rotation}
-        save_file({name: value.contiguous() for name, value in fitted.items() if value is not None}, path)
+        save_tensors({name: value for name, value in fitted.items() if value is not None}, path)
 
     @classmethod
     def load(cls, path: Path) -> Normalisation:
@@ -130,8 +130,8 @@ class Normalisation:
             StoreError: the file cannot be read.
         """
         try:
-            return cls(**load_file(path))
-        except Exception as error:  # safetensors raises an exception of its own that it does not export
+            return cls(**load_tensors(path))
+        except TypeError as error:
             raise StoreError(f"{path}: not a stored normalisation ({error})") from error
 
 

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightning as L
-from safetensors.torch import load_file, save_file
 
 from lockdec.config import PretrainConfig, TokenizerConfig, TrainerConfig
 from lockdec.data.batching import TextDataModule
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
-from lockdec.data.tokenizer import Tokenizer, train_tokenizer
+from lockdec.data.tokenizer import train_tokenizer
 from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact
+from lockdec.stages.stored import TOKENIZER, save_decoder
 from lockdec.training import fit
-from lockdec.transformer.configuration import RopeScaling
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
-
-TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,24 +67,3 @@ class Pretrain(Stage):
         )
         save_decoder(model, work.folder)
         return {"pretrain": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
-
-
-def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
-    """Write the weights of a decoder without cross-attention, and what it takes to build it again."""
-    (folder / CONFIG).write_text(json.dumps(asdict(model.config), indent=2) + "\n", encoding="utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
-
-
-def load_decoder(artifact: Artifact) -> LockingDecoderModel:
-    """The pretrained decoder, locked, in evaluation mode."""
-    config: dict[str, Any] = json.loads(artifact.path(CONFIG).read_text(encoding="utf-8"))
-    if config["rope_scaling"] is not None:
-        config["rope_scaling"] = RopeScaling(**config["rope_scaling"])
-    model = LockingDecoderModel(DecoderConfig(**config))
-    model.load_state_dict(load_file(artifact.path(WEIGHTS)))
-    return model.eval()
-
-
-def load_tokenizer(artifact: Artifact) -> Tokenizer:
-    """The tokenizer the decoder was pretrained with."""
-    return Tokenizer.load(artifact.path(TOKENIZER))

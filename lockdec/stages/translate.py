@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import lightning as L
-from safetensors.torch import load_file, save_file
 
 from lockdec.config import TokenizerConfig, TrainerConfig, TranslateConfig
 from lockdec.curves import draw_curves
@@ -18,6 +17,8 @@ from lockdec.data.translation import TextPairs
 from lockdec.modules.translation import Translation
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact
+from lockdec.store.reading import as_dataclass, read_object
+from lockdec.store.tensors import load_weights, save_tensors
 from lockdec.training import fit
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 
@@ -88,7 +89,7 @@ class Translate(Stage):
         draw_curves(work.folder / "metrics.csv", work.folder / PICTURE, work.stage)
         config = {"source": asdict(model.encoder.config), "target": asdict(model.decoder.config)}
         (work.folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, work.folder / WEIGHTS)
+        save_tensors(model.state_dict(), work.folder / WEIGHTS)
         total = sum(weight.numel() for weight in model.parameters())
         in_encoder = sum(weight.numel() for weight in model.encoder.parameters())
         return {
@@ -115,7 +116,10 @@ def known_pairs(data: TextPairs, shots: int | None, support_seed: int) -> list[P
 
 def load_translator(artifact: Artifact) -> tuple[TransformerModel, Tokenizer, Tokenizer]:
     """The trained transformer in evaluation mode, and the tokenizers of what it reads and writes."""
-    config = json.loads(artifact.path(CONFIG).read_text(encoding="utf-8"))
-    model = TransformerModel(EncoderConfig(**config["source"]), DecoderConfig(**config["target"]), pad_id=PAD_ID)
-    model.load_state_dict(load_file(artifact.path(WEIGHTS)))
+    path = artifact.path(CONFIG)
+    config = read_object(path)
+    source = as_dataclass(path, EncoderConfig, config.get("source"))
+    target = as_dataclass(path, DecoderConfig, config.get("target"))
+    model = TransformerModel(source, target, pad_id=PAD_ID)
+    load_weights(model, artifact.path(WEIGHTS))
     return model.eval(), Tokenizer.load(artifact.path(SOURCE)), Tokenizer.load(artifact.path(TARGET))

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
 import torch
-from safetensors.torch import load_file, save_file
 
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.stages.pretrain import load_decoder, load_tokenizer
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact
-from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel
+from lockdec.stages.stored import load_decoder, load_tokenizer, save_cross_attention
+from lockdec.transformer.models import CrossAttentionConfig
 
-CONFIG, WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
 PROBES = 32  # training pairs on which logits are compared before and after unlocking
 
 
@@ -64,26 +59,3 @@ class Unlock(Stage):
             },
             "unlock": {"max_abs_logit_delta": float(delta)},
         }
-
-
-def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
-    """Write the cross-attention's weights and what it takes to build it again."""
-    weights = model.cross_attention_parameters()
-    save_file({name: weight.detach().contiguous() for name, weight in weights.items()}, folder / WEIGHTS)
-    assert model.cross_attention_config is not None  # attached
-    config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
-    """The decoder with the cross-attention of an unlock or a finetune artifact: unlocked, in evaluation mode."""
-    model = load_decoder(pretrain)
-    config = json.loads(cross_attention.path(CONFIG).read_text(encoding="utf-8"))
-    encoder_dim = config.pop("encoder_dim")
-    model.attach(CrossAttentionConfig(**config), encoder_dim)
-    saved = load_file(cross_attention.path(WEIGHTS))
-    with torch.no_grad():
-        for name, weight in model.cross_attention_parameters().items():
-            weight.copy_(saved[name])
-    model.unlock()
-    return model.eval()

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lockdec.config import Builder, noam_peak, plain
+from lockdec.building import Builder
+from lockdec.config import noam_peak, plain
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import EOS_ID, PAD_ID
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel

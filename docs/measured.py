@@ -1,0 +1,209 @@
+"""Fill in the measured tables of a page and draw its figures: python docs/measured.py PAGE.md SWEEPS
+
+SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps). What stands in the page between
+`<!-- NAME -->` and `<!-- end -->` is replaced, and figures and results.csv are written beside it. Every number in
+those places is computed here, from result.json files.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from lockdec.report.headline import interval
+from lockdec.report.results import Run, read
+from lockdec.report.settings import Setting
+from lockdec.report.statistics import Estimate, differences, estimates
+from lockdec.report.study import CONTROLS, MARGIN, Study
+from lockdec.report.tables import results_csv
+
+STUDY = Path(__file__).parent / "study"
+METRIC = "token_f1"
+FULL = 32  # the largest tied dimension: what the others are compared with
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
+Key = tuple[object, ...]
+
+
+def one(values: Sequence[float]) -> Estimate:
+    """The mean over seeds with its interval."""
+    found = estimates([list(values)])[0]
+    assert found is not None  # there are values
+    return found
+
+
+def score(setting: Setting, metric: str = METRIC, view: str = "score") -> Estimate:
+    """A metric of a setting, or its gap over a control."""
+    return one(list(setting.values(metric, view).values()))
+
+
+def loss(setting: Setting, against: Setting, metric: str = METRIC) -> Estimate:
+    """The paired difference between two settings over the seeds they share."""
+    return one(differences(setting.values(metric), against.values(metric)))
+
+
+def by(study: Study, *facets: str) -> dict[Key, Setting]:
+    """The settings by the values of these facets."""
+    return {tuple(setting.facet(f"{name}") for name in facets): setting for setting in study.settings}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows as Markdown."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines)
+
+
+def whiskers(axes: Axes, xs: Sequence[float], points: Sequence[Estimate], colour: str, label: str | None) -> None:
+    """A line through the means, with the intervals as whiskers."""
+    low = [point.mean - (point.mean if point.low is None else point.low) for point in points]
+    high = [(point.mean if point.high is None else point.high) - point.mean for point in points]
+    means = [point.mean for point in points]
+    axes.errorbar(xs, means, [low, high], color=colour, label=label, marker="o", markersize=4, capsize=3, linewidth=1.4)
+
+
+def tied(study: Study) -> dict[str, str]:
+    """Quality against the tied dimension, for every number of shots."""
+    settings = by(study, "fewshot.shots", "cross_attention.d_k")
+    shots = sorted({int(str(key[0])) for key in settings})
+    sizes = sorted({int(str(key[1])) for key in settings})
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    scores, losses, controls = [], [], []
+    for number, count in enumerate(shots):
+        line = [settings[count, size] for size in sizes]
+        colour = COLOURS[number]
+        whiskers(left, sizes, [score(setting) for setting in line], colour, f"{count} shots")
+        copied = one([run.number(f"controls.nearest_neighbour.{METRIC}") or 0.0 for run in line[-1].runs.values()])
+        left.axhline(copied.mean, color=colour, linestyle=":", linewidth=1)
+        smaller = [setting for size, setting in zip(sizes, line, strict=True) if size != FULL]
+        gaps = [loss(setting, settings[count, FULL]) for setting in smaller]
+        shifted = [size * 1.06 ** (number - (len(shots) - 1) / 2) for size in sizes if size != FULL]
+        whiskers(right, shifted, gaps, colour, f"{count} shots")
+        scores.append([str(count), *(interval(score(setting)) for setting in line)])
+        losses.append([str(count), *(interval(gap, signed=True) for gap in gaps)])
+        controls += [
+            [
+                str(count),
+                str(size),
+                *(interval(score(setting, view=name), signed=True) for name in CONTROLS),
+                interval(score(setting, "exact")),
+                interval(score(setting, "cider_d")),
+                f"{setting.parameters:,.0f}",
+                f"{setting.mean('cost.seconds'):.0f}",
+            ]
+            for size, setting in zip(sizes, line, strict=True)
+        ]
+    right.axhline(0, color="#888888", linewidth=0.8)
+    right.axhline(-MARGIN, color="#888888", linestyle="--", linewidth=0.8)
+    for axes, title in (
+        (left, "token F1 (dotted: copying the nearest neighbour)"),
+        (right, f"paired difference to d = {FULL} (dashed: the margin, -{MARGIN})"),
+    ):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+        axes.set_xlabel("d = d_q = d_k = d_v per head, 8 heads")
+        axes.set_title(title, fontsize=10)
+    left.legend(frameon=False)
+    figure.savefig(STUDY / "tied.png", dpi=130)
+    heads = [f"d = {size}" for size in sizes]
+    return {
+        "tied": table(["shots", *heads], scores),
+        "tied loss": table(["shots", *(head for head, size in zip(heads, sizes, strict=True) if size != FULL)], losses),
+        "tied controls": table(
+            ["shots", "d", "over locked", "over shuffled", "over neighbour", "exact", "CIDEr-D", "trained", "seconds"],
+            controls,
+        ),
+    }
+
+
+def grid(study: Study, rows: str, columns: str, name: str, against: Key) -> dict[str, str]:
+    """A table of two dimensions: token F1, and the paired difference to the cell `against`."""
+    settings = by(study, f"cross_attention.{rows}", f"cross_attention.{columns}")
+    ys, xs = (sorted({int(str(key[place])) for key in settings}) for place in (0, 1))
+    body = [[f"{rows} = {y}", *(interval(score(settings[y, x])) for x in xs)] for y in ys]
+    gaps = [
+        [
+            f"{rows} = {y}",
+            *("" if (y, x) == against else interval(loss(settings[y, x], settings[against]), signed=True) for x in xs),
+        ]
+        for y in ys
+    ]
+    head = ["", *(f"{columns} = {x}" for x in xs)]
+    return {name: table(head, body), f"{name} loss": table(head, gaps)}
+
+
+def kinds(study: Study, key: Callable[[Setting], str], name: str, against: str) -> dict[str, str]:
+    """A row a kind: its scores and the paired difference to one of them."""
+    settings = {key(setting): setting for setting in study.settings}
+    rows = [
+        [
+            kind,
+            f"{setting.parameters:,.0f}",
+            interval(score(setting)),
+            "" if kind == against else interval(loss(setting, settings[against]), signed=True),
+            interval(score(setting, "exact")),
+            interval(score(setting, view="nearest_neighbour"), signed=True),
+        ]
+        for kind, setting in settings.items()
+    ]
+    return {name: table(["", "trained", "token F1", f"difference to {against}", "exact", "over neighbour"], rows)}
+
+
+def heads(setting: Setting) -> str:
+    """Heads, size and layers in words."""
+    named = {name: setting.facet(f"cross_attention.{name}") for name in ("heads", "d_k", "layers")}
+    return f"{named['heads']} heads of {named['d_k']}, layers {named['layers']}"
+
+
+def encoder(study: Study) -> dict[str, str]:
+    """A row a number of shots: scores, gaps over the controls, cost."""
+    rows = [
+        [
+            str(setting.facet("fewshot.shots")),
+            interval(score(setting)),
+            interval(score(setting, "cider_d")),
+            *(interval(score(setting, view=name), signed=True) for name in CONTROLS),
+            f"{setting.parameters:,.0f}",
+            f"{setting.mean('cost.seconds'):.0f}",
+        ]
+        for setting in study.settings
+    ]
+    head = ["shots", "token F1", "CIDEr-D", "over locked", "over shuffled", "over neighbour", "trained", "seconds"]
+    return {next(iter(study.settings[0].runs.values())).text("sweep_name"): table(head, rows)}
+
+
+HOW_LOW: dict[str, Callable[[Study], Mapping[str, str]]] = {
+    "tied": tied,
+    "key_value": lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32)),
+    "bilinear": lambda study: grid(study, "d_q", "d_k", "bilinear", (8, 8)),
+    "unlock": lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),
+    "heads": lambda study: kinds(study, heads, "heads", "8 heads of 8, layers all"),
+}
+
+
+def main(page: Path, sweeps: Path) -> None:
+    """Write the page's tables, its figures and results.csv."""
+    text = page.read_text(encoding="utf-8")
+    parts = HOW_LOW if page.stem == "how_low" else {path.name: encoder for path in sorted(sweeps.glob("encoder_*"))}
+    everything: list[Run] = []
+    for name, part in parts.items():
+        runs = read([sweeps / name]).runs
+        everything += runs
+        for block, filling in part(Study(runs)).items():
+            before, found, rest = text.partition(f"<!-- {block} -->\n")
+            if not found:
+                raise SystemExit(f"{page}: no place for {block}: add <!-- {block} --> and <!-- end -->")
+            text = f"{before}{found}{filling}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    page.write_text(text, encoding="utf-8")
+    page.with_name("results.csv" if page.stem == "how_low" else f"{page.stem}.csv").write_text(
+        results_csv(everything), encoding="utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,118 @@
+"""The one place that builds the objects that a config names by `_target_`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lockdec.errors import ConfigError
+from lockdec.store import canonical_json
+
+TRUSTED = ("lockdec.",)
+SCALARS = (int, float, str, bool)
+
+
+class Builder:
+    """Builds the objects that config nodes name by `_target_`. Equal nodes give the same object.
+
+    Args:
+        trusted: the module prefixes a target may come from; None trusts all of them, which is right for what the user
+            typed and wrong for a config read back from a run or an artifact. With prefixes, a target has to be a class
+            that a module below one of them defines, of the kind that belongs in its place: a function, a module or
+            what a trusted module has only imported is refused.
+    """
+
+    def __init__(self, trusted: Sequence[str] | None = None) -> None:
+        self.trusted = trusted
+        self._built: dict[str, Any] = {}
+
+    def build(self, node: Any, key: str, hint: Any = Any) -> Any:
+        """The object, list or value a plain config node stands for.
+
+        Args:
+            node: plain containers.
+            key: where it stands in the config, for errors.
+            hint: the type it has to have.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type, a target that is not trusted or does not exist.
+        """
+        if isinstance(node, Mapping) and "_target_" in node:
+            identity = canonical_json(node)
+            if identity not in self._built:
+                arguments = {name: value for name, value in node.items() if name != "_target_"}
+                self._built[identity] = self._call(self._locate(node["_target_"], key, hint), arguments, key)
+            return _checked(self._built[identity], hint, key)
+        if isinstance(node, Mapping):
+            if dataclasses.is_dataclass(hint):
+                return self._call(hint, node, key)
+            return {name: self.build(value, f"{key}.{name}", _inner(hint, value)) for name, value in node.items()}
+        if isinstance(node, list):
+            node = [self.build(value, f"{key}.{index}", _inner(hint, value)) for index, value in enumerate(node)]
+        return _checked(node, hint, key)
+
+    def _locate(self, path: Any, key: str, hint: Any) -> Any:
+        if not isinstance(path, str):
+            raise ConfigError(f"{key}._target_={path} is not the dotted path of a class")
+        if self.trusted is not None and not path.startswith(tuple(self.trusted)):
+            raise ConfigError(f"{key}._target_={path} is not trusted (allowed: {', '.join(self.trusted)})")
+        module, _, name = path.rpartition(".")
+        try:
+            target = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"{key}._target_={path} cannot be imported ({error})") from error
+        if not callable(target):
+            raise ConfigError(f"{key}._target_={path} is not a class")
+        if self.trusted is not None:
+            kinds = tuple(kind for kind in (hint, *typing.get_args(hint)) if _is_plain_class(kind))
+            if not inspect.isclass(target) or target.__module__ != module or not issubclass(target, kinds):
+                wanted = " or ".join(kind.__name__ for kind in kinds) or "nothing that is built"
+                raise ConfigError(f"{key}._target_={path} is not trusted: {wanted} belongs there")
+        return target
+
+    def _call(self, target: Any, arguments: Mapping[str, Any], key: str) -> Any:
+        function = target.__init__ if inspect.isclass(target) else target
+        parameters = dict(inspect.signature(function).parameters)
+        parameters.pop("self", None)
+        hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
+        if unknown := [name for name in arguments if name not in parameters]:
+            raise ConfigError(f"{key}.{unknown[0]} is not known (allowed: {', '.join(parameters)})")
+        required = [name for name, parameter in parameters.items() if parameter.default is parameter.empty]
+        if missing := [name for name in required if name not in arguments]:
+            raise ConfigError(f"{key}.{missing[0]} has to be given")
+        built = {name: self.build(value, f"{key}.{name}", hints.get(name, Any)) for name, value in arguments.items()}
+        return target(**built)
+
+
+def _inner(hint: Any, value: Any) -> Any:
+    """What a node inside a dict or a list has to be, where the type of that says it."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    for holder in typing.get_args(hint) if union else (hint,):
+        origin, inner = typing.get_origin(holder), typing.get_args(holder)
+        if isinstance(value, Mapping) and inspect.isclass(origin) and issubclass(origin, Mapping | Sequence):
+            return inner[0] if origin is tuple else inner[-1]
+    return Any
+
+
+def _is_plain_class(kind: Any) -> bool:
+    return inspect.isclass(kind) and kind is not Any and not isinstance(kind, types.GenericAlias)
+
+
+def _checked(value: Any, hint: Any, key: str) -> Any:
+    if hint is Any or (inspect.isclass(hint) and hint not in SCALARS and isinstance(value, hint)):
+        return value
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    if inspect.isclass(hint) and hint not in SCALARS:
+        raise ConfigError(f"{key} must name a {hint.__name__} by _target_, not {type(value).__name__}")
+    try:
+        kind = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+        return kind.validate_python(value)
+    except ValidationError as error:
+        reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in error.errors()))
+        raise ConfigError(f"{key}={value}: {reasons}") from error

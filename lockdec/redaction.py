@@ -1,0 +1,73 @@
+"""Keeping secrets out of what a run writes: by the names of keys, and by values known or shaped like secrets.
+
+Whatever stands under a key named like a secret is left out, and so is any text that holds the value of an environment
+variable named like one, or that looks like a well-known kind of key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+REDACTED = "[redacted]"
+_SHORTEST = 8  # characters of a secret; a shorter value would be found in ordinary text
+_LAST_WORDS = {"token", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "pwd"}
+_KEYS = {"api", "access", "private", "secret", "auth", "signing", "encryption", "account"}
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_SHAPES = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}"
+    r"|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9-]{10,}|glpat-[A-Za-z0-9_-]{16,}|wandb_v\d_[A-Za-z0-9_]{20,}"
+    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,})"
+)
+_IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
+_ASSIGNED = re.compile(r"(?<![\w.@-])([\w.@+~/-]+)=('[^'\n]*'|\"[^\"\n]*\"|[^\s,}\])'\"]+)")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a key, an option or an environment variable of this name holds a secret.
+
+    `api_key`, `HF_TOKEN` and `dbPassword` do; `batch_tokens`, `token_f1` and `artifact_key` do not.
+    """
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if not words:
+        return False
+    joined = {"apikey", "authtoken", "accesskey", "secretkey"}
+    return words[-1] in _LAST_WORDS | joined or (words[-1] == "key" and bool(_KEYS & set(words[-2:-1])))
+
+
+def redacted(value: Any) -> Any:
+    """The value, of plain containers, without the secrets in it."""
+    if isinstance(value, Mapping):
+        return {
+            text(str(name)): REDACTED if is_secret(str(name)) and _is_filled(inner) else redacted(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [redacted(inner) for inner in value]
+    return text(value) if isinstance(value, str) else value
+
+
+def text(line: str) -> str:
+    """The text without the secrets in it: values that are known, shapes that are, and `name=value` by its name."""
+    for secret in _known():
+        line = line.replace(secret, REDACTED)
+    line = _IN_ADDRESS.sub(REDACTED, _SHAPES.sub(REDACTED, line))
+    return _ASSIGNED.sub(_without_value, line)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    filled = value.strip("'\"").lower() not in ("", "null", "none", "true", "false", "???", REDACTED)
+    return f"{name}={REDACTED}" if filled and is_secret(name) else found[0]
+
+
+def _is_filled(value: Any) -> bool:
+    return value not in (None, "", "???") and not isinstance(value, bool)
+
+
+def _known() -> Iterator[str]:
+    """The values of environment variables named like secrets, the longest first: one may be part of another."""
+    values = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
+    yield from sorted(values, key=len, reverse=True)

@@ -1,0 +1,255 @@
+"""Content-addressed artifacts: made once, published atomically, verified whenever they are used.
+
+An artifact is a folder `<root>/<stage>/<key>/` with an `artifact.json` beside the stage's own files. The key is the
+sha256 of everything that can change what the stage produces, so equal keys mean equal content and a folder that exists
+is complete: it is written under another name, flushed to disk and renamed. One process makes an artifact while others
+wait for it. Nothing here unpickles anything: metadata is JSON, weights are safetensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lockdec import __version__
+from lockdec.errors import LockdecError, StoreError
+from lockdec.store.locking import locked, require_locks
+from lockdec.store.reading import read_json
+from lockdec.store.writing import clear_partial, flush, is_no_room, no_room, write_json
+
+SCHEMA_VERSION = 1  # tests/faults/artifacts keeps an artifact of every one released
+METADATA = "artifact.json"
+CHECKPOINT, GOOD_CHECKPOINT = "last.ckpt", "good.ckpt"  # live in an unfinished folder only
+UNFINISHED, DAMAGED = ".unfinished", ".damaged-"
+_RECORD = {"schema": int, "stage": str, "key": str, "files": dict, "metrics": dict, "config": dict, "parents": dict}
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no white space, no NaN; the same in any process."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def artifact_key(**ingredients: Any) -> str:
+    """The sha256 (64 hex digits) of all that can change what a stage produces."""
+    return hashlib.sha256(canonical_json(ingredients).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One published, verified result of a stage.
+
+    Attributes:
+        folder: where its files lie; read-only by convention.
+        stage, key: its address in the store.
+        metrics: what the stage measured, as JSON values.
+        config: the config subtree the stage saw.
+        parents: the keys of the artifacts it was made from, by stage.
+        seconds: how long making it took.
+        reused: whether this run found it made.
+    """
+
+    folder: Path
+    stage: str
+    key: str
+    metrics: Mapping[str, Any]
+    config: Mapping[str, Any]
+    parents: Mapping[str, str]
+    seconds: float
+    reused: bool
+
+    def path(self, name: str) -> Path:
+        """The path of one of its files."""
+        return self.folder / name
+
+
+class Store:
+    """The artifacts below one folder.
+
+    Args:
+        root: the folder (`outputs/stages`); made when missing.
+
+    Raises:
+        StoreError: `root` cannot be made or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        try:
+            (root / ".locks").mkdir(parents=True, exist_ok=True)
+            require_locks(root / ".locks")
+        except OSError as error:
+            raise StoreError(
+                f"paths.outputs={root.parent}: cannot write there ({error.strerror}); name a folder you may write to"
+            ) from error
+
+    def folder(self, stage: str, key: str) -> Path:
+        """Where an artifact lies once it is published."""
+        return self.root / stage / key
+
+    def lock_path(self, stage: str, key: str) -> Path:
+        """The file whose lock its maker holds."""
+        return self.root / ".locks" / f"{stage}-{key}"
+
+    def find(self, stage: str, key: str) -> Artifact | None:
+        """The verified artifact; None where there is none or it is damaged.
+
+        Raises:
+            StoreError: it is of a schema that this lockdec does not read.
+        """
+        folder = self.folder(stage, key)
+        if not folder.is_dir() or damage(folder, stage, key):
+            return None
+        record = read_json(folder / METADATA)
+        os.utime(folder)  # its age, to `python -m lockdec.store`, is since its last use
+        names = ("metrics", "config", "parents", "seconds")
+        return Artifact(folder=folder, stage=stage, key=key, reused=True, **{name: record[name] for name in names})
+
+    def get_or_make(
+        self,
+        stage: str,
+        key: str,
+        make: Callable[[Path], Mapping[str, Any]],
+        config: Mapping[str, Any],
+        parents: Mapping[str, str],
+        waiting: Callable[[], None] = lambda: None,
+    ) -> Artifact:
+        """Reuse the artifact, or make and publish it. A damaged one is set aside with a warning first.
+
+        Args:
+            make: writes the files into the folder it is given and returns the metrics. The folder may hold what an
+                earlier, killed attempt left there (`last.ckpt`): it is to be continued.
+            waiting: called once when another process is making this artifact.
+
+        Raises:
+            StoreError: a file did not fit on the disk, or the artifact is of a schema that this lockdec does not read.
+        """
+        if artifact := self.find(stage, key):
+            return artifact
+        with locked(self.lock_path(stage, key), waiting):
+            if artifact := self.find(stage, key):
+                return artifact
+            folder = self.folder(stage, key)
+            self._set_aside(folder)
+            unfinished = folder.with_name(key + UNFINISHED)
+            try:
+                unfinished.mkdir(parents=True, exist_ok=True)
+                clear_partial(unfinished)
+                # A maker killed between its last file and the renaming has left an artifact that is whole.
+                if damage(unfinished, stage, key):
+                    _make(unfinished, stage, key, make, config, parents)
+                for name in (CHECKPOINT, GOOD_CHECKPOINT):
+                    (unfinished / name).unlink(missing_ok=True)
+                flush(unfinished)
+                unfinished.rename(folder)
+                flush(folder.parent)
+            except Exception as error:
+                if is_no_room(error) and not isinstance(error, LockdecError):
+                    raise no_room(_newest_file(unfinished)) from error
+                raise
+            record = read_json(folder / METADATA)
+            return Artifact(folder, stage, key, record["metrics"], config, dict(parents), record["seconds"], False)
+
+    def _set_aside(self, folder: Path) -> None:
+        if folder.is_dir():
+            problem = damage(folder, folder.parent.name, folder.name)
+            aside = folder.with_name(f"{folder.name}{DAMAGED}{time.time_ns()}")
+            folder.rename(aside)
+            warnings.warn(f"{folder / str(problem)} is damaged; set aside as {aside.name} and made again", stacklevel=3)
+
+
+def _make(
+    folder: Path,
+    stage: str,
+    key: str,
+    make: Callable[[Path], Mapping[str, Any]],
+    config: Mapping[str, Any],
+    parents: Mapping[str, str],
+) -> None:
+    started = time.monotonic()
+    (folder / METADATA).unlink(missing_ok=True)
+    metrics = make(folder)
+    record: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "stage": stage,
+        "key": key,
+        "config": config,
+        "parents": dict(parents),
+        "metrics": dict(metrics),
+        "seconds": round(time.monotonic() - started, 3),
+        "files": _inventory(folder),
+        "versions": {"lockdec": __version__, "torch": version("torch"), "python": platform.python_version()},
+    }
+    write_json(folder / METADATA, record)
+
+
+def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
+    """The first file of an artifact that is missing, altered or not its own; None when all is well.
+
+    Args:
+        names: look at these of its files alone; None for all.
+
+    Raises:
+        StoreError: the artifact is of a schema that this lockdec does not read.
+    """
+    try:
+        record = read_json(folder / METADATA)
+    except StoreError:
+        return METADATA
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA_VERSION:
+        raise StoreError(
+            f"{folder / METADATA}: schema {schema}, and this lockdec ({__version__}) reads {SCHEMA_VERSION}; "
+            "use the lockdec that wrote it, or another paths.outputs"
+        )
+    if not isinstance(record, dict) or any(not isinstance(record.get(name), kind) for name, kind in _RECORD.items()):
+        return METADATA
+    if (record["stage"], record["key"]) != (stage, key) or not isinstance(record.get("seconds"), int | float):
+        return METADATA
+    for name in record["files"] if names is None else names:
+        expected = record["files"].get(name)
+        path = folder / name
+        if not _is_inside(folder, path) or not isinstance(expected, dict):
+            return str(name)
+        if path.stat().st_size != expected.get("bytes") or file_sha256(path) != expected.get("sha256"):
+            return str(name)
+    return None
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    """Whether this is a file of the folder's own: neither it nor a folder on the way to it is a symbolic link."""
+    try:
+        inside = path.resolve().relative_to(folder.resolve())
+        return path.is_file() and path == folder / inside
+    except (OSError, ValueError):
+        return False
+
+
+def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in (METADATA, CHECKPOINT, GOOD_CHECKPOINT):
+            flush(path)
+            name = path.relative_to(folder).as_posix()
+            files[name] = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+    return files
+
+
+def _newest_file(folder: Path) -> Path:
+    """What was being written last."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder / METADATA)

@@ -1,0 +1,70 @@
+"""One maker at a time: locks that the operating system drops with the process that holds them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lockdec.errors import StoreError
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock of this name; `waiting` is called once when another process has it."""
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield  # closing the file drops the lock
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock of this name."""
+    if not path.exists():
+        return False
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def require_locks(folder: Path) -> None:
+    """Make sure that a lock here keeps a second holder out.
+
+    Some network file systems refuse locks, and some grant every one. Whether a lock holds between machines cannot be
+    seen from one of them.
+
+    Raises:
+        StoreError: locks do not work here.
+        OSError: the folder cannot be written.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        with probe.open("a") as first, probe.open("a") as second:
+            reason = "a second process gets a lock that is held"
+            try:
+                fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                reason = f"{error.strerror}"
+            else:
+                with suppress(BlockingIOError):
+                    fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    raise _locks_do_not_work(folder, reason)
+                return
+            raise _locks_do_not_work(folder, reason)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _locks_do_not_work(folder: Path, reason: str) -> StoreError:
+    return StoreError(
+        f"{folder}: the file system has no working locks ({reason}), so two processes could make the same artifact at "
+        "once; put paths.outputs on another one"
+    )

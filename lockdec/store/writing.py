@@ -1,0 +1,130 @@
+"""How files are written: whole or not at all, with room for them made sure of, and what is said when there is none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lockdec.errors import StoreError
+
+PARTIAL = ".partial"  # ends the name of a file that is being written
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What torch and safetensors say, which keep the operating system's error number to themselves.
+_NO_ROOM_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "file write failed")
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file so that a reader sees the old one or the new one, never a part, also after a power cut.
+
+    Raises:
+        StoreError: it cannot be written; names how much was needed and how much is free where the disk is full.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in NO_ROOM:
+            raise no_room(path, needed=len(content)) from error
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_bytes`, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `write_bytes`, a value as indented JSON without NaN."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def flush(path: Path) -> None:
+    """Have the disk hold what was written to a file or into a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a killed process was writing. Only where no other process writes."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def free(folder: Path) -> int:
+    """How many bytes may still be written below a folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
+def require_room(path: Path, needed: int, what: str) -> None:
+    """Raise StoreError when `needed` bytes of `what` will not fit where `path` lies."""
+    left = free(path.parent)
+    if left < needed:
+        raise StoreError(f"{path}: {what} needs {size(needed)}, and {size(left)} are free; {_MEND}")
+
+
+def reserve(path: Path) -> None:
+    """Have the disk set aside all of a sparse file: writing into a map of it past a full disk would kill the process.
+
+    Raises:
+        StoreError: it does not fit.
+    """
+    needed = path.stat().st_size
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, needed)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise no_room(path, needed) from error
+            raise
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether this error, or one that it came of, says that something did not fit."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
+            return True
+        if isinstance(seen, Exception) and any(text in str(seen).lower() for text in _NO_ROOM_TEXTS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def no_room(path: Path, needed: int | None = None) -> StoreError:
+    """The error for a file that did not fit; without `needed`, at least what is there of it."""
+    if needed is None:
+        there = path.stat().st_size if path.is_file() else 0
+        amount = f"more than {size(there)}"
+    else:
+        amount = size(needed)
+    return StoreError(
+        f"{path}: did not fit; it needs {amount}, and {size(free(path.parent))} are free "
+        f"(or a limit on the size of files stands against it); {_MEND}"
+    )
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1,000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+_MEND = "free some space, then the same command goes on from here"
