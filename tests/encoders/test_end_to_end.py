@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
@@ -74,7 +75,7 @@ def test_minilm(outputs: Path) -> None:
 
 @pytest.mark.parametrize(
     ("family", "data", "states"),
-    [("vit", (), 17), ("bert", TEXTS, 16), ("wav2vec2", ("data._target_=tests.encoders.drawings_as.Sounds",), 29)],
+    [("vit", (), 17), ("bert", TEXTS, 16)],
 )
 def test_huggingface(family: str, data: tuple[str, ...], states: int, outputs: Path, tmp_path: Path) -> None:
     path = getattr(checkpoints, family)(tmp_path / family)
@@ -82,15 +83,37 @@ def test_huggingface(family: str, data: tuple[str, ...], states: int, outputs: P
     whole(run, 2 * 16, states)
 
 
+def test_huggingface_audio_of_a_folder(outputs: Path, tmp_path: Path) -> None:
+    data, rng = OpenMoji(limit=160, resolution=8), np.random.default_rng(0)
+    lengths = rng.integers(300, 600, len(data))
+    lengths[7] = 600
+    for name, length in zip(data.ids, lengths, strict=True):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=length).astype(np.float32) * 0.1)
+    table(tmp_path, data, ".npy")
+    path = checkpoints.wav2vec2(tmp_path / "wav2vec2")
+    folder = ("data=folder", f"data.path={tmp_path}")
+    run = run_tiny(outputs, "wav2vec2", *folder, "encoder=huggingface", f"encoder.path={path}")
+    # A convolution of width 10 and step 5, then one of width 4 and step 4.
+    whole(run, 16, ((600 - 10) // 5 + 1 - 4) // 4 + 1)
+
+
 def test_features_of_another_tool(outputs: Path, tmp_path: Path) -> None:
     data = OpenMoji(limit=160, resolution=8)
     pictures = data.inputs(range(len(data)))
-    np.save(
-        tmp_path / "states.npy", np.stack([np.asarray(picture, np.float16).reshape(16, 12) for picture in pictures])
-    )
+    states = np.stack([np.asarray(picture, np.float16).reshape(16, 12) for picture in pictures])
+    np.save(tmp_path / "states.npy", states)
     (tmp_path / "ids.txt").write_text("\n".join(data.ids) + "\n", encoding="utf-8")
-    target = "data._target_=tests.encoders.drawings_as.Ids"
-    whole(run_tiny(outputs, "features", target, "encoder=features", f"encoder.path={tmp_path}"), 12, 16)
+    table(tmp_path, data)
+    folder = ("data=folder", f"data.path={tmp_path}", "data.modality=array")
+    whole(run_tiny(outputs, "features", *folder, "encoder=features", f"encoder.path={tmp_path}"), 12, 16)
+
+
+def table(folder: Path, data: OpenMoji, ending: str = "") -> None:
+    """Write captions.csv for inputs that are called as the drawings are."""
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["input", "caption"])
+        writer.writerows([name + ending, data.captions[row][0]] for row, name in enumerate(data.ids))
 
 
 def test_a_users_own_class_outside_the_repository(outputs: Path, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lockdec.data.captions import Input
+from lockdec.data.captions import CaptionSet, Input
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.pixels import write_pixels
+from lockdec.data.translation import translation_pairs
 from lockdec.encoders.autoencoder import AutoencoderEncoder, from_bytes
 from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.encoders.encoded import EncodedSet
@@ -31,7 +32,6 @@ from lockdec.stages.pretrain_autoencoder import (
     active_channels,
 )
 from lockdec.stages.stage import Work
-from tests.encoders.drawings_as import Ids
 from tests.encoders.kinds import Given
 from tests.test_training import CPU, adamw
 
@@ -43,7 +43,7 @@ def drawings() -> OpenMoji:
     return OpenMoji("random", limit=40, resolution=32)
 
 
-def stage(kind: str, data: OpenMoji, steps: int = 12, **changes: Any) -> PretrainAutoencoder:
+def stage(kind: str, data: CaptionSet, steps: int = 12, **changes: Any) -> PretrainAutoencoder:
     training: dict[str, Any] = {"seed": 0, "steps": steps, "batch_size": 4, "optimizer": adamw(learning_rate=1e-2)}
     common: dict[str, Any] = {"parents": [], "data": data, "trainer": CPU, "callbacks": {}} | changes
     if kind == "vae":
@@ -136,8 +136,9 @@ def test_what_was_pretrained_is_opened_as_it_was(drawings: OpenMoji, tmp_path: P
 
 
 def test_inputs_that_are_no_pictures_are_refused() -> None:
-    with pytest.raises(ConfigError, match="an autoencoder reads image inputs, but data: Ids has array inputs"):
-        stage("vae", Ids(limit=40)).check()
+    words = translation_pairs(limit=160)
+    with pytest.raises(ConfigError, match="an autoencoder reads image inputs, but data: EmojiNames has text inputs"):
+        stage("vae", words).check()
 
 
 def test_channels_that_say_nothing_are_found_silenced_and_not_blown_up(drawings: OpenMoji, tmp_path: Path) -> None:
