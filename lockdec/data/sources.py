@@ -105,7 +105,7 @@ class ImageFiles(Files):
 
 
 class ArrayFiles(Files):
-    """`.npy` files of Float[s d]: s states of d channels each; Float[d] is one state. All have the same d."""
+    """`.npy` files: Float[s d], s states of d channels each and the same d in all; or Float[n], one state or audio."""
 
     modality: Modality = "array"
 
@@ -115,6 +115,8 @@ class ArrayFiles(Files):
 
     def read(self, entry: str) -> Input:
         array = load_states(self.path(entry), entry)
+        if len(array) == 1:
+            return array  # audio is of any length, and for a single state the encoder knows its width
         self._first = self._first or (entry, array.shape[1])
         if array.shape[1] != self._first[1]:
             raise DataError(f"{entry}: {array.shape[1]} channels, but {self._first[0]} has {self._first[1]}")
