@@ -70,7 +70,7 @@ def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]
         DataError: a file of texts cannot be read.
     """
     from lockdec.data.images import FORMATS, open_image
-    from lockdec.data.sources import load_states
+    from lockdec.data.sources import load_array
 
     endings = {f".{name.lower()}" for name in FORMATS} | {".jpg", ".tif"}
     for name in names:
@@ -81,7 +81,7 @@ def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]
         elif modality == "array" and path.suffix != ".npy":
             yield NewInput(name, lambda name=name: name)  # type: ignore[misc]
         elif modality == "array":
-            yield NewInput(name, lambda path=path: load_states(path, str(path)))  # type: ignore[misc]
+            yield NewInput(name, lambda path=path: load_array(path, str(path)))  # type: ignore[misc]
         elif path.is_dir():
             for file in sorted(file for file in path.iterdir() if file.suffix.lower() in endings):
                 yield NewInput(str(file), lambda file=file: open_image(file, str(file)))  # type: ignore[misc]

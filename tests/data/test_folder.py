@@ -119,11 +119,18 @@ def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
 
 def test_arrays_are_states_by_channels(tmp_path: Path) -> None:
     rows = write_arrays(tmp_path, 6)
-    np.save(tmp_path / "0.npy", np.arange(6))
     write_csv(tmp_path, rows)
     data = Folder(str(tmp_path))
     shapes = [array.shape for array in data.inputs(range(6)) if isinstance(array, np.ndarray)]
     assert (data.modality, shapes) == ("array", [(1, 6), (2, 6), (3, 6), (4, 6), (1, 6), (2, 6)])
+
+
+def test_samples_may_be_as_many_as_they_are(tmp_path: Path) -> None:
+    for count in (3, 5, 9):
+        np.save(tmp_path / f"{count}.npy", np.arange(count))
+    write_csv(tmp_path, [("3.npy", "a"), ("5.npy", "b"), ("9.npy", "c")])
+    arrays = Folder(str(tmp_path)).inputs(range(3))
+    assert [array.shape for array in arrays if isinstance(array, np.ndarray)] == [(3,), (5,), (9,)]
 
 
 def test_ids_of_features_are_given_as_they_are(tmp_path: Path) -> None:
@@ -298,8 +305,9 @@ def test_no_entry_leads_outside_the_folder(entry: str, tmp_path: Path) -> None:
         (np.zeros(()), r"shape \(\)"),
         (np.zeros((0, 6)), r"shape \(0, 6\)"),
         (np.zeros((2, 5)), "5 channels, but 0.npy has 6"),
-        (np.array([[0, 1, 2, np.nan, 4, 5]]), "nan at row 0, column 3: every number has to be finite"),
-        (np.array([[0, 1, 2, 3, 4, 1e39]]), "1e.39 at row 0, column 5"),
+        (np.zeros(6), "an array of rank 1, but 0.npy has rank 2"),
+        (np.array([[0, 1, 2, np.nan, 4, 5]]), r"nan at \[0, 3\]: every number has to be finite"),
+        (np.array([[0, 1, 2, 3, 4, 1e39]]), r"1e.39 at \[0, 5\]"),
         (np.array([["a"] * 6]), "not one array of numbers"),
         (np.array([[None] * 6], dtype=object), "not a .npy file of numbers"),
     ],

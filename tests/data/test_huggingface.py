@@ -75,7 +75,7 @@ def test_pictures_are_those_that_were_saved(saved: Path) -> None:
 def test_texts_and_arrays_are_inputs_too(saved: Path) -> None:
     texts = opened(saved, input="text")
     assert (texts.modality, texts.inputs([0, 11])) == ("text", ["text 0", "text 11"])
-    for column, shape in (("vector", (1, 4)), ("grid", (3, 4))):
+    for column, shape in (("vector", (4,)), ("grid", (3, 4))):
         data = opened(saved, input=column)
         array = data.inputs([7])[0]
         assert isinstance(array, np.ndarray)
