@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lockdec.errors import DataError, LockdecError
+from lockdec.errors import DataError, LockdecError, visible
 
 if TYPE_CHECKING:
     from lockdec.data.captions import Input, Modality
@@ -128,21 +128,15 @@ def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
 
 
 def _print(name: str, caption: str, jsonl: bool) -> None:
-    from lockdec.console import visible
-
     # ASCII alone: a reader of JSON gets every character back, and no terminal is steered by one.
     print(json.dumps({"input": name, "caption": caption}) if jsonl else f"{visible(name)}: {visible(caption)}")
 
 
 def _say(line: str) -> None:
-    from lockdec.console import visible
-
     print(f"lockdec: {visible(line)}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:
-    from lockdec.console import visible
-
     return visible(" ".join(str(error).split()))
 
 

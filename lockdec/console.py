@@ -21,6 +21,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from lockdec import redaction
+from lockdec.errors import visible
+
 T = TypeVar("T")
 
 console = Console(highlight=False)
@@ -124,11 +127,20 @@ def caption_table(captions: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def plan_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Each stage of a dry run: how often it would be made and reused, and the seconds of making it that often."""
+    table = Table(box=SIMPLE)
+    for column, side in (("stage", "left"), ("to make", "right"), ("reused", "right"), ("seconds", "right")):
+        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    table.add_column("judged by")
+    for name, stage in stages.items():
+        known = stage["seconds"] is not None
+        seconds = f"{stage['seconds']:.1f}" if known else "?"
+        basis = f"{stage['judged_by']} in the store" if known else "nothing in the store"
+        table.add_row(name, str(stage["made"]), str(stage["reused"]), seconds, basis)
+    return table
+
+
 def printable(text: str) -> str:
-    """The text without control characters, so that no caption can steer the terminal; for the console's markup."""
-    return escape(visible(text))
-
-
-def visible(text: str) -> str:
-    """The text with something to be seen in the place of each control character."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    """The text without control characters and secrets, so that no caption can steer the terminal; for its markup."""
+    return escape(visible(redaction.text(text)))

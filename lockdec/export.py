@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockdec.errors import LockdecError, StoreError
+from lockdec.errors import LockdecError, StoreError, visible
 
 DESCRIPTION = """\
 Writes one self-contained folder of a finished run, or of the best cell of a sweep:
@@ -40,8 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         print(export(Path(options.run_dir), Path(options.out), options.trust))
     except LockdecError as error:
-        from lockdec.console import visible
-
         sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
 
 

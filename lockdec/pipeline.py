@@ -22,14 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lockdec import __version__
 from lockdec.building import Builder
+from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
-from lockdec.console import Summary, console, printable, visible
+from lockdec.console import Summary, console, printable
 from lockdec.data.captions import CaptionSet
-from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError, visible
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
 from lockdec.redaction import redacted
@@ -37,9 +41,10 @@ from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact, Store, artifact_key
 from lockdec.store.writing import clear_partial, write_json, write_text
-from lockdec.tracking import Tracking, flat
+from lockdec.tracking import Tracking
 
-RESULT, CONFIG, SKIPPED = "result.json", "config.yaml", "skipped.txt"
+CONFIG, SKIPPED = "config.yaml", "skipped.txt"
+CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "fewshot", "seed")
 SHOWN = 12  # captions printed at the end of a run
 
 # What the stages see that cannot change what they produce, and so is no part of their keys.
@@ -49,12 +54,14 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.devices",
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
-    "*.data.cache",
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+    "*.data.cache",
 )
 
 
-def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool) -> float:
+def run_job(
+    config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool, watchers: Sequence[Logger] = ()
+) -> float:
     """What Hydra runs: one run with its closing tables and report, or one cell of a sweep.
 
     A cell that is finished already is not run again; one that fails is recorded and does not end the sweep.
@@ -69,28 +76,37 @@ def run_job(config: DictConfig, folder: Path, overrides: Sequence[str], sweeping
 
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
-    if finished := finished_cell(config, folder):
-        console.print(f"cell {folder.name}: finished before ({printable(' '.join(overrides))})", soft_wrap=True)
-        return objective(finished, config.objective)
-    console.print(f"cell {folder.name}: {printable(' '.join(overrides))}", soft_wrap=True)
-    try:
-        return objective(run(config, folder, overrides, group=config.sweep_name), config.objective)
-    except Exception as error:  # whatever it was is in result.json; the other cells still count
-        console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
-        if not isinstance(error, LockdecError):
-            console.print_exception()
-        return math.nan
+    with claimed(folder):
+        if finished := finished_cell(config, folder):
+            return objective(finished, config.objective)
+        try:
+            return objective(run(config, folder, overrides, config.sweep_name, watchers), config.objective)
+        except PrunedError:
+            return math.nan
+        except Exception as error:  # whatever it was is in result.json; the other cells still count
+            console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+            if not isinstance(error, LockdecError):
+                console.print_exception()
+            return math.nan
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result a cell has left, when it is `ok` and the config is the same but for where things are written."""
+    """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
     try:
         result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        before = (folder / CONFIG).read_text(encoding="utf-8")
-    except (OSError, ValueError):
+        before = OmegaConf.load(folder / CONFIG)
+        same = decisive(before) == redacted(decisive(config))  # as it was written
+    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
         return None
-    same = before == _config_text(config)
     return result if same and result.get("status") == "ok" else None
+
+
+def decisive(config: DictConfig | ListConfig) -> dict[str, Any]:
+    """What a run's results follow from: the config of each of its stages, without what changes no result."""
+    return {
+        name: without(redacted(plain(config.stages[name])), CANNOT_CHANGE_RESULT, name)
+        for name in config.pipeline.order
+    }
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:
@@ -113,7 +129,13 @@ def read_captions(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: str | None = None) -> dict[str, Any]:
+def run(
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    group: str | None = None,
+    watchers: Sequence[Logger] = (),
+) -> dict[str, Any]:
     """Run every stage of `pipeline.order` and write result.json, whatever happens.
 
     Args:
@@ -121,6 +143,7 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         folder: of this run or cell.
         overrides: what the user typed, for the record.
         group: the name of the sweep this is a cell of; None outside a sweep.
+        watchers: are told every metric beside the loggers of the config; they may end the run with PrunedError.
 
     Returns:
         What result.json holds.
@@ -154,23 +177,35 @@ def run(config: DictConfig, folder: Path, overrides: Sequence[str] = (), group: 
         with stoppable():
             clear_partial(folder)
             write_text(folder / CONFIG, _config_text(config))
-            _run_stages(config, folder, result, group)
+            tracking = _run_stages(config, folder, result, group, watchers)
+            tracking.cell(redacted(result | {"cost": cost(clock)}))
         result["status"] = "ok"
     except (KeyboardInterrupt, InterruptedRunError) as error:
         result |= {"status": "interrupted", "error": f"{error}" or "interrupted by the user"}
+        raise
+    except PrunedError as error:
+        result |= {"status": "pruned", "error": f"{error}"}
         raise
     except BaseException as error:
         result["error"] = f"{error}" or type(error).__name__
         raise
     finally:
-        result["cost"] = {
-            "seconds": round(time.monotonic() - clock, 3),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        }
+        result["cost"] = cost(clock)
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         result = redacted(result)
-        write_json(folder / RESULT, result)
+        try:
+            write_json(folder / RESULT, result)
+        except StoreError as error:
+            if result["status"] == "ok":
+                raise
+            console.print(f"  {printable(str(error))}", soft_wrap=True)  # what went wrong first is what is raised
     return result
+
+
+def cost(since: float) -> dict[str, float]:
+    """Seconds since that moment of the monotonic clock, and the most memory this process has ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": round(time.monotonic() - since, 3), "peak_memory_mb": round(peak / 1024, 1)}
 
 
 def _config_text(config: DictConfig) -> str:
@@ -178,13 +213,15 @@ def _config_text(config: DictConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(redacted(plain(config))))
 
 
-def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group: str | None) -> None:
+def _run_stages(
+    config: DictConfig, folder: Path, result: dict[str, Any], group: str | None, watchers: Sequence[Logger]
+) -> Tracking:
     typed = checked(config)
     if typed.trainer.threads:
         torch.set_num_threads(typed.trainer.threads)
     outputs = Path(typed.paths.outputs)
     store = Store(outputs / "stages")
-    tracking = Tracking(typed.logger, group or typed.name, folder, outputs)
+    tracking = Tracking(typed.logger, group or typed.name, folder, outputs, watchers)
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
     records = {name: redacted(subtree) for name, subtree in subtrees.items()}
     stages = build_stages(subtrees, Builder())
@@ -199,16 +236,15 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
 
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
             parents = {parent: artifacts[parent] for parent in stage.parents}
-            record = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}, **records[name]}
-            with tracking.stage(name, record) as loggers:
+            tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
+            with tracking.stage(name, choices(name, stages, records) | records[name] | tied) as loggers:
                 try:
                     metrics = stage.make(Work(name, workspace, parents, loggers))
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(name, config, error) from error
                     raise
-                for logger in loggers:
-                    logger.log_metrics(flat({key: value for key, value in metrics.items() if key != name}, name))
+                tracking.publish(loggers, name, metrics, workspace)
             return metrics
 
         clock = time.monotonic()
@@ -225,7 +261,9 @@ def _run_stages(config: DictConfig, folder: Path, result: dict[str, Any], group:
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, stage, folder)
-        summary.stage(name, entry, made_in=artifact.seconds)
+        if group is None:  # a sweep has one line of its own
+            summary.stage(name, entry, made_in=artifact.seconds)
+    return tracking
 
 
 def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
@@ -270,6 +308,14 @@ def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, 
             fingerprints=stage.fingerprints(),
         )
     return keys
+
+
+def choices(name: str, stages: Mapping[str, Stage], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The choices of the run that a stage depends on, its own and those of the stages before it, for loggers."""
+    found: dict[str, Any] = {}
+    for parent in stages[name].parents:
+        found |= choices(parent, stages, records)
+    return found | {section: value for section, value in records[name].items() if section in CHOICES}
 
 
 def without(node: Mapping[str, Any], patterns: Sequence[str], path: str) -> dict[str, Any]:

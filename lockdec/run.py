@@ -9,7 +9,9 @@ import errno
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,10 +20,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from lockdec import redaction
 from lockdec.config import config_folder, register
-from lockdec.errors import LockdecError
+from lockdec.errors import LockdecError, visible
 from lockdec.interruption import InterruptedRunError
-from lockdec.sweep import failed_cells
+from lockdec.sweep import DryRun, end_watch, failed_cells
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
@@ -32,18 +38,32 @@ def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
     from lockdec.pipeline import run_job
 
+    watchers: Sequence[Logger] = ()
+    register()  # in a process that a launcher has started, nobody has done so
     hydra_config = HydraConfig.get()
+    sweeping = hydra_config.mode == RunMode.MULTIRUN
+    if sweeping and not hydra_config.launcher._target_.endswith(".BasicLauncher"):
+        from lockdec.console import console
+
+        console.quiet = True  # the process that started the sweep says how it stands
+        if config.trainer.threads is None:
+            config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
+        if sweeping and "lockdec_search" in hydra_config.sweeper._target_:
+            from lockdec.search import pruning_loggers
+
+            watchers = pruning_loggers(hydra_config)
         return run_job(
             config,
             folder=Path(hydra_config.runtime.output_dir),
             overrides=list(hydra_config.overrides.task),
-            sweeping=hydra_config.mode == RunMode.MULTIRUN,
+            sweeping=sweeping,
+            watchers=watchers,
         )
     except (LockdecError, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
-        sys.exit(f"lockdec: {explain(error)}")  # already here, since Hydra would add lines of its own
+        sys.exit(f"lockdec: {said(error)}")  # already here, since Hydra would add lines of its own
 
 
 def main() -> None:
@@ -51,15 +71,22 @@ def main() -> None:
     register()
     os.environ[FULL_ERROR] = "1"  # has Hydra raise its errors instead of printing them and ending the process
     try:
-        hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+        try:
+            hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+        except DryRun as wanted:
+            from lockdec.plan import plan, show
+
+            sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
+        finally:
+            end_watch()
     except (LockdecError, HydraException, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
-        sys.exit(f"lockdec: {explain(error)}")
+        sys.exit(f"lockdec: {said(error)}")
     except OSError as error:
         if TRACEBACK_WANTED or error.errno not in CANNOT_WRITE:
             raise
-        place = f"cannot write {error.filename} ({error.strerror})"
+        place = visible(f"cannot write {error.filename} ({error.strerror})")
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
@@ -67,6 +94,11 @@ def main() -> None:
         sys.exit(status)
     if failed_cells():
         sys.exit(1)
+
+
+def said(error: Exception) -> str:
+    """The error as one line that is safe to show: without secrets, and nothing in it steers the terminal."""
+    return visible(redaction.text(explain(error)))
 
 
 def explain(error: Exception) -> str:

@@ -1,16 +1,32 @@
-"""What a sweep says at its end, from the result.json files of its cells alone."""
+"""What a sweep says while it runs and at its end, and what a dry run says instead, as a callback of Hydra."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import os
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from lockdec.cells import Sweep, read_cells
+from lockdec.redaction import redacted
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+LOOK_EVERY = 1.0  # seconds between two looks at the folder
+PLAIN_EVERY = 10.0  # seconds that have to pass between two lines in a log file
+
 _failed: list[str] = []
+_watch: Watch | None = None
 
 
 def failed_cells() -> list[str]:
@@ -18,21 +34,73 @@ def failed_cells() -> list[str]:
     return list(_failed)
 
 
-class SweepEnd(Callback):
-    """Hydra's callback after the last cell: names the failed cells, writes results.csv and the report."""
+def end_watch() -> None:
+    """Take the line of progress away, however the sweep ended."""
+    global _watch
+    if _watch is not None:
+        _watch.stop()
+        _watch = None
+
+
+class DryRun(BaseException):
+    """Leaves Hydra before anything has run. No Exception, since Hydra would turn one into a warning and go on.
+
+    Attributes:
+        cells: composes each cell and gives it with its folder, which is None for a single run.
+        at_once: how many cells run side by side.
+        trials: of a search, whose cells are not known before; None otherwise.
+    """
+
+    def __init__(
+        self, cells: Callable[[], list[tuple[Path | None, DictConfig]]], at_once: int = 1, trials: int | None = None
+    ) -> None:
+        self.cells, self.at_once, self.trials = cells, at_once, trials
+
+
+class SweepWatch(Callback):
+    """Hydra's callback around a sweep: one line of progress while cells run; then what failed, and the report."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        if config.dry_run:
+            raise DryRun(lambda: [(None, config)])
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        global _watch
+        loader = GlobalHydra.instance().config_loader()
+        folder = Path(config.hydra.sweep.dir)
+        trials = config.hydra.sweeper.get("trials")  # of a search, which chooses its cells
+        if trials is not None:
+            if config.dry_run:
+                raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
+            sweep = Sweep(folder, trials, time.time())
+        else:
+            overrides = cell_overrides(config, loader)
+            if config.dry_run:
+                raise DryRun(
+                    lambda: [
+                        (folder / str(number), loader.load_sweep_config(config, list(cell)))
+                        for number, cell in enumerate(overrides)
+                    ],
+                    cells_at_once(config),
+                )
+            sweep = Sweep(folder, len(overrides), time.time(), redacted(overrides))  # as result.json has them
+        _watch = Watch(sweep, config.sweep_name)
+        _watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         from lockdec.console import console, printable  # here, since --help has no use for rich
         from lockdec.report.page import write_report
 
+        total = _watch.sweep.total if _watch else None
+        end_watch()
         folder = Path(config.hydra.sweep.dir)
-        cells = read_cells(folder)
-        failed = {name: cell for name, cell in cells.items() if cell["status"] != "ok"}
+        cells = {name: cell for name, cell in read_cells(folder).items() if total is None or int(name) < total}
+        done = [name for name, cell in cells.items() if cell["status"] == "ok"]
+        pruned = [name for name, cell in cells.items() if cell["status"] == "pruned"]
+        failed = {name: cell for name, cell in cells.items() if cell["status"] not in ("ok", "pruned")}
         _failed.extend(failed)
-        console.print(
-            f"\n{len(cells) - len(failed)} of {len(cells)} cells done in [bold]{printable(str(folder))}[/]",
-            soft_wrap=True,
-        )
+        counted = f"{len(done)} of {len(cells)} cells done" + (f", {len(pruned)} pruned" if pruned else "")
+        console.print(f"\n{counted} in [bold]{printable(str(folder))}[/]", soft_wrap=True)
         for name, cell in failed.items():
             what = " ".join(cell.get("overrides", []))
             console.print(f"  cell {name} failed: {printable(str(cell['error']))} ({printable(what)})", soft_wrap=True)
@@ -41,13 +109,69 @@ class SweepEnd(Callback):
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
 
 
-def read_cells(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The results of a sweep's cells by their number, the unreadable ones as failed."""
-    cells: dict[str, Mapping[str, Any]] = {}
-    numbered = [path for path in folder.glob("*/") if path.name.isdecimal()]
-    for path in sorted(numbered, key=lambda path: int(path.name)):
-        try:
-            cells[path.name] = json.loads((path / "result.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            cells[path.name] = {"status": "failed", "error": f"{path / 'result.json'}: {error}"}
-    return cells
+def cell_overrides(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
+    """What Hydra's own sweeper will override in each cell, in the order of their numbers."""
+    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides([*arguments, *config.hydra.overrides.task])
+    return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+def cells_at_once(config: DictConfig) -> int:
+    """How many cells the chosen launcher runs side by side; 1 for Hydra's own."""
+    launcher, sweeper = config.hydra.launcher, config.hydra.sweeper
+    jobs = launcher.get("n_jobs")  # of joblib: -1 is one for each core
+    if jobs is None and "submitit" in launcher._target_:
+        jobs = sweeper.get("max_batch_size")
+    if jobs is not None and jobs < 0:
+        jobs = (os.cpu_count() or 1) + 1 + jobs
+    return max(1, jobs or 1)
+
+
+class Watch:
+    """Shows how far a sweep is: a line that stays in place in a terminal, plain lines in a log file."""
+
+    def __init__(self, sweep: Sweep, name: str) -> None:
+        from rich.live import Live
+
+        from lockdec.console import console
+
+        self.sweep, self.name, self._console = sweep, name, console
+        self._line, self._looked = "", 0.0
+        self._stopped = threading.Event()
+        self._live = Live(get_renderable=self._text, console=console, refresh_per_second=1, transient=True)
+        self._thread = threading.Thread(target=self._say_plainly, daemon=True)
+
+    def start(self) -> None:
+        """Show the line until `stop`."""
+        if self._console.is_terminal:
+            self._live.start()
+        else:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Show it no longer."""
+        if self._console.is_terminal:
+            self._live.stop()
+        else:
+            self._stopped.set()
+            self._thread.join()
+
+    def _text(self) -> Text:
+        from rich.text import Text
+
+        if time.monotonic() - self._looked > LOOK_EVERY:  # bars of a running cell refresh the whole display often
+            self._line, self._looked = self.sweep.standing().line(self.name), time.monotonic()
+        return Text(self._line, style="bold", overflow="ellipsis", no_wrap=True)
+
+    def _say_plainly(self) -> None:
+        from lockdec.console import printable
+
+        said_at, said = 0.0, (-1, -1)
+        while not self._stopped.is_set():
+            standing = self.sweep.standing()
+            ended = (standing.done, standing.failed + standing.pruned)
+            if ended != said and (said_at == 0 or time.monotonic() - said_at >= PLAIN_EVERY):
+                self._console.print(printable(standing.line(self.name)), soft_wrap=True)
+                said_at, said = time.monotonic(), ended
+            self._stopped.wait(LOOK_EVERY)

@@ -1,13 +1,11 @@
 """Where curves and metrics go: Weights & Biases, CSV and TensorBoard, by Lightning's loggers.
 
-One W&B run per executed stage: `group` is the run's or the sweep's name, `job_type` the stage. Metrics are named
-`<stage>/<metric>` everywhere.
+Metrics are named `<stage>/<metric>` everywhere.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +13,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from lockdec import weights_and_biases as wandb_runs
 from lockdec.config import LoggerConfig
-
-LOWER_IS_BETTER = ("loss",)  # every other metric is better when it is higher
 
 
 @dataclass(frozen=True)
@@ -29,12 +26,14 @@ class Tracking:
         group: the run's or the sweep's name.
         folder: of the run or cell; receives `stages/<stage>/metrics.csv` and `tensorboard/`.
         outputs: receives `wandb/`.
+        watchers: further loggers, which stay open from stage to stage.
     """
 
     config: LoggerConfig
     group: str
     folder: Path
     outputs: Path
+    watchers: Sequence[Logger] = ()
 
     @contextmanager
     def stage(self, stage: str, hyperparameters: Mapping[str, Any]) -> Iterator[list[Logger]]:
@@ -44,13 +43,37 @@ class Tracking:
         try:
             for logger in loggers:
                 logger.log_hyperparams(dict(hyperparameters))
-            yield loggers
+            yield [*loggers, *self.watchers]
             status = "success"
         finally:
             for logger in loggers:
                 logger.finalize(status)
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish(exit_code=0 if status == "success" else 1)
+
+    def publish(self, loggers: Sequence[Logger], stage: str, made: Mapping[str, Any], folder: Path) -> None:
+        """Log what a stage came to: its metrics, and to W&B its captions, and its weights where these are wanted.
+
+        Args:
+            made: the stage's metrics, as sections of result.json.
+            folder: of the artifact, not yet published.
+        """
+        for logger in loggers:
+            logger.log_metrics(flat({name: value for name, value in made.items() if name != stage}, stage))
+            if isinstance(logger, WandbLogger):
+                wandb_runs.log_captions(logger.experiment, folder)
+                if self.config.log_artifacts:
+                    wandb_runs.log_weights(logger.experiment, folder, stage)
+
+    def cell(self, result: Mapping[str, Any]) -> None:
+        """Log the whole run: to W&B as a run of its own, which links the stages, the reused ones as well."""
+        if "wandb" in self.config.kinds:
+            known = {name: result[name] for name in wandb_runs.PARTS_OF_CONFIG if name in result}
+            run = wandb_runs.open_run(self.config, self.group, self.folder.name, wandb_runs.CELL, self.outputs, known)
+            sections = {name: result[name] for name in wandb_runs.PARTS_OF_METRICS if name in result}
+            numbers = {name.removeprefix("/"): value for name, value in flat(sections, "").items()}
+            run.log(numbers)
+            run.finish()
 
     def _open(self, kind: str, stage: str) -> Logger:
         if kind == "csv":
@@ -60,24 +83,8 @@ class Tracking:
         return self._wandb(stage)
 
     def _wandb(self, stage: str) -> WandbLogger:
-        import wandb
-
-        os.environ.setdefault("WANDB_SILENT", "true")
-        self.outputs.mkdir(parents=True, exist_ok=True)
-        run = wandb.init(
-            project=self.config.project,
-            entity=self.config.entity,
-            group=self.group,
-            job_type=stage,
-            name=f"{self.group}/{self.folder.name}/{stage}",
-            dir=self.outputs,
-            mode=self.config.mode,  # type: ignore[arg-type]
-            reinit="create_new",
-            settings=wandb.Settings(console="off", x_disable_stats=True, x_disable_meta=True),
-        )
-        run.define_metric("*", step_metric="trainer/global_step")
-        for metric in LOWER_IS_BETTER:
-            run.define_metric(f"{stage}/{metric}", summary="min", step_metric="trainer/global_step")
+        run = wandb_runs.open_run(self.config, self.group, self.folder.name, stage, self.outputs)
+        wandb_runs.define_metrics(run, stage)
         return WandbLogger(experiment=run)
 
 

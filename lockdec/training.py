@@ -29,6 +29,7 @@ from lockdec.interruption import asked_to_stop, patient, stop_now
 from lockdec.memory import shapes
 from lockdec.store import CHECKPOINT
 from lockdec.store.writing import write_bytes
+from lockdec.watching import Pulse
 
 LOG_EVERY = 10  # steps between two rows of a curve
 
@@ -75,6 +76,7 @@ def fit(
         Checkpoints(checkpoint, trainer.checkpoint_seconds),
         ProgressBar(stage, steps),
         NameBatch(),
+        *([Pulse(stage)] if loggers else []),
         *callbacks,
     ]
     while True:
@@ -219,7 +221,8 @@ class NameBatch(L.Callback):
         self._batch = batch
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
+        if isinstance(exception, Exception):
+            exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
 
 
 class ProgressBar(L.Callback):

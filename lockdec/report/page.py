@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from lockdec.errors import StoreError
+from lockdec import redaction
+from lockdec.errors import StoreError, visible
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
@@ -30,6 +32,7 @@ from lockdec.report.study import (
 )
 
 HERE = Path(__file__).parent
+_TURNS = re.compile(r"\\u(?:061c|200[ef]|202[a-e]|206[6-9])")  # as JSON writes Unicode's bidirectional controls
 # What keeps the page below 8 MB, beside 2 MB of Plotly and at most 2 MB of drawings: a row takes some 1.2 kB.
 MOST_CELLS, MOST_SETTINGS, MOST_COMPARISONS = 1_000, 500, 500
 METRIC_LABELS = {
@@ -102,6 +105,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {"number": headline.number, "interval": headline.interval, "seeds": headline.seeds}
     return environment.get_template("page.html").render(
@@ -267,9 +271,16 @@ def _replace(path: Path, content: str) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _shown(value: object) -> object:
+    """A text from a run without secrets, and with nothing in it that turns the direction of what follows."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "\n".join(visible(line) for line in redaction.text(value).split("\n"))
+
+
 def _embedded(data: object) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    """JSON that cannot end the script element it stands in; nothing in it turns the direction of a text."""
+    text = _TURNS.sub(r"\\ufffd", json.dumps(data, separators=(",", ":"), allow_nan=False))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 

@@ -19,7 +19,7 @@ from lockdec.errors import DataError
 Scalar = str | int | float | bool | None
 
 SCHEMA = 1
-STATUSES = ("ok", "failed", "interrupted")
+STATUSES = ("ok", "failed", "interrupted", "pruned")
 NUMBERS = (
     "seed",
     "metrics.",
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`ok`, `failed` or `interrupted`."""
+        """`ok`, `failed`, `interrupted` or `pruned`."""
         return str(self.values["status"])
 
     def number(self, name: str) -> float | None:

@@ -21,7 +21,7 @@ from lockdec.config import EvaluateConfig, FewshotConfig
 from lockdec.console import track
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
-from lockdec.data.tokenizer import Tokenizer, real_targets
+from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.metrics import score
 from lockdec.modules.language_modeling import next_token_loss
@@ -29,6 +29,7 @@ from lockdec.nearest import nearest_phrases
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.stored import load_captioner, load_tokenizer, write_captions
 from lockdec.transformer.models import Encoded, LockingDecoderModel
+from lockdec.watching import looking
 
 T = TypeVar("T")
 
@@ -174,27 +175,10 @@ class Captioner:
         return total / count
 
     def looking(self, rows: Sequence[int], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Whether cross-attention looks: its entropy as a share of the uniform one's, and how much it writes.
-
-        Returns:
-            `attention_entropy` in 0..1 (1: every state alike) and `cross_to_residual_norm`, both means over real
-            tokens, heads and layers of the first batch.
-        """
+        """Whether cross-attention looks, on the first batch; see `lockdec.watching.looking`."""
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
         encoded, tokens = self.encoded.batch(rows), self._tokens(references)
-        real = real_targets(tokens, self.tokenizer.special.eos)
-        with torch.inference_mode():
-            looks = self.model.look(tokens[:, :-1], encoded)
-        uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]
-        entropies, ratios = [], []
-        for look in looks:
-            entropy = torch.special.entr(look.weights).sum(dim=-1) / uniform  # (b, heads, t)
-            entropies.append(entropy.mean(dim=1)[real].mean())
-            ratios.append((look.cross_norm / look.residual_norm)[real].mean())
-        return {
-            "attention_entropy": float(torch.stack(entropies).mean()),
-            "cross_to_residual_norm": float(torch.stack(ratios).mean()),
-        }
+        return looking(self.model, tokens, encoded, self.tokenizer.special.eos)
 
     def word_looks(self, rows: Sequence[int], captions: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
         """Where the captioner looked for each word of each caption, for inputs whose states form a square grid.

@@ -18,11 +18,14 @@ from lockdec.stages.stage import Stage, Work
 from lockdec.stages.stored import load_captioner, load_tokenizer, save_cross_attention
 from lockdec.training import fit
 from lockdec.transformer.models import LockingDecoderModel
+from lockdec.watching import Looking
+
+WATCHED = 64  # validation pairs that only loggers are told about
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(Stage):
-    """Sees the support set and nothing else of the data; the trained cross-attention is the artifact."""
+    """Learns from the support set and nothing else of the data; the trained cross-attention is the artifact."""
 
     version: ClassVar[int] = 2
     data: CaptionSet
@@ -53,6 +56,11 @@ class Finetune(Stage):
             seed=self.seed,
         )
 
+        seen = self.data.splits["val"][:WATCHED]
+        captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.config.max_len) if seen else None
+        watched = (
+            [] if captions is None else [Looking(work.stage, captions, encoded.batch(seen), tokenizer.special.eos)]
+        )
         frozen = decoder_fingerprint(model)
         logged = fit(
             Captioning(model, self.fit, tokenizer.special.eos, stage=work.stage),
@@ -64,7 +72,7 @@ class Finetune(Stage):
             seed=self.seed,
             clip_norm=self.fit.optimizer.clip_norm,
             trainer=self.trainer,
-            callbacks=self.callbacks.values(),
+            callbacks=[*self.callbacks.values(), *watched],
         )
         save_cross_attention(model, work.folder)
         return {

@@ -1,0 +1,110 @@
+"""`hydra/sweeper=lockdec_search`: Optuna asks for cells, the launcher runs them, their result.json answers.
+
+The study is a journal in the sweep's folder, and trial n is cell n. A trial that was never told, since its cell failed
+or was killed, is run again with the same values before new ones are asked for. Hydra loads sweepers from the namespace
+`hydra_plugins` alone, at every start; so optuna is imported only where a search runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+
+class OptunaSweeper(Sweeper):
+    """Searches for the cells with the best values in result.json.
+
+    Args:
+        trials: how many cells in all, those of earlier attempts included.
+        jobs: cells asked for at a time; as many as the launcher runs side by side.
+        objectives: maximize or minimize, by the dotted name of a number in result.json; several give a Pareto front.
+        prune: the metric that cells are compared by while they train, lower is better; None for no pruning.
+        keep: percent of the finished cells that a cell has to be among, or it is pruned.
+        warmup: trials that end, and steps that pass, before one is pruned.
+        seed: of the sampler.
+        params: the space, in Hydra's words: choice(1,2,4), range(1,9), interval(0.1,0.5), tag(log,interval(1e-4,1e-2)).
+    """
+
+    def __init__(
+        self,
+        trials: int,
+        jobs: int,
+        objectives: Mapping[str, str],
+        prune: str | None,
+        keep: float,
+        warmup: Mapping[str, int],
+        seed: int,
+        params: Mapping[str, str],
+    ) -> None:
+        self.trials, self.jobs, self.objectives, self.params = trials, jobs, dict(objectives), dict(params)
+        self.seed = seed
+        del prune, keep, warmup  # read by the cells themselves: lockdec.search.pruning_loggers
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra hands over what a sweep needs."""
+        self.folder, self.config_loader = Path(config.hydra.sweep.dir), hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Ask, run and tell until there are as many trials as wanted."""
+        from optuna.samplers import TPESampler
+
+        from lockdec.search import open_study, show_best
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(words)
+        last = {override.get_key_element(): override for override in parsed}  # the command line comes after `params`
+        fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in last.items() if not o.is_sweep_override()]
+        space = {key: distribution(override) for key, override in last.items() if override.is_sweep_override()}
+        study = open_study(self.folder, self.objectives)
+        study.sampler = TPESampler(seed=self.seed + len(study.trials), constant_liar=self.jobs > 1)
+        self._run(study, [trial.number for trial in study.trials if not trial.state.is_finished()], fixed)
+        while (left := self.trials - len(study.trials)) > 0:
+            self._run(study, [study.ask(space).number for _ in range(min(self.jobs, left))], fixed)
+        show_best(study, self.objectives)
+
+    def _run(self, study: Study, numbers: Sequence[int], fixed: Sequence[str]) -> None:
+        from lockdec.search import tell
+
+        params = {trial.number: trial.params for trial in study.trials}
+        # A launcher numbers its cells from the first one on.
+        for _, group in groupby(enumerate(numbers), key=lambda placed: placed[1] - placed[0]):
+            row = [number for _, number in group]
+            cells = [[*fixed, *(f"{key}={value}" for key, value in params[number].items())] for number in row]
+            assert self.launcher is not None
+            self.launcher.launch(cells, initial_job_idx=row[0])
+            for number in row:
+                tell(study, number, self.folder / str(number), self.objectives)
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What Optuna draws from where Hydra's words name a choice, a range or an interval."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    log = "log" in getattr(value, "tags", ())
+    if isinstance(value, IntervalSweep):
+        assert value.start is not None
+        assert value.end is not None
+        if isinstance(value.start, int) and isinstance(value.end, int):
+            return IntDistribution(value.start, value.end, log=log)
+        return FloatDistribution(value.start, value.end, log=log)
+    if isinstance(value, RangeSweep) and isinstance(value.start, int) and isinstance(value.step, int) and not log:
+        return IntDistribution(value.start, list(value.range())[-1], step=value.step)
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
