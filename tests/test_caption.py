@@ -169,21 +169,30 @@ def test_an_export_is_enough(place: Path, pictures: TinyRun, texts: TinyRun, tmp
         hidden.rename(place)
 
 
-def test_an_export_brings_the_encoders_own_files(arrays: TinyRun, tmp_path: Path) -> None:
-    """A setting `path` of an encoder is copied and found again from wherever the export lies."""
-    run = tmp_path / "run"
-    shutil.copytree(arrays.folder, run)
-    (tmp_path / "weights").mkdir()
-    np.save(tmp_path / "weights" / "scale.npy", np.full(6, 2.0))
-    path = str(tmp_path / "weights" / "scale.npy")
-    set_encoder(run, _target_="tests.encoders.array_encoder.ScaledByFile", path=path)
-    shutil.copytree(arrays.outputs / "stages", run / "stages", dirs_exist_ok=True)
-    export(run, tmp_path / "out", trusted=["tests."])
+def test_an_export_brings_the_encoders_own_files(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """States that another tool made: the inputs are ids, and the folder that holds the states travels along."""
+    ids = [f"id {number}" for number in range(24)]
+    states = tmp_path / "states"
+    states.mkdir()
+    (states / "ids.txt").write_text("\n".join(ids) + "\n")
+    np.save(states / "states.npy", np.random.default_rng(0).normal(size=(24, 3, 6)).astype(np.float32))
+    write_csv(tmp_path / "features", [(name, f"caption of {name}") for name in ids])
+    data = ("data=folder", f"data.path={tmp_path / 'features'}", "data.modality=array")
+    run = quick(place, "features", *data, "encoder=features", f"encoder.path={states}")
+    wanted = said(run)
+    assert captions(capsys, str(run.folder), *wanted) == wanted
+    export(run.folder, tmp_path / "out")
     (tmp_path / "out").rename(tmp_path / "moved")
-    (tmp_path / "weights" / "scale.npy").unlink()
-    captioner = open_captioner(find_run(tmp_path / "moved"), trusted=["tests."])
-    states = captioner.encoder.encode([np.ones((2, 6), np.float32)]).states
-    assert states.tolist() == [[[2.0] * 6] * 2]
+    states.rename(tmp_path / "hidden")
+    assert captions(capsys, str(tmp_path / "moved"), *wanted) == wanted
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "moved"), ids[0], "nobody", ids[1]])
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ids[:2]
+    assert "no id 'nobody' among its 24" in shown.err
 
 
 def test_of_a_sweep_the_best_cell_is_taken(

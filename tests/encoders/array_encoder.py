@@ -59,11 +59,3 @@ class Scaled(Encoder):
     def forward(self, batch: Tensor) -> Encoded:
         mask = ~batch.isnan().all(dim=2)  # padding; a single NaN is a bad input
         return Encoded(self.dropout(batch.where(mask[:, :, None], 0) * self.weight + self.offset), mask)
-
-
-class ScaledByFile(Scaled):
-    """The scale of each channel is in a file."""
-
-    def __init__(self, dim: int, path: str) -> None:
-        super().__init__(dim)
-        self.weight = nn.Parameter(torch.from_numpy(np.load(path)).float())
