@@ -18,7 +18,9 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 from typing import Any, NamedTuple, cast
 from unittest import mock
@@ -127,15 +129,18 @@ def main() -> None:
             ]
     print(f"{arguments.shots} shots, validation split, seeds {arguments.seeds}")
     for metric in ("token_f1", "exact", "cider_d"):
+        scores = {name: [float(cell["metrics"][metric]) for cell in cells] for name, cells in found.items()}
         for name, cells in found.items():
-            scores = [float(cell["metrics"][metric]) for cell in cells]
-            gaps = [s - float(b["metrics"][metric]) for s, b in zip(scores, found["as_it_is"], strict=True)]
-            mean, gap = estimates([scores])[0], estimates([gaps])[0]
-            assert mean is not None
-            assert gap is not None
-            parameters = cells[0]["parameters"]["trainable"]
-            shown = "" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]"
-            print(f"{metric:<9} {name:<15} {parameters:>8,} parameters  {mean.mean:.4f}  {gap.mean:+.4f}{shown}")
+            own = f"{cells[0]['parameters']['trainable']:>8,} parameters  {fmean(scores[name]):.4f}"
+            print(f"{metric:<9} {name:<15} {own}  {paired(scores[name], scores['as_it_is'])}")
+        print(f"{metric:<9} feed_forward - wider_values  {paired(scores['feed_forward'], scores['wider_values'])}")
+
+
+def paired(scores: Sequence[float], others: Sequence[float]) -> str:
+    """The mean difference over seeds, and its interval."""
+    gap = estimates([[score - other for score, other in zip(scores, others, strict=True)]])[0]
+    assert gap is not None  # there are seeds
+    return f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from lockdec.errors import DataError, LockdecError, visible
 
 if TYPE_CHECKING:
     from lockdec.data.captions import Input, Modality
+    from lockdec.finished import NewInputCaptioner
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]
         DataError: a file of texts cannot be read.
     """
     from lockdec.data.images import FORMATS, open_image
-    from lockdec.data.sources import load_states
+    from lockdec.data.sources import load_array
 
     endings = {f".{name.lower()}" for name in FORMATS} | {".jpg", ".tif"}
     for name in names:
@@ -81,7 +82,7 @@ def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]
         elif modality == "array" and path.suffix != ".npy":
             yield NewInput(name, lambda name=name: name)  # type: ignore[misc]
         elif modality == "array":
-            yield NewInput(name, lambda path=path: load_states(path, str(path)))  # type: ignore[misc]
+            yield NewInput(name, lambda path=path: load_array(path, str(path)))  # type: ignore[misc]
         elif path.is_dir():
             for file in sorted(file for file in path.iterdir() if file.suffix.lower() in endings):
                 yield NewInput(str(file), lambda file=file: open_image(file, str(file)))  # type: ignore[misc]
@@ -99,18 +100,34 @@ def _caption(options: argparse.Namespace) -> bool:
     captioner = open_captioner(run, options.trust)
     failed = False
     for several in _batches(named_inputs(options.inputs, captioner.encoder.modality), options.batch_size):
-        known, inputs = [], []
+        read: list[tuple[str, Input]] = []
         for new in several:
             try:
-                inputs.append(new.read())
-                known.append(new.name)
+                read.append((new.name, new.read()))
             except DataError as error:
                 failed = True
                 _say(str(error))
-        for name, caption in zip(known, captioner.captions(inputs) if inputs else [], strict=True):
-            _print(name, caption, options.jsonl)
+        for name, caption in _captioned(captioner, read):
+            if isinstance(caption, DataError):
+                failed = True
+                _say(f"{name}: {caption}")
+            else:
+                _print(name, caption, options.jsonl)
         sys.stdout.flush()
     return failed
+
+
+def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) -> list[tuple[str, str | DataError]]:
+    """Each input with its caption, or with what the encoder has against it."""
+    if not read:
+        return []
+    try:
+        captions = captioner.captions([given for _, given in read])
+    except DataError as error:
+        if len(read) == 1:
+            return [(read[0][0], error)]
+        return [result for one in read for result in _captioned(captioner, [one])]  # to learn which one it was
+    return [(name, caption) for (name, _), caption in zip(read, captions, strict=True)]
 
 
 def _texts(argument: str) -> list[str]:

@@ -286,7 +286,8 @@ def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, A
     result["data"]["skipped"] = len(skipped)
     if skipped:
         write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
-        console.print(f"  {len(skipped)} rows of the data are left out; {SKIPPED} in the run's folder says why")
+        rows = "1 row of the data is" if len(skipped) == 1 else f"{len(skipped)} rows of the data are"
+        console.print(f"  {rows} left out; {SKIPPED} in the run's folder says why")
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:

@@ -99,8 +99,8 @@ class SweepWatch(Callback):
         pruned = [name for name, cell in cells.items() if cell["status"] == "pruned"]
         failed = {name: cell for name, cell in cells.items() if cell["status"] not in ("ok", "pruned")}
         _failed.extend(failed)
-        counted = f"{len(done)} of {len(cells)} cells done" + (f", {len(pruned)} pruned" if pruned else "")
-        console.print(f"\n{counted} in [bold]{printable(str(folder))}[/]", soft_wrap=True)
+        counts = f"{len(done)} of {len(cells)} cells done" + (f", {len(pruned)} pruned" if pruned else "")
+        console.print(f"\n{counts} in [bold]{printable(str(folder))}[/]", soft_wrap=True)
         for name, cell in failed.items():
             what = " ".join(cell.get("overrides", []))
             console.print(f"  cell {name} failed: {printable(str(cell['error']))} ({printable(what)})", soft_wrap=True)

@@ -61,9 +61,7 @@ class Tracking:
         for logger in loggers:
             logger.log_metrics(flat({name: value for name, value in made.items() if name != stage}, stage))
             if isinstance(logger, WandbLogger):
-                wandb_runs.log_captions(logger.experiment, folder)
-                if self.config.log_artifacts:
-                    wandb_runs.log_weights(logger.experiment, folder, stage)
+                wandb_runs.log_files(logger.experiment, folder, stage, weights=self.config.log_artifacts)
 
     def cell(self, result: Mapping[str, Any]) -> None:
         """Log the whole run: to W&B as a run of its own, which links the stages, the reused ones as well."""

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from lockdec.config import LoggerConfig
 from lockdec.console import console
-from lockdec.metrics import METRICS
 
 if TYPE_CHECKING:
     import wandb
@@ -113,13 +112,24 @@ def from_agent() -> dict[str, str]:
 
 
 def define_metrics(run: wandb.Run, stage: str) -> None:
-    """Name the step metric, and say of each metric whether its best value is the lowest or the highest."""
+    """Name the step metric, and say of each curve whether its best value is the lowest or the highest."""
     run.define_metric("*", step_metric=STEP)
-    for prefix in (stage, f"{stage}/metrics"):
-        for name in LOWER_IS_BETTER:
-            run.define_metric(f"{prefix}/{name}", summary="min", step_metric=STEP)
-    for name in (*(f"{stage}/{name}" for name in HIGHER_IS_BETTER), *(f"{stage}/metrics/{name}" for name in METRICS)):
-        run.define_metric(name, summary="max", step_metric=STEP)
+    for name in LOWER_IS_BETTER:
+        run.define_metric(f"{stage}/{name}", summary="min", step_metric=STEP)
+    for name in HIGHER_IS_BETTER:
+        run.define_metric(f"{stage}/{name}", summary="max", step_metric=STEP)
+
+
+def log_files(run: wandb.Run, folder: Path, stage: str, weights: bool) -> None:
+    """Log the captions of an artifact and, where wanted, its weights; a connection lost meanwhile costs no result."""
+    import wandb
+
+    try:
+        log_captions(run, folder)
+        if weights:
+            log_weights(run, folder, stage)
+    except (wandb.errors.Error, OSError) as error:
+        console.print(f"  W&B did not take the files of {stage} ({error}); they are in {folder.parent}", markup=False)
 
 
 def log_captions(run: wandb.Run, folder: Path) -> None:

@@ -49,6 +49,7 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),
         ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
         ("data.split=sideways", "data.split=sideways: "),
+        ("data=folder", "data.path has to be given: data.path=..."),
         ("data.resolution=big", "data.resolution=big: input should be a valid integer"),
         ("paths.outputs=/dev/null/x", "paths.outputs: cannot write /dev/null/x"),
     ],
@@ -93,17 +94,8 @@ def test_a_sweep_goes_on_past_a_failed_cell_says_which_and_can_be_finished(tmp_p
 
     again = lockdec(*command, cwd=tmp_path)
     assert again.returncode == 1
-    assert again.stdout.count("finished before") == 2
+    assert "s: 2 of 3 cells done" in again.stdout
     assert times == {cell: (sweep / cell / "result.json").stat().st_mtime_ns for cell in ("0", "2")}
-
-
-def test_wandb_gets_one_offline_run_per_executed_stage(tmp_path: Path) -> None:
-    answer = lockdec("debug=tiny", "logger=wandb", "logger.mode=offline", cwd=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert len(list((tmp_path / "outputs" / "wandb").glob("offline-run-*"))) == 5
-    again = lockdec("debug=tiny", "logger=wandb", "cross_attention.d_v=1", cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert len(list((tmp_path / "outputs" / "wandb").glob("offline-run-*"))) == 5 + 3
 
 
 def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import PIL
 from lockdec.data.captions import SPLITS, Input, Modality
 from lockdec.data.images import open_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
-from lockdec.data.sources import InputSource, inside, states_of
+from lockdec.data.sources import InputSource, finite_array, inside
 from lockdec.errors import ConfigError, DataError
 
 
@@ -185,7 +185,7 @@ class _Arrays(_Cells):
         return hashlib.sha256(f"{states.shape}".encode() + states.tobytes()).hexdigest()
 
     def read(self, entry: str) -> Input:
-        return states_of(np.asarray(self.cell(entry)), entry)
+        return finite_array(np.asarray(self.cell(entry)), entry)
 
 
 class _Images(_Cells):

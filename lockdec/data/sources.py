@@ -105,24 +105,26 @@ class ImageFiles(Files):
 
 
 class ArrayFiles(Files):
-    """`.npy` files of Float[s d]: s states of d channels each; Float[d] is one state. All have the same d."""
+    """`.npy` files of one rank: Float[s d], s states of d channels, all of one d; or Float[n], a state or samples."""
 
     modality: Modality = "array"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._first: tuple[str, int] | None = None
+        self._first: tuple[str, tuple[int, ...]] | None = None
 
     def read(self, entry: str) -> Input:
-        array = load_states(self.path(entry), entry)
-        self._first = self._first or (entry, array.shape[1])
-        if array.shape[1] != self._first[1]:
-            raise DataError(f"{entry}: {array.shape[1]} channels, but {self._first[0]} has {self._first[1]}")
+        array = load_array(self.path(entry), entry)
+        name, shape = self._first = self._first or (entry, array.shape)
+        if array.ndim != len(shape):
+            raise DataError(f"{entry}: an array of rank {array.ndim}, but {name} has rank {len(shape)}")
+        if array.shape[1:] != shape[1:]:
+            raise DataError(f"{entry}: {array.shape[1]} channels, but {name} has {shape[1]}")
         return array
 
 
-def load_states(path: Path, name: str) -> NDArray[np.float32]:
-    """The states in a `.npy` file as Float[s d], in float32.
+def load_array(path: Path, name: str) -> NDArray[np.float32]:
+    """The array in a `.npy` file, in float32.
 
     Raises:
         DataError: the file cannot be read, or is no array of finite numbers of rank 1 or 2.
@@ -133,11 +135,11 @@ def load_states(path: Path, name: str) -> NDArray[np.float32]:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
         raise DataError(f"{name}: not a .npy file of numbers ({' '.join(str(error).split())})") from error
-    return states_of(array, name)
+    return finite_array(array, name)
 
 
-def states_of(array: object, name: str) -> NDArray[np.float32]:
-    """An array as states, Float[s d], in float32.
+def finite_array(array: object, name: str) -> NDArray[np.float32]:
+    """An array of rank 1 or 2 in float32.
 
     Raises:
         DataError: it is no array of finite numbers of rank 1 or 2.
@@ -145,15 +147,14 @@ def states_of(array: object, name: str) -> NDArray[np.float32]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DataError(f"{name}: not one array of numbers")
     if array.ndim not in (1, 2) or not array.size:
-        raise DataError(f"{name}: an array of shape {array.shape}; states by channels are needed (rank 2, or 1 for "
-                        "a single state)")  # fmt: skip
+        raise DataError(f"{name}: an array of shape {array.shape}; states by channels are needed (rank 2), or one "
+                        "state or samples (rank 1)")  # fmt: skip
     with np.errstate(over="ignore"):
-        states: NDArray[np.float32] = np.atleast_2d(array).astype(np.float32)
-    if not np.isfinite(states).all():
-        row, column = (int(index[0]) for index in np.nonzero(~np.isfinite(states)))
-        raise DataError(f"{name}: {np.atleast_2d(array)[row, column]} at row {row}, column {column}: every number has "
-                        "to be finite")  # fmt: skip
-    return states
+        numbers: NDArray[np.float32] = array.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        place = tuple(int(index[0]) for index in np.nonzero(~np.isfinite(numbers)))
+        raise DataError(f"{name}: {array[place]} at {list(place)}: every number has to be finite")
+    return numbers
 
 
 def inside(folder: Path, entry: str) -> Path:

@@ -29,16 +29,17 @@ class Autoencoder(nn.Module, ABC):
 
     Args:
         shrunk: channels of a cell that `shrink` gives.
+        grown: channels of a cell that `grow` takes.
     """
 
-    def __init__(self, config: AutoencoderConfig, shrunk: int) -> None:
+    def __init__(self, config: AutoencoderConfig, shrunk: int, grown: int) -> None:
         super().__init__()
         self.config = config
         widths = [3, *config.widths]
         down: list[nn.Module] = []
         for before, after in pairwise(widths):
             down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GELU()]
-        up: list[nn.Module] = [nn.Conv2d(config.channels, widths[-1], 1)]
+        up: list[nn.Module] = [nn.Conv2d(grown, widths[-1], 1)]
         down += [Residual(widths[-1]) for _ in range(config.blocks)]
         up += [Residual(widths[-1]) for _ in range(config.blocks)]
         for before, after in pairwise(reversed(widths)):

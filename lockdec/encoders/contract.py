@@ -14,6 +14,8 @@ from torch import nn
 from lockdec.data.captions import CaptionSet, Input, Modality, digest
 from lockdec.transformer.encoded import Encoded
 
+__all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere"]
+
 Frozen = TypeVar("Frozen", bound="Encoder")
 
 

@@ -111,21 +111,21 @@ class HuggingFace(Encoder):
 
     def forward(self, batch: list[dict[str, Tensor]]) -> Encoded:
         """The joined layers, padded to the longest; or the pooled vector as a single state."""
-        states, masks = [], []
+        rows: list[Tensor] = []
         for part in batch:
             outputs = self._outputs(part)
             vector = outputs.pooled if self.pools else None
-            joined = self._joined(outputs.layers) if vector is None else vector[:, None]
-            mask = torch.ones(joined.shape[:2], dtype=torch.bool, device=joined.device)
-            if "attention_mask" in part and not self.pools:
-                mask = _of_states(part["attention_mask"], joined.shape[1])
-            if self.output == "pooled" and not self.pools:
-                weight = mask[:, :, None] / mask.sum(dim=1)[:, None, None]
-                joined, mask = (joined * weight).sum(dim=1, keepdim=True), mask[:, :1] | True
-            states += list(joined.float())
-            masks += list(mask)
+            joined = (self._joined(outputs.layers) if vector is None else vector[:, None]).float()
+            if vector is None and "attention_mask" in part:
+                real = _of_states(part["attention_mask"], joined.shape[1])
+                rows += [states[mask] for states, mask in zip(joined, real, strict=True)]
+            else:
+                rows += list(joined)
+        if self.output == "pooled":
+            rows = [states.mean(dim=0, keepdim=True) for states in rows]
+        masks = [torch.ones(len(states), dtype=torch.bool, device=states.device) for states in rows]
         pad = nn.utils.rnn.pad_sequence
-        return Encoded(pad(states, batch_first=True), pad(masks, batch_first=True))
+        return Encoded(pad(rows, batch_first=True), pad(masks, batch_first=True))
 
     def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         make = {"image": self._images, "text": self._texts, "array": self._audio}[self.modality]

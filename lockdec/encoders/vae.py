@@ -26,6 +26,7 @@ from lockdec.store.tensors import load_weights
 
 # Below this variance of its posterior means a channel says nothing about the picture (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
+_CELL = 32  # channels of a cell between the grid and a single latent
 _LOG_VARIANCE = (-12.0, 6.0)  # beyond these a step may overflow
 
 
@@ -56,12 +57,12 @@ class VAE(Autoencoder):
     active: Bool[Tensor, " channels"]
 
     def __init__(self, config: VAEConfig) -> None:
-        shrunk = config.widths[-1] if config.vector else 2 * config.channels
-        super().__init__(config, shrunk)
         if config.vector:
-            numbers = shrunk * config.grid**2
-            self.join = nn.Linear(numbers, 2 * config.channels)
-            self.spread = nn.Linear(config.channels, config.channels * config.grid**2)
+            super().__init__(config, shrunk=_CELL, grown=_CELL)
+            numbers = _CELL * config.grid**2
+            self.join, self.spread = nn.Linear(numbers, 2 * config.channels), nn.Linear(config.channels, numbers)
+        else:
+            super().__init__(config, shrunk=2 * config.channels, grown=config.channels)
         self.register_buffer("active", torch.ones(config.channels, dtype=torch.bool))
 
     def posterior(self, pictures: Float[Tensor, "b 3 side side"]) -> Posterior:
@@ -76,7 +77,7 @@ class VAE(Autoencoder):
 
     def pictures(self, latents: Float[Tensor, "b s channels"]) -> Float[Tensor, "b 3 side side"]:
         if self.config.vector:
-            latents = self.spread(latents).reshape(len(latents), -1, self.config.channels)
+            latents = self.spread(latents).reshape(len(latents), -1, _CELL)
         pictures: Tensor = self.grow(to_grid(latents, self.config.grid))
         return pictures
 

@@ -56,7 +56,8 @@ class Codebook(nn.Module):
         """Move the codes a step towards the latents that chose them, and dead ones onto latents drawn by luck."""
         flat, count = latents.flatten(0, 1), len(self.codes)
         choices = F.one_hot(chosen.flatten(), count).to(flat)  # (b * s, n)
-        sums = self.codes * self.usage[:, None] * _DECAY + choices.T @ flat * (1 - _DECAY)
+        with torch.autocast(flat.device.type, enabled=False):  # half precision would miscount
+            sums = self.codes * self.usage[:, None] * _DECAY + choices.T @ flat * (1 - _DECAY)
         self.usage.mul_(_DECAY).add_(choices.sum(0), alpha=1 - _DECAY)
         self.codes.copy_(torch.where(self.usage[:, None] > 0, sums / self.usage[:, None].clamp(min=1e-12), self.codes))
         dead = self.usage < _DEAD
@@ -77,7 +78,7 @@ class VQVAE(Autoencoder):
     config: VQVAEConfig
 
     def __init__(self, config: VQVAEConfig) -> None:
-        super().__init__(config, config.channels)
+        super().__init__(config, config.channels, config.channels)
         self.codebook = Codebook(config.codes, config.channels)
 
     def continuous(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
