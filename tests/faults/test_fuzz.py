@@ -29,7 +29,7 @@ from lockdec.transformer.configuration import DecoderConfig
 
 READERS = 9
 MANY = settings(
-    max_examples=int(os.environ.get("LOCKDEC_FUZZ", "270")) // READERS,
+    max_examples=-(-int(os.environ.get("LOCKDEC_FUZZ", "270")) // READERS),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     database=None,
