@@ -10,6 +10,7 @@ query_key_norm   queries and keys of every head divided by their root mean squar
                  (Henry et al. 2020; Dehghani et al. 2023, ViT-22B)
 feed_forward     what cross-attention adds, a, becomes a + W_2 gelu(W_1 rms_norm(y + a)) with y the sublayer's input,
                  and W_2 starting at zero (a gated cross-attention block has one too: Alayrac et al. 2022, Flamingo)
+wider_values     no patch: as many parameters as feed_forward has, spent on d_v
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from statistics import fmean
+from types import ModuleType
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import torch
@@ -34,6 +38,7 @@ from lockdec.transformer.attention import LockingMultiHeadAttention, Memory, Mul
 from lockdec.transformer.configuration import CrossAttentionConfig
 
 FEED_FORWARD = 128  # wide
+WIDER = 50  # d_v that costs as many parameters as such a feed-forward network, instead of 32
 
 
 class NormalisedAttention(MultiHeadAttention):
@@ -68,15 +73,38 @@ class FeedForwardAttention(LockingMultiHeadAttention):
         return seen + cast(Tensor, self.narrow(F.gelu(self.widen(F.rms_norm(query + seen, seen.shape[-1:])))))
 
 
-def measure(variant: str, outputs: Path, shots: int, seed: int) -> dict[str, Any]:
+class Variant(NamedTuple):
+    """A class of `module` is replaced, or left as it is, and options may be set."""
+
+    name: str
+    module: ModuleType
+    replaced: type
+    by: type
+    options: tuple[str, ...] = ()
+
+
+VARIANTS = (
+    Variant("as_it_is", attention, MultiHeadAttention, MultiHeadAttention),
+    Variant("query_key_norm", attention, MultiHeadAttention, NormalisedAttention),
+    Variant("feed_forward", layers, LockingMultiHeadAttention, FeedForwardAttention),
+    Variant("wider_values", attention, MultiHeadAttention, MultiHeadAttention, (f"cross_attention.d_v={WIDER}",)),
+)
+
+
+def measure(variant: Variant, outputs: Path, shots: int, seed: int) -> dict[str, Any]:
     """The result of one cell; its pretrained decoder and encoded drawings are those of the first variant."""
-    shared, own = outputs / "as_it_is" / "stages", outputs / variant / "stages"
+    shared, own = outputs / "as_it_is" / "stages", outputs / variant.name / "stages"
     for stage in ("pretrain", "attach"):
         if shared != own and not (own / stage).exists():
             shutil.copytree(shared / stage, own / stage)
-    overrides = [f"paths.outputs={outputs / variant}", f"fewshot.shots={shots}", f"seed={seed}", "evaluate.split=val"]
-    overrides += ["trainer.threads=1", "logger=none"]
-    folder = outputs / variant / "runs" / f"{shots}_{seed}"
+    overrides = [
+        f"paths.outputs={outputs / variant.name}",
+        f"fewshot.shots={shots}",
+        f"seed={seed}",
+        "evaluate.split=val",
+    ]
+    overrides += ["trainer.threads=1", "logger=none", *variant.options]
+    folder = outputs / variant.name / "runs" / f"{shots}_{seed}"
     if (folder / "result.json").is_file():
         before: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         if before["status"] == "ok":
@@ -94,24 +122,25 @@ def main() -> None:
     arguments = parser.parse_args()
     register()
     found: dict[str, list[dict[str, Any]]] = {}
-    for variant, (module, name, patch) in {
-        "as_it_is": (attention, "MultiHeadAttention", MultiHeadAttention),
-        "query_key_norm": (attention, "MultiHeadAttention", NormalisedAttention),
-        "feed_forward": (layers, "LockingMultiHeadAttention", FeedForwardAttention),
-    }.items():
-        with mock.patch.object(module, name, patch):
-            found[variant] = [measure(variant, arguments.outputs, arguments.shots, seed) for seed in arguments.seeds]
+    for variant in VARIANTS:
+        with mock.patch.object(variant.module, variant.replaced.__name__, variant.by):
+            found[variant.name] = [
+                measure(variant, arguments.outputs, arguments.shots, seed) for seed in arguments.seeds
+            ]
     print(f"{arguments.shots} shots, validation split, seeds {arguments.seeds}")
     for metric in ("token_f1", "exact", "cider_d"):
-        for variant, cells in found.items():
-            scores = [float(cell["metrics"][metric]) for cell in cells]
-            gaps = [s - float(b["metrics"][metric]) for s, b in zip(scores, found["as_it_is"], strict=True)]
-            mean, gap = estimates([scores])[0], estimates([gaps])[0]
-            assert mean is not None
-            assert gap is not None
-            parameters = cells[0]["parameters"]["trainable"]
-            shown = "" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]"
-            print(f"{metric:<9} {variant:<15} {parameters:>8,} parameters  {mean.mean:.4f}  {gap.mean:+.4f}{shown}")
+        scores = {name: [float(cell["metrics"][metric]) for cell in cells] for name, cells in found.items()}
+        for name, cells in found.items():
+            own = f"{cells[0]['parameters']['trainable']:>8,} parameters  {fmean(scores[name]):.4f}"
+            print(f"{metric:<9} {name:<15} {own}  {paired(scores[name], scores['as_it_is'])}")
+        print(f"{metric:<9} feed_forward - wider_values  {paired(scores['feed_forward'], scores['wider_values'])}")
+
+
+def paired(scores: Sequence[float], others: Sequence[float]) -> str:
+    """The mean difference over seeds, and its interval."""
+    gap = estimates([[score - other for score, other in zip(scores, others, strict=True)]])[0]
+    assert gap is not None  # there are seeds
+    return f"{gap.mean:+.4f}" + ("" if gap.low is None else f" [{gap.low:+.4f}, {gap.high:+.4f}]")
 
 
 if __name__ == "__main__":

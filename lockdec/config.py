@@ -18,10 +18,23 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lockdec.errors import ConfigError
-from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, EncoderConfig, GenerationConfig
+from lockdec.modules.configuration import (
+    OptimizerConfig,
+    PretrainEncoderConfig,
+    PretrainVAEConfig,
+    PretrainVQVAEConfig,
+)
+from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, GenerationConfig
 
-SCHEDULES = ("cosine", "constant", "inverse_square_root")
-OF_STAGES = ("pretrain", "pretrain_encoder", "finetune", "translate", "evaluate")  # sections that stages read
+OF_STAGES = (  # sections that stages read
+    "pretrain",
+    "pretrain_encoder",
+    "pretrain_vae",
+    "pretrain_vqvae",
+    "finetune",
+    "translate",
+    "evaluate",
+)
 
 
 @dataclass
@@ -50,42 +63,6 @@ class TokenizerConfig:
 
 
 @dataclass
-class OptimizerConfig:
-    """AdamW, which without weight decay is Adam, with a linear warm-up.
-
-    Attributes:
-        learning_rate: at the end of the warm-up, where it is highest.
-        schedule: after the warm-up, `cosine` (down to a tenth), `constant`, or `inverse_square_root` of the step, which
-            with `noam_peak` as learning rate is the schedule of Vaswani et al. 2017, 5.3.
-        clip_norm: the gradient's largest norm; 0 does not clip.
-        eps: what Adam adds to the root of the second moment.
-    """
-
-    learning_rate: float = MISSING
-    weight_decay: float = MISSING
-    betas: list[float] = MISSING
-    warmup_steps: int = MISSING
-    schedule: str = MISSING
-    clip_norm: float = MISSING
-    eps: float = 1e-8
-
-    def check(self, key: str) -> None:
-        """Raise ConfigError, naming the key below `key`, where a value is out of range."""
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"{key}.schedule={self.schedule} is not one of: {', '.join(SCHEDULES)}")
-        for name in ("learning_rate", "eps"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{key}.{name}={getattr(self, name)} must be above 0")
-        if self.schedule == "inverse_square_root" and self.warmup_steps < 1:
-            raise ConfigError(f"{key}.warmup_steps={self.warmup_steps}: inverse_square_root needs at least 1")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"{key}.betas={list(self.betas)} must be two numbers of 0 <= beta < 1")
-        for name in ("weight_decay", "warmup_steps", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{key}.{name}={getattr(self, name)} must not be negative")
-
-
-@dataclass
 class PretrainConfig:
     """How the locked decoder learns to write.
 
@@ -103,33 +80,6 @@ class PretrainConfig:
         """Raise ConfigError where a value is out of range."""
         _at_least("pretrain", self, steps=1, batch_tokens=1)
         self.optimizer.check("pretrain.optimizer")
-
-
-@dataclass
-class PretrainEncoderConfig:
-    """How a text encoder learns to read, by masked language modelling (Devlin et al. 2019, 3.1).
-
-    Attributes:
-        seed, batch_tokens: as of `PretrainConfig`; the seed also moves what is masked.
-        model: the encoder's sizes; its tokenizer's `vocab_size` counts, not the one in here.
-        masked: share of the tokens to be predicted; of these 80 % are hidden, 10 % replaced and 10 % left.
-    """
-
-    seed: int = MISSING
-    vocab_size: int = MISSING
-    model: EncoderConfig = field(default_factory=EncoderConfig)
-    steps: int = MISSING
-    batch_tokens: int = MISSING
-    masked: float = MISSING
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
-    def check(self) -> None:
-        """Raise ConfigError where a value is out of range."""
-        _at_least("pretrain_encoder", self, steps=1, batch_tokens=1)
-        if not 0 < self.masked < 1:
-            raise ConfigError(f"pretrain_encoder.masked={self.masked} must be above 0 and below 1")
-        self.model.check()
-        self.optimizer.check("pretrain_encoder.optimizer")
 
 
 @dataclass
@@ -297,7 +247,8 @@ class Config:
         objective: the metric of result.json that Hydra's sweepers are told.
         dry_run: only say what would be done.
         pair: values that several keys take together in a sweep, by interpolation; nothing else reads it.
-        pretrain, pretrain_encoder, finetune, translate, evaluate: of the stages of these names; None without them.
+        pretrain, pretrain_encoder, pretrain_vae, pretrain_vqvae, finetune, translate, evaluate: of the stages of these
+            names; None without them.
     """
 
     seed: int = MISSING
@@ -316,6 +267,8 @@ class Config:
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
     pretrain: PretrainConfig | None = None
     pretrain_encoder: PretrainEncoderConfig | None = None
+    pretrain_vae: PretrainVAEConfig | None = None
+    pretrain_vqvae: PretrainVQVAEConfig | None = None
     finetune: FinetuneConfig | None = None
     translate: TranslateConfig | None = None
     evaluate: EvaluateConfig | None = None

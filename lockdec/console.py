@@ -21,6 +21,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from lockdec import redaction
+from lockdec.errors import visible
+
 T = TypeVar("T")
 
 console = Console(highlight=False)
@@ -139,5 +142,5 @@ def plan_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def printable(text: str) -> str:
-    """The text without control characters, so that no caption can steer the terminal."""
-    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))
+    """The text without control characters and secrets, so that no caption can steer the terminal; for its markup."""
+    return escape(visible(redaction.text(text)))

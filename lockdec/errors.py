@@ -21,3 +21,8 @@ class DataError(LockdecError):
 
 class StoreError(LockdecError):
     """An artifact or folder cannot be read or written. The text names the path."""
+
+
+def visible(text: str) -> str:
+    """The text with every character replaced that steers a terminal or turns the direction of what follows."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -25,24 +25,25 @@ import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from lockdec import __version__
 from lockdec.building import Builder
 from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
 from lockdec.console import Summary, console, printable
-from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError
+from lockdec.data.captions import CaptionSet
+from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError, visible
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
 from lockdec.redaction import redacted
 from lockdec.stages.evaluate import spread
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact, Store, artifact_key
+from lockdec.store.reading import read_config, read_object
 from lockdec.store.writing import clear_partial, write_json, write_text
 from lockdec.tracking import Tracking
 
-CONFIG = "config.yaml"
+CONFIG, SKIPPED = "config.yaml", "skipped.txt"
 CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "fewshot", "seed")
 SHOWN = 12  # captions printed at the end of a run
 
@@ -54,6 +55,7 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+    "*.data.cache",
 )
 
 
@@ -91,10 +93,10 @@ def run_job(
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
     try:
-        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        before = OmegaConf.load(folder / CONFIG)
-        same = decisive(before) == decisive(config)
-    except (OSError, ValueError, OmegaConfBaseException, YAMLError):
+        result = read_object(folder / RESULT)
+        before = OmegaConf.create(read_config(folder / CONFIG))
+        same = decisive(before) == redacted(decisive(config))  # as it was written
+    except (StoreError, OmegaConfBaseException):
         return None
     return result if same and result.get("status") == "ok" else None
 
@@ -191,7 +193,12 @@ def run(
         result["cost"] = cost(clock)
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         result = redacted(result)
-        write_json(folder / RESULT, result)
+        try:
+            write_json(folder / RESULT, result)
+        except StoreError as error:
+            if result["status"] == "ok":
+                raise
+            console.print(f"  {printable(str(error))}", soft_wrap=True)  # what went wrong first is what is raised
     return result
 
 
@@ -218,6 +225,7 @@ def _run_stages(
     subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
     records = {name: redacted(subtree) for name, subtree in subtrees.items()}
     stages = build_stages(subtrees, Builder())
+    _tell_skipped(stages, folder, result)
     keys = stage_keys(stages, subtrees)
     summary = Summary(console)
     artifacts: dict[str, Artifact] = {}
@@ -256,6 +264,20 @@ def _run_stages(
         if group is None:  # a sweep has one line of its own
             summary.stage(name, entry, made_in=artifact.seconds)
     return tracking
+
+
+def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
+    """Count the rows of the data that were left out, and list them in the run's folder where there are any."""
+    fields = [getattr(stage, "data", None) for stage in stages.values()]
+    sets = [data for data in fields if isinstance(data, CaptionSet)]
+    if not sets:
+        return
+    skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
+    result["data"]["skipped"] = len(skipped)
+    if skipped:
+        write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
+        rows = "1 row of the data is" if len(skipped) == 1 else f"{len(skipped)} rows of the data are"
+        console.print(f"  {rows} left out; {SKIPPED} in the run's folder says why")
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:

@@ -18,10 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from lockdec import redaction
 from lockdec.config import config_folder, register
-from lockdec.errors import LockdecError
+from lockdec.errors import LockdecError, visible
 from lockdec.interruption import InterruptedRunError
 from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
 
@@ -62,7 +63,7 @@ def job(config: DictConfig) -> float:
     except (LockdecError, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
-        sys.exit(f"lockdec: {explain(error)}")  # already here, since Hydra would add lines of its own
+        sys.exit(f"lockdec: {said(error)}")  # already here, since Hydra would add lines of its own
 
 
 def main() -> None:
@@ -81,11 +82,11 @@ def main() -> None:
     except (LockdecError, HydraException, OmegaConfBaseException) as error:
         if TRACEBACK_WANTED:
             raise
-        sys.exit(f"lockdec: {explain(error)}")
+        sys.exit(f"lockdec: {said(error)}")
     except OSError as error:
         if TRACEBACK_WANTED or error.errno not in CANNOT_WRITE:
             raise
-        place = f"cannot write {error.filename} ({error.strerror})"
+        place = visible(f"cannot write {error.filename} ({error.strerror})")
         sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
@@ -93,6 +94,11 @@ def main() -> None:
         sys.exit(status)
     if failed_cells():
         sys.exit(1)
+
+
+def said(error: Exception) -> str:
+    """The error as one line that is safe to show: without secrets, and nothing in it steers the terminal."""
+    return visible(redaction.text(explain(error)))
 
 
 def explain(error: Exception) -> str:
@@ -109,6 +115,8 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
         return f"{found[1]}: {str(cause).splitlines()[0]}"
     key = getattr(error, "full_key", None)
+    if isinstance(error, MissingMandatoryValue) and key:
+        return f"{key} has to be given: {key}=..."
     return f"{key}: {lines[0]}" if key else lines[0]
 
 

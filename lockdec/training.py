@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
@@ -25,6 +26,7 @@ from rich.progress import TaskID
 from lockdec.config import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.divergence import DivergedError, Divergence, finite
+from lockdec.errors import StoreError
 from lockdec.interruption import asked_to_stop, patient, stop_now
 from lockdec.memory import shapes
 from lockdec.store import CHECKPOINT
@@ -210,6 +212,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         write_bytes(Path(path), buffer.getbuffer())
 
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        # torch raises whatever its readers of zip and of pickle meet; only plain data passes them.
+        except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"{path}: not a checkpoint ({reason}); remove it to begin the stage again") from error
+        return checkpoint
+
 
 class NameBatch(L.Callback):
     """Notes on an error which batch it met."""
@@ -221,7 +232,8 @@ class NameBatch(L.Callback):
         self._batch = batch
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
+        if isinstance(exception, Exception):
+            exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
 
 
 class ProgressBar(L.Callback):

@@ -49,6 +49,7 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),
         ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
         ("data.split=sideways", "data.split=sideways: "),
+        ("data=folder", "data.path has to be given: data.path=..."),
         ("data.resolution=big", "data.resolution=big: input should be a valid integer"),
         ("paths.outputs=/dev/null/x", "paths.outputs: cannot write /dev/null/x"),
     ],

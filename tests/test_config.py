@@ -130,6 +130,8 @@ def test_the_surface_of_options_is_this() -> None:
         "fewshot": 2,
         "pretrain": 4,
         "pretrain_encoder": 1,
+        "pretrain_vae": 1,
+        "pretrain_vqvae": 1,
         "finetune": 7,
         "translate": 1,
         "evaluate": 14,

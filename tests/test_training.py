@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lockdec.config import OptimizerConfig, TrainerConfig
+from lockdec.config import TrainerConfig
 from lockdec.errors import LockdecError
 from lockdec.modules import optimization
 from lockdec.modules.captioning import perturbed
+from lockdec.modules.configuration import OptimizerConfig
 from lockdec.training import LOG_EVERY, fit
 from lockdec.transformer.encoded import Encoded
 

@@ -42,9 +42,15 @@ class CaptionSet(ABC):
         modality: what `inputs` returns: RGB images, strings or arrays.
         inputs_fingerprint: identifies the inputs' bytes and whatever turns those into what `inputs` returns.
 
+    Attributes:
+        skipped: what was wrong with each row of the data that was left out; empty unless a subclass leaves rows out.
+
     Raises:
-        DataError: an id stands twice, a caption is empty, or the splits overlap or leave a row out.
+        DataError: an id stands twice or cannot name a file, a caption is empty, or the splits overlap or leave a row
+            out.
     """
+
+    skipped: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -87,6 +93,8 @@ class CaptionSet(ABC):
         for name, references in zip(self.ids, self.captions, strict=True):
             if name in seen:
                 raise DataError(f"id {name!r} stands twice: ids must be unique")
+            if "/" in name or "\0" in name or name in ("", ".", ".."):
+                raise DataError(f"id {name!r} cannot name a file: runs keep pictures by id")
             seen.add(name)
             if not references or not all(references):
                 raise DataError(f"input {name!r} has an empty caption or none: every input needs at least one")

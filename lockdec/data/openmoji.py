@@ -26,6 +26,10 @@ _TONE = re.compile(r"(?<!\S)((?:medium-)?(?:light|dark)|medium) skin tone(?!\S)"
 _HAIR = re.compile(r"(?<!\S)(?:red hair|curly hair|white hair|blond hair|bald|beard)(?!\S)")
 _DIRECTION = re.compile(r"(?<!\S)facing right(?!\S)")
 _PERSONS = re.compile(rf"(?<!\S)(?:{_PERSON})(?: and(?= (?:{_PERSON})(?!\S)))?(?!\S)")
+_REFERENCE = re.compile(
+    r"""<!doctype|<!entity|<\?xml-stylesheet|@import|<[\w:]*image\b|href\s*=\s*["'](?!#)|url\(\s*["']?(?!["'#])|\0""",
+    re.I,
+)
 _FLAG = re.compile(r"1F1[EF][0-9A-F]-1F1[EF][0-9A-F]|1F3F4-E.*-E007F")
 
 
@@ -133,6 +137,7 @@ class OpenMoji(CaptionSet):
         images: list[Input] = []
         for row in indices:
             path = self._folder / f"{self.ids[row]}.svg"
+            refuse_references(path)
             try:
                 png = resvg_py.svg_to_bytes(
                     svg_path=str(path),
@@ -153,6 +158,20 @@ class OpenMoji(CaptionSet):
             drawing = (self._folder / f"{name}.svg").read_bytes()
             total.update(f"\0{name} {len(drawing)}\0".encode() + drawing)
         return total.hexdigest()
+
+
+def refuse_references(path: Path) -> None:
+    """Make sure that a drawing is all in its own file: the renderer would read the pictures that it names.
+
+    Raises:
+        DataError: it refers to something outside itself, or is no text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as SVG ({error})") from error
+    if found := _REFERENCE.search(text):
+        raise DataError(f"{path}: refers to what is outside of it ({' '.join(found[0].split())}), which is not read")
 
 
 def _drawings() -> Path:

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lockdec.data.captions import Input, Modality, digest
+from lockdec.data.captions import CaptionSet, Input, Modality, digest
 from lockdec.transformer.encoded import Encoded
+
+__all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere"]
 
 Frozen = TypeVar("Frozen", bound="Encoder")
 
@@ -41,7 +43,7 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         frozen: always true: parameters take no gradient and the network stays in evaluation mode.
     """
 
-    modality: ClassVar[Modality]
+    modality: Modality
     frozen: ClassVar[Literal[True]] = True
     dim: int
     groups: tuple[int, ...] = ()
@@ -52,12 +54,16 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         """What decides the states beside the weights (preprocessing, layers), as plain values."""
 
     @abstractmethod
-    def preprocess(self, inputs: Sequence[Input]) -> Tensor:
-        """What the network reads, as one batch on the encoder's device."""
+    def preprocess(self, inputs: Sequence[Input]) -> Any:
+        """What the network reads, on the encoder's device: as a rule one tensor."""
 
     @abstractmethod
-    def forward(self, batch: Tensor) -> Encoded:
+    def forward(self, batch: Any) -> Encoded:
         """The states of a preprocessed batch."""
+
+    def check(self, data: CaptionSet) -> None:
+        """Raise DataError where inputs of this data cannot be encoded, before any work; as a rule all can."""
+        return
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
         """The states of some inputs, in float32; padding, where an encoder pads, is masked."""

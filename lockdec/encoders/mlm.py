@@ -36,7 +36,7 @@ class MaskedLanguageModelEncoder(Encoder):
         ConfigError: there is no such layer.
     """
 
-    modality: ClassVar[Modality] = "text"
+    modality: Modality = "text"
 
     def __init__(self, model: MaskedLanguageModel, tokenizer: Tokenizer, layers: Sequence[int]) -> None:
         super().__init__()

@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec.config import OptimizerConfig
 from lockdec.data.batching import TextBatch
 from lockdec.data.tokenizer import EOS_ID, real_targets
 from lockdec.modules import optimization
+from lockdec.modules.configuration import OptimizerConfig
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
 

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec.config import PretrainEncoderConfig
 from lockdec.data.batching import TextBatch
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from lockdec.modules import optimization
+from lockdec.modules.configuration import PretrainEncoderConfig
 from lockdec.transformer.models import MaskedLanguageModel
 
 _HIDDEN, _REPLACED = 0.8, 0.1  # of the tokens to be predicted; the rest stay as they are

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from lockdec.config import OptimizerConfig
+from lockdec.modules.configuration import OptimizerConfig
 
 
 def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps: int) -> dict[str, Any]:

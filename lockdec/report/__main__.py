@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError
+from lockdec.errors import LockdecError, visible
 from lockdec.report.page import write_report
 
 
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         written = write_report(given.folders, given.output)
     except LockdecError as error:
-        print(f"lockdec.report: {error}", file=sys.stderr)
+        print(f"lockdec.report: {visible(str(error))}", file=sys.stderr)
         return 1
     for skipped in written.skipped:
-        print(f"lockdec.report: skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
+        print(visible(f"lockdec.report: skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
     print(f"{written.report} ({written.runs} run{'s' if written.runs != 1 else ''})")
     return 0
 

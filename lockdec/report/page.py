@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lockdec import redaction
 from lockdec.errors import StoreError
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, read
@@ -28,8 +30,11 @@ from lockdec.report.study import (
     VIEWS,
     Study,
 )
+from lockdec.store.writing import write_text
 
 HERE = Path(__file__).parent
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_TURNS = re.compile(r"\\u(?:061c|200[ef]|202[a-e]|206[6-9])")  # as JSON writes Unicode's bidirectional controls
 # What keeps the page below 8 MB, beside 2 MB of Plotly and at most 2 MB of drawings: a row takes some 1.2 kB.
 MOST_CELLS, MOST_SETTINGS, MOST_COMPARISONS = 1_000, 500, 500
 METRIC_LABELS = {
@@ -82,9 +87,9 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
     try:
         target.mkdir(parents=True, exist_ok=True)
         if not single:
-            _replace(target / "results.csv", tables.results_csv(collection.runs))
-            _replace(target / "results.json", tables.results_json(collection, study))
-        _replace(target / "report.html", page)
+            write_text(target / "results.csv", tables.results_csv(collection.runs))
+            write_text(target / "results.json", tables.results_json(collection, study))
+        write_text(target / "report.html", page)
     except OSError as error:
         raise StoreError(f"{target}: the report cannot be written here ({error.strerror})") from error
     return Written(target / "report.html", len(collection.runs), collection.skipped)
@@ -102,6 +107,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {"number": headline.number, "interval": headline.interval, "seeds": headline.seeds}
     return environment.get_template("page.html").render(
@@ -257,19 +263,16 @@ def _config(run: Run | None) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
 
 
-def _replace(path: Path, content: str) -> None:
-    """Write beside and rename, so that a reader never sees half a file."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(content, encoding="utf-8", newline="")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _shown(value: object) -> object:
+    """A text from a run without secrets, and with nothing in it that turns the direction of what follows."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value))
 
 
 def _embedded(data: object) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    """JSON that cannot end the script element it stands in; nothing in it turns the direction of a text."""
+    text = _TURNS.sub(r"\\ufffd", json.dumps(data, separators=(",", ":"), allow_nan=False))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 

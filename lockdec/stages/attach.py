@@ -38,6 +38,8 @@ class Attach(Stage):
                 f"stages.attach.parents={self.parents}: {self.encoder.stage} has to be among them, "
                 f"since it pretrains encoder: {type(self.encoder).__name__}"
             )
+        if isinstance(self.encoder, Encoder):
+            self.encoder.check(self.data)
 
     def fingerprints(self) -> dict[str, str]:
         if isinstance(self.encoder, PretrainedHere):

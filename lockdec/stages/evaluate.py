@@ -26,9 +26,8 @@ from lockdec.encoders.encoded import EncodedSet
 from lockdec.metrics import score
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.nearest import nearest_phrases
-from lockdec.stages.pretrain import load_tokenizer
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.unlock import load_captioner
+from lockdec.stages.stored import load_captioner, load_tokenizer, write_captions
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 from lockdec.watching import looking
 
@@ -210,16 +209,7 @@ class Captioner:
         return result
 
     def _generate(self, encoded: Encoded) -> list[str]:
-        special = self.tokenizer.special
-        tokens = self.model.generate(
-            encoded,
-            bos_id=special.bos,
-            eos_id=special.eos,
-            pad_id=special.pad,
-            generator=self.generator,
-            **self.decode.generation,
-        )
-        return self.tokenizer.decode_batch(tokens)
+        return write_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
 
     def _tokens(self, references: Sequence[Sequence[str]]) -> torch.Tensor:
         return self.tokenizer.batch([captions[0] for captions in references], self.model.config.max_len)

@@ -14,9 +14,8 @@ from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.modules.captioning import Captioning
-from lockdec.stages.pretrain import load_tokenizer
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.unlock import load_captioner, save_cross_attention
+from lockdec.stages.stored import load_captioner, load_tokenizer, save_cross_attention
 from lockdec.training import fit
 from lockdec.transformer.models import LockingDecoderModel
 from lockdec.watching import Looking

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightning as L
@@ -12,17 +11,12 @@ from lockdec.config import PretrainConfig, TokenizerConfig, TrainerConfig
 from lockdec.data.batching import TextDataModule
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
-from lockdec.data.tokenizer import Tokenizer, train_tokenizer
+from lockdec.data.tokenizer import train_tokenizer
 from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact
-from lockdec.store.reading import read_dataclass
-from lockdec.store.tensors import load_weights, save_tensors
-from lockdec.store.writing import write_json
+from lockdec.stages.stored import TOKENIZER, save_decoder
 from lockdec.training import fit
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
-
-TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +67,3 @@ class Pretrain(Stage):
         )
         save_decoder(model, work.folder)
         return {"pretrain": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
-
-
-def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
-    """Write the weights of a decoder without cross-attention, and what it takes to build it again."""
-    write_json(folder / CONFIG, asdict(model.config))
-    save_tensors(model.state_dict(), folder / WEIGHTS)
-
-
-def load_decoder(artifact: Artifact) -> LockingDecoderModel:
-    """The pretrained decoder, locked, in evaluation mode."""
-    model = LockingDecoderModel(read_dataclass(artifact.path(CONFIG), DecoderConfig))
-    load_weights(model, artifact.path(WEIGHTS))
-    return model.eval()
-
-
-def load_tokenizer(artifact: Artifact) -> Tokenizer:
-    """The tokenizer the decoder was pretrained with."""
-    return Tokenizer.load(artifact.path(TOKENIZER))

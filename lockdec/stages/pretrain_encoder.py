@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from lockdec.config import PretrainEncoderConfig, TrainerConfig
+from lockdec.config import TrainerConfig
 from lockdec.data.batching import TextDataModule
 from lockdec.data.captions import CaptionSet, Split
-from lockdec.data.tokenizer import train_tokenizer
+from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
+from lockdec.modules.configuration import PretrainEncoderConfig
 from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
 from lockdec.stages.stage import Stage, Work
 from lockdec.training import fit
@@ -24,6 +25,9 @@ class PretrainEncoder(Stage):
     """Trains a tokenizer and a masked language model; `lockdec.encoders.mlm` opens them.
 
     Captions are not read, nor any input of the validation and test splits but to measure the validation loss.
+
+    Attributes:
+        untrained: leave the first weights as they are: the control that says what training was worth.
     """
 
     version: ClassVar[int] = 1
@@ -31,6 +35,7 @@ class PretrainEncoder(Stage):
     fit: PretrainEncoderConfig
     trainer: TrainerConfig
     callbacks: dict[str, L.Callback]
+    untrained: bool = False
 
     def check(self) -> None:
         if self.data.modality != "text":
@@ -48,18 +53,22 @@ class PretrainEncoder(Stage):
         tokenizer = train_tokenizer(texts, self.fit.vocab_size)
         L.seed_everything(self.fit.seed, verbose=False)
         model = MaskedLanguageModel(replace(self.fit.model, vocab_size=tokenizer.vocab_size + 1))  # and the mask
-        batches = TextDataModule(
-            tokenizer,
-            texts,
-            val=self._texts("val"),
-            batch_tokens=self.fit.batch_tokens,
-            max_len=self.fit.model.max_len,
-            steps=self.fit.steps,
-            seed=self.fit.seed,
-        )
+        metrics = {} if self.untrained else self._fit(model, tokenizer, texts, work)
+        save_masked_language_model(model, tokenizer, work.folder)
+        return {"pretrain_encoder": metrics}
+
+    def _fit(self, model: MaskedLanguageModel, tokenizer: Tokenizer, texts: list[str], work: Work) -> dict[str, float]:
         logged = fit(
             MaskedLanguageModeling(model, self.fit, stage=work.stage),
-            batches,
+            TextDataModule(
+                tokenizer,
+                texts,
+                val=self._texts("val"),
+                batch_tokens=self.fit.batch_tokens,
+                max_len=self.fit.model.max_len,
+                steps=self.fit.steps,
+                seed=self.fit.seed,
+            ),
             stage=work.stage,
             folder=work.folder,
             loggers=work.loggers,
@@ -69,8 +78,7 @@ class PretrainEncoder(Stage):
             trainer=self.trainer,
             callbacks=self.callbacks.values(),
         )
-        save_masked_language_model(model, tokenizer, work.folder)
-        return {"pretrain_encoder": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
+        return {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}
 
     def _texts(self, split: Split) -> list[str]:
         return [str(text) for text in self.data.inputs(self.data.splits[split])]

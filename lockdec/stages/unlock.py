@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import lightning as L
@@ -12,16 +11,10 @@ import torch
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.errors import StoreError
-from lockdec.stages.pretrain import load_decoder, load_tokenizer
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact
-from lockdec.store.reading import as_dataclass, read_object
-from lockdec.store.tensors import load_tensors, save_tensors
-from lockdec.store.writing import write_json
-from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel
+from lockdec.stages.stored import load_decoder, load_tokenizer, save_cross_attention
+from lockdec.transformer.models import CrossAttentionConfig
 
-CONFIG, WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
 PROBES = 32  # training pairs on which logits are compared before and after unlocking
 
 
@@ -66,30 +59,3 @@ class Unlock(Stage):
             },
             "unlock": {"max_abs_logit_delta": float(delta)},
         }
-
-
-def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
-    """Write the cross-attention's weights and what it takes to build it again."""
-    save_tensors(model.cross_attention_parameters(), folder / WEIGHTS)
-    assert model.cross_attention_config is not None  # attached
-    config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
-    write_json(folder / CONFIG, config)
-
-
-def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
-    """The decoder with the cross-attention of an unlock or a finetune artifact: unlocked, in evaluation mode."""
-    model = load_decoder(pretrain)
-    config, weights = cross_attention.path(CONFIG), cross_attention.path(WEIGHTS)
-    sizes = read_object(config)
-    encoder_dim = sizes.pop("encoder_dim", None)
-    if not isinstance(encoder_dim, int):
-        raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
-    model.attach(as_dataclass(config, CrossAttentionConfig, sizes), encoder_dim)
-    saved, own = load_tensors(weights), model.cross_attention_parameters()
-    if {name: tensor.shape for name, tensor in saved.items()} != {name: tensor.shape for name, tensor in own.items()}:
-        raise StoreError(f"{weights}: not the weights of the cross-attention in {config.name}")
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(saved[name])
-    model.unlock()
-    return model.eval()

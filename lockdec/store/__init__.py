@@ -14,7 +14,7 @@ import os
 import platform
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -194,11 +194,19 @@ def _make(
         "files": _inventory(folder),
         "versions": {"lockdec": __version__, "torch": version("torch"), "python": platform.python_version()},
     }
-    write_json(folder / METADATA, record)
+    write_json(folder / METADATA, record | {"sha256": _record_sha256(record)})
 
 
-def damage(folder: Path, stage: str, key: str) -> str | None:
+def _record_sha256(record: Mapping[str, Any]) -> str:
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
     """The first file of an artifact that is missing, altered or not its own; None when all is well.
+
+    Args:
+        names: look at these of its files alone; None for all.
 
     Raises:
         StoreError: the artifact is of a schema that this lockdec does not read.
@@ -217,7 +225,10 @@ def damage(folder: Path, stage: str, key: str) -> str | None:
         return METADATA
     if (record["stage"], record["key"]) != (stage, key) or not isinstance(record.get("seconds"), int | float):
         return METADATA
-    for name, expected in record["files"].items():
+    if record.get("sha256", _record_sha256(record)) != _record_sha256(record):  # the first artifacts have none
+        return METADATA
+    for name in record["files"] if names is None else names:
+        expected = record["files"].get(name)
         path = folder / name
         if not _is_inside(folder, path) or not isinstance(expected, dict):
             return str(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import emoji
 import pytest
 
 from lockdec.data.translation import EmojiNames, TatoebaPairs, translation_pairs
@@ -97,3 +98,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_what_is_not_there_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         translation_pairs(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("language", [language for language in emoji.LANGUAGES if language != "en"])
+def test_every_language_of_emoji_can_be_read(language: str) -> None:
+    pairs = EmojiNames(source=language, target="en")
+    assert len(pairs) == len(set(pairs.texts)) == 3972
+    assert all(text.strip() for text in pairs.texts)
+    assert pairs.splits == EmojiNames(source="en", target="de").splits

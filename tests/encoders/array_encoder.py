@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class Arrays(CaptionSet):
 class Scaled(Encoder):
     """Each row of an array times a weight is a state. It forgets to freeze itself, as a user's may."""
 
-    modality: ClassVar[Modality] = "array"
+    modality: Modality = "array"
 
     def __init__(self, dim: int, weight: float = 1.0, offset: float = 0.0) -> None:
         super().__init__()

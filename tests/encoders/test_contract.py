@@ -1,10 +1,91 @@
+"""What every encoder promises, tested on every kind; and what the contract itself takes care of."""
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lockdec.encoders.encoded import EncodedSet
 from tests.encoders.array_encoder import Scaled
+from tests.encoders.kinds import KINDS, Given, Kind
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def kind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kind:
+    return KINDS[request.param](tmp_path_factory.mktemp("kind"))
+
+
+def test_states_have_the_shape_and_type_that_is_promised(kind: Kind) -> None:
+    encoded = kind.encoder.encode(kind.inputs)
+    states, mask = encoded.states, encoded.mask
+    assert (states.ndim, len(states), states.shape[2]) == (3, len(kind.inputs), kind.encoder.dim)
+    assert (states.dtype, mask.dtype, mask.shape) == (torch.float32, torch.bool, states.shape[:2])
+    assert states[mask].isfinite().all()
+    assert mask[:, 0].all()
+    assert not (mask[:, 1:] & ~mask[:, :-1]).any(), "padding comes last"
+    assert mask.any(dim=0).all(), "padded to the longest, and no further"
+    assert sum(kind.encoder.groups) == kind.encoder.dim
+    assert kind.encoder.modality in ("image", "text", "array")
+
+
+def test_inputs_that_differ_have_states_that_differ(kind: Kind) -> None:
+    encoded = kind.encoder.encode(kind.inputs)
+    means = [states[mask].mean(dim=0) for states, mask in zip(encoded.states, encoded.mask, strict=True)]
+    assert len({tuple(mean.tolist()) for mean in means}) == len(kind.inputs)
+
+
+def test_it_is_frozen_and_deterministic(kind: Kind) -> None:
+    encoder, before = kind.encoder, kind.encoder.fingerprint
+    first = encoder.encode(kind.inputs)
+    torch.nn.ModuleList([encoder.requires_grad_(True)]).train()
+    second = encoder.encode(kind.inputs)
+    assert torch.equal(first.states, second.states)
+    assert torch.equal(first.mask, second.mask)
+    assert not any(module.training for module in encoder.modules())
+    assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    assert not first.states.requires_grad
+    assert encoder.fingerprint == before
+
+
+def test_an_input_has_the_same_states_in_any_batch(kind: Kind) -> None:
+    together = kind.encoder.encode(kind.inputs)
+    backwards = kind.encoder.encode(kind.inputs[::-1])
+    scale = float(together.states[together.mask].abs().max())
+    for row, item in enumerate(kind.inputs):
+        alone = kind.encoder.encode([item])
+        assert alone.mask.all()
+        for batch, place in ((together, row), (backwards, len(kind.inputs) - 1 - row)):
+            assert int(batch.mask[place].sum()) == alone.states.shape[1]
+            states = batch.states[place][batch.mask[place]]
+            torch.testing.assert_close(states, alone.states[0], rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_the_fingerprint_changes_with_preprocessing_choices_and_weights(kind: Kind) -> None:
+    prints = [kind.encoder.fingerprint, *(other.fingerprint for other in kind.others)]
+    assert len(set(prints)) == len(prints)
+
+
+def test_the_fingerprint_changes_with_any_single_weight(kind: Kind) -> None:
+    before = kind.encoder.fingerprint
+    weights = [value for value in kind.encoder.state_dict().values() if value.is_floating_point()]
+    for weight in {id(value): value for value in (weights[:1] + weights[-1:])}.values():
+        kept, first = weight.clone(), (0,) * weight.ndim
+        weight[first] = torch.nextafter(weight[first], torch.tensor(9.0))
+        assert kind.encoder.fingerprint != before
+        weight.copy_(kept)
+    assert kind.encoder.fingerprint == before
+
+
+def test_cached_equals_uncached(kind: Kind, tmp_path: Path) -> None:
+    data = Given(kind.inputs, kind.encoder.modality)
+    cached = EncodedSet.write(tmp_path, kind.encoder, data, "none", batch_size=3, dtype="float32")
+    fresh, stored = kind.encoder.encode(kind.inputs), cached.batch(range(len(kind.inputs)))
+    assert torch.equal(stored.mask, fresh.mask)
+    scale = float(fresh.states[fresh.mask].abs().max())
+    torch.testing.assert_close(stored.states[stored.mask], fresh.states[fresh.mask], rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_an_encoder_is_frozen_though_its_class_forgot_to() -> None:

@@ -16,7 +16,7 @@ from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import Tokenizer, pad, real_targets
 from lockdec.errors import DataError, LockdecError
 from lockdec.stages.import_decoder import ImportDecoder
-from lockdec.stages.pretrain import load_decoder
+from lockdec.stages.stored import load_decoder
 from lockdec.store import Store
 from lockdec.transformer.generation import SpecialTokens
 from tests.conftest import TinyRun, run_tiny

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lockdec.building import Builder
-from lockdec.config import OptimizerConfig, noam_peak, plain
+from lockdec.config import noam_peak, plain
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import EOS_ID, PAD_ID
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.errors import ConfigError, LockdecError
+from lockdec.modules.configuration import OptimizerConfig
 from lockdec.modules.masked_language_modeling import hide
 from lockdec.modules.optimization import rate_factor
 from lockdec.modules.translation import translation_loss

@@ -1,7 +1,8 @@
-"""Draw the study's figures and fill in its tables: python docs/study/how_low.py outputs/sweeps
+"""Fill in the measured tables of a page and draw its figures: python docs/measured.py PAGE.md SWEEPS
 
-Reads the sweeps named in how_low.md, writes the figures and results.csv beside it, and replaces what stands between
-`<!-- NAME -->` and `<!-- end -->` there. Every number in those places is computed here, from result.json files.
+SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps). What stands in the page between
+`<!-- NAME -->` and `<!-- end -->` is replaced, and figures and results.csv are written beside it. Every number in
+those places is computed here, from result.json files.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from lockdec.report.headline import interval
-from lockdec.report.results import read
+from lockdec.report.results import Run, read
 from lockdec.report.settings import Setting
 from lockdec.report.statistics import Estimate, differences, estimates
-from lockdec.report.study import MARGIN, Study
+from lockdec.report.study import CONTROLS, MARGIN, Study
 from lockdec.report.tables import results_csv
 
-HERE = Path(__file__).parent
+STUDY = Path(__file__).parent / "study"
 METRIC = "token_f1"
 FULL = 32  # the largest tied dimension: what the others are compared with
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
@@ -77,11 +78,8 @@ def tied(study: Study) -> dict[str, str]:
         line = [settings[count, size] for size in sizes]
         colour = COLOURS[number]
         whiskers(left, sizes, [score(setting) for setting in line], colour, f"{count} shots")
-        neighbour = {
-            name: one([run.number(f"controls.{name}.{METRIC}") or 0.0 for run in line[-1].runs.values()])
-            for name in ("nearest_neighbour", "locked", "shuffled")
-        }
-        left.axhline(neighbour["nearest_neighbour"].mean, color=colour, linestyle=":", linewidth=1)
+        copied = one([run.number(f"controls.nearest_neighbour.{METRIC}") or 0.0 for run in line[-1].runs.values()])
+        left.axhline(copied.mean, color=colour, linestyle=":", linewidth=1)
         smaller = [setting for size, setting in zip(sizes, line, strict=True) if size != FULL]
         gaps = [loss(setting, settings[count, FULL]) for setting in smaller]
         shifted = [size * 1.06 ** (number - (len(shots) - 1) / 2) for size in sizes if size != FULL]
@@ -92,10 +90,7 @@ def tied(study: Study) -> dict[str, str]:
             [
                 str(count),
                 str(size),
-                *(
-                    interval(score(setting, view=name), signed=True)
-                    for name in ("locked", "shuffled", "nearest_neighbour")
-                ),
+                *(interval(score(setting, view=name), signed=True) for name in CONTROLS),
                 interval(score(setting, "exact")),
                 interval(score(setting, "cider_d")),
                 f"{setting.parameters:,.0f}",
@@ -114,7 +109,7 @@ def tied(study: Study) -> dict[str, str]:
         axes.set_xlabel("d = d_q = d_k = d_v per head, 8 heads")
         axes.set_title(title, fontsize=10)
     left.legend(frameon=False)
-    figure.savefig(HERE / "tied.png", dpi=130)
+    figure.savefig(STUDY / "tied.png", dpi=130)
     heads = [f"d = {size}" for size in sizes]
     return {
         "tied": table(["shots", *heads], scores),
@@ -165,26 +160,50 @@ def heads(setting: Setting) -> str:
     return f"{named['heads']} heads of {named['d_k']}, layers {named['layers']}"
 
 
-def main(sweeps: Path) -> None:
-    """Write figures, results.csv and the tables of how_low.md."""
-    parts: dict[str, Callable[[Study], Mapping[str, str]]] = {
-        "tied": tied,
-        "key_value": lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32)),
-        "bilinear": lambda study: grid(study, "d_q", "d_k", "bilinear", (8, 8)),
-        "unlock": lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),
-        "heads": lambda study: kinds(study, heads, "heads", "8 heads of 8, layers all"),
-    }
-    page = (HERE / "how_low.md").read_text(encoding="utf-8")
-    everything = []
+def encoder(study: Study) -> dict[str, str]:
+    """A row a number of shots: scores, gaps over the controls, cost."""
+    rows = [
+        [
+            str(setting.facet("fewshot.shots")),
+            interval(score(setting)),
+            interval(score(setting, "cider_d")),
+            *(interval(score(setting, view=name), signed=True) for name in CONTROLS),
+            f"{setting.parameters:,.0f}",
+            f"{setting.mean('cost.seconds'):.0f}",
+        ]
+        for setting in study.settings
+    ]
+    head = ["shots", "token F1", "CIDEr-D", "over locked", "over shuffled", "over neighbour", "trained", "seconds"]
+    return {next(iter(study.settings[0].runs.values())).text("sweep_name"): table(head, rows)}
+
+
+HOW_LOW: dict[str, Callable[[Study], Mapping[str, str]]] = {
+    "tied": tied,
+    "key_value": lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32)),
+    "bilinear": lambda study: grid(study, "d_q", "d_k", "bilinear", (8, 8)),
+    "unlock": lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),
+    "heads": lambda study: kinds(study, heads, "heads", "8 heads of 8, layers all"),
+}
+
+
+def main(page: Path, sweeps: Path) -> None:
+    """Write the page's tables, its figures and results.csv."""
+    text = page.read_text(encoding="utf-8")
+    parts = HOW_LOW if page.stem == "how_low" else {path.name: encoder for path in sorted(sweeps.glob("encoder_*"))}
+    everything: list[Run] = []
     for name, part in parts.items():
         runs = read([sweeps / name]).runs
-        everything += list(runs)
-        for block, text in part(Study(runs)).items():
-            before, _, rest = page.partition(f"<!-- {block} -->\n")
-            page = f"{before}<!-- {block} -->\n{text}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
-    (HERE / "how_low.md").write_text(page, encoding="utf-8")
-    (HERE / "results.csv").write_text(results_csv(everything), encoding="utf-8")
+        everything += runs
+        for block, filling in part(Study(runs)).items():
+            before, found, rest = text.partition(f"<!-- {block} -->\n")
+            if not found:
+                raise SystemExit(f"{page}: no place for {block}: add <!-- {block} --> and <!-- end -->")
+            text = f"{before}{found}{filling}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    page.write_text(text, encoding="utf-8")
+    page.with_name("results.csv" if page.stem == "how_low" else f"{page.stem}.csv").write_text(
+        results_csv(everything), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,187 @@
+"""Caption new pictures, texts or arrays with a finished run: `python -m lockdec.caption RUN_DIR INPUT...`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from lockdec.errors import DataError, LockdecError, visible
+
+if TYPE_CHECKING:
+    from lockdec.data.captions import Input, Modality
+    from lockdec.finished import NewInputCaptioner
+
+T = TypeVar("T")
+
+DESCRIPTION = """\
+Captions new inputs with a finished run. What an INPUT is goes by what the run's encoder reads:
+
+  images   files (PNG, JPEG, WEBP, GIF, BMP, TIFF), or folders of them
+  texts    the text itself; @FILE for the lines of a UTF-8 file, @- for those of the standard input
+  arrays   .npy files of states by channels, or the ids that the encoder `features` knows
+"""
+EPILOG = """\
+One line for each input, in order. What cannot be read is named on the standard error, the others are captioned, and
+the exit status is 1. Nothing in RUN_DIR is run or unpickled, and only encoders of lockdec itself are built unless
+--trust names where others come from.
+"""
+
+
+@dataclass(frozen=True)
+class NewInput:
+    """An input that is named but not yet read.
+
+    Attributes:
+        name: what stands before its caption.
+        read: gives it, or raises DataError.
+    """
+
+    name: str
+    read: Callable[[], Input]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; ends the process with one plain line where something the user can mend went wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        failed = _caption(options)
+        sys.stdout.flush()
+    except LockdecError as error:
+        sys.exit(f"lockdec: {_one_line(error)}")
+    except BrokenPipeError:  # who reads has read enough; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if failed:
+        sys.exit(1)
+
+
+def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]:
+    """The inputs that some arguments of the command name.
+
+    Raises:
+        DataError: a file of texts cannot be read.
+    """
+    from lockdec.data.images import FORMATS, open_image
+    from lockdec.data.sources import load_array
+
+    endings = {f".{name.lower()}" for name in FORMATS} | {".jpg", ".tif"}
+    for name in names:
+        path = Path(name)
+        if modality == "text":
+            for text in _texts(name):
+                yield NewInput(text, lambda text=text: text)  # type: ignore[misc]
+        elif modality == "array" and path.suffix != ".npy":
+            yield NewInput(name, lambda name=name: name)  # type: ignore[misc]
+        elif modality == "array":
+            yield NewInput(name, lambda path=path: load_array(path, str(path)))  # type: ignore[misc]
+        elif path.is_dir():
+            for file in sorted(file for file in path.iterdir() if file.suffix.lower() in endings):
+                yield NewInput(str(file), lambda file=file: open_image(file, str(file)))  # type: ignore[misc]
+        else:
+            yield NewInput(name, lambda path=path: open_image(path, str(path)))  # type: ignore[misc]
+
+
+def _caption(options: argparse.Namespace) -> bool:
+    """Whether an input could not be captioned."""
+    from lockdec.finished import find_run, open_captioner
+
+    run = find_run(Path(options.run_dir))
+    if run.chosen:
+        _say(f"{run.chosen}: {run.folder}")
+    captioner = open_captioner(run, options.trust)
+    failed = False
+    for several in _batches(named_inputs(options.inputs, captioner.encoder.modality), options.batch_size):
+        read: list[tuple[str, Input]] = []
+        for new in several:
+            try:
+                read.append((new.name, new.read()))
+            except DataError as error:
+                failed = True
+                _say(str(error))
+        for name, caption in _captioned(captioner, read):
+            if isinstance(caption, DataError):
+                failed = True
+                _say(f"{name}: {caption}")
+            else:
+                _print(name, caption, options.jsonl)
+        sys.stdout.flush()
+    return failed
+
+
+def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) -> list[tuple[str, str | DataError]]:
+    """Each input with its caption, or with what the encoder has against it."""
+    if not read:
+        return []
+    try:
+        captions = captioner.captions([given for _, given in read])
+    except DataError as error:
+        if len(read) == 1:
+            return [(read[0][0], error)]
+        return [result for one in read for result in _captioned(captioner, [one])]  # to learn which one it was
+    return [(name, caption) for (name, _), caption in zip(read, captions, strict=True)]
+
+
+def _texts(argument: str) -> list[str]:
+    from lockdec.data.folder import read_utf8
+
+    if not argument.startswith("@"):
+        return [argument]
+    content = sys.stdin.read() if argument == "@-" else read_utf8(Path(argument[1:]))
+    return [line.strip() for line in content.split("\n") if line.strip()]
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _print(name: str, caption: str, jsonl: bool) -> None:
+    # ASCII alone: a reader of JSON gets every character back, and no terminal is steered by one.
+    print(json.dumps({"input": name, "caption": caption}) if jsonl else f"{visible(name)}: {visible(caption)}")
+
+
+def _say(line: str) -> None:
+    print(f"lockdec: {visible(line)}", file=sys.stderr)
+
+
+def _one_line(error: Exception) -> str:
+    return visible(" ".join(str(error).split()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lockdec.caption",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run_dir", metavar="RUN_DIR", help="the folder of a run, of a sweep (its best cell is taken), or of an export"
+    )
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="what to caption")
+    parser.add_argument("--jsonl", action="store_true", help='a line {"input": ..., "caption": ...} for each')
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs at a time (default 16)")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PREFIX",
+        help="also build an encoder whose class is in a module that starts with PREFIX, as in --trust my_package.",
+    )  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()

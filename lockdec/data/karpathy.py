@@ -1,0 +1,83 @@
+"""COCO, Flickr8k or Flickr30k as Karpathy and Fei-Fei (2015) split them: one JSON file and a folder of images.
+
+Needs no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lockdec.data.folder import read_utf8
+from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
+from lockdec.data.sources import ImageFiles, inside
+from lockdec.errors import DataError
+
+
+class Karpathy(ListedCaptions):
+    """The images of a `dataset_coco.json`, `dataset_flickr8k.json` or `dataset_flickr30k.json`, five captions each.
+
+    The file says the split; what it calls restval counts as train, as usual.
+
+    Args:
+        path: the JSON file.
+        images: the folder of the images; COCO's `filepath` (train2014, val2014) may be folders in it or not.
+        on_bad, limit, cache: see `lockdec.data.folder.Folder`.
+
+    Raises:
+        DataError: a file or an image cannot be used.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        images: str,
+        on_bad: OnBad = "error",
+        limit: int | None = None,
+        cache: str | None = None,
+    ) -> None:
+        file, folder = Path(path).expanduser(), Path(images).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"data.images={folder}: no such folder")
+        bad = BadRows(on_bad)
+        super().__init__(
+            _rows(file, folder, bad), ImageFiles(folder), bad, what=str(file), drawn=Drawn(), limit=limit, cache=cache
+        )
+
+
+def _rows(path: Path, folder: Path, bad: BadRows) -> Iterator[Row]:
+    try:
+        records = json.loads(read_utf8(path))["images"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not Karpathy's JSON, an object with a list of images ({error!r})") from error
+    if not isinstance(records, list):
+        raise DataError(f"{path}: not Karpathy's JSON: images is not a list")
+    for number, record in enumerate(records):
+        where = f"{path} image {number}"
+        try:
+            name, split = _text(record, "filename"), _text(record, "split")
+            subfolder = _text(record, "filepath") if "filepath" in record else ""
+            captions = tuple(_text(sentence, "raw") for sentence in record["sentences"])
+        except (KeyError, TypeError) as error:
+            bad.add(where, f"filename, split and sentences with raw texts are needed ({error!r})")
+            continue
+        yield Row(where, _entry(folder, subfolder, name), captions, "train" if split == "restval" else split)
+
+
+def _entry(folder: Path, subfolder: str, name: str) -> str:
+    """The image in its subfolder where it is there, else straight in the folder."""
+    nested = f"{subfolder}/{name}"
+    try:
+        inside(folder, nested)
+    except DataError:
+        return name
+    return nested if subfolder else name
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not a text")
+    return value

@@ -1,0 +1,132 @@
+"""What the two convolutional autoencoders share: a picture shrinks to a grid of latents, and grows back from it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from lockdec.data.captions import Input, Modality
+from lockdec.encoders.configuration import AutoencoderConfig
+from lockdec.encoders.contract import Encoder
+from lockdec.encoders.pictures import POSITION, pixels, positions
+from lockdec.store.tensors import save_tensors
+from lockdec.store.writing import write_json
+from lockdec.transformer.encoded import Encoded
+
+CONFIG, WEIGHTS = "encoder.json", "encoder.safetensors"
+
+
+class Autoencoder(nn.Module, ABC):
+    """Strided convolutions down to the grid of latents, transposed ones up again, residual blocks at the grid.
+
+    Args:
+        shrunk: channels of a cell that `shrink` gives.
+        grown: channels of a cell that `grow` takes.
+    """
+
+    def __init__(self, config: AutoencoderConfig, shrunk: int, grown: int) -> None:
+        super().__init__()
+        self.config = config
+        widths = [3, *config.widths]
+        down: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            down += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GELU()]
+        up: list[nn.Module] = [nn.Conv2d(grown, widths[-1], 1)]
+        down += [Residual(widths[-1]) for _ in range(config.blocks)]
+        up += [Residual(widths[-1]) for _ in range(config.blocks)]
+        for before, after in pairwise(reversed(widths)):
+            up += [nn.GELU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+        self.shrink = nn.Sequential(*down, nn.Conv2d(widths[-1], shrunk, 1))
+        self.grow = nn.Sequential(*up, nn.Sigmoid())
+
+    @abstractmethod
+    def latents(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
+        """What a picture is encoded as, without luck; the cells row by row."""
+
+    @abstractmethod
+    def pictures(self, latents: Float[Tensor, "b s channels"]) -> Float[Tensor, "b 3 side side"]:
+        """What latents stand for, from 0 to 1."""
+
+
+class Residual(nn.Module):
+    """x + W2 g(W1 g(x)): a 3 x 3 convolution to half the channels, and one of 1 x 1 back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        narrow = max(1, width // 2)
+        self.inner = nn.Sequential(
+            nn.GELU(), nn.Conv2d(width, narrow, 3, padding=1), nn.GELU(), nn.Conv2d(narrow, width, 1)
+        )
+
+    def forward(self, x: Float[Tensor, "b width h w"]) -> Float[Tensor, "b width h w"]:
+        inner: Tensor = self.inner(x)
+        return x + inner
+
+
+def to_cells(grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s c"]:
+    """A grid's cells, row by row."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def to_grid(cells: Float[Tensor, "b s c"], side: int) -> Float[Tensor, "b c side side"]:
+    """The grid that the cells came from."""
+    return cells.transpose(1, 2).reshape(len(cells), -1, side, side).contiguous(memory_format=torch.channels_last)
+
+
+def from_bytes(batch: UInt8[Tensor, "b 3 side side"]) -> Float[Tensor, "b 3 side side"]:
+    """Pixels from 0 to 1."""
+    return batch.float() / 255
+
+
+class AutoencoderEncoder(Encoder):
+    """The latents of a pretrained autoencoder as states.
+
+    Args:
+        position: whether each state also says where its cell is: x, y, x^2, y^2 and xy, from -1 to 1.
+    """
+
+    modality: Modality = "image"
+
+    def __init__(self, model: Autoencoder, position: bool) -> None:
+        super().__init__()
+        self.model, self.position = model, position
+        self.groups = (model.config.channels, *([POSITION] if position else []))
+        self.dim = sum(self.groups)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        sizes = asdict(self.model.config)
+        return {"kind": type(self.model).__name__, "sizes": sizes, "position": self.position, "scale": "x / 255"}
+
+    def preprocess(self, inputs: Sequence[Input]) -> Float[Tensor, "b 3 side side"]:
+        """Pixels from 0 to 1.
+
+        Raises:
+            DataError: an input is not an image.
+        """
+        batch = pixels(inputs, self.model.config.resolution, type(self.model).__name__)
+        return from_bytes(batch).to(next(self.parameters()).device)
+
+    def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
+        """One state for each latent; every state is real."""
+        states = self.model.latents(batch)
+        if self.position:
+            # A single latent for the whole picture stands in its middle.
+            side = self.model.config.grid if states.shape[1] > 1 else 1
+            places = positions(side).flatten(0, 1).to(states)
+            states = torch.cat([states, places.expand(len(states), -1, -1)], dim=-1)
+        return Encoded(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def save_autoencoder(model: Autoencoder, folder: Path) -> None:
+    """Write sizes and weights."""
+    write_json(folder / CONFIG, asdict(model.config))
+    save_tensors(model.state_dict(), folder / WEIGHTS)

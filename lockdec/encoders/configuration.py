@@ -1,0 +1,70 @@
+"""The sizes of the autoencoders as plain data; imports no torch, so that the config schema can be built from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from lockdec.transformer.configuration import require, require_counts
+
+
+@dataclass
+class AutoencoderConfig:
+    """A convolutional autoencoder of square pictures.
+
+    Attributes:
+        resolution: side of the pictures, in pixels.
+        widths: channels after each halving of the side; so many halvings leave the grid of latents.
+        blocks: residual blocks at the grid, in the encoder and again in the decoder.
+        channels: of one latent.
+    """
+
+    resolution: int = MISSING
+    widths: list[int] = MISSING
+    blocks: int = MISSING
+    channels: int = MISSING
+
+    @property
+    def grid(self) -> int:
+        """Cells a side."""
+        return self.resolution >> len(self.widths)
+
+    def check(self, key: str) -> None:
+        """Raise ConfigError, naming the key below `key`, where a value is out of range."""
+        require_counts(key, resolution=self.resolution, channels=self.channels)
+        require(bool(self.widths) and min(self.widths) >= 1, f"{key}.widths", list(self.widths), "one or more counts")
+        require(self.blocks >= 0, f"{key}.blocks", self.blocks, "must not be negative")
+        step = 1 << len(self.widths)
+        require(
+            self.resolution % step == 0,
+            f"{key}.resolution",
+            self.resolution,
+            f"use a multiple of {step}, since {len(self.widths)} widths halve it as often",
+        )
+
+
+@dataclass
+class VAEConfig(AutoencoderConfig):
+    """Sizes of a variational autoencoder.
+
+    Attributes:
+        vector: one latent for the whole picture instead of one for each cell of the grid.
+    """
+
+    vector: bool = MISSING
+
+
+@dataclass
+class VQVAEConfig(AutoencoderConfig):
+    """Sizes of a vector-quantised autoencoder.
+
+    Attributes:
+        codes: how many the codebook has.
+    """
+
+    codes: int = MISSING
+
+    def check(self, key: str) -> None:
+        super().check(key)
+        require_counts(key, codes=self.codes)

@@ -1,0 +1,331 @@
+"""Encoders that somebody else pretrained, as `transformers` reads them: images, texts or audio to states.
+
+Weights come from safetensors only, and no code of a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from lockdec.data.captions import Input, Modality
+from lockdec.encoders.contract import Encoder
+from lockdec.errors import ConfigError, DataError
+from lockdec.transformer.encoded import Encoded
+
+_READS: Mapping[str, Modality] = {
+    "pixel_values": "image",
+    "input_ids": "text",
+    "input_values": "array",
+    "input_features": "array",
+}
+_TOWERS: Mapping[Modality, str] = {"image": "vision_model", "text": "text_model"}
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+Kind = TypeVar("Kind")
+
+
+class HuggingFace(Encoder):
+    """The outputs of a pretrained network's layers: one state for each patch, token or moment, or a single one.
+
+    Args:
+        path: a local folder, or the id of a model on the Hugging Face hub.
+        output: "states", or "pooled" for a single state: of an image the network's own pooled vector, of a text or
+            audio the mean of its states.
+        layers: whose outputs to join along the channels: 0 is the embeddings, n the n-th layer, -1 the last.
+        modality: of a network with two towers, "image" or "text"; None for the image tower, and for all others.
+
+    Texts longer than the network allows are cut. Audio is an array of samples from -1 to 1, at the rate that the
+    network was trained with; each is encoded by itself, since padding would change what some networks say.
+
+    Raises:
+        ConfigError: there is no such checkpoint, it cannot be read safely, or it has no such layer or output.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        output: Literal["states", "pooled"] = "states",
+        layers: Sequence[int] = (-1,),
+        modality: Modality | None = None,
+    ) -> None:
+        super().__init__()
+        source = Checkpoint.find(path)
+        whole, missing = source.model()
+        self.network, self.modality = _part(whole, path, modality)
+        self.processor = source.processor(self.modality)
+        self.pools = output == "pooled" and self.modality == "image"
+        self.output, self.most_tokens = output, _most_tokens(self.network, self.processor)
+        pooler = [name for name in missing if "pooler" in name.split(".")]
+        if lacking := sorted(set(missing) - set(pooler)):
+            raise ConfigError(f"encoder.path={path}: the checkpoint lacks {', '.join(lacking)}")
+        if not self.pools and getattr(self.network, "pooler", None) is not None:
+            self.network.pooler = None  # unused, and where the checkpoint lacks it no two would be the same
+        probe = self._outputs(self._batch([_probe(self.modality, self.processor)]))
+        widths = [layer.shape[-1] for layer in probe.layers]
+        if self.pools and (pooler or probe.pooled is None or probe.pooled.shape[-1] != widths[-1]):
+            raise ConfigError("encoder.output=pooled: this checkpoint has no pooled vector; use states")
+        last = len(widths) - 1
+        numbers = [last + 1 + layer if layer < 0 else layer for layer in layers]
+        if not numbers or len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(last + 1)):
+            raise ConfigError(f"encoder.layers={list(layers)}: one or more of 0 (the embeddings) to {last}, each once; "
+                              "-1 is the last")  # fmt: skip
+        if self.pools and numbers != [last]:
+            raise ConfigError(f"encoder.layers={list(layers)}: output=pooled is made of the last layer; use [-1]")
+        self.layers = tuple(numbers)
+        self.groups = tuple(widths[layer] for layer in numbers)
+        self.dim = sum(self.groups)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        config = self.network.config.to_diff_dict()
+        for name in ("_name_or_path", "transformers_version"):  # of where it lies and who wrote it
+            config.pop(name, None)
+        return {
+            "network": json.loads(json.dumps(config, default=str)),
+            "processor": _fingerprint(self.processor),
+            "output": self.output,
+            "layers": self.layers,
+            "most_tokens": self.most_tokens,
+        }
+
+    def preprocess(self, inputs: Sequence[Input]) -> list[dict[str, Tensor]]:
+        """What the network reads, by name: one batch, or one for each input where padding could tell.
+
+        Raises:
+            DataError: an input is of another modality.
+        """
+        if self.modality == "array":
+            return [self._batch([item]) for item in inputs]
+        return [self._batch(inputs)]
+
+    def forward(self, batch: list[dict[str, Tensor]]) -> Encoded:
+        """The joined layers, padded to the longest; or the pooled vector as a single state."""
+        rows: list[Tensor] = []
+        for part in batch:
+            outputs = self._outputs(part)
+            vector = outputs.pooled if self.pools else None
+            joined = (self._joined(outputs.layers) if vector is None else vector[:, None]).float()
+            if vector is None and "attention_mask" in part:
+                real = _of_states(part["attention_mask"], joined.shape[1])
+                rows += [states[mask] for states, mask in zip(joined, real, strict=True)]
+            else:
+                rows += list(joined)
+        if self.output == "pooled":
+            rows = [states.mean(dim=0, keepdim=True) for states in rows]
+        masks = [torch.ones(len(states), dtype=torch.bool, device=states.device) for states in rows]
+        pad = nn.utils.rnn.pad_sequence
+        return Encoded(pad(rows, batch_first=True), pad(masks, batch_first=True))
+
+    def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        make = {"image": self._images, "text": self._texts, "array": self._audio}[self.modality]
+        made = make(inputs)
+        device = next(self.network.parameters()).device
+        return {name: value.to(device) for name, value in made.items()}
+
+    def _images(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        images = [image.convert("RGB") for image in _only(Image.Image, inputs, "images")]
+        return {"pixel_values": self.processor(images=images, return_tensors="pt")["pixel_values"]}
+
+    def _texts(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        texts = _only(str, inputs, "texts")
+        made = self.processor(texts, padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
+        return {name: value for name, value in made.items() if name in ("input_ids", "attention_mask")}
+
+    def _audio(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
+        samples = [_samples(array) for array in _only(np.ndarray, inputs, "audio as arrays of samples")]
+        rate = self.processor.sampling_rate
+        return dict(self.processor(samples, sampling_rate=rate, return_attention_mask=True, return_tensors="pt"))
+
+    def _outputs(self, batch: dict[str, Tensor]) -> _Outputs:
+        with torch.no_grad():
+            made = self.network(**batch, output_hidden_states=True)
+        # The last one as the network itself hands it on, after its final norm.
+        layers = [*made.hidden_states[:-1], made.last_hidden_state]
+        pooled = getattr(made, "pooler_output", None)
+        return _Outputs([_flat(layer) for layer in layers], None if pooled is None else pooled.flatten(1))
+
+    def _joined(self, layers: Sequence[Tensor]) -> Tensor:
+        chosen = [layers[layer] for layer in self.layers]
+        if len({layer.shape[1] for layer in chosen}) > 1:
+            counts = ", ".join(str(layer.shape[1]) for layer in chosen)
+            raise ConfigError(f"encoder.layers={list(self.layers)}: they have {counts} states; join layers of as many")
+        return torch.cat(chosen, dim=-1)
+
+
+class _Outputs(NamedTuple):
+    """Of every layer Float[b s d], the embeddings first, and the network's own pooled vector, Float[b d]."""
+
+    layers: list[Tensor]
+    pooled: Tensor | None
+
+
+class Checkpoint(NamedTuple):
+    """Where a checkpoint is: `path` is a folder or a hub id, of which `local` says whether it is here already."""
+
+    path: str
+    local: bool
+
+    @classmethod
+    def find(cls, path: str) -> Checkpoint:
+        """The checkpoint, before anything of it is read.
+
+        Raises:
+            ConfigError: `transformers` is missing; there is no such folder and no such id that can be reached; the
+                folder has pickled weights only.
+        """
+        try:
+            from transformers.utils import logging
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"encoder.path={path}: reading it needs transformers (pip install 'lockdec[huggingface]')"
+            ) from error
+        quiet: Any = logging
+        quiet.set_verbosity_error()
+        quiet.disable_progress_bar()
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            return cls(path, local=_on_this_machine(path))
+        if not any(folder.glob("*.safetensors")):
+            pickled = sorted(file.name for kind in _PICKLED for file in folder.glob(kind))
+            found = f"only {', '.join(pickled)}, which is not read" if pickled else "no weights"
+            raise ConfigError(f"encoder.path={path}: weights are read from safetensors, and the folder has {found}")
+        return cls(str(folder), local=True)
+
+    def model(self) -> tuple[Any, list[str]]:
+        """The network in float32 and evaluation mode, and the names of weights that the checkpoint lacks."""
+        from transformers import AutoModel
+
+        loader: Any = AutoModel
+        model, report = self._read(
+            loader, "network", dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+        return model.eval(), list(report["missing_keys"])
+
+    def processor(self, modality: Modality) -> Any:
+        """What prepares inputs: an image processor, a tokenizer or a feature extractor of audio."""
+        from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+
+        if modality == "image":
+            # Pillow, wherever other ways to resize are installed: the states are to be the same everywhere.
+            return self._read(AutoImageProcessor, "image processor", backend="pil")
+        if modality == "array":
+            return self._read(AutoFeatureExtractor, "feature extractor of audio")
+        tokenizer = self._read(AutoTokenizer, "tokenizer")
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token  # masked, so any will do
+        return tokenizer
+
+    def _read(self, loader: Any, what: str, **options: Any) -> Any:
+        try:
+            return loader.from_pretrained(self.path, trust_remote_code=False, local_files_only=self.local, **options)
+        except Exception as error:  # each kind of file and library fails in a way of its own
+            reason = " ".join(str(error).split())
+            if "trust_remote_code" in reason:
+                reason = "it comes with code of its own, which is never run"
+            raise ConfigError(f"encoder.path={self.path}: its {what} cannot be read ({reason})") from error
+
+
+def _on_this_machine(name: str) -> bool:
+    """Whether a model of the hub has been downloaded before; if not, it can be now.
+
+    Raises:
+        ConfigError: it can be neither found here nor reached.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        weights = ("model.safetensors", "model.safetensors.index.json")
+        cached = [try_to_load_from_cache(name, file) for file in weights]
+        if any(isinstance(file, str) for file in cached):
+            return True
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except HFValidationError as error:
+        raise ConfigError(f"encoder.path={name}: no such folder, nor can it be the id of a model") from error
+    except Exception as error:  # of the network, or of whatever answers in the hub's place
+        raise ConfigError(
+            f"encoder.path={name}: no such folder, and the Hugging Face hub does not answer for a model of this id "
+            "(without a network, download it elsewhere and give its folder)"
+        ) from error
+    return False
+
+
+def _part(model: Any, path: str, modality: Modality | None) -> tuple[Any, Modality]:
+    """The part that encodes, and what it reads."""
+    if all(hasattr(model, tower) for tower in _TOWERS.values()):
+        chosen = modality or "image"
+        if chosen not in _TOWERS:
+            raise ConfigError(f"encoder.modality={chosen}: {path} reads image or text")
+        return getattr(model, _TOWERS[chosen]), chosen
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    reads = _READS.get(getattr(model, "main_input_name", ""))
+    if reads is None:
+        raise ConfigError(f"encoder.path={path}: {type(model).__name__} reads neither images, texts nor audio")
+    if modality not in (None, reads):
+        raise ConfigError(f"encoder.modality={modality}: {path} reads {reads} inputs; use null")
+    return model, reads
+
+
+def _most_tokens(network: Any, processor: Any) -> int | None:
+    """How many tokens a text may have; None where nothing limits them."""
+    limits = [getattr(processor, "model_max_length", None), getattr(network.config, "max_position_embeddings", None)]
+    known = [int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < 1_000_000]
+    return min(known, default=None)
+
+
+def _probe(modality: Modality, processor: Any) -> Input:
+    """An input that shows the widths of all layers."""
+    if modality == "image":
+        return Image.new("RGB", (64, 64))
+    return "a" if modality == "text" else np.zeros(processor.sampling_rate, np.float32)
+
+
+def _only(kind: type[Kind], inputs: Sequence[Any], wanted: str) -> list[Kind]:
+    for item in inputs:
+        if not isinstance(item, kind):
+            raise DataError(f"encoder: this network reads {wanted}, not {type(item).__name__}")
+    return list(inputs)
+
+
+def _samples(array: NDArray[Any]) -> NDArray[np.float32]:
+    """One channel of audio; a leading axis of size 1 is left out."""
+    if array.ndim > 2 or (array.ndim == 2 and len(array) > 1) or not array.size:
+        raise DataError(f"encoder: audio of shape {array.shape}; one channel of samples is needed (rank 1)")
+    return array.reshape(-1).astype(np.float32)
+
+
+def _flat(layer: Tensor) -> Tensor:
+    """Float[b s d] also of a layer that is a map, Float[b d h w]."""
+    return layer.flatten(2).transpose(1, 2) if layer.ndim == 4 else layer
+
+
+def _of_states(mask: Tensor, count: int) -> Tensor:
+    """Which states are real, where the network makes one of several entries of its input."""
+    if mask.shape[1] == count:
+        return mask.bool()
+    real = (mask.sum(dim=1) * count / mask.shape[1]).ceil()
+    return torch.arange(count, device=mask.device) < real[:, None]
+
+
+def _fingerprint(processor: Any) -> str:
+    """The sha256 (hex) of the files that the processor saves as."""
+    total = hashlib.sha256(type(processor).__name__.encode())
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        for file in sorted(Path(folder).rglob("*")):
+            if file.is_file():
+                content = file.read_bytes()
+                total.update(f"\0{file.relative_to(folder)} {len(content)}\0".encode() + content)
+    return total.hexdigest()

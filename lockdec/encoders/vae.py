@@ -1,0 +1,100 @@
+"""A variational autoencoder pretrained here on pictures: the means of its posteriors are the states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lockdec.data.captions import Modality
+from lockdec.encoders.autoencoder import (
+    CONFIG,
+    WEIGHTS,
+    Autoencoder,
+    AutoencoderEncoder,
+    to_cells,
+    to_grid,
+)
+from lockdec.encoders.configuration import VAEConfig
+from lockdec.encoders.contract import Encoder, PretrainedHere
+from lockdec.store.reading import read_dataclass
+from lockdec.store.tensors import load_weights
+
+# Below this variance of its posterior means a channel says nothing about the picture (Burda et al. 2016, section 5.1).
+ACTIVE_VARIANCE = 0.01
+_CELL = 32  # channels of a cell between the grid and a single latent
+_LOG_VARIANCE = (-12.0, 6.0)  # beyond these a step may overflow
+
+
+class Posterior(NamedTuple):
+    """A normal distribution for each latent number."""
+
+    mean: Float[Tensor, "b s channels"]
+    log_variance: Float[Tensor, "b s channels"]
+
+    def draw(self) -> Float[Tensor, "b s channels"]:
+        """One sample; gradients flow to mean and variance (Kingma and Welling 2014, 2.4)."""
+        return self.mean + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mean)
+
+    def divergence(self) -> Float[Tensor, "b s channels"]:
+        """From the standard normal prior, in nats (Kingma and Welling 2014, appendix B)."""
+        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+
+
+class VAE(Autoencoder):
+    """Latents for each cell of a grid, or with `config.vector` a single one for the whole picture.
+
+    Attributes:
+        active: the channels that say something about the pictures; the others are silent in `latents`, since a
+            normalisation could blow up the little they do.
+    """
+
+    config: VAEConfig
+    active: Bool[Tensor, " channels"]
+
+    def __init__(self, config: VAEConfig) -> None:
+        if config.vector:
+            super().__init__(config, shrunk=_CELL, grown=_CELL)
+            numbers = _CELL * config.grid**2
+            self.join, self.spread = nn.Linear(numbers, 2 * config.channels), nn.Linear(config.channels, numbers)
+        else:
+            super().__init__(config, shrunk=2 * config.channels, grown=config.channels)
+        self.register_buffer("active", torch.ones(config.channels, dtype=torch.bool))
+
+    def posterior(self, pictures: Float[Tensor, "b 3 side side"]) -> Posterior:
+        """What the latents of these pictures may be."""
+        grid = self.shrink(pictures)
+        both = self.join(grid.flatten(1))[:, None] if self.config.vector else to_cells(grid)
+        mean, log_variance = both.chunk(2, dim=-1)
+        return Posterior(mean, log_variance.clamp(*_LOG_VARIANCE))
+
+    def latents(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
+        return self.posterior(pictures).mean * self.active
+
+    def pictures(self, latents: Float[Tensor, "b s channels"]) -> Float[Tensor, "b 3 side side"]:
+        if self.config.vector:
+            latents = self.spread(latents).reshape(len(latents), -1, _CELL)
+        pictures: Tensor = self.grow(to_grid(latents, self.config.grid))
+        return pictures
+
+
+@dataclass(frozen=True)
+class PretrainedVAE(PretrainedHere):
+    """The encoder that the stage `pretrain_vae` makes.
+
+    Attributes:
+        position: see `AutoencoderEncoder`.
+    """
+
+    modality: ClassVar[Modality] = "image"
+    position: bool
+    stage: str = "pretrain_vae"
+
+    def open(self, folder: Path) -> Encoder:
+        model = VAE(read_dataclass(folder / CONFIG, VAEConfig))
+        load_weights(model, folder / WEIGHTS)
+        return AutoencoderEncoder(model, self.position)

@@ -1,0 +1,135 @@
+"""Write what captioning needs of a finished run into one folder: `python -m lockdec.export RUN_DIR OUT`."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lockdec.errors import LockdecError, StoreError, visible
+
+DESCRIPTION = """\
+Writes one self-contained folder of a finished run, or of the best cell of a sweep:
+
+  config.yaml, result.json   of the run
+  stages/                    decoder, tokenizer, cross-attention, normalisation, and an encoder pretrained in the run
+  encoder/                   files that the encoder's settings name, such as a checkpoint
+
+`python -m lockdec.caption OUT picture.png` then works wherever lockdec is installed. The data is not in it, nor
+weights that come out of an installed package (efficientnet_lite0, minilm) or the hub's cache.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; ends the process with one plain line where something the user can mend went wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lockdec.export",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a run, or of a sweep")
+    parser.add_argument("out", metavar="OUT", help="the folder to write; new or empty")
+    parser.add_argument(
+        "--trust", action="append", default=[], metavar="PREFIX", help="as of python -m lockdec.caption"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print(export(Path(options.run_dir), Path(options.out), options.trust))
+    except LockdecError as error:
+        sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
+
+
+def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
+    """Copy what captioning needs into a new folder.
+
+    Args:
+        trusted: prefixes of modules, beside lockdec's own, that the encoder's class may come from.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        StoreError: there is no finished run, `out` is not empty, or something cannot be copied.
+        ConfigError: the encoder's class is not trusted or cannot be built.
+    """
+    from lockdec.building import TRUSTED, Builder
+    from lockdec.encoders.contract import Encoder, PretrainedHere
+    from lockdec.finished import CONFIG, NEEDED, RESULT, find_run
+    from lockdec.redaction import redacted
+    from lockdec.store import METADATA
+    from lockdec.store.reading import read_object
+    from lockdec.store.writing import write_json, write_text
+
+    run = find_run(run_dir)
+    encoder = Builder((*TRUSTED, *trusted)).build(dict(run.encoder), "encoder", Encoder | PretrainedHere)
+    stages = [*NEEDED, *([encoder.stage] if isinstance(encoder, PretrainedHere) else [])]
+    artifacts = [run.artifact(stage) for stage in stages]
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out}: already there; name a new folder or an empty one")
+    try:
+        for artifact in artifacts:
+            folder = out / "stages" / artifact.stage / artifact.key
+            folder.mkdir(parents=True)
+            record = read_object(artifact.path(METADATA))
+            names = run.needed_files(artifact)
+            for name in names:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(artifact.path(name), folder / name)
+            record["files"] = {name: record["files"][name] for name in names}
+            write_json(folder / METADATA, record)
+        bundle = _Bundle(out)
+        config = dict(run.config)
+        config["stages"] = {**config["stages"], "attach": {**config["stages"]["attach"]}}
+        config["stages"]["attach"]["encoder"] = bundle.of(run.encoder)
+        config["paths"] = {"outputs": "."}
+        write_text(out / CONFIG, _yaml(redacted(config)))
+        write_json(out / RESULT, run.result)
+    except OSError as error:
+        raise StoreError(f"{error.filename or out}: cannot be copied ({error.strerror})") from error
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    chosen = f" ({run.chosen})" if run.chosen else ""
+    return f"{out}: {size / 1e6:.1f} MB{chosen}. Next: python -m lockdec.caption {out} INPUT..."
+
+
+@dataclass
+class _Bundle:
+    """Copies what the encoder's settings name under `path`, and names it from the exported folder on."""
+
+    out: Path
+    count: int = 0
+
+    def of(self, node: Any) -> Any:
+        """The node with its paths renamed."""
+        if isinstance(node, Mapping):
+            return {name: self._copied(value) if name == "path" else self.of(value) for name, value in node.items()}
+        return [self.of(value) for value in node] if isinstance(node, list) else node
+
+    def _copied(self, node: Any) -> Any:
+        from lockdec.finished import BUNDLED
+
+        if not isinstance(node, str) or not Path(node).expanduser().exists():
+            return node  # an id of the hub, say
+        source = Path(node).expanduser().resolve()
+        target = self.out / "encoder" / str(self.count)
+        self.count += 1
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            target.mkdir(parents=True)
+            target = target / source.name
+            shutil.copyfile(source, target)
+        return f"{BUNDLED}{target.relative_to(self.out).as_posix()}"
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""`python -m lockdec.store list|verify|prune|gc`: what the store holds, whether it is whole, and making room."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lockdec.errors import LockdecError, visible
+from lockdec.store.keeping import DAY, Entry, entries, leftovers, problems, remove, unreferred
+from lockdec.store.writing import size
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is asked. Status 1 where an artifact is damaged or something cannot be read or removed."""
+    given = _parser().parse_args(arguments)
+    try:
+        listed = entries(given.outputs, given.runs)
+        if given.action == "list":
+            return _list(listed)
+        if given.action == "verify":
+            return _verify(given.outputs, listed)
+        if given.action == "prune":
+            going = leftovers(given.outputs, listed, given.older_than * DAY)
+        else:
+            going = unreferred(listed, given.keep, given.older_than * DAY, given.referred)
+        for entry in going:
+            print(f"{'would remove' if given.dry_run else 'removed'} {_line(entry)}")
+            if not given.dry_run:
+                remove(given.outputs, entry)
+        print(f"{len(going)} folders, {size(sum(entry.bytes for entry in going))}")
+    except LockdecError as error:
+        print(f"lockdec.store: {visible(str(error))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m lockdec.store", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True)
+    about = {
+        "list": "each folder with its size, its age since it was last used, and how many runs refer to it",
+        "verify": "read every file of every artifact and compare it with its hash",
+        "prune": "remove what was set aside as damaged, and attempts that nobody works on",
+        "gc": "remove artifacts that no run's result.json refers to",
+    }
+    for name, text in about.items():
+        action = actions.add_parser(name, help=text, description=text)
+        outputs = Path(os.environ.get("LOCKDEC_OUTPUTS", "outputs"))
+        action.add_argument("--outputs", metavar="DIR", type=Path, default=outputs, help="holds stages/ (%(default)s)")
+        action.add_argument(
+            "--runs", metavar="DIR", type=Path, action="append", default=[], help="runs elsewhere that use this store"
+        )
+        if name in ("prune", "gc"):
+            days = 7.0 if name == "prune" else 1.0
+            action.add_argument(
+                "--older-than",
+                metavar="DAYS",
+                type=float,
+                default=days,
+                help="spare what was used since; a run that still works is in no result.json yet (%(default)s)",
+            )
+            action.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+        if name == "gc":
+            action.add_argument(
+                "--keep",
+                metavar="STAGE/KEY",
+                action="append",
+                default=[],
+                help="spare these, too; * stands for anything (pretrain/*)",
+            )
+            action.add_argument("--referred", action="store_true", help="also remove what runs refer to")
+    return parser
+
+
+def _list(listed: Sequence[Entry]) -> int:
+    for entry in listed:
+        print(_line(entry))
+    print(f"{len(listed)} folders, {size(sum(entry.bytes for entry in listed))}")
+    return 0
+
+
+def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
+    wrong = list(problems(outputs, listed))
+    for entry, problem in wrong:
+        print(f"damaged {entry.folder}: {visible(problem)}")
+    whole = sum(entry.state == "whole" for entry in listed)
+    print(f"{whole - len(wrong)} of {whole} artifacts are what their hashes say")
+    if wrong:
+        print("The next run that needs a damaged one sets it aside and makes it again.")
+    return 1 if wrong else 0
+
+
+def _line(entry: Entry) -> str:
+    runs = f"{len(entry.runs)} runs" if entry.state == "whole" else entry.state
+    return f"{entry.stage:<16} {entry.key[:12]}  {size(entry.bytes):>9}  {entry.age / DAY:>6.1f} days  {runs}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,347 @@
+"""A user's folder: what is read, how it is split, and what is said of each thing that cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lockdec.data.folder import Folder
+from lockdec.data.images import open_image
+from lockdec.data.listed import usable_id
+from lockdec.data.text import pretraining_text
+from lockdec.errors import ConfigError, DataError
+from tests.data.user_files import write_arrays, write_csv, write_lines, write_pictures
+
+TEXTS = [(f"text {number}", f"caption {number}") for number in range(20)]
+SPLIT = [("a", "x", "train"), ("b", "y", "val"), ("c", "z", "test")]
+
+
+def texts(folder: Path, *rows: tuple[str, ...], header: tuple[str, ...] = ("input", "caption")) -> Path:
+    write_csv(folder, rows, header)
+    return folder
+
+
+@pytest.mark.parametrize("reading", ["csv", "jsonl"])
+def test_both_tables_say_the_same(reading: str, tmp_path: Path) -> None:
+    if reading == "csv":
+        rows = [("a", "A  Red hat", "a cap", "train"), ("b", "two, three", "", "val"), ("c", "z", "", "test")]
+        write_csv(tmp_path, rows, ("input", "caption", "caption_2", "split"))
+    else:
+        write_lines(
+            tmp_path,
+            {"input": "a", "captions": ["A  Red hat", "a cap"], "split": "train"},
+            {"input": "b", "caption": "two, three", "split": "val"},
+            {"input": "c", "caption": "z", "split": "test"},
+        )
+    data = Folder(str(tmp_path))
+    assert data.captions == (("a red hat", "a cap"), ("two, three",), ("z",))
+    assert dict(data.splits) == {"train": (0,), "val": (1,), "test": (2,)}
+    assert (data.inputs([1, 0]), data.modality) == (["b", "a"], "text")
+
+
+def test_several_rows_of_an_input_are_its_references(tmp_path: Path) -> None:
+    rows = [("a", "one"), ("b", "two"), ("a", "three"), ("a", "ONE"), ("c", "z")]
+    data = Folder(str(texts(tmp_path, *rows)))
+    assert dict(zip(data.entries, data.captions, strict=True)) == {"a": ("one", "three"), "b": ("two",), "c": ("z",)}
+
+
+def test_columns_of_one_name_are_references_too(tmp_path: Path) -> None:
+    rows = [("a", "one", "two"), ("b", "three", "four"), ("c", "five", "six")]
+    assert Folder(str(texts(tmp_path, *rows, header=("Input", "caption", "caption")))).captions[1] == ("three", "four")
+
+
+def test_a_byte_order_mark_and_line_breaks_in_a_field_are_read(tmp_path: Path) -> None:
+    (tmp_path / "captions.csv").write_bytes(b'\xef\xbb\xbfinput,caption\r\na,"one\r\nline"\r\n\r\nb,two\r\nc,three\r\n')
+    assert Folder(str(tmp_path)).captions == (("one line",), ("two",), ("three",))
+
+
+def test_a_drawn_split_has_its_shares_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    texts(tmp_path, *TEXTS)
+    first, again, other = (Folder(str(tmp_path), split_seed=seed, val_share=0.2) for seed in (0, 0, 1))
+    assert {name: len(rows) for name, rows in first.splits.items()} == {"train": 14, "val": 4, "test": 2}
+    assert first.fingerprint == again.fingerprint
+    assert first.splits != other.splits
+
+
+def test_copies_of_an_input_under_other_names_are_never_in_two_splits(tmp_path: Path) -> None:
+    rows = write_pictures(tmp_path, 8)
+    copies = []
+    for name, caption in rows:
+        copy = name.replace(".png", "-copy.png")
+        (tmp_path / copy).write_bytes((tmp_path / name).read_bytes())
+        copies.append((copy, caption))
+    write_csv(tmp_path, rows + copies)
+    for seed in range(5):
+        data = Folder(str(tmp_path), split_seed=seed, val_share=0.25, test_share=0.25)
+        split = {data.entries[row]: name for name, members in data.splits.items() for row in members}
+        assert all(split[name] == split[name.replace(".png", "-copy.png")] for name, _ in rows)
+
+
+def test_no_held_out_caption_is_in_the_pretraining_text(tmp_path: Path) -> None:
+    rows = [(f"text {number}", f"caption {number % 7}") for number in range(40)]
+    data = Folder(str(texts(tmp_path, *rows)))
+    held_out = {*data.references("val"), *data.references("test")}
+    text = pretraining_text(data)
+    assert set(text) == set(data.references("train")) - held_out
+    assert set(data.references("train")) & held_out  # the same words stand in two splits, so leaving out did something
+
+
+def test_a_limit_takes_some_of_each_split(tmp_path: Path) -> None:
+    rows = [
+        (f"text {number}", "x", "test" if number < 20 else "val" if number < 24 else "train") for number in range(200)
+    ]
+    data = Folder(str(texts(tmp_path, *rows, header=("input", "caption", "split"))), limit=40)
+    assert {name: len(members) for name, members in data.splits.items()} == {"train": 35, "val": 4, "test": 4}
+    with pytest.raises(ConfigError, match=r"data\.limit=3: at least 8"):
+        Folder(str(tmp_path), limit=3)
+
+
+def test_pictures_are_read_when_asked_for(tmp_path: Path) -> None:
+    rows = write_pictures(tmp_path, 6)
+    write_csv(tmp_path, rows)
+    data = Folder(str(tmp_path))
+    assert data.modality == "image"
+    (picture,) = data.inputs([2])
+    assert isinstance(picture, Image.Image)
+    assert np.array_equal(np.asarray(picture), np.asarray(Image.open(tmp_path / rows[2][0]).convert("RGB")))
+    assert data.ids[2] == rows[2][0].replace("/", "%2F")
+    before = data.fingerprint
+    Image.new("RGB", (9, 9)).save(tmp_path / rows[2][0])
+    assert Folder(str(tmp_path)).fingerprint != before
+
+
+def test_arrays_are_states_by_channels(tmp_path: Path) -> None:
+    rows = write_arrays(tmp_path, 6)
+    write_csv(tmp_path, rows)
+    data = Folder(str(tmp_path))
+    shapes = [array.shape for array in data.inputs(range(6)) if isinstance(array, np.ndarray)]
+    assert (data.modality, shapes) == ("array", [(1, 6), (2, 6), (3, 6), (4, 6), (1, 6), (2, 6)])
+
+
+def test_samples_may_be_as_many_as_they_are(tmp_path: Path) -> None:
+    for count in (3, 5, 9):
+        np.save(tmp_path / f"{count}.npy", np.arange(count))
+    write_csv(tmp_path, [("3.npy", "a"), ("5.npy", "b"), ("9.npy", "c")])
+    arrays = Folder(str(tmp_path)).inputs(range(3))
+    assert [array.shape for array in arrays if isinstance(array, np.ndarray)] == [(3,), (5,), (9,)]
+
+
+def test_ids_of_features_are_given_as_they_are(tmp_path: Path) -> None:
+    data = Folder(str(texts(tmp_path, ("k1", "a"), ("k2", "b"), ("k3", "c"))), modality="array")
+    assert (data.inputs([0, 2]), data.modality, data.ids) == (["k1", "k3"], "array", ("k1", "k2", "k3"))
+
+
+def test_files_are_looked_at_once_while_they_stay_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write_pictures(tmp_path / "data", 6)
+    write_csv(tmp_path / "data", rows)
+    opened: list[str] = []
+    real = open_image
+
+    def noted(source: Path, name: str) -> Image.Image:
+        opened.append(name)
+        return real(source, name)
+
+    monkeypatch.setattr("lockdec.data.sources.open_image", noted)
+    first = Folder(str(tmp_path / "data"), cache=str(tmp_path / "cache"))
+    assert opened == [name for name, _ in rows]
+    again = Folder(str(tmp_path / "data"), cache=str(tmp_path / "cache"))
+    assert (len(opened), again.fingerprint) == (6, first.fingerprint)
+    Image.new("RGB", (9, 9)).save(tmp_path / "data" / rows[3][0])
+    assert Folder(str(tmp_path / "data"), cache=str(tmp_path / "cache")).fingerprint != first.fingerprint
+    assert opened[6:] == [rows[3][0]]
+    (cache,) = (tmp_path / "cache").iterdir()
+    cache.write_text("{")
+    assert Folder(str(tmp_path / "data"), cache=str(tmp_path / "cache")).ids == first.ids
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"input,caption\na,gr\xfcn\n", r"captions.csv line 2: not UTF-8 \(byte 18\); save the file as UTF-8"),
+        (b"picture,caption\na,b\n", r"captions.csv line 1: no column input \(there are: picture, caption\)"),
+        (b"a,b\nc,d\n", "no column input and no column caption"),
+        (b"input,input,caption\na,b,c\n", "two columns input"),
+        (b"", "captions.csv: empty; its first line names the columns: input,caption"),
+        (b"input,caption\n", "no usable row"),
+        (b'input,caption\na,b\nc,"d\n', r"captions.csv line 3: not CSV \(unexpected end of data\)"),
+        (b"input,caption\na,b\nc,d\n", "2 usable inputs"),
+        (b"input,caption,split\na,b,train\nc,d,train\ne,f,val\n", "no usable row has split test"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named_whatever_becomes_of_bad_rows(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "captions.csv").write_bytes(content)
+    for on_bad in ("error", "skip"):
+        with pytest.raises(DataError, match=message):
+            Folder(str(tmp_path), on_bad=on_bad)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("b", " ", ""), r"line 5: an empty caption for 'b'; every input needs at least one"),
+        (("", "x", "train"), "line 5: an empty input"),
+        (("b", "x", "dev"), "line 5: split 'dev' is not one of: train, val, test"),
+        (("b", "x"), "line 5: 2 fields, but the header has 3; a caption with a comma in it stands in double quotes"),
+        (("a", "x", "val"), r"line 5: 'a' is in split val, but in train in .*captions.csv line 2"),
+    ],
+)
+def test_a_bad_row_is_named_or_left_out(row: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    texts(tmp_path, *SPLIT, row, header=("input", "caption", "split"))
+    with pytest.raises(DataError, match=rf"{message}.*data.on_bad=skip leaves such rows out"):
+        Folder(str(tmp_path))
+    data = Folder(str(tmp_path), on_bad="skip")
+    assert (len(data), len(data.skipped)) == (3, 1)
+    assert message.split("line 5: ")[1].split(".*")[0] in data.skipped[0]
+
+
+def test_an_id_that_stands_twice_is_named(tmp_path: Path) -> None:
+    rows = [("one", "a", "x"), ("two", "b", "y"), ("one", "c", "z"), ("three", "d", "w")]
+    texts(tmp_path, *rows, header=("id", "input", "caption"))
+    with pytest.raises(DataError, match=r"line 4: id 'one' stands twice, first in .*captions.csv line 2"):
+        Folder(str(tmp_path))
+    assert Folder(str(tmp_path), on_bad="skip").ids == ("one", "two", "three")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 4: not JSON"),
+        ("[" * 5_000, "line 4: not JSON"),
+        ("[1]", "line 4: not an object"),
+        ('{"caption": "x"}', r"line 4: no input \(there are: caption\)"),
+        ('{"input": "d"}', "line 4: either caption or captions is needed"),
+        ('{"input": "d", "captions": "x"}', "line 4: captions is not a list of texts"),
+        ('{"input": 4, "caption": "x"}', "line 4: input is not a text"),
+        ('{"input": "d", "captions": []}', "line 4: an empty caption"),
+    ],
+)
+def test_a_bad_line_of_json_is_named_or_left_out(line: str, message: str, tmp_path: Path) -> None:
+    table = write_lines(tmp_path, *({"input": name, "caption": name} for name in "abc"))
+    table.write_text(table.read_text() + line + "\n")
+    with pytest.raises(DataError, match=message):
+        Folder(str(tmp_path))
+    assert len(Folder(str(tmp_path), on_bad="skip").skipped) == 1
+
+
+def missing(folder: Path) -> None:
+    (folder / "pictures" / "bad.png").unlink()
+
+
+def unreadable(folder: Path) -> None:
+    (folder / "pictures" / "bad.png").write_bytes(b"no picture")
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "pictures" / "bad.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def a_folder(folder: Path) -> None:
+    missing(folder)
+    (folder / "pictures" / "bad.png").mkdir()
+
+
+def a_link_outside(folder: Path) -> None:
+    missing(folder)
+    (folder.parent / "secret.png").write_bytes((folder / "pictures" / "good.png").read_bytes())
+    (folder / "pictures" / "bad.png").symlink_to(folder.parent / "secret.png")
+
+
+def a_pipe(folder: Path) -> None:
+    missing(folder)
+    os.mkfifo(folder / "pictures" / "bad.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (missing, "'pictures/bad.png': no such file in"),
+        (unreadable, "pictures/bad.png: not a picture of a kind that is read"),
+        (truncated, "pictures/bad.png: a damaged picture"),
+        (a_folder, "no such file in"),
+        (a_link_outside, "'pictures/bad.png' leads outside"),
+        (a_pipe, "no such file in"),
+    ],
+)
+def test_a_bad_picture_is_named_or_left_out(spoil: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    rows = write_pictures(folder, 6)
+    for name in ("good", "bad"):
+        Image.effect_noise((64, 64), 50).save(folder / "pictures" / f"{name}.png")
+    write_csv(folder, [*rows, ("pictures/bad.png", "bad"), ("pictures/good.png", "good")])
+    spoil(folder)
+    with pytest.raises(DataError, match=rf"captions.csv line 8: .*{message}"):
+        Folder(str(folder))
+    data = Folder(str(folder), on_bad="skip")
+    assert (len(data), len(data.skipped)) == (7, 1)
+    assert "pictures/bad.png" not in data.entries
+
+
+@pytest.mark.parametrize(
+    "entry", ["../secret.png", "/etc/hostname", "pictures/../../secret.png", "x\0.png", "a" * 5000]
+)
+def test_no_entry_leads_outside_the_folder(entry: str, tmp_path: Path) -> None:
+    rows = write_pictures(tmp_path / "data", 4)
+    Image.new("RGB", (4, 4)).save(tmp_path / "secret.png")
+    records = [{"input": name, "caption": caption} for name, caption in [*rows, (entry, "x")]]
+    write_lines(tmp_path / "data", *records)
+    with pytest.raises(DataError, match=r"captions.jsonl line 5: .*(leads outside|cannot name a file|no such file)"):
+        Folder(str(tmp_path / "data"), modality="image")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 3, 6)), r"9.npy: an array of shape \(2, 3, 6\); states by channels are needed"),
+        (np.zeros(()), r"shape \(\)"),
+        (np.zeros((0, 6)), r"shape \(0, 6\)"),
+        (np.zeros((2, 5)), "5 channels, but 0.npy has 6"),
+        (np.zeros(6), "an array of rank 1, but 0.npy has rank 2"),
+        (np.array([[0, 1, 2, np.nan, 4, 5]]), r"nan at \[0, 3\]: every number has to be finite"),
+        (np.array([[0, 1, 2, 3, 4, 1e39]]), r"1e.39 at \[0, 5\]"),
+        (np.array([["a"] * 6]), "not one array of numbers"),
+        (np.array([[None] * 6], dtype=object), "not a .npy file of numbers"),
+    ],
+)
+def test_a_bad_array_is_named(array: Any, message: str, tmp_path: Path) -> None:
+    rows = write_arrays(tmp_path, 4)
+    np.save(tmp_path / "9.npy", array, allow_pickle=True)
+    write_csv(tmp_path, [*rows, ("9.npy", "bad")])
+    with pytest.raises(DataError, match=rf"captions.csv line 6: .*{message}"):
+        Folder(str(tmp_path))
+    assert len(Folder(str(tmp_path), on_bad="skip")) == 4
+
+
+def test_a_folder_that_is_not_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.path=.*nowhere: no such folder"):
+        Folder(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match=r"one of captions.csv and captions.jsonl is needed, but none is there"):
+        Folder(str(tmp_path))
+    write_lines(texts(tmp_path, *SPLIT), {"input": "a", "caption": "b"})
+    with pytest.raises(DataError, match="but both of them are there"):
+        Folder(str(tmp_path))
+
+
+def test_impossible_shares_are_refused(tmp_path: Path) -> None:
+    texts(tmp_path, *TEXTS)
+    with pytest.raises(ConfigError, match=r"data\.val_share=0\.6 data\.test_share=0\.5"):
+        Folder(str(tmp_path), val_share=0.6, test_share=0.5)
+
+
+def test_ids_can_name_files_and_stay_different() -> None:
+    names = ["a/b.png", "a%2Fb.png", "a\\b.png", "../x", "Äpfel.png", "x" * 300, "x" * 301, "a\0b"]
+    usable = [usable_id(name) for name in names]
+    assert len(set(usable)) == len(names)
+    assert usable[4] == "Äpfel.png"
+    assert not any(set("/\\\0") & set(name) for name in usable)
+    assert all(len(name.encode()) <= 200 for name in usable)
+    assert json.loads(json.dumps(usable)) == usable

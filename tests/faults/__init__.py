@@ -1,0 +1,1 @@
+"""lockdec broken on purpose: each test causes the fault it is about."""

@@ -1,0 +1,65 @@
+"""What the fault tests share: a warm process, and one undisturbed run to compare with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.causes import Fault
+from tests.faults.warm import Command, Warm
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker does them all, so that they share what is made once."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("faults"))
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """A process that has imported everything."""
+    process = Warm(tmp_path_factory.mktemp("warm"))
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """A finished run that met no fault; tests read it and leave it as it is."""
+    return warm.run(tmp_path_factory.mktemp("undisturbed") / "outputs", fault=Fault(stage="*"))
+
+
+def essence(command: Command) -> dict[str, Any]:
+    """What must not depend on what happened on the way: keys, metrics, captions, and every byte of every artifact.
+
+    Of artifact.json the hashes of the files count, and not how long making them took.
+    """
+    result = command.result
+    files = {}
+    for stage, entry in result["stages"].items():
+        folder = command.outputs / "stages" / stage / entry["key"]
+        record = json.loads((folder / "artifact.json").read_text())
+        files[stage] = {name: file["sha256"] for name, file in record["files"].items()}
+        assert files[stage] == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files[stage]}
+    same = ("status", "error", "metrics", "controls", "gap_over_blind", "looking", "parameters", "unlock", "frozen")
+    captions = (command.folder / "captions.jsonl").read_text()
+    return {"files": files, "captions": captions} | {name: result[name] for name in same}
+
+
+def leftovers(outputs: Path) -> list[str]:
+    """Files of attempts: partial, unfinished, checkpoints, set aside; and locks by other names than artifacts."""
+    odd = [
+        path
+        for path in outputs.rglob("*")
+        if path.name.endswith((".partial", ".unfinished", ".ckpt")) or ".damaged-" in path.name
+    ]
+    hidden = [path for path in outputs.rglob(".*") if path.name != ".locks"]
+    return sorted(str(path) for path in {*odd, *hidden})

@@ -1,0 +1,109 @@
+"""A loss that breaks, and memory that ends: said with what it takes to go on; going back does not depend on time."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lockdec import divergence
+from lockdec.divergence import DivergedError
+from lockdec.store import CHECKPOINT
+from lockdec.training import fit
+from tests.faults.causes import Fault
+from tests.faults.warm import Warm
+from tests.test_training import CPU, Line, Steps
+
+ROLLBACK = dataclasses.replace(CPU, on_nan="rollback")
+
+
+class Breaks(Line):
+    """Its loss is what `loss` says at step 7 while the learning rate is above `bearable`."""
+
+    def __init__(self, loss: float, bearable: float, dies_at: int = -1) -> None:
+        super().__init__()
+        self.loss, self.bearable, self.dies_at = loss, bearable, dies_at
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if self.global_step == self.dies_at:
+            raise KeyError("dead")
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        loss = super().training_step(batch, batch_idx)
+        return loss * self.loss if self.global_step == 7 and rate > self.bearable else loss
+
+
+def train(folder: Path, module: Line, trainer: Any = ROLLBACK) -> dict[str, float]:
+    folder.mkdir(exist_ok=True)
+    return fit(
+        module, Steps(), stage="stage", folder=folder, loggers=(), steps=20, seed=3, clip_norm=1.0, trainer=trainer
+    )
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), 1e6])
+def test_a_broken_loss_names_stage_step_rate_and_the_last_good_checkpoint(tmp_path: Path, loss: float) -> None:
+    with pytest.raises(DivergedError) as error:
+        train(tmp_path, Breaks(loss, bearable=0), CPU)
+    said = str(error.value)
+    assert said.startswith("stage: the loss is ")
+    assert " at step 8 (learning rate 0.09" in said
+    assert f"the last good checkpoint is {tmp_path / CHECKPOINT}" in said
+    assert "lower stage.optimizer.learning_rate, or set trainer.on_nan=rollback" in said
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 7
+
+
+def test_rollback_goes_on_at_half_the_rate_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(divergence, "GOOD_EVERY", 5)
+    straight = train(tmp_path / "straight", Line(), CPU)
+    logged = train(tmp_path / "back", Breaks(float("nan"), bearable=0.06))
+    assert (logged["stage/rollbacks"], logged["stage/rolled_back_at"]) == (1, 8)
+    assert not {"stage/rollbacks", "stage/rolled_back_at"} & straight.keys()
+    with (tmp_path / "back" / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["10", "20"]
+    assert "rollbacks" not in json.dumps(train(tmp_path / "never", Line()))
+
+
+def test_rollback_ends_the_same_wherever_it_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether last.ckpt is from before the break, from after it, or missing."""
+    monkeypatch.setattr(divergence, "GOOD_EVERY", 5)
+    whole = Breaks(float("nan"), bearable=0.03)
+    assert train(tmp_path / "whole", whole)["stage/rollbacks"] == 2
+    for dies_at in (6, 9, 18):
+        for seconds in (0.0, 1000.0):
+            folder, trainer = (
+                tmp_path / f"{dies_at}-{seconds}",
+                dataclasses.replace(ROLLBACK, checkpoint_seconds=seconds),
+            )
+            with pytest.raises(KeyError, match="dead"):
+                train(folder, Breaks(float("nan"), bearable=0.03, dies_at=dies_at), trainer)
+            again = Breaks(float("nan"), bearable=0.03)
+            assert train(folder, again, trainer)["stage/rollbacks"] == 2
+            assert again.value.equal(whole.value), (dies_at, seconds)
+
+
+def test_rollback_gives_up_after_a_few(tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"learning rate 0\.0028"):
+        train(tmp_path, Breaks(float("nan"), bearable=0))
+    assert torch.load(tmp_path / "good.ckpt", weights_only=True)["global_step"] == 0
+
+
+def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_goes_on(
+    warm: Warm, tmp_path: Path
+) -> None:
+    """The middle cell asks for batches that do not fit into the memory that its process may have."""
+    limits = {"RLIMIT_AS": 4_000_000_000}
+    wide = ("decoder.d_ff=64,4000000", "pipeline.order=[pretrain]", "pretrain.steps=3")
+    command = warm.start(tmp_path / "outputs", "-m", *wide, fault=Fault(limits=limits))
+    assert command.wait() == 1
+    assert "1 of 2 cells done" in command.printed
+    assert "pretrain: out of memory" in command.printed
+    assert "lower pretrain.batch_tokens=512" in command.printed
+    batches = ("pretrain.batch_tokens=20000000", "decoder.max_len=2000", "text.name_repeats=300")
+    command = warm.start(tmp_path / "more", *batches, *wide[1:], fault=Fault(limits=limits))
+    assert command.wait() == 1
+    assert "pretrain: out of memory on a batch of tokens " in command.printed, command.printed

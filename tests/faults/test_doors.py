@@ -1,0 +1,279 @@
+"""Files from a stranger are data: a pickle, a target, a link or a reference in any of them is refused by name.
+
+lockdec reads no archives, so there is no member of one that could climb out with `..`; the nearest thing to it is the
+name of a file in artifact.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lockdec.building import TRUSTED, Builder
+from lockdec.data.captions import CaptionSet
+from lockdec.data.folder import Folder
+from lockdec.data.openmoji import refuse_references
+from lockdec.data.tokenizer import Tokenizer
+from lockdec.encoders.contract import Encoder, PretrainedHere
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.normalisation import Normalisation
+from lockdec.errors import ConfigError, DataError, LockdecError, StoreError
+from lockdec.report.results import read as read_results
+from lockdec.stages.stage import Stage
+from lockdec.store import CHECKPOINT, METADATA, Store, canonical_json, damage
+from lockdec.store.reading import read_config, read_dataclass, read_json
+from lockdec.store.tensors import load_tensors
+from lockdec.transformer.configuration import DecoderConfig
+from tests.faults.warm import Command, Warm
+from tests.test_training import Line, train
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """The file that is there when a payload has run."""
+    return tmp_path / "payload-has-run"
+
+
+def pickles(mark: Path) -> list[bytes]:
+    """A payload as pickle writes it, as torch.save does, and as numpy does."""
+    saved, array = io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": Payload(mark)}, saved)
+    np.save(array, np.array([Payload(mark)], dtype=object), allow_pickle=True)
+    return [pickle.dumps(Payload(mark)), saved.getvalue(), array.getvalue()]
+
+
+def test_the_payload_works(mark: Path) -> None:
+    pickle.loads(pickles(mark)[0])
+    assert mark.exists()
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "artifact.json": lambda path: read_json(path),
+    "config.yaml": read_config,
+    "decoder.json": lambda path: read_dataclass(path, DecoderConfig),
+    "decoder.safetensors": load_tensors,
+    "normalisation.safetensors": Normalisation.load,
+    "tokenizer.json": Tokenizer.load,
+    "states.npy": lambda path: EncodedSet.open(path.parent),
+    "lengths.npy": lambda path: EncodedSet.open(path.parent),
+    "ids.json": lambda path: EncodedSet.open(path.parent),
+    "captions.csv": lambda path: Folder(str(path.parent)),
+    "captions.jsonl": lambda path: Folder(str(path.parent)),
+    "drawing.svg": refuse_references,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_pickle_in_the_place_of_any_file_is_refused_by_name(
+    name: str, mark: Path, tmp_path: Path, undisturbed: Command
+) -> None:
+    """The files beside it are good ones."""
+    for number, content in enumerate(pickles(mark)):
+        folder = tmp_path / str(number)
+        shutil.copytree(next(undisturbed.outputs.glob("stages/attach/*/")), folder)
+        (folder / name).write_bytes(content)
+        with pytest.raises(LockdecError) as error:
+            READERS[name](folder / name)
+        assert str(folder) in str(error.value)
+    assert not mark.exists()
+
+
+def test_a_pickle_in_the_place_of_result_json_or_what_lies_beside_it_is_skipped_by_name(
+    mark: Path, tmp_path: Path, undisturbed: Command
+) -> None:
+    for number, content in enumerate(pickles(mark)):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "result.json").write_bytes(content)
+    found = read_results([tmp_path])
+    assert [entry.path.parent.name for entry in found.skipped] == ["0", "1", "2"]
+    assert not mark.exists()
+
+
+def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(mark: Path, tmp_path: Path) -> None:
+    for content in pickles(mark):
+        (tmp_path / CHECKPOINT).write_bytes(content)
+        with pytest.raises(StoreError, match=r"last\.ckpt: not a checkpoint"):
+            train(tmp_path, Line())
+    assert not mark.exists()
+
+
+KINDS: list[Any] = [Stage, CaptionSet, Encoder | PretrainedHere, Any, dict[str, Stage]]
+TARGETS = [
+    "os.system",
+    "builtins.eval",
+    "subprocess.run",
+    "lockdecoy.Thing",
+    "lockdec.run.os.system",
+    "lockdec.run.os",
+    "lockdec.store.json",
+    "lockdec.store.hashlib",
+    "lockdec.run.main",
+    "lockdec.store.writing.write_text",
+    "lockdec.store.Store",
+    "lockdec.stages.stage.ABC",
+    "lockdec.stages.pretrain.L.Trainer",
+    "lockdec.",
+    "lockdec.stages..pretrain",
+    "lockdec.stages.pretrain.__builtins__",
+    ["os", "system"],
+    None,
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_target_that_does_not_belong_is_refused_before_anything_is_called(target: Any, kind: Any, mark: Path) -> None:
+    node: dict[str, Any] = {"_target_": target, "command": f"touch {mark}", "path": str(mark), "text": "x"}
+    places = [node, {"inner": node}] if kind == dict[str, Stage] else [node]
+    for place in places[-1:]:
+        with pytest.raises(ConfigError, match=r"_target_=.* (is not trusted|cannot be imported|is not)"):
+            Builder(TRUSTED).build(place, "encoder", kind)
+    assert not mark.exists()
+
+
+def test_a_target_deep_inside_a_stage_is_refused(undisturbed: Command, mark: Path) -> None:
+    """The stages of a real run's config are built, until one thing in them is another."""
+    stages = read_config(undisturbed.folder / "config.yaml")["stages"]
+    places = (("pretrain", "data"), ("pretrain", "decoder"), ("attach", "encoder"), ("pretrain", "callbacks"))
+    for name, place in places:
+        assert Builder(TRUSTED).build(stages[name], name, Stage)
+        evil = {"_target_": "os.system", "command": f"touch {mark}"}
+        node = stages[name] | {place: {"mine": evil} if place == "callbacks" else evil}
+        with pytest.raises(ConfigError, match=rf"{name}\.{place}.*_target_=os\.system is not trusted"):
+            Builder(TRUSTED).build(node, name, Stage)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: ${oc.env:HOME}", "not resolved"),
+        ("a: !!python/object/apply:os.system ['true']", "not YAML"),
+        ("a: &x [1]\nb: *x", "alias"),
+        ("a: " + "[" * 200 + "]" * 200, "nested too deeply"),
+        ("- 1", "not the config of a run"),
+        ("1: 2", "not the config of a run"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_a_config_that_no_run_wrote_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(StoreError, match=said):
+        read_config(tmp_path / "config.yaml")
+
+
+def publish(root: Path, files: dict[str, str]) -> tuple[Store, Path]:
+    """An artifact whose own record is consistent, as a stranger would make it."""
+    key = "a" * 64
+
+    def make(folder: Path) -> dict[str, Any]:
+        (folder / "weights").write_bytes(b"0123456789")
+        return {}
+
+    store = Store(root)
+    folder = store.get_or_make("unlock", key, make, {}, {}).folder
+    record = json.loads((folder / METADATA).read_text())
+    del record["sha256"]
+    for name, path in files.items():
+        content = Path(path).read_bytes()
+        record["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    record["sha256"] = hashlib.sha256(canonical_json(record).encode()).hexdigest()
+    (folder / METADATA).write_text(json.dumps(record))
+    return store, folder
+
+
+@pytest.mark.parametrize("name", ["../../../secret", "/etc/hostname", "link", "folder/secret", "weights\0", "."])
+def test_a_file_outside_of_an_artifact_is_no_file_of_it(name: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    _, folder = publish(tmp_path / "stages", {name: "/etc/hostname" if name.startswith("/") else str(secret)})
+    (folder / "link").symlink_to(secret)
+    (folder / "folder").symlink_to(tmp_path)
+    assert damage(folder, "unlock", "a" * 64) == name
+
+
+def test_a_tokenizer_with_a_command_in_it_is_only_text(tmp_path: Path, undisturbed: Command, mark: Path) -> None:
+    good = json.loads(next(undisturbed.outputs.glob("stages/pretrain/*/tokenizer.json")).read_text())
+    for part in ("normalizer", "pre_tokenizer", "decoder", "post_processor", "model"):
+        evil = good | {part: {"type": "os.system", "command": f"touch {mark}", "__reduce__": ["os.system"]}}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(evil))
+        with pytest.raises(StoreError, match="not the JSON file of a saved tokenizer"):
+            Tokenizer.load(tmp_path / "tokenizer.json")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        '<image href="{path}" width="8" height="8"/>',
+        '<image xlink:href="file://{path}" width="8" height="8"/>',
+        '<use href="{path}#a"/>',
+        "<style>@import url({path});</style>",
+        '<rect fill="url({path}#a)"/>',
+        '<feImage href = "http://127.0.0.1:9/x.png"/>',
+    ],
+)
+def test_a_drawing_that_names_another_file_is_refused(inside: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.svg"
+    path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{inside.format(path=tmp_path / "b.png")}</svg>')
+    with pytest.raises(DataError, match=r"a\.svg: refers to what is outside of it"):
+        refuse_references(path)
+
+
+def test_an_entity_in_a_drawing_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.svg"
+    path.write_text(
+        '<!DOCTYPE svg [<!ENTITY a SYSTEM "/etc/passwd">]><svg xmlns="http://www.w3.org/2000/svg">&a;</svg>'
+    )
+    with pytest.raises(DataError, match="refers to what is outside"):
+        refuse_references(path)
+
+
+def test_nothing_in_the_package_unpickles() -> None:
+    """Whatever reads with pickle is either not used, or told to read plain data alone."""
+    package = Path(__file__).parents[2] / "lockdec"
+    wanted = re.compile(
+        r"import pickle|pickle\.loads?|(import|from) (dill|joblib|shelve|marshal)|torch\.load|np\.load\("
+        r"|yaml\.\w*load\(|(?<!\.)\beval\(|\bexec\(|shell=True|os\.system"
+    )
+    found = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if wanted.search(line)]
+    allowed = ("weights_only=True", "allow_pickle=False", "yaml.safe_load(")
+    assert [line for line in found if not any(word in line for word in allowed)] == []
+
+
+def test_captions_cannot_steer_the_terminal_or_the_page(tmp_path: Path, warm: Warm) -> None:
+    """A run whose name and captions are made of everything that steers."""
+    from lockdec.console import printable
+    from lockdec.report.page import write_report
+    from tests.report.runs import result, write_run
+
+    steering = "\x1b]0;hacked\x07\x1b[2J\u202eevil\u2066\u200f\x9b31m\r\x00<script>alert(1)</script>[bold]"
+    shown = printable(steering)
+    assert not [character for character in shown if not character.isprintable()]
+    assert "\\[bold]" in shown
+    run = write_run(tmp_path / "run", result(name=steering, error=steering), captions={"a": steering})
+    page = write_report([run]).report.read_text()
+    assert not [character for character in "\x1b\x9b\u202e\u2066\u200f\x00" if character in page]
+    assert "<script>alert(1)" not in page

@@ -1,0 +1,128 @@
+"""Asked to stop: a checkpoint within five seconds, a status that schedulers understand, and the same end later."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lockdec import interruption
+from lockdec.interruption import InterruptedRunError, asked_to_stop, stoppable
+from lockdec.store import CHECKPOINT
+from tests.faults.causes import Fault
+from tests.faults.conftest import essence, leftovers
+from tests.faults.warm import Command, Warm
+from tests.test_training import Line, train
+
+STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_a_stage_in_training_saves_itself_and_says_how_to_go_on(
+    number: signal.Signals, warm: Warm, undisturbed: Command, tmp_path: Path
+) -> None:
+    """No checkpoint is due by time: the one that is there afterwards was made because of the signal."""
+    outputs = tmp_path / "outputs"
+    endless = ("pretrain.steps=100000", "trainer.checkpoint_seconds=1000", "logger.kinds=[csv]")
+    command = warm.start(outputs, *endless)
+    rows = command.folder / "stages" / "pretrain" / "metrics.csv"
+    wait_for(rows)
+    assert not list(outputs.rglob(CHECKPOINT))
+    sent = time.monotonic()
+    command.signal(number)
+    status, took = command.wait(), time.monotonic() - sent
+    assert status == STATUS[number], command.printed
+    assert took < 5
+    checkpoint = next(outputs.glob(f"stages/pretrain/*/{CHECKPOINT}"))
+    step = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert step > 0
+    assert (command.result["status"], command.result["error"]) == ("interrupted", f"stopped by {number.name}")
+    assert f"stopped by {number.name}; the same command goes on from here" in command.printed
+    assert "Traceback" not in command.printed
+    print(f"{number.name}: saved at step {step} and gone after {took:.2f} s")
+
+
+def wait_for(path: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "attach", "evaluate"])
+def test_what_was_stopped_ends_like_what_was_not(stage: str, warm: Warm, undisturbed: Command, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    stopped = warm.start(outputs, fault=Fault(stage=stage, event=6, number=signal.SIGTERM))
+    assert stopped.wait() == 143, stopped.printed
+    assert stopped.result["status"] == "interrupted"
+    command = warm.run(outputs)
+    assert essence(command) == essence(undisturbed)
+    assert leftovers(outputs) == []
+
+
+def test_a_sweep_stops_at_its_cell_and_goes_on_from_there(warm: Warm, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    sweep = ("-m", "cross_attention.d_k=1,2", "pipeline.order=[pretrain,attach,unlock]")
+    fault = Fault(stage="unlock", after=".artifact.json.", event=2, number=signal.SIGTERM)
+    assert warm.start(outputs, *sweep, fault=fault).wait() == 143
+    again = warm.start(outputs, *sweep)
+    assert again.wait() == 0, again.printed
+    assert "2 of 2 cells done" in again.printed
+
+
+class Slow(Line):
+    """Its fourth step meets the signal and takes longer than anybody waits."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        if self.global_step == 3 and not asked_to_stop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        return super().training_step(batch, batch_idx)
+
+
+def test_a_step_that_takes_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "GRACE", 0.3)
+    (tmp_path / "whole").mkdir()
+    started = time.monotonic()
+    with pytest.raises(InterruptedRunError, match="stopped by SIGTERM"), stoppable():
+        train(tmp_path, Slow())
+    assert time.monotonic() - started < 5
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 3
+    assert train(tmp_path, Line()).value.equal(train(tmp_path / "whole", Line()).value)
+
+
+def test_the_handlers_of_others_are_left_alone_and_ours_are_put_back(tmp_path: Path) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [signal.SIGUSR1]
+    assert [signal.getsignal(number) for number in STATUS] == [
+        signal.SIG_DFL,
+        signal.SIG_DFL,
+        signal.default_int_handler,
+    ]
+
+
+def test_slurm_does_not_bring_its_own_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would requeue the job itself and leave a checkpoint that nothing here reads."""
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "train", "SLURM_JOB_ID": "1"}.items():
+        monkeypatch.setenv(name, value)
+
+    class Preempted(Line):
+        def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+            if self.global_step == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(InterruptedRunError) as stop, stoppable():
+        train(tmp_path, Preempted())
+    assert stop.value.status == 138
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]

@@ -1,0 +1,181 @@
+"""Runs `python -m lockdec.run` many times for one import of torch: a warm process forks a child for each command.
+
+The children are processes like any others: they are killed, limited and waited for by the kernel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.causes import Fault, arm
+
+TINY = (
+    "debug=tiny",
+    "data.limit=64",
+    "pretrain.steps=24",
+    "finetune.steps=16",
+    "fewshot.shots=8",
+    "evaluate.max_new_tokens=6",
+    "trainer.checkpoint_seconds=0",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A started `python -m lockdec.run`.
+
+    Attributes:
+        pid: of the process.
+        outputs: its `paths.outputs`.
+        folder: of the run; for a sweep, of the sweep.
+        log: what it prints.
+        diary: what a fault of stage "*" has written down.
+    """
+
+    warm: Warm
+    pid: int
+    outputs: Path
+    folder: Path
+    log: Path
+    diary: Path
+
+    def wait(self) -> int:
+        """Its exit status; minus the signal that ended it."""
+        return int(self.warm.ask({"wait": self.pid})["status"])
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    @property
+    def printed(self) -> str:
+        """What it has printed, in one line."""
+        return " ".join(self.log.read_text(errors="replace").split())
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What result.json holds."""
+        result: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return result
+
+    @property
+    def artifacts(self) -> dict[str, int]:
+        """The published artifacts by stage and key, with what changes when one is made again."""
+        found = self.outputs.glob("stages/*/*/artifact.json")
+        whole = [path for path in found if len(path.parent.name) == 64]
+        return {f"{path.parent.parent.name}/{path.parent.name}": path.stat().st_mtime_ns for path in whole}
+
+
+class Warm:
+    """The warm process; `start` has it fork a child."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place  # of what the commands print
+        code = [sys.executable, "-c", "from tests.faults.warm import serve; serve()"]
+        self._process = subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._started = 0
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """One exchange with the warm process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
+
+    def start(
+        self, outputs: Path, *overrides: str, fault: Fault | None = None, name: str = "run", **environment: str
+    ) -> Command:
+        """Start the tiny pipeline on these outputs, to meet a fault."""
+        self._started += 1
+        log, diary = self.place / f"log{self._started}", self.place / f"diary{self._started}"
+        sweep = "-m" in overrides
+        folder = outputs / "sweeps" / name if sweep else outputs / "runs" / name
+        place = [f"hydra.sweep.dir={folder}"] if sweep else [f"hydra.run.dir={folder}"]
+        options = [word for word in overrides if word.startswith("-")]
+        choices = [word for word in overrides if word not in options]
+        answer = self.ask(
+            {
+                "arguments": [*options, *TINY, f"paths.outputs={outputs}", f"name={name}", *place, *choices],
+                "fault": dataclasses.asdict(fault or Fault()),
+                "outputs": str(outputs),
+                "log": str(log),
+                "diary": str(diary),
+                "environment": environment,
+            }
+        )
+        return Command(self, int(answer["pid"]), outputs, folder, log, diary)
+
+    def run(self, outputs: Path, *overrides: str, fault: Fault | None = None, **environment: str) -> Command:
+        """As `start`, to its end, which has to be a good one."""
+        command = self.start(outputs, *overrides, fault=fault, **environment)
+        status = command.wait()
+        assert status == 0, command.printed
+        return command
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def serve() -> None:
+    """What the warm process does: fork a child for each command it reads, wait for those it is asked about."""
+    import torch
+
+    from lockdec import pipeline, sweep  # noqa: F401
+    from lockdec.report import page  # noqa: F401
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if "wait" in question:
+            _, status = os.waitpid(question["wait"], 0)
+            answer = {"status": os.waitstatus_to_exitcode(status)}
+        else:
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                _be(question)
+            answer = {"pid": pid}
+        print(json.dumps(answer), flush=True)
+
+
+def _be(question: Mapping[str, Any]) -> None:
+    """Become the command."""
+    status = 70
+    try:
+        log = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.environ.update(question["environment"])
+        time.tzset()
+        sys.argv = ["lockdec", *question["arguments"]]
+        arm(Fault(**question["fault"]), Path(question["outputs"]), Path(question["diary"]))
+        from lockdec.run import main
+
+        main()
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)

@@ -1,0 +1,332 @@
+"""Runs on a user's data of every kind, and captions of new inputs by what those runs left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lockdec.caption import main
+from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.export import export
+from lockdec.finished import find_run, open_captioner
+from lockdec.store.writing import write_json
+from tests.conftest import TinyRun, run_tiny
+from tests.data.user_files import write_arrays, write_csv, write_lines, write_pictures
+
+QUICK = ("data.limit=null", "~text.sources.wikipedia", "fewshot.shots=4", "pretrain.steps=2", "finetune.steps=2")
+MLM = ("encoder=mlm", "encoder.layers=[0,2]", "pretrain_encoder.steps=2")
+ARRAYS = ("~encoder", "encoder={_target_: tests.encoders.array_encoder.Scaled, dim: 6}")
+TEXTS = [(f"text {number} of {number % 5}", f"caption {number}") for number in range(24)]
+
+
+def quick(folder: Path, name: str, *overrides: str) -> TinyRun:
+    run = run_tiny(folder / "outputs", name, *QUICK, *overrides)
+    assert run.result["status"] == "ok"
+    return run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("caption")
+
+
+@pytest.fixture(scope="module")
+def pictures(place: Path) -> TinyRun:
+    """A folder of drawings, one of which is damaged and left out."""
+    rows = write_pictures(place / "pictures")
+    (place / "pictures" / "damaged.png").write_bytes(b"no picture")
+    write_csv(place / "pictures", [*rows, ("damaged.png", "a damaged one")])
+    return quick(place, "pictures", "data=folder", f"data.path={place / 'pictures'}", "data.on_bad=skip")
+
+
+@pytest.fixture(scope="module")
+def texts(place: Path) -> TinyRun:
+    write_csv(place / "texts", TEXTS)
+    return quick(place, "texts", "data=folder", f"data.path={place / 'texts'}", *MLM)
+
+
+@pytest.fixture(scope="module")
+def arrays(place: Path) -> TinyRun:
+    write_csv(place / "arrays", write_arrays(place / "arrays"))
+    return quick(place, "arrays", "data=folder", f"data.path={place / 'arrays'}", *ARRAYS)
+
+
+def said(run: TinyRun) -> dict[str, str]:
+    """What the run's own evaluation said of each held-out input, by id."""
+    lines = (run.folder / "captions.jsonl").read_text().splitlines()
+    return {row["id"]: row["caption"] for row in map(json.loads, lines)}
+
+
+def captions(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, str]:
+    capsys.readouterr()
+    main([*arguments, "--jsonl"])
+    return {row["input"]: row["caption"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+
+
+def test_what_was_left_out_is_listed_and_counted(pictures: TinyRun) -> None:
+    assert pictures.result["data"]["skipped"] == 1
+    (line,) = (pictures.folder / "skipped.txt").read_text().splitlines()
+    assert "captions.csv line 26: damaged.png: not a picture of a kind that is read" in line
+    assert pictures.result["data"]["train"] + pictures.result["data"]["val"] + pictures.result["data"]["test"] == 24
+    assert len(list((pictures.folder / "drawings").glob("*.png"))) == pictures.result["data"]["test"]
+
+
+def test_where_the_cache_lies_changes_no_key(place: Path, pictures: TinyRun) -> None:
+    path = f"data.path={place / 'pictures'}"
+    again = quick(place, "again", "data=folder", path, "data.on_bad=skip", f"data.cache={place / 'elsewhere'}")
+    assert all(entry["reused"] for entry in again.result["stages"].values())
+
+
+def test_pictures_are_captioned_as_the_run_did(
+    place: Path, pictures: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = {str(place / "pictures" / name.replace("%2F", "/")): caption for name, caption in said(pictures).items()}
+    assert captions(capsys, str(pictures.folder), *wanted, "--batch-size", "2") == wanted
+    folder = captions(capsys, str(pictures.folder), str(place / "pictures" / "pictures"))
+    assert len(folder) == 24
+    assert wanted.items() <= folder.items()
+
+
+def test_texts_are_captioned_as_the_run_did(texts: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.loads(line) for line in (texts.folder / "captions.jsonl").read_text().splitlines()]
+    wanted = {row["input"]: row["caption"] for row in rows}
+    assert captions(capsys, str(texts.folder), *wanted) == wanted
+    (tmp_path / "new.txt").write_text("\n".join(wanted) + "\n\n")
+    assert captions(capsys, str(texts.folder), f"@{tmp_path / 'new.txt'}") == wanted
+
+
+def test_arrays_are_captioned_as_the_run_did_by_a_class_that_is_trusted(
+    place: Path, arrays: TinyRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = {str(place / "arrays" / name): caption for name, caption in said(arrays).items()}
+    with pytest.raises(SystemExit, match=r"^lockdec: encoder\._target_=tests\.encoders.* is not trusted"):
+        main([str(arrays.folder), *wanted])
+    assert captions(capsys, str(arrays.folder), *wanted, "--trust", "tests.encoders.") == wanted
+
+
+def test_tunes_have_their_whole_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = quick(place, "tunes", "data=tunes", "data.limit=64", *MLM)
+    assert run.result["controls"].keys() >= {"nearest_phrase", "locked"}
+    assert captions(capsys, str(run.folder), "d2 fd a,dfa | gfed c4").keys() == {"d2 fd a,dfa | gfed c4"}
+
+
+def test_karpathys_json_has_its_whole_way(place: Path, pictures: TinyRun) -> None:
+    rows = write_pictures(place / "karpathy")
+    images = [
+        {"filename": name, "split": ("train", "restval", "val", "test")[number % 4], "sentences": [{"raw": caption}]}
+        for number, (name, caption) in enumerate(rows)
+    ]
+    (place / "karpathy" / "dataset.json").write_text(json.dumps({"images": images}))
+    path = f"data.path={place / 'karpathy' / 'dataset.json'}"
+    run = quick(place, "karpathy", "data=karpathy", path, f"data.images={place / 'karpathy'}")
+    assert {name: run.result["data"][name] for name in ("train", "val", "test")} == {"train": 12, "val": 6, "test": 6}
+
+
+def test_a_data_set_of_hugging_face_has_its_whole_way(place: Path, pictures: TinyRun) -> None:
+    rows = write_pictures(place / "hub")
+    columns = {"image": [Image.open(place / "hub" / name) for name, _ in rows], "caption": [text for _, text in rows]}
+    datasets.Dataset.from_dict(columns).save_to_disk(place / "hub" / "saved")
+    run = quick(place, "hub", "data=huggingface", f"data.path={place / 'hub' / 'saved'}")
+    assert run.result["data"]["train"] == 18
+
+
+def test_an_export_is_enough(place: Path, pictures: TinyRun, texts: TinyRun, tmp_path: Path) -> None:
+    """Captioned in a process of its own, from a directory of its own, with the run out of reach."""
+    export(pictures.folder, tmp_path / "pictures")
+    export(texts.folder, tmp_path / "texts")
+    exported = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in exported if path.name in ("states.npy", "ids.json", "metrics.csv")]
+    assert sum(path.stat().st_size for path in exported) < 2_000_000
+    shutil.copytree(place / "pictures" / "pictures", tmp_path / "new")
+    wanted = {f"new/{name.removeprefix('pictures%2F')}": caption for name, caption in said(pictures).items()}
+    hidden = place.with_name("hidden")
+    place.rename(hidden)
+    try:
+        started = time.monotonic()
+        arguments = [sys.executable, "-m", "lockdec.caption", "pictures", *wanted, "--jsonl"]
+        process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        seconds = time.monotonic() - started
+        rows = [json.loads(line) for line in [first, *process.stdout]]
+        assert process.wait() == 0
+        assert {row["input"]: row["caption"] for row in rows} == wanted
+        assert seconds < 15
+        run = find_run(tmp_path / "texts")
+        assert len(open_captioner(run).captions([TEXTS[0][0], TEXTS[1][0]])) == 2
+    finally:
+        hidden.rename(place)
+
+
+def test_an_export_brings_the_encoders_own_files(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """States that another tool made: the inputs are ids, and the folder that holds the states travels along."""
+    ids = [f"id {number}" for number in range(24)]
+    states = tmp_path / "states"
+    states.mkdir()
+    (states / "ids.txt").write_text("\n".join(ids) + "\n")
+    np.save(states / "states.npy", np.random.default_rng(0).normal(size=(24, 3, 6)).astype(np.float32))
+    write_csv(tmp_path / "features", [(name, f"caption of {name}") for name in ids])
+    data = ("data=folder", f"data.path={tmp_path / 'features'}", "data.modality=array")
+    run = quick(place, "features", *data, "encoder=features", f"encoder.path={states}")
+    wanted = said(run)
+    assert captions(capsys, str(run.folder), *wanted) == wanted
+    export(run.folder, tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    states.rename(tmp_path / "hidden")
+    assert captions(capsys, str(tmp_path / "moved"), *wanted) == wanted
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "moved"), ids[0], "nobody", ids[1]])
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ids[:2]
+    assert "no id 'nobody' among its 24" in shown.err
+
+
+def test_of_a_sweep_the_best_cell_is_taken(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, (status, value) in enumerate([("ok", 0.2), ("ok", 0.5), ("failed", 0.9), ("ok", 0.4)]):
+        cell = pictures.outputs / "sweeps" / "s" / str(number)
+        shutil.copytree(pictures.folder, cell)
+        result = {**pictures.result, "status": status, "metrics": {**pictures.result["metrics"], "token_f1": value}}
+        write_json(cell / "result.json", result)
+    run = find_run(pictures.outputs / "sweeps" / "s")
+    assert (run.folder.name, run.chosen) == ("1", "cell 1 of 4, the best by token_f1 on test (0.500)")
+    picture = tmp_path / "x.png"
+    Image.new("RGB", (20, 20)).save(picture)
+    main([str(pictures.outputs / "sweeps" / "s"), str(picture)])
+    shown = capsys.readouterr()
+    assert "cell 1 of 4, the best by token_f1 on test" in shown.err
+    assert shown.out.startswith(f"{picture}: ")
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_captioned(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad, gone = tmp_path / "good.png", tmp_path / "bad\x1b[31m.png", tmp_path / "gone.png"
+    Image.new("RGB", (20, 20)).save(good)
+    bad.write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as ended:
+        main([str(pictures.folder), str(bad), str(good), str(gone)])
+    shown = capsys.readouterr()
+    assert ended.value.code == 1
+    assert shown.out.startswith(f"{good}: ")
+    assert len(shown.err.splitlines()) == 2
+    assert "not a picture of a kind" in shown.err
+    assert "gone.png: cannot be read (No such file or directory)" in shown.err
+    assert "\x1b" not in shown.out + shown.err
+
+
+def test_captions_and_names_cannot_steer_the_terminal(
+    texts: TinyRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockdec.stages.stored.write_captions", lambda *_: ["\x1b[2Jred\x9b31m"])
+    main([str(texts.folder), "text\x07 with [bold]brackets[/]"])
+    assert capsys.readouterr().out == "text\ufffd with [bold]brackets[/]: \ufffd[2Jred\ufffd31m\n"
+    main([str(texts.folder), "text\x07", "--jsonl"])
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"input": "text\x07", "caption": "\x1b[2Jred\x9b31m"}
+    assert shown.isascii()
+    assert shown.strip().isprintable()
+
+
+def set_encoder(folder: Path, **changes: str) -> None:
+    """Change what a run's config says of its encoder."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["stages"]["attach"]["encoder"] |= changes
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+def spoiled(run: TinyRun, folder: Path, **result: object) -> Path:
+    """A copy of the run beside its store, with another result.json."""
+    copy = run.outputs / "runs" / folder.name
+    shutil.copytree(run.folder, copy)
+    write_json(copy / "result.json", {**run.result, **result})
+    return copy
+
+
+def test_a_run_that_is_not_whole_is_refused_in_one_line(pictures: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such folder; name the folder of a run"):
+        find_run(tmp_path / "nowhere")
+    with pytest.raises(StoreError, match=r"no result.json of a finished run in it"):
+        find_run(tmp_path)
+    with pytest.raises(StoreError, match=r"not a finished run \(its status is failed\)"):
+        find_run(spoiled(pictures, tmp_path / "failed", status="failed"))
+    for name, stages in (("none", {}), ("path", {"pretrain": {"key": "../../../../etc"}}), ("list", [])):
+        run = find_run(spoiled(pictures, tmp_path / name, stages=stages))
+        with pytest.raises(StoreError, match="no stage pretrain in it, which captioning needs"):
+            open_captioner(run)
+    absent = {stage: {"key": "0" * 64} for stage in ("pretrain", "attach", "finetune")}
+    with pytest.raises(StoreError, match=r"its artifact stages/pretrain/000000000000\.\.\. is not there; looked in"):
+        open_captioner(find_run(spoiled(pictures, tmp_path / "absent", stages=absent)))
+
+
+def test_a_damaged_artifact_is_refused(pictures: TinyRun, tmp_path: Path) -> None:
+    export(pictures.folder, tmp_path / "out")
+    (weights,) = (tmp_path / "out").rglob("cross_attention.safetensors")
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StoreError, match=r"cross_attention\.safetensors: missing or damaged"):
+        open_captioner(find_run(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("target", ["os.system", "lockdec.caption.main", "lockdec.data.folder.Folder"])
+def test_a_strangers_config_builds_no_more_than_encoders(target: str, pictures: TinyRun, tmp_path: Path) -> None:
+    export(pictures.folder, tmp_path / "out")
+    set_encoder(tmp_path / "out", _target_=target)
+    with pytest.raises(ConfigError, match="is not trusted"):
+        open_captioner(find_run(tmp_path / "out"))
+
+
+def test_a_path_in_a_strangers_config_stays_in_the_folder(arrays: TinyRun, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(arrays.folder, run)
+    set_encoder(run, path="run:../../secret")
+    with pytest.raises(StoreError, match="leads outside the folder"):
+        open_captioner(find_run(run), trusted=["tests."])
+
+
+def test_an_export_overwrites_nothing(pictures: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(StoreError, match="already there; name a new folder or an empty one"):
+        export(pictures.folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("module", ["caption", "export"])
+def test_help_answers_at_once(module: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; from lockdec.{module} import main\n"
+        "try: main(['--help'])\nexcept SystemExit: print('IMPORTED', {'torch', 'lightning', 'PIL'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "RUN_DIR" in shown.stdout
+    assert "IMPORTED set()" in shown.stdout
+
+
+def test_a_reader_who_stops_reading_gets_no_traceback(texts: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("text\n" * 40)
+    command = f"{sys.executable} -m lockdec.caption {texts.folder} @{tmp_path / 'many.txt'} --batch-size 1 | head -1"
+    shown = subprocess.run(["bash", "-c", command], env=os.environ, capture_output=True, text=True, check=True)
+    assert (len(shown.stdout.splitlines()), shown.stderr) == (1, "")
+
+
+def test_a_bad_row_ends_a_run_before_any_work(place: Path) -> None:
+    write_lines(place / "bad", *({"input": f"t{number}", "caption": "x"} for number in range(9)), {"input": "t9"})
+    with pytest.raises(LockdecError, match=r"captions\.jsonl line 10: either caption or captions is needed"):
+        run_tiny(place / "outputs", "bad", *QUICK, "data=folder", f"data.path={place / 'bad'}", *MLM)
+    result = json.loads((place / "outputs" / "runs" / "bad" / "result.json").read_text())
+    assert (result["status"], result["stages"]) == ("failed", {})
