@@ -2,12 +2,16 @@
 # make test    install what the tests need and run them
 # make check   formatting, lint and types
 # make format  put the code into shape
+# make torture kill the pipeline at 40 random moments (LOCKDEC_KILLS, LOCKDEC_TORTURE_SEED)
+# make fuzz    give every reader of files 100,000 inputs together that nobody would write (LOCKDEC_FUZZ)
+# make audit   ask the vulnerability database about every pinned version; needs network
+# make notice  list the licences of all dependencies in NOTICE
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format torture fuzz audit notice clean
 
 demo: .venv/installed
 	$(BIN)/python -m lockdec.run
@@ -36,5 +40,22 @@ format: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/installed
 
+torture: .venv/installed-dev
+	LOCKDEC_KILLS=$${LOCKDEC_KILLS:-40} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/faults/test_kill.py $(ARGS)
+
+fuzz: .venv/installed-dev
+	LOCKDEC_FUZZ=$${LOCKDEC_FUZZ:-100000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py $(ARGS)
+
+audit: .venv-audit/installed
+	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip  # strict: what cannot be looked up fails
+
+.venv-audit/installed: .venv/bin/python
+	.venv/bin/python -m venv .venv-audit  # of its own, so that what audits is not among what is audited
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.9'
+	@touch $@
+
+notice: .venv/installed-dev
+	$(BIN)/python docs/licences.py
+
 clean:
-	rm -rf .venv outputs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit outputs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

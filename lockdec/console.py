@@ -144,3 +144,8 @@ def plan_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 def printable(text: str) -> str:
     """The text without control characters and secrets, so that no caption can steer the terminal; for its markup."""
     return escape(visible(redaction.text(text)))
+
+
+def printable_lines(text: str) -> str:
+    """As `printable`, line by line."""
+    return "\n".join(map(printable, text.splitlines()))

@@ -14,6 +14,7 @@ import resource
 import shlex
 import shutil
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -30,7 +31,7 @@ from lockdec import __version__
 from lockdec.building import Builder
 from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
-from lockdec.console import Summary, console, printable
+from lockdec.console import Summary, console, printable, printable_lines
 from lockdec.data.captions import CaptionSet
 from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError, visible
 from lockdec.interruption import InterruptedRunError, stoppable
@@ -77,6 +78,7 @@ def run_job(
         console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
     with claimed(folder):
+        _redact_multirun(folder.parent / "multirun.yaml")
         if finished := finished_cell(config, folder):
             return objective(finished, config.objective)
         try:
@@ -86,8 +88,16 @@ def run_job(
         except Exception as error:  # whatever it was is in result.json; the other cells still count
             console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
             if not isinstance(error, LockdecError):
-                console.print_exception()
+                console.print(printable_lines(traceback.format_exc()), soft_wrap=True)
             return math.nan
+
+
+def _redact_multirun(path: Path) -> None:
+    """Hydra has written every override of a sweep there, as it was typed."""
+    if path.is_file():
+        typed = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if (safe := redacted(typed)) != typed:
+            write_text(path, OmegaConf.to_yaml(OmegaConf.create(safe)))
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:

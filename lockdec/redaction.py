@@ -13,7 +13,7 @@ from typing import Any
 
 REDACTED = "[redacted]"
 _SHORTEST = 8  # characters of a secret; a shorter value would be found in ordinary text
-_LAST_WORDS = {"token", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials", "pwd"}
+_LAST_WORDS = {"token", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
 _KEYS = {"api", "access", "private", "secret", "auth", "signing", "encryption", "account"}
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SHAPES = re.compile(
@@ -34,7 +34,9 @@ def is_secret(name: str) -> bool:
     if not words:
         return False
     joined = {"apikey", "authtoken", "accesskey", "secretkey"}
-    return words[-1] in _LAST_WORDS | joined or (words[-1] == "key" and bool(_KEYS & set(words[-2:-1])))
+    if words[-1] == "key":
+        return bool(_KEYS & set(words[-2:-1]))
+    return words[-1] in _LAST_WORDS | joined or (words[-1] == "pwd" and len(words) > 1)  # PWD is where a shell is
 
 
 def redacted(value: Any) -> Any:

@@ -9,9 +9,10 @@ import errno
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -24,7 +25,7 @@ from lockdec import redaction
 from lockdec.config import config_folder, register
 from lockdec.errors import LockdecError, visible
 from lockdec.interruption import InterruptedRunError
-from lockdec.sweep import DryRun, end_watch, failed_cells
+from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -56,14 +57,12 @@ def job(config: DictConfig) -> float:
         return run_job(
             config,
             folder=Path(hydra_config.runtime.output_dir),
-            overrides=list(hydra_config.overrides.task),
+            overrides=typed_overrides(hydra_config),
             sweeping=sweeping,
             watchers=watchers,
         )
-    except (LockdecError, OmegaConfBaseException) as error:
-        if TRACEBACK_WANTED:
-            raise
-        sys.exit(f"lockdec: {said(error)}")  # already here, since Hydra would add lines of its own
+    except Exception as error:
+        _end(error)  # already here, since Hydra would add lines of its own, with every override
 
 
 def main() -> None:
@@ -79,21 +78,26 @@ def main() -> None:
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
         finally:
             end_watch()
-    except (LockdecError, HydraException, OmegaConfBaseException) as error:
-        if TRACEBACK_WANTED:
-            raise
-        sys.exit(f"lockdec: {said(error)}")
-    except OSError as error:
-        if TRACEBACK_WANTED or error.errno not in CANNOT_WRITE:
-            raise
-        place = visible(f"cannot write {error.filename} ({error.strerror})")
-        sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
+    except Exception as error:
+        _end(error)
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
         print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
         sys.exit(status)
     if failed_cells():
         sys.exit(1)
+
+
+def _end(error: Exception) -> NoReturn:
+    """End with one plain line, or with the traceback of what the user cannot mend; in neither is a secret."""
+    if not TRACEBACK_WANTED:
+        if isinstance(error, LockdecError | HydraException | OmegaConfBaseException):
+            sys.exit(f"lockdec: {said(error)}")
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            place = visible(f"cannot write {error.filename} ({error.strerror})")
+            sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
+    print(redaction.text("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    sys.exit(1)
 
 
 def said(error: Exception) -> str:

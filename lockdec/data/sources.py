@@ -133,7 +133,7 @@ def load_array(path: Path, name: str) -> NDArray[np.float32]:
         array = np.load(path, allow_pickle=False)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
         raise DataError(f"{name}: not a .npy file of numbers ({' '.join(str(error).split())})") from error
     return finite_array(array, name)
 

@@ -110,7 +110,7 @@ class EncodedSet:
             states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
             lengths = np.load(folder / LENGTHS, allow_pickle=False)
             ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
-        except (OSError, EOFError, ValueError) as error:
+        except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
         if not isinstance(states, np.ndarray) or not isinstance(lengths, np.ndarray):
             raise StoreError(f"{folder}: {STATES} and {LENGTHS} have to hold one array each")

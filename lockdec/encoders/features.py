@@ -171,7 +171,7 @@ def _lines(text: str) -> list[str]:
 def _load(file: Path, mapped: bool = False) -> NDArray[Any]:
     try:
         array = np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
         raise DataError(f"{file}: not a .npy file of numbers ({' '.join(str(error).split())})") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{file}: several arrays; one is needed")
