@@ -87,7 +87,7 @@ def test_rollback_ends_the_same_wherever_it_is_killed(tmp_path: Path, monkeypatc
 
 
 def test_rollback_gives_up_after_a_few(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match=r"learning rate 0\.0028"):
+    with pytest.raises(DivergedError, match=r"learning rate 0\.0029"):
         train(tmp_path, Breaks(float("nan"), bearable=0))
     assert torch.load(tmp_path / "good.ckpt", weights_only=True)["global_step"] == 0
 
@@ -95,7 +95,7 @@ def test_rollback_gives_up_after_a_few(tmp_path: Path) -> None:
 def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_goes_on(
     warm: Warm, tmp_path: Path
 ) -> None:
-    """The middle cell asks for batches that do not fit into the memory that its process may have."""
+    """A cell asks for a model, and then a run for batches, that do not fit into what its process may have."""
     limits = {"RLIMIT_AS": 4_000_000_000}
     wide = ("decoder.d_ff=64,4000000", "pipeline.order=[pretrain]", "pretrain.steps=3")
     command = warm.start(tmp_path / "outputs", "-m", *wide, fault=Fault(limits=limits))
@@ -103,7 +103,7 @@ def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_g
     assert "1 of 2 cells done" in command.printed
     assert "pretrain: out of memory" in command.printed
     assert "lower pretrain.batch_tokens=512" in command.printed
-    batches = ("pretrain.batch_tokens=20000000", "decoder.max_len=2000", "text.name_repeats=300")
+    batches = ("pretrain.batch_tokens=20000000",)
     command = warm.start(tmp_path / "more", *batches, *wide[1:], fault=Fault(limits=limits))
     assert command.wait() == 1
     assert "pretrain: out of memory on a batch of tokens " in command.printed, command.printed
