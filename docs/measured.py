@@ -7,6 +7,7 @@ those places is computed here, from result.json files.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -189,7 +190,8 @@ HOW_LOW: dict[str, Callable[[Study], Mapping[str, str]]] = {
 def main(page: Path, sweeps: Path) -> None:
     """Write the page's tables, its figures and results.csv."""
     text = page.read_text(encoding="utf-8")
-    parts = HOW_LOW if page.stem == "how_low" else {path.name: encoder for path in sorted(sweeps.glob("encoder_*"))}
+    named = re.findall("<!-- ([a-z_]+) -->", text)
+    parts = {name: HOW_LOW.get(name, encoder) for name in named if name != "end"}
     everything: list[Run] = []
     for name, part in parts.items():
         runs = read([sweeps / name]).runs

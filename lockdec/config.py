@@ -246,6 +246,7 @@ class Config:
         sweep_name: of the sweep a cell belongs to.
         objective: the metric of result.json that Hydra's sweepers are told.
         dry_run: only say what would be done.
+        pair: values that several keys take together in a sweep, by interpolation; nothing else reads it.
         pretrain, pretrain_encoder, pretrain_vae, pretrain_vqvae, finetune, translate, evaluate: of the stages of these
             names; None without them.
     """
@@ -255,6 +256,7 @@ class Config:
     sweep_name: str = MISSING
     objective: str = MISSING
     dry_run: bool = False
+    pair: Any = None
     paths: PathsConfig = field(default_factory=PathsConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -9,12 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from lockdec.errors import LockdecError
-
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Workspace
 
 NAME = "lockdec: how low"
 GROUPS = ("cross_attention.d_k", "fewshot.shots")  # of config; each line, bar or point is one group's mean
@@ -106,15 +104,15 @@ def _over_steps(*metrics: str) -> dict[str, Any]:
     return {"kind": "line", "title": ", ".join(metrics), "x": STEP, "y": list(metrics)}
 
 
-def workspace(of: Mapping[str, Any], project: str, entity: str) -> Workspace:
+def workspace(of: Mapping[str, Any], project: str, entity: str) -> Any:
     """The definition in the words of wandb-workspaces; talks to nobody.
 
     Raises:
         LockdecError: wandb-workspaces is not installed.
     """
     try:
-        import wandb_workspaces.reports.v2 as panels
-        import wandb_workspaces.workspaces as spaces
+        panels: Any = import_module("wandb_workspaces.reports.v2")
+        spaces: Any = import_module("wandb_workspaces.workspaces")
     except ImportError as error:
         raise LockdecError("the dashboard needs wandb-workspaces: pip install 'lockdec[dashboard]'") from error
 

@@ -60,8 +60,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
     from lockdec.encoders.contract import Encoder, PretrainedHere
     from lockdec.finished import CONFIG, NEEDED, RESULT, find_run
     from lockdec.redaction import redacted
-    from lockdec.store import METADATA
-    from lockdec.store.reading import read_object
+    from lockdec.store import copy_part
     from lockdec.store.writing import write_json, write_text
 
     run = find_run(run_dir)
@@ -72,15 +71,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
         raise StoreError(f"{out}: already there; name a new folder or an empty one")
     try:
         for artifact in artifacts:
-            folder = out / "stages" / artifact.stage / artifact.key
-            folder.mkdir(parents=True)
-            record = read_object(artifact.path(METADATA))
-            names = run.needed_files(artifact)
-            for name in names:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(artifact.path(name), folder / name)
-            record["files"] = {name: record["files"][name] for name in names}
-            write_json(folder / METADATA, record)
+            copy_part(artifact.folder, out / "stages" / artifact.stage / artifact.key, run.needed_files(artifact))
         bundle = _Bundle(out)
         config = dict(run.config)
         config["stages"] = {**config["stages"], "attach": {**config["stages"]["attach"]}}

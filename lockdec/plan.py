@@ -135,9 +135,8 @@ def show(what: Plan, trials: int | None = None) -> int:
     Args:
         trials: of a search, whose cells are not known before; the plan is then that of one of them.
     """
-    times = trials or 1
     if trials:
-        console.print(f"a search of {trials} trials; it chooses each cell, so this counts the config as it stands")
+        console.print(f"a search of {trials} trials: this is one cell as typed; a trial makes what its values change")
     else:
         cells = "1 cell" if what.cells == 1 else f"{what.cells} cells"
         left = what.cells - what.finished - len(what.refused)
@@ -150,6 +149,6 @@ def show(what: Plan, trials: int | None = None) -> int:
     if what.unknown:
         console.print(f"time not known: nothing in the store was made by {', '.join(what.unknown)}")
     if not what.unknown or what.seconds:
-        console.print(f"about {duration(what.seconds * times)} of work{side}{', and those' if what.unknown else ''}")
+        console.print(f"about {duration(what.seconds)} of work{side}{', and those' if what.unknown else ''}")
     console.print("dry run: nothing was made or written")
     return 1 if what.refused else 0

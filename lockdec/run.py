@@ -25,7 +25,7 @@ from lockdec import redaction
 from lockdec.config import config_folder, register
 from lockdec.errors import LockdecError, visible
 from lockdec.interruption import InterruptedRunError
-from lockdec.sweep import DryRun, end_watch, failed_cells
+from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -57,7 +57,7 @@ def job(config: DictConfig) -> float:
         return run_job(
             config,
             folder=Path(hydra_config.runtime.output_dir),
-            overrides=list(hydra_config.overrides.task),
+            overrides=typed_overrides(hydra_config),
             sweeping=sweeping,
             watchers=watchers,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lockdec.cells import Sweep, read_cells
 from lockdec.redaction import redacted
@@ -111,10 +112,15 @@ class SweepWatch(Callback):
 
 def cell_overrides(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     """What Hydra's own sweeper will override in each cell, in the order of their numbers."""
-    arguments = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(config_loader=loader)
-    overrides = parser.parse_overrides([*arguments, *config.hydra.overrides.task])
+    overrides = parser.parse_overrides(swept + typed_overrides(config.hydra))
     return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+def typed_overrides(hydra: Any) -> list[str]:
+    """What was typed, from Hydra's own config; `x=${y}` stays so."""
+    return typing.cast(list[str], OmegaConf.to_container(OmegaConf.create(hydra.overrides.task), resolve=False))
 
 
 def cells_at_once(config: DictConfig) -> int:

@@ -120,6 +120,8 @@ def test_the_surface_of_options_is_this() -> None:
         "name": 1,
         "sweep_name": 1,
         "objective": 1,
+        "dry_run": 1,
+        "pair": 1,
         "paths": 1,
         "decoder": 17,
         "tokenizer": 1,
@@ -137,7 +139,7 @@ def test_the_surface_of_options_is_this() -> None:
         "evaluate": 14,
         "trainer": 6,
         "callbacks": 0,
-        "logger": 4,
+        "logger": 5,
         "pipeline": 1,
         "stages": 5,
     }

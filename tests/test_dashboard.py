@@ -64,9 +64,10 @@ def test_the_workspace_says_all_of_the_definition() -> None:
     assert [section["name"] for section in shown] == [section["name"] for section in definition()["sections"]]
     assert [len(section["panels"]) for section in shown] == [len(s["panels"]) for s in definition()["sections"]]
     for name in names():
-        assert name.removeprefix("config:") in text, name
-    for group in ("d_k", "shots"):
-        assert group in json.dumps(json.loads(text)["spec"]["section"]["runSets"][0]["grouping"])
+        section, _, key = name.removeprefix("config:").partition(".")
+        assert (f"config:{section}.value.{key}" if name.startswith("config:") else name) in text, name  # as W&B has it
+    grouping = json.loads(text)["spec"]["section"]["runSets"][0]["grouping"]
+    assert [group["name"] for group in grouping] == ["cross_attention.value.d_k", "fewshot.value.shots"]
 
 
 def test_without_a_login_one_plain_line_says_so(tmp_path: Path) -> None:

@@ -98,13 +98,10 @@ def distribution(override: Override) -> BaseDistribution:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()
-    log = "log" in getattr(value, "tags", ())
     if isinstance(value, IntervalSweep):
         assert value.start is not None
         assert value.end is not None
-        if isinstance(value.start, int) and isinstance(value.end, int):
-            return IntDistribution(value.start, value.end, log=log)
-        return FloatDistribution(value.start, value.end, log=log)
-    if isinstance(value, RangeSweep) and isinstance(value.start, int) and isinstance(value.step, int) and not log:
-        return IntDistribution(value.start, list(value.range())[-1], step=value.step)
+        return FloatDistribution(value.start, value.end, log="log" in value.tags)
+    if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range):
+        return IntDistribution(numbers[0], numbers[-1], step=numbers.step)
     return CategoricalDistribution(list(override.sweep_string_iterator()))

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -23,7 +24,7 @@ from typing import Any
 from lockdec import __version__
 from lockdec.errors import LockdecError, StoreError
 from lockdec.store.locking import locked, require_locks
-from lockdec.store.reading import read_json
+from lockdec.store.reading import read_json, read_object
 from lockdec.store.writing import clear_partial, flush, is_no_room, no_room, write_json
 
 SCHEMA_VERSION = 1  # tests/faults/artifacts keeps an artifact of every one released
@@ -194,7 +195,30 @@ def _make(
         "files": _inventory(folder),
         "versions": {"lockdec": __version__, "torch": version("torch"), "python": platform.python_version()},
     }
-    write_json(folder / METADATA, record | {"sha256": _record_sha256(record)})
+    _write_record(folder, record)
+
+
+def copy_part(folder: Path, to: Path, names: Collection[str]) -> None:
+    """Copy some files of an artifact, with its record, as an artifact that holds these alone.
+
+    Args:
+        folder: of a published artifact that has files of these names.
+        to: the folder of the copy, which ends in the same stage and key; made here.
+
+    Raises:
+        OSError: a file cannot be copied.
+    """
+    to.mkdir(parents=True)
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, to / name)
+    record = read_object(folder / METADATA)
+    _write_record(to, record | {"files": {name: record["files"][name] for name in names}})
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the metadata, with a hash of its own that shows when it was altered."""
+    write_json(folder / METADATA, {**record, "sha256": _record_sha256(record)})
 
 
 def _record_sha256(record: Mapping[str, Any]) -> str:
