@@ -50,7 +50,7 @@ def tiny_cell(tiny: TinyRun, *overrides: str) -> Any:
 
 def test_a_dry_run_knows_what_is_made_and_what_is_reused(tiny: TinyRun) -> None:
     """Three cells: as the tiny run, of other sizes (twice the same), and one that cannot work."""
-    sizes = ("cross_attention.d_k=1", "cross_attention.d_v=3", "finetune.steps=11")
+    sizes = ("cross_attention.d_k=5", "cross_attention.d_v=3", "finetune.steps=11")  # of no other test
     overrides = [(), sizes, sizes, ("fewshot.shots=5000",)]
     found = plan([(None, tiny_cell(tiny, *one)) for one in overrides], at_once=2)
     counts = {name: (stage.made, stage.reused) for name, stage in found.stages.items()}

@@ -28,6 +28,7 @@ TINY = (
     "evaluate.max_new_tokens=6",
     "trainer.checkpoint_seconds=0",
 )
+LONGEST = 300  # seconds after which a command is ended that its test has forgotten
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,9 @@ def serve() -> None:
 def _be(question: Mapping[str, Any]) -> None:
     """Become the command."""
     status = 70
+    signal.alarm(LONGEST)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # whoever started the tests may ignore them
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
         log = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
