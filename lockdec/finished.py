@@ -32,7 +32,6 @@ BUNDLED = "run:"  # begins a path of the encoder's settings that is meant from t
 NEEDED = ("pretrain", "attach", "finetune")
 # Of the encoded data a captioner needs one file alone; of other artifacts all but the curve.
 _OF_ATTACH = ("normalisation.safetensors",)
-_LOWER_IS_BETTER = ("loss",)
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -154,6 +153,8 @@ def find_run(folder: Path) -> FinishedRun:
     Raises:
         StoreError: there is none.
     """
+    from lockdec.metrics import LOWER_IS_BETTER  # here, since captioning with a single run needs no metric
+
     if (folder / RESULT).is_file():
         return _read_run(folder)
     if not folder.is_dir():
@@ -168,7 +169,7 @@ def find_run(folder: Path) -> FinishedRun:
             continue  # an unfinished cell is no candidate
         finished += 1
         metric, value = _objective(run)
-        value = -value if metric in _LOWER_IS_BETTER else value
+        value = -value if metric in LOWER_IS_BETTER else value
         if not math.isnan(value) and (best is None or value > best[0]):
             split = run.evaluate.get("split", "its split")
             chosen = f"cell {cell.name} of {len(cells)}, the best by {metric} on {split} ({abs(value):.3f})"

@@ -28,6 +28,8 @@ from sacrebleu.metrics.chrf import CHRF
 Words = tuple[str, ...]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
 
+LOWER_IS_BETTER = frozenset({"loss"})  # of what stands among the metrics of result.json
+
 _WORD = re.compile(r"\w+(?:[-'\u2019.]\w+)*")
 _CIDER_ORDER = 4
 _CIDER_SIGMA = 6.0  # in words: how fast a difference in length is punished

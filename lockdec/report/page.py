@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from lockdec import redaction
 from lockdec.errors import StoreError
+from lockdec.metrics import LOWER_IS_BETTER
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
@@ -25,7 +26,6 @@ from lockdec.report.statistics import COVERAGE, RESAMPLES, Estimate
 from lockdec.report.study import (
     ALL_METRICS,
     CONTROLS,
-    LOWER_IS_BETTER,
     MARGIN,
     VIEWS,
     Study,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lockdec.metrics import METRICS
+from lockdec.metrics import LOWER_IS_BETTER, METRICS
 from lockdec.report.results import Run
 from lockdec.report.settings import (
     AXES,
@@ -33,7 +33,6 @@ MARGIN = 0.02
 CONTROLS = ("locked", "shuffled", "nearest_neighbour")
 VIEWS = ("score", *CONTROLS, "full")
 ALL_METRICS = tuple(dict.fromkeys((HEADLINE_METRIC, "exact", "cider_d", "chrf", "rouge_l", *METRICS, "loss")))
-LOWER_IS_BETTER = frozenset({"loss"})
 
 
 @dataclass(frozen=True)
