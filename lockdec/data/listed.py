@@ -23,6 +23,7 @@ from lockdec.store.writing import write_json
 OnBad: TypeAlias = Literal["error", "skip"]
 
 _LONGEST_NAME = 200  # bytes of an id, which names files
+_LONGEST_TEXT = 100_000  # characters of an input or a caption
 _SAVE_EVERY = 5_000  # inputs checked between two writes of what is known
 
 
@@ -163,8 +164,11 @@ def _merged(rows: Iterable[Row], bad: BadRows) -> dict[str, _Listed]:
     for row in rows:
         captions = dict.fromkeys(fold(caption) for caption in row.captions if caption.strip())
         known = listed.get(row.input)
+        longest = max(len(text) for text in (row.input, *row.captions, ""))
         if not row.input.strip():
             bad.add(row.where, "an empty input; name one")
+        elif longest > _LONGEST_TEXT:
+            bad.add(row.where, f"a text of {longest:,} characters; at most {_LONGEST_TEXT:,} are read")
         elif not captions:
             bad.add(row.where, f"an empty caption for {row.input!r}; every input needs at least one")
         elif row.split is not None and row.split not in SPLITS:

@@ -189,6 +189,7 @@ def test_a_table_that_cannot_be_read_is_named_whatever_becomes_of_bad_rows(
     [
         (("b", " ", ""), r"line 5: an empty caption for 'b'; every input needs at least one"),
         (("", "x", "train"), "line 5: an empty input"),
+        (("b", "x" * 100_001, "train"), "line 5: a text of 100,001 characters; at most 100,000 are read"),
         (("b", "x", "dev"), "line 5: split 'dev' is not one of: train, val, test"),
         (("b", "x"), "line 5: 2 fields, but the header has 3; a caption with a comma in it stands in double quotes"),
         (("a", "x", "val"), r"line 5: 'a' is in split val, but in train in .*captions.csv line 2"),
