@@ -41,7 +41,7 @@ class OfflineRun:
 
 def leet(file: Path, *options: str) -> str:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def offline_runs(outputs: Path) -> dict[str, OfflineRun]:
@@ -206,7 +206,7 @@ def test_without_network_an_online_run_goes_on_offline(
         started = time.monotonic()
         options = ("evaluate.max_new_tokens=10", "logger.kinds=[wandb]", "logger.mode=online")
         run = run_tiny(tiny.outputs, "unreachable", *options)
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 90
     assert run.result["status"] == "ok"
     told = [line for line in capsys.readouterr().out.splitlines() if "W&B" in line]
     assert len(told) == 1, told  # the second run of the two does not wait again

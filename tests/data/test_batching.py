@@ -185,7 +185,7 @@ def test_processes_share_the_steps_of_an_epoch(tmp_path: Path) -> None:
     processes = [context.Process(target=shown_to, args=(rank, tmp_path / "meeting", shown)) for rank in (0, 1)]
     for process in processes:
         process.start()
-    batches = [batch for _ in processes for batch in shown.get(timeout=60)]
+    batches = [batch for _ in processes for batch in shown.get(timeout=300)]
     for process in processes:
         process.join(60)
     assert sorted(row for batch in batches for row in batch) == list(range(8))
