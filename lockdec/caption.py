@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -78,16 +79,20 @@ def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]
         path = Path(name)
         if modality == "text":
             for text in _texts(name):
-                yield NewInput(text, lambda text=text: text)  # type: ignore[misc]
+                yield NewInput(text, partial(_as_it_is, text))
         elif modality == "array" and path.suffix != ".npy":
-            yield NewInput(name, lambda name=name: name)  # type: ignore[misc]
+            yield NewInput(name, partial(_as_it_is, name))
         elif modality == "array":
-            yield NewInput(name, lambda path=path: load_array(path, str(path)))  # type: ignore[misc]
+            yield NewInput(name, partial(load_array, path, str(path)))
         elif path.is_dir():
             for file in sorted(file for file in path.iterdir() if file.suffix.lower() in endings):
-                yield NewInput(str(file), lambda file=file: open_image(file, str(file)))  # type: ignore[misc]
+                yield NewInput(str(file), partial(open_image, file, str(file)))
         else:
-            yield NewInput(name, lambda path=path: open_image(path, str(path)))  # type: ignore[misc]
+            yield NewInput(name, partial(open_image, path, str(path)))
+
+
+def _as_it_is(text: str) -> Input:
+    return text
 
 
 def _caption(options: argparse.Namespace) -> bool:

@@ -12,6 +12,7 @@ import pytest
 
 from lockdec.errors import DataError
 from lockdec.report import results
+from lockdec.report.figures import learning_curves
 from lockdec.report.tables import results_csv
 from tests.report.runs import result, write_run, write_sweep
 
@@ -130,6 +131,20 @@ def test_curves_hold_each_metric_at_the_steps_that_have_it(tmp_path: Path) -> No
         "loss": [(0.0, 3.5), (2.0, 3.0)],
         "val_loss": [(1.0, 2.0), (2.0, 1.5)],
     }
+
+
+def test_of_several_runs_the_losses_that_are_curves_are_drawn(tmp_path: Path) -> None:
+    """A validation loss, unless it was measured but once."""
+    labelled = []
+    for name, row in (("once", "2,3.0,1.5"), ("often", "2,3.0,1.5\n3,,1.0")):
+        folder = write_run(tmp_path / name, result((2, 2, 2), 16, len(labelled)))
+        for stage in (folder / "stages").iterdir():
+            (stage / "metrics.csv").unlink()
+        (folder / "stages" / "finetune" / "metrics.csv").write_text(f"step,loss,val_loss\n1,3.5,\n{row}\n")
+        (run,) = results.read([folder]).runs
+        labelled.append((name, run))
+    (figure,) = learning_curves(labelled)
+    assert [trace["name"] for trace in figure.traces] == ["loss, once", "val_loss, often"]
 
 
 def test_attention_of_the_wrong_shape_is_left_out(tmp_path: Path) -> None:
