@@ -135,7 +135,7 @@ def test_curves_hold_each_metric_at_the_steps_that_have_it(tmp_path: Path) -> No
 
 def test_of_several_runs_the_losses_that_are_curves_are_drawn(tmp_path: Path) -> None:
     """A validation loss, unless it was measured but once."""
-    labelled = []
+    labelled: list[tuple[str, results.Run]] = []
     for name, row in (("once", "2,3.0,1.5"), ("often", "2,3.0,1.5\n3,,1.0")):
         folder = write_run(tmp_path / name, result((2, 2, 2), 16, len(labelled)))
         for stage in (folder / "stages").iterdir():
