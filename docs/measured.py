@@ -7,7 +7,6 @@ those places is computed here, from result.json files.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from placeholders import fill, names
 
 from lockdec.report.headline import interval
 from lockdec.report.results import Run, read
@@ -190,17 +190,12 @@ HOW_LOW: dict[str, Callable[[Study], Mapping[str, str]]] = {
 def main(page: Path, sweeps: Path) -> None:
     """Write the page's tables, its figures and results.csv."""
     text = page.read_text(encoding="utf-8")
-    named = re.findall("<!-- ([a-z_]+) -->", text)
-    parts = {name: HOW_LOW.get(name, encoder) for name in named if name != "end"}
+    parts = {name: HOW_LOW.get(name, encoder) for name in names(text)}
     everything: list[Run] = []
     for name, part in parts.items():
         runs = read([sweeps / name]).runs
         everything += runs
-        for block, filling in part(Study(runs)).items():
-            before, found, rest = text.partition(f"<!-- {block} -->\n")
-            if not found:
-                raise SystemExit(f"{page}: no place for {block}: add <!-- {block} --> and <!-- end -->")
-            text = f"{before}{found}{filling}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        text = fill(text, part(Study(runs)), f"{page}")
     page.write_text(text, encoding="utf-8")
     page.with_name("results.csv" if page.stem == "how_low" else f"{page.stem}.csv").write_text(
         results_csv(everything), encoding="utf-8"
