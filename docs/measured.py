@@ -7,7 +7,6 @@ those places is computed here, from result.json files.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from placeholders import fill, names
 
 from lockdec.report.headline import interval
 from lockdec.report.results import Run, read
@@ -228,17 +228,12 @@ PARTS: dict[str, tuple[str, Part]] = {
 def main(page: Path, sweeps: Path) -> None:
     """Write the page's tables, its figures and results.csv."""
     text = page.read_text(encoding="utf-8")
-    named = re.findall("<!-- ([a-z_]+) -->", text)
     everything: list[Run] = []
-    for name in [name for name in named if name in PARTS]:
+    for name in [name for name in names(text) if name in PARTS]:
         folders, part = PARTS[name]
         runs = read(sorted(sweeps.glob(folders))).runs
         everything += runs
-        for block, filling in part(Study(runs)).items():
-            before, found, rest = text.partition(f"<!-- {block} -->\n")
-            if not found:
-                raise SystemExit(f"{page}: no place for {block}: add <!-- {block} --> and <!-- end -->")
-            text = f"{before}{found}{filling}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+        text = fill(text, part(Study(runs)), str(page))
     page.write_text(text, encoding="utf-8")
     page.with_name("results.csv" if page.stem == "how_low" else f"{page.stem}.csv").write_text(
         results_csv(everything), encoding="utf-8"
