@@ -202,7 +202,7 @@ def remedies(study: Study) -> dict[str, str]:
     rows = []
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
-        choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages."))]
+        choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages.", "finetune."))]
         views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS)]
         rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
     head = ["", "token F1", "over locked", "over shuffled", "over neighbour", "neighbour"]
