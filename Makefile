@@ -4,6 +4,7 @@
 # make format  put the code into shape
 # make torture kill the pipeline at 40 random moments (LOCKDEC_KILLS, LOCKDEC_TORTURE_SEED)
 # make fuzz    give every reader of files 100,000 inputs together that nobody would write (LOCKDEC_FUZZ)
+# make bench   time everything beside its peers (ARGS='finetuning --rounds 5'), and fill docs/performance.md
 # make audit   ask the vulnerability database about every pinned version; needs network
 # make notice  list the licences of all dependencies in NOTICE
 
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check format torture fuzz audit notice clean
+.PHONY: demo test check format torture fuzz bench audit notice clean
 
 demo: .venv/installed
 	$(BIN)/python -m lockdec.run
@@ -45,6 +46,10 @@ torture: .venv/installed-dev
 
 fuzz: .venv/installed-dev
 	LOCKDEC_FUZZ=$${LOCKDEC_FUZZ:-100000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py $(ARGS)
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python docs/performance.py
 
 audit: .venv-audit/installed
 	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip  # strict: what cannot be looked up fails

@@ -41,11 +41,15 @@ class Captioning(L.LightningModule):
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
         self.model.train(self.config.decoder_dropout)
 
-    def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
+    def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
+        """What a step lowers: mean cross-entropy in nats, given perturbed states."""
         encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
-        loss, _ = next_token_loss(
-            self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True
-        )
+        return next_token_loss(self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)[
+            0
+        ]
+
+    def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
+        loss = self.objective(batch)
         self.log(f"{self.stage}/loss", loss)
         return loss
 

@@ -1,0 +1,85 @@
+"""Measure suites of this folder and keep what was found in benchmarks/results.
+
+python -m benchmarks                               all of them (make bench)
+python -m benchmarks pretraining corpus            some of them
+python -m benchmarks finetuning --against COMMIT   and lockdec as it was
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.side_by_side import measure
+from benchmarks.table import table
+
+RESULTS = Path(__file__).parent / "results"
+VERSIONS = ("torch", "lightning", "transformers", "x-transformers", "hydra-core")
+
+
+def suites() -> list[str]:
+    """The names of the suites: the modules of this folder that say what their subjects are."""
+    found = Path(__file__).parent.glob("*.py")
+    return sorted(path.stem for path in found if "\ndef subjects(" in path.read_text(encoding="utf-8"))
+
+
+def device_name() -> str:
+    """The accelerator, or the CPU and how many of its threads there are."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")
+    models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.is_file() else []
+    return f"{models[0].strip() if models else platform.machine()} with {os.cpu_count()} hardware threads"
+
+
+def installed() -> dict[str, str]:
+    """The versions of what takes part, as far as it is installed."""
+    found = {"Python": platform.python_version()}
+    for name in VERSIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def keep(name: str, section: dict[str, Any]) -> Path:
+    """Put a suite's section into the results of this device, in the place of an earlier one."""
+    path = RESULTS / f"{re.sub('[^a-z0-9]+', '-', device_name().lower())}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(dict(sorted((known | {name: section}).items())), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    """Measure, print the tables, keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", choices=[*suites(), []], metavar="SUITE", help=", ".join(suites()))
+    parser.add_argument("--threads", type=int, default=2, help="of each subject")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--against", metavar="COMMIT", help="lockdec of this commit takes part as well")
+    given = parser.parse_args()
+    for name in given.suites or suites():
+        found = measure(name, given.threads, given.rounds, given.against)
+        section = {
+            **found,
+            "measured": datetime.now(UTC).date().isoformat(),
+            "machine": {"device": device_name(), "system": platform.platform()},
+            "versions": installed(),
+        }
+        key = f"{name}_before" if given.against else name
+        print(f"## {key}\n\n{table(section)}\n\n{keep(key, section)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

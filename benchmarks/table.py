@@ -1,0 +1,74 @@
+"""What was measured, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.side_by_side import BEFORE, OURS, PEAK
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def table(section: Mapping[str, Any]) -> str:
+    """A row a subject, lockdec first, and under it what was measured where."""
+    subjects, unit = section["subjects"], section["unit"]
+    ours = subjects.get(OURS, {})
+    rows = []
+    for name in sorted(subjects, key=lambda name: name != OURS):
+        one = subjects[name]
+        memory = one["peak_memory_mb"]
+        rows.append(
+            [
+                f"lockdec at {section['against']}" if name == BEFORE else name,
+                quantity(one["per_second"]["median"]),
+                between(one.get("ratio")),
+                verdict(one.get("ratio"), section["goals"].get(name)),
+                f"{memory:,.0f} MB" + memory_verdict(ours, memory, section["memory_goals"].get(name)),
+                share(one.get("share_of_peak"), section["goals"].get(PEAK) if name == OURS else None),
+            ]
+        )
+    machine, versions = section["machine"], section["versions"]
+    where = (
+        f"{section['title']}. Measured {section['measured']} on {machine['device']}, {section['threads']} "
+        f"thread{'' if section['threads'] == 1 else 's'}, in {section['rounds']} rounds; the matrix product reaches "
+        f"{section['matmul_gflops']:,.0f} GFLOP/s. {', '.join(f'{name} {value}' for name, value in versions.items())}."
+    )
+    head = ["", f"{unit} / s", "lockdec is times as fast", "goal", "peak memory", "share of the matmul peak"]
+    return f"{markdown(head, rows)}\n\n{where}"
+
+
+def quantity(value: float) -> str:
+    """A rate with three figures or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def between(ratio: Mapping[str, float] | None) -> str:
+    """A ratio with its quartiles."""
+    return "" if ratio is None else f"{ratio['median']:.2f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+def verdict(ratio: Mapping[str, float] | None, goal: float | None) -> str:
+    """The goal, and whether the median holds it."""
+    if ratio is None or goal is None:
+        return ""
+    return f"{goal:g}: {'holds' if ratio['median'] >= goal else '**missed**'}"
+
+
+def memory_verdict(ours: Mapping[str, Any], memory: float, goal: float | None) -> str:
+    """How lockdec's memory stands to this one's, where there is a goal for it."""
+    if goal is None:
+        return ""
+    times = ours["peak_memory_mb"] / memory
+    return f"; lockdec takes {times:.3f} times as much, goal {goal:g}: {'holds' if times <= goal else '**missed**'}"
+
+
+def share(found: Mapping[str, float] | None, goal: float | None) -> str:
+    """The share of the peak, and the goal for it where there is one."""
+    if found is None:
+        return ""
+    judged = "" if goal is None else f", goal {goal:.0%}: {'holds' if found['median'] >= goal else '**missed**'}"
+    return f"{found['median']:.0%}{judged}"
