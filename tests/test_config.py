@@ -35,6 +35,10 @@ class Outer:
         self.inner, self.many = inner, many
 
 
+class Unsized:
+    """Something that is built of nothing, as most callbacks are."""
+
+
 HERE = "tests.test_config"
 
 
@@ -49,6 +53,10 @@ def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
     first, second = builder.build(node, "outer"), builder.build(dict(reversed(node.items())), "outer")
     assert first is second
     assert (first.inner, first.many, Outer.built - before) == (Inner(3), [1, 2], 1)
+
+
+def test_a_class_without_a_constructor_of_its_own_is_built() -> None:
+    assert isinstance(Builder().build({"_target_": f"{HERE}.Unsized"}, "x"), Unsized)
 
 
 @pytest.mark.parametrize(
