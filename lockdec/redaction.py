@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -25,6 +26,7 @@ _IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 _ASSIGNED = re.compile(r"(?<![\w.@-])([\w.@+~/-]+)=('[^'\n]*'|\"[^\"\n]*\"|[^\s,}\])'\"]+)")
 
 
+@lru_cache(maxsize=4096)  # every text that is shown asks for each variable of the environment
 def is_secret(name: str) -> bool:
     """Whether a key, an option or an environment variable of this name holds a secret.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from lockdec.building import TRUSTED, Builder
@@ -100,6 +102,14 @@ def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) 
 def test_the_defaults_are_possible() -> None:
     checked(composed())
     checked(composed("debug=tiny"))
+
+
+def test_hydra_copies_its_sources_but_not_the_store_of_schemas_and_leaves_that_as_it_is() -> None:
+    before = composed()
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store  # what made --help slow: a copy for each group
+    assert composed("cross_attention.d_k=7", "trainer.threads=3").cross_attention.d_k == 7
+    assert composed() == before
 
 
 def test_the_seed_moves_the_support_set_and_not_the_pretraining() -> None:
