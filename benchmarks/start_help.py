@@ -15,9 +15,11 @@ GOALS = {"hydra": 1.0}  # the issue allows 0.2 s more
 
 
 def bare() -> Subject:
+    """The bare application's help."""
     folder = Path(tempfile.mkdtemp())
     return python(str(bare_application(folder)), "--help", folder=folder)
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
+    """The command, and what it is held against."""
     return {"lockdec": lambda: python("-m", "lockdec.run", "--help"), "hydra": bare}

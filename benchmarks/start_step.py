@@ -29,12 +29,14 @@ class EndAfterFirstStep(L.Callback):
 
 
 def start(*overrides: str) -> Subject:
+    """A run that ends after its first step, and begins anew each time."""
     folder = Path(tempfile.mkdtemp())
     ending = f"+callbacks.end._target_={__name__}.{EndAfterFirstStep.__name__}"
     return python("-m", "lockdec.run", ending, *overrides, folder=folder)
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
+    """The command, and what it is held against."""
     return {
         "lockdec": start,
         "lockdec without loggers": lambda: start("logger=none"),

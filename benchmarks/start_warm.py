@@ -20,11 +20,13 @@ GOALS = {"imports and 3 s": 1.0}
 
 
 def warm(*overrides: str) -> Subject:
+    """A run that finds everything made."""
     outputs = os.environ.get("LOCKDEC_OUTPUTS", str(ROOT / "outputs"))
     return python("-m", "lockdec.run", "name=start_warm", f"paths.outputs={outputs}", *overrides)
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
+    """The command, and what it is held against."""
     return {
         "lockdec": warm,
         "lockdec without loggers": lambda: warm("logger=none"),
