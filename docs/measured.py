@@ -79,8 +79,7 @@ def tied(study: Study) -> dict[str, str]:
         line = [settings[count, size] for size in sizes]
         colour = COLOURS[number]
         whiskers(left, sizes, [score(setting) for setting in line], colour, f"{count} shots")
-        copied = one([run.number(f"controls.nearest_neighbour.{METRIC}") or 0.0 for run in line[-1].runs.values()])
-        left.axhline(copied.mean, color=colour, linestyle=":", linewidth=1)
+        left.axhline(neighbour(line[-1]).mean, color=colour, linestyle=":", linewidth=1)
         smaller = [setting for size, setting in zip(sizes, line, strict=True) if size != FULL]
         gaps = [loss(setting, settings[count, FULL]) for setting in smaller]
         shifted = [size * 1.06 ** (number - (len(shots) - 1) / 2) for size in sizes if size != FULL]
@@ -161,41 +160,80 @@ def heads(setting: Setting) -> str:
     return f"{named['heads']} heads of {named['d_k']}, layers {named['layers']}"
 
 
-def encoder(study: Study) -> dict[str, str]:
-    """A row a number of shots: scores, gaps over the controls, cost."""
-    rows = [
-        [
-            str(setting.facet("fewshot.shots")),
-            interval(score(setting)),
-            interval(score(setting, "cider_d")),
-            *(interval(score(setting, view=name), signed=True) for name in CONTROLS),
-            f"{setting.parameters:,.0f}",
-            f"{setting.mean('cost.seconds'):.0f}",
-        ]
-        for setting in study.settings
-    ]
-    head = ["shots", "token F1", "CIDEr-D", "over locked", "over shuffled", "over neighbour", "trained", "seconds"]
-    return {next(iter(study.settings[0].runs.values())).text("sweep_name"): table(head, rows)}
+def encoders(study: Study) -> dict[str, str]:
+    """A row an encoder and number of shots; of drawings and of names in German."""
+    rows: list[tuple[str, str, int, list[str]]] = []
+    lines: dict[str, dict[str, dict[int, Setting]]] = {}
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        name, data = str(run.text("sweep_name")).removeprefix("encoder_"), str(run.text("data.name"))
+        shots = int(str(setting.facet("fewshot.shots")))
+        lines.setdefault(data, {}).setdefault(name, {})[shots] = setting
+        gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
+        copied = f"{neighbour(setting).mean:.3f}"
+        cost = [f"{setting.parameters:,.0f}", f"{setting.mean('cost.seconds'):.0f}"]
+        scores = [interval(score(setting)), interval(score(setting, "cider_d")), interval(score(setting, "exact"))]
+        rows.append((data, name, shots, [f"`{name}`", str(shots), *scores, *gaps, copied, *cost]))
+    figure, panels = pyplot.subplots(1, len(lines), figsize=(5 * len(lines), 4.2), layout="constrained", squeeze=False)
+    for axes, (data, named) in zip(panels[0], sorted(lines.items()), strict=True):
+        for colour, (name, by_shots) in zip(COLOURS, named.items(), strict=False):
+            shots_line = sorted(by_shots)
+            settings = [by_shots[shots] for shots in shots_line]
+            whiskers(axes, shots_line, [score(setting) for setting in settings], colour, name)
+            axes.plot(shots_line, [neighbour(setting).mean for setting in settings], ":", color=colour, linewidth=1)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(shots_line, [str(shots) for shots in shots_line])
+        axes.set_xlabel("shots")
+        axes.set_title(f"{data}: token F1 (dotted: copying the nearest neighbour)", fontsize=10)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(Path(__file__).parent / "encoders.png", dpi=130)
+    head = ["encoder", "shots", "token F1", "CIDEr-D", "exact", "over locked", "over shuffled", "over neighbour"]
+    body = [row for *_, row in sorted(rows, key=lambda row: row[:3])]
+    return {"encoders": table([*head, "neighbour", "trained", "seconds"], body)}
 
 
-HOW_LOW: dict[str, Callable[[Study], Mapping[str, str]]] = {
-    "tied": tied,
-    "key_value": lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32)),
-    "bilinear": lambda study: grid(study, "d_q", "d_k", "bilinear", (8, 8)),
-    "unlock": lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),
-    "heads": lambda study: kinds(study, heads, "heads", "8 heads of 8, layers all"),
+def neighbour(setting: Setting) -> Estimate:
+    """Token F1 of copying the name of the nearest support input."""
+    return one([run.number(f"controls.nearest_neighbour.{METRIC}") or 0.0 for run in setting.runs.values()])
+
+
+def remedies(study: Study) -> dict[str, str]:
+    """A row a setting that was tried, on the validation split."""
+    rows = []
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages.", "finetune."))]
+        views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS)]
+        rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
+    head = ["", "token F1", "over locked", "over shuffled", "over neighbour", "neighbour"]
+    return {"remedies": table(head, sorted(rows))}
+
+
+Part = Callable[[Study], Mapping[str, str]]
+# What fills the places of a name, and the sweeps it is made of.
+PARTS: dict[str, tuple[str, Part]] = {
+    "tied": ("tied", tied),
+    "key_value": ("key_value", lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32))),
+    "bilinear": ("bilinear", lambda study: grid(study, "d_q", "d_k", "bilinear", (16, 16))),
+    "unlock": (
+        "unlock",
+        lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),
+    ),
+    "heads": ("heads*", lambda study: kinds(study, heads, "heads", "8 heads of 8, layers all")),
+    "encoders": ("encoder_*", encoders),
+    "remedies": ("screen", remedies),
 }
 
 
 def main(page: Path, sweeps: Path) -> None:
     """Write the page's tables, its figures and results.csv."""
     text = page.read_text(encoding="utf-8")
-    parts = {name: HOW_LOW.get(name, encoder) for name in names(text)}
     everything: list[Run] = []
-    for name, part in parts.items():
-        runs = read([sweeps / name]).runs
+    for name in [name for name in names(text) if name in PARTS]:
+        folders, part = PARTS[name]
+        runs = read(sorted(sweeps.glob(folders))).runs
         everything += runs
-        text = fill(text, part(Study(runs)), f"{page}")
+        text = fill(text, part(Study(runs)), str(page))
     page.write_text(text, encoding="utf-8")
     page.with_name("results.csv" if page.stem == "how_low" else f"{page.stem}.csv").write_text(
         results_csv(everything), encoding="utf-8"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
@@ -19,7 +18,6 @@ from lockdec.cells import RESULT
 from lockdec.console import console, printable
 from lockdec.errors import ConfigError, PrunedError
 
-JOURNAL, STUDY = "search.journal", "search"
 WAYS = ("maximize", "minimize")
 
 
@@ -29,24 +27,15 @@ def open_study(folder: Path, objectives: Mapping[str, str]) -> optuna.Study:
     Raises:
         ConfigError: an objective has no known direction, or the study there has others.
     """
-    for name, way in objectives.items():
-        if way not in WAYS:
-            raise ConfigError(f"hydra.sweeper.objectives.{name}={way} is not one of: {', '.join(WAYS)}")
+    if wrong := [f"{name}={way}" for name, way in objectives.items() if way not in WAYS]:
+        raise ConfigError(f"hydra.sweeper.objectives.{wrong[0]} is not one of: {', '.join(WAYS)}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = JournalFileBackend(str(folder / JOURNAL))
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(backend),
-        study_name=STUDY,
-        directions=[StudyDirection[way.upper()] for way in objectives.values()],
-        load_if_exists=True,
-    )
-    begun = study.user_attrs.get("objectives")
-    if begun is None:
-        study.set_user_attr("objectives", dict(objectives))
-    elif begun != dict(objectives):
-        raise ConfigError(
-            f"hydra.sweeper.objectives={dict(objectives)}: {folder} holds a search for {begun}; use another sweep_name"
-        )
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "search.journal")))
+    directions = [StudyDirection[way.upper()] for way in objectives.values()]
+    study = optuna.create_study(storage=storage, study_name="search", directions=directions, load_if_exists=True)
+    if (begun := study.user_attrs.get("objectives", dict(objectives))) != dict(objectives):
+        raise ConfigError(f"hydra.sweeper.objectives: {folder} holds a search for {begun}; use another sweep_name")
+    study.set_user_attr("objectives", dict(objectives))
     return study
 
 
@@ -70,12 +59,9 @@ def number_at(result: Mapping[str, Any], name: str) -> float:
     """The number under a dotted name of result.json, as `metrics.token_f1` or `cross_attention.parameters`."""
     node: Any = result
     for part in name.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            known = ", ".join(node) if isinstance(node, Mapping) else "nothing"
-            raise ConfigError(f"hydra.sweeper.objectives.{name}: no {part} in result.json (there are: {known})")
-        node = node[part]
+        node = node.get(part) if isinstance(node, Mapping) else None
     if isinstance(node, bool) or not isinstance(node, int | float) or not math.isfinite(node):
-        raise ConfigError(f"hydra.sweeper.objectives.{name}: {node} in result.json is no finite number")
+        raise ConfigError(f"hydra.sweeper.objectives.{name}: result.json has no finite number there, but {node!r}")
     return float(node)
 
 
@@ -83,15 +69,12 @@ def show_best(study: optuna.Study, objectives: Mapping[str, str]) -> None:
     """Print the best trial, or the Pareto front where there are several objectives."""
     states = [trial.state for trial in study.trials]
     console.print(f"\n{states.count(TrialState.COMPLETE)} trials told, {states.count(TrialState.PRUNED)} pruned")
-    if TrialState.COMPLETE not in states:
-        return
-    for trial in sorted(study.best_trials, key=lambda trial: trial.values):
-        values = " ".join(f"{name}={value:.4g}" for name, value in zip(objectives, trial.values, strict=True))
-        params = " ".join(f"{key}={value}" for key, value in trial.params.items())
-        console.print(f"  best: cell {trial.number}  {values}  {printable(params)}", soft_wrap=True)
+    for trial in study.best_trials if TrialState.COMPLETE in states else []:
+        values = dict(zip(objectives, trial.values, strict=True))
+        console.print(f"  best: cell {trial.number}  {values}  {printable(str(trial.params))}", soft_wrap=True)
 
 
-class PruningLogger(Logger):
+class PruningLogger(DummyLogger):
     """Reports a metric of a training stage to the trial; ends the cell where others were better at the same step.
 
     A logger, since loggers see every metric and are no part of a stage's key.
@@ -102,21 +85,9 @@ class PruningLogger(Logger):
     """
 
     def __init__(self, trial: optuna.Trial, metric: str) -> None:
+        super().__init__()
         self.trial, self.metric = trial, metric
         self._reported = frozenset(trial.study.trials[trial.number].intermediate_values)
-
-    @property
-    def name(self) -> str:
-        """Of the logger."""
-        return "search"
-
-    @property
-    def version(self) -> int:
-        """The number of the trial."""
-        return self.trial.number
-
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """The study knows them."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Report; raises PrunedError where the trial has no hope."""
@@ -126,9 +97,7 @@ class PruningLogger(Logger):
         if step not in self._reported:  # a resumed stage measures again what it had measured before it was killed
             self.trial.report(value if self.trial.study.direction == StudyDirection.MINIMIZE else -value, step)
         if self.trial.should_prune():
-            raise PrunedError(
-                f"pruned at step {step}: {self.metric} was {value:.4f}, worse than that of most other cells"
-            )
+            raise PrunedError(f"pruned at step {step}: {self.metric} was {value:.4f}, worse than most other cells")
 
 
 def pruning_loggers(hydra: Any) -> list[Logger]:

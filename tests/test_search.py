@@ -81,10 +81,12 @@ def test_any_number_of_result_json_is_an_objective() -> None:
     result = {"metrics": {"token_f1": 0.5}, "cross_attention": {"parameters": 7, "unlock": "plain"}, "nan": math.nan}
     assert number_at(result, "metrics.token_f1") == 0.5
     assert number_at(result, "cross_attention.parameters") == 7
-    with pytest.raises(ConfigError, match=r"metrics\.f1: no f1 in result\.json \(there are: token_f1\)"):
+    with pytest.raises(
+        ConfigError, match=r"objectives\.metrics\.f1: result\.json has no finite number there, but None"
+    ):
         number_at(result, "metrics.f1")
     for name in ("cross_attention.unlock", "nan", "metrics"):
-        with pytest.raises(ConfigError, match="is no finite number"):
+        with pytest.raises(ConfigError, match="has no finite number there"):
             number_at(result, name)
 
 

@@ -39,19 +39,9 @@ class OptunaSweeper(Sweeper):
     """
 
     def __init__(
-        self,
-        trials: int,
-        jobs: int,
-        objectives: Mapping[str, str],
-        prune: str | None,
-        keep: float,
-        warmup: Mapping[str, int],
-        seed: int,
-        params: Mapping[str, str],
-    ) -> None:
-        self.trials, self.jobs, self.objectives, self.params = trials, jobs, dict(objectives), dict(params)
-        self.seed = seed
-        del prune, keep, warmup  # read by the cells themselves: lockdec.search.pruning_loggers
+        self, trials: int, jobs: int, objectives: Mapping[str, str], seed: int, params: Mapping[str, str], **_: object
+    ) -> None:  # the rest is read by the cells: lockdec.search.pruning_loggers
+        self.trials, self.jobs, self.objectives, self.seed, self.params = trials, jobs, objectives, seed, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra hands over what a sweep needs."""
