@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lockdec.transformer.attention import (
     KeyValueCache,
     MultiHeadAttention,
+    Rows,
     SelfAttention,
     attention_weights,
     look_ahead_mask,
@@ -348,8 +349,8 @@ def test_a_cache_keeps_the_chosen_rows_in_their_order() -> None:
     cache = KeyValueCache(3)
     rows = torch.arange(4.0).view(4, 1, 1, 1)
     cache.append(rows, rows * 10)
-    cache.select(torch.tensor([3, 3, 0, 1]))
-    cache.select(torch.tensor([1, 2]))
+    cache.select(Rows(torch.tensor([3, 3, 0, 1])))
+    cache.select(Rows(torch.tensor([1, 2])))
     key, value = cache.append(rows[:2] + 5, rows[:2])
     assert key.flatten(1).tolist() == [[3.0, 5.0], [0.0, 6.0]]
     assert value.flatten(1).tolist() == [[30.0, 0.0], [0.0, 1.0]]
