@@ -41,17 +41,13 @@ format: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/installed
 
-.venv/installed-bench: .venv/installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	@touch $@
-
 torture: .venv/installed-dev
 	LOCKDEC_KILLS=$${LOCKDEC_KILLS:-40} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/faults/test_kill.py $(ARGS)
 
 fuzz: .venv/installed-dev
 	LOCKDEC_FUZZ=$${LOCKDEC_FUZZ:-100000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py $(ARGS)
 
-bench: .venv/installed-bench
+bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python docs/performance.py
 

@@ -44,8 +44,11 @@ def resident_mb(field: str) -> float:
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(field)), 0.0)
 
 
-def fresh(build: Callable[[], Subject]) -> tuple[Subject, float]:
-    """The subject, and the memory there was before it; imports and first calls do not count as its own."""
+def fresh(build: Callable[[], Subject]) -> tuple[Subject, float | None]:
+    """The subject, and the memory there was before it: imports and first calls do not count as its own.
+
+    None for a subject whose steps are commands.
+    """
     build().run()
     gc.collect()
     if _STATUS.is_file():
@@ -56,15 +59,19 @@ def fresh(build: Callable[[], Subject]) -> tuple[Subject, float]:
         torch.cuda.reset_peak_memory_stats()
     before = resident_mb("VmRSS")
     subject = build()
+    others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     subject.run()
-    return subject, before
+    starts_others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > others
+    return subject, None if starts_others else before
 
 
-def peak_memory_mb(before: float) -> float:
+def peak_memory_mb(before: float | None) -> float:
     """What the subject took: of the accelerator; or, where it is a command, the largest process; or of this process."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6 or resident_mb("VmHWM") - before
+    if before is None:
+        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+    return resident_mb("VmHWM") - before
 
 
 def seconds(subject: Subject, steps: int) -> float:

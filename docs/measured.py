@@ -202,7 +202,7 @@ def remedies(study: Study) -> dict[str, str]:
     rows = []
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
-        choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages."))]
+        choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages.", "finetune."))]
         views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS)]
         rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
     head = ["", "token F1", "over locked", "over shuffled", "over neighbour", "neighbour"]
@@ -214,7 +214,7 @@ Part = Callable[[Study], Mapping[str, str]]
 PARTS: dict[str, tuple[str, Part]] = {
     "tied": ("tied", tied),
     "key_value": ("key_value", lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32))),
-    "bilinear": ("bilinear", lambda study: grid(study, "d_q", "d_k", "bilinear", (4, 4))),
+    "bilinear": ("bilinear", lambda study: grid(study, "d_q", "d_k", "bilinear", (16, 16))),
     "unlock": (
         "unlock",
         lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),

@@ -282,6 +282,9 @@ class Config:
 def register() -> None:
     """Make the schema known to Hydra as `lockdec_schema`."""
     store = ConfigStore.instance()
+    # Hydra copies its sources for each group that --help lists and each config it composes, and with them this one
+    # store of all schemas, though whatever is read from it is a copy already.
+    vars(store)["__deepcopy__"] = lambda _: store
     store.store(name="lockdec_schema", node=Config)
     store.store(name="imported_decoder_schema", node=ImportedDecoderConfig)
     OmegaConf.register_new_resolver("noam_peak", noam_peak, replace=True)
@@ -305,11 +308,11 @@ def checked(config: DictConfig) -> Config:
     Raises:
         ConfigError: names the key and what is allowed.
     """
-    config = config.copy()
-    for name in OF_STAGES:
-        # Without its stage a section has at most the few values that debug=tiny gives it.
-        if config[name] is not None and OmegaConf.missing_keys(config[name]):
-            config[name] = None
+    # Without its stage a section has at most the few values that debug=tiny gives it.
+    unused = [name for name in OF_STAGES if config[name] is not None and OmegaConf.missing_keys(config[name])]
+    if unused:
+        config = config.copy()
+        config.update(dict.fromkeys(unused))
     typed = typing.cast(Config, OmegaConf.to_object(config))
     typed.decoder.check()
     typed.cross_attention.check()

@@ -29,11 +29,10 @@ from lockdec.divergence import DivergedError, Divergence, finite
 from lockdec.errors import StoreError
 from lockdec.interruption import asked_to_stop, patient, stop_now
 from lockdec.memory import shapes
+from lockdec.modules.optimization import LOG_EVERY
 from lockdec.store import CHECKPOINT
 from lockdec.store.writing import write_bytes
 from lockdec.watching import Pulse
-
-LOG_EVERY = 10  # steps between two rows of a curve
 
 # Lightning's news of devices and its tips would stand between the lines of a run.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
@@ -129,6 +128,9 @@ def _trainer(
 
 
 def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
+    # Deterministic training would write over all memory before it is used; nothing here reads what it has not written.
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False
     with warnings.catch_warnings(), patient():
         # The loaders hand out prepared tensors: worker processes would cost more than they save.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

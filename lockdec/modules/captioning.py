@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from lockdec.config import FinetuneConfig
 from lockdec.data.batching import CaptionBatch
@@ -41,18 +41,24 @@ class Captioning(L.LightningModule):
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
         self.model.train(self.config.decoder_dropout)
 
+    def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
+        """What a step lowers: mean cross-entropy in nats, given perturbed states."""
+        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout).trimmed()
+        return next_token_loss(self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)[
+            0
+        ]
+
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
-        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
-        loss, _ = next_token_loss(
-            self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True
-        )
-        self.log(f"{self.stage}/loss", loss)
+        loss = self.objective(batch)
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/loss", loss)
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
-        gradients = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
-        self.log(f"{self.stage}/gradient_norm", torch.stack(gradients).norm())
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            self.log(f"{self.stage}/gradient_norm", nn.utils.get_total_norm(gradients))
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)

@@ -59,8 +59,9 @@ class LanguageModeling(L.LightningModule):
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
         loss, real = next_token_loss(self.model, batch.tokens, EOS_ID)
-        self.log(f"{self.stage}/loss", loss)
-        self.log(f"{self.stage}/real_token_share", real / batch.tokens[:, 1:].numel())
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/loss", loss)
+            self.log(f"{self.stage}/real_token_share", real / batch.tokens[:, 1:].numel())
         return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
@@ -68,7 +69,8 @@ class LanguageModeling(L.LightningModule):
         self.log(f"{self.stage}/val_loss", loss, batch_size=real)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.optimizer, self.steps)
