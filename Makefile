@@ -49,6 +49,7 @@ fuzz: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python docs/performance.py
 
 audit: .venv-audit/installed

@@ -1,6 +1,6 @@
 """One captioner, twice: a finetuned model of lockdec, and the same function as a GPT-2 of `transformers`.
 
-The captioner is the default pipeline's, with cross-attention as wide as GPT-2's can only be (heads and head sizes of its
+The captioner is the default pipeline's, with the only cross-attention that GPT-2 can have (heads and head sizes of its
 self-attention) and a shorter finetuning, after which captions read and end like real ones. What its run needs and the
 store ($LOCKDEC_OUTPUTS, or outputs/) lacks is made, once: a few minutes from nothing, seconds where it was made before.
 """
@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.side_by_side import Subject
-from lockdec.data.tokenizer import SpecialTokens
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.finished import find_run
 from lockdec.stages.stored import load_captioner, load_tokenizer
+from lockdec.transformer.generation import SpecialTokens
 from lockdec.transformer.huggingface import gpt2_weights
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
@@ -66,10 +66,10 @@ def spread(inputs: int) -> Encoded:
 
 
 @torch.no_grad()
-def as_gpt2(model: LockingDecoderModel) -> GPT2LMHeadModel:
+def as_gpt2(model: LockingDecoderModel) -> Any:
     """The same function as a GPT-2; its encoder states are as wide as the decoder, so narrower ones end in zeros."""
     sizes = model.config
-    theirs = GPT2LMHeadModel(
+    theirs: Any = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=sizes.vocab_size,
             n_positions=sizes.max_len,
@@ -98,17 +98,12 @@ def as_gpt2(model: LockingDecoderModel) -> GPT2LMHeadModel:
     return theirs.eval()
 
 
-def our_captions(inputs: int, **options: Any) -> Tensor:
-    """What lockdec writes about so many drawings; options as in `generate`."""
-    model, special, _ = captioner()
-    ids = {"bos_id": special.bos, "eos_id": special.eos, "pad_id": special.eos}
-    return model.generate(spread(inputs), **ids, max_new_tokens=LONGEST, **options)
-
-
 def lockdec(inputs: int, **options: Any) -> Subject:
-    """Captions of so many drawings by lockdec."""
-    captioner()
-    return Subject(lambda: our_captions(inputs, **options), work=inputs)
+    """Captions of so many drawings by lockdec; options as in `generate`."""
+    model, special, _ = captioner()
+    encoded = spread(inputs)
+    ids: dict[str, Any] = {"bos_id": special.bos, "eos_id": special.eos, "pad_id": special.eos}
+    return Subject(lambda: model.generate(encoded, **ids, max_new_tokens=LONGEST, **options), work=inputs)
 
 
 def transformers(inputs: int, **options: Any) -> Subject:
@@ -118,7 +113,7 @@ def transformers(inputs: int, **options: Any) -> Subject:
         RuntimeError: they are not the same.
     """
     model, special, _ = captioner()
-    theirs: Any = as_gpt2(model)
+    theirs = as_gpt2(model)
     encoded = spread(inputs)
     states = F.pad(encoded.states, (0, model.config.d_model - encoded.states.shape[2]))
     renamed = {name: value for name, value in options.items() if name not in ("strategy", "beams")}
@@ -138,6 +133,7 @@ def transformers(inputs: int, **options: Any) -> Subject:
         )
         return tokens[:, 1:]
 
-    if not torch.equal(captions(), our_captions(inputs, **options)):
+    ours = lockdec(inputs, **options).run()
+    if not isinstance(ours, Tensor) or not torch.equal(captions(), ours):
         raise RuntimeError("lockdec and transformers, given the same weights and states, wrote different captions")
     return Subject(captions, work=inputs)

@@ -72,6 +72,23 @@ def scaled_dot_product_attention(
     return F.scaled_dot_product_attention(query, key, value, attn_mask=heads_mask, is_causal=causal, enable_gqa=grouped)
 
 
+def step_attention(
+    query: Float[Tensor, "b heads t d"],
+    key: Float[Tensor, "b kv_heads s d"],
+    value: Float[Tensor, "b kv_heads s d_v"],
+    mask: Bool[Tensor, "b _ s"] | None = None,
+) -> Float[Tensor, "b heads t d_v"]:
+    """The same for a handful of queries, as a step of writing has them, with nothing ahead of any.
+
+    Two plain products: a fused kernel's gain, not to keep all t x s scores, is none here, and its cost is (on a CPU, up
+    to three times the time).
+    """
+    (b, heads, t, _), kv_heads = query.shape, key.shape[1]
+    shared = query.reshape(b, kv_heads, heads // kv_heads * t, -1)  # heads that share keys, side by side
+    repeated = None if mask is None else mask.unsqueeze(1).repeat(1, 1, shared.shape[2] // mask.shape[1], 1)
+    return (attention_weights(shared, key, repeated) @ value).view(b, heads, t, -1)
+
+
 def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b heads t d"]:
     """Give every head its own part of the width."""
     return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
@@ -106,6 +123,30 @@ class Packing:
         return padded.index_copy(0, self.positions, x.squeeze(0)).view(*self.shape, -1)
 
 
+class Rows:
+    """Rows of a batch that are to be kept, in a new order; what already stands where it should is not copied.
+
+    Args:
+        kept: the old places of the rows, by their new ones.
+    """
+
+    def __init__(self, kept: Int[Tensor, " n"]) -> None:
+        self._count = len(kept)
+        self._to = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
+        self._from = kept[self._to]
+
+    def move(self, x: Tensor, used: int | None = None) -> Tensor:
+        """The rows at their new places, which are the first of x itself.
+
+        Args:
+            x: (b, ...), overwritten.
+            used: of the third dimension, how much is in use and has to be moved; all of it where not given.
+        """
+        moving = x if used is None else x[:, :, :used]
+        moving[self._to] = moving[self._from]
+        return x[: self._count]
+
+
 @dataclass(frozen=True)
 class Memory:
     """The keys and values of all that one attention may look at: computed once, looked at many times."""
@@ -114,9 +155,18 @@ class Memory:
     value: Float[Tensor, "b heads s d_v"]
     mask: Bool[Tensor, "b s"] | None  # true where there is something
 
-    def index(self, rows: Int[Tensor, " n"]) -> Memory:
-        """The memory of these rows of the batch, in this order."""
-        return Memory(self.key[rows], self.value[rows], None if self.mask is None else self.mask[rows])
+    def laid_out(self) -> Memory:
+        """The same for many short looks: each head's keys in one piece, and no mask where nothing is masked.
+
+        Its rows may be moved, so what was remembered is not to be used any more.
+        """
+        mask = None if self.mask is None or bool(self.mask.all()) else self.mask.clone()
+        return Memory(self.key.contiguous(), self.value.contiguous(), mask)
+
+    def select(self, rows: Rows) -> Memory:
+        """These rows of the batch, moved to its front; this memory is not to be used again."""
+        mask = None if self.mask is None else rows.move(self.mask)
+        return Memory(rows.move(self.key), rows.move(self.value), mask)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -201,7 +251,11 @@ class MultiHeadAttention(nn.Module):
         # (b, t * n / b, query_dim), or packed
         shared = query.reshape(len(memory), -1, query.shape[-1]) if packing is None else query
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
-        mixed = scaled_dot_product_attention(self.queries(shared, packing), memory.key, memory.value, mask, causal)
+        queries = self.queries(shared, packing)  # (b, heads, t, d_k)
+        if packing is None and shared.shape[1] == len(query) // len(memory):  # one position, that is a step of writing
+            mixed = step_attention(queries, memory.key, memory.value, mask)
+        else:
+            mixed = scaled_dot_product_attention(queries, memory.key, memory.value, mask, causal)
         merged = merge_heads(mixed)  # (b, t * n / b, heads * d_v)
         out: Tensor = self.output(merged if packing is None else packing.pack(merged))
         if mask is not None and self.output.bias is not None:
@@ -237,31 +291,27 @@ class KeyValueCache:
     def __init__(self, max_len: int) -> None:
         self.length = 0
         self._max_len = max_len
-        self._buffer: Tensor | None = None
-        self._spare: Tensor | None = None
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
 
     def append(
         self, key: Float[Tensor, "b heads t d"], value: Float[Tensor, "b heads t d"]
     ) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
         """Add the next t tokens and return all so far."""
-        if self._buffer is None:
+        if self._keys is None or self._values is None:
             rows, heads, _, d = key.shape
-            # Keys and values, all heads of a token side by side, so that a row is copied in one piece.
-            self._buffer = key.new_empty(2, rows, self._max_len, heads, d)
+            self._keys = key.new_empty(rows, heads, self._max_len, d)
+            self._values = value.new_empty(rows, heads, self._max_len, d)
         start, self.length = self.length, self.length + key.shape[2]
-        self._buffer[0, :, start : self.length] = key.transpose(1, 2)
-        self._buffer[1, :, start : self.length] = value.transpose(1, 2)
-        keys, values = self._buffer[:, :, : self.length].transpose(2, 3)  # two of (b, heads, s, d)
-        return keys, values
+        self._keys[:, :, start : self.length] = key
+        self._values[:, :, start : self.length] = value
+        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
 
-    def select(self, rows: Int[Tensor, " n"]) -> None:
-        """Keep these rows, at most as many as there are: beams change places, finished rows leave."""
-        if self._buffer is None:
-            return
-        target = torch.empty_like(self._buffer) if self._spare is None else self._spare
-        target = target[:, : len(rows)]
-        torch.index_select(self._buffer[:, :, : self.length], 1, rows, out=target[:, :, : self.length])
-        self._buffer, self._spare = target, self._buffer
+    def select(self, rows: Rows) -> None:
+        """Keep these rows: beams change places, finished rows leave."""
+        if self._keys is not None and self._values is not None:
+            self._keys = rows.move(self._keys, self.length)
+            self._values = rows.move(self._values, self.length)
 
 
 class SelfAttention(nn.Module):
@@ -316,8 +366,12 @@ class SelfAttention(nn.Module):
             query, key = self.rotary(query, start), self.rotary(key, start)
         if cache is not None:
             key, value = cache.append(key, value)
-        rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
-        merged = merge_heads(scaled_dot_product_attention(query, key, value, rows, causal))
+        if cache is not None and query.shape[2] == 1:
+            mixed = step_attention(query, key, value)
+        else:
+            rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
+            mixed = scaled_dot_product_attention(query, key, value, rows, causal)
+        merged = merge_heads(mixed)
         return cast(Tensor, self.output(merged if packing is None else packing.pack(merged)))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lockdec.transformer.configuration import GenerationConfig
@@ -101,6 +101,14 @@ def draw(logits: Float[Tensor, "b vocab"], luck: Float[Tensor, " b"], config: Ge
     return token.gather(1, torch.minimum(place, last)).squeeze(1)
 
 
+def close_ranks(going: Bool[Tensor, " b"]) -> Int[Tensor, " n"]:
+    """The rows that go on, so ordered that few change places: the last ones fill the gaps that others leave."""
+    rows = going.nonzero().squeeze(1)
+    order = torch.arange(len(rows), device=rows.device)
+    order[~going[: len(rows)]] = rows[rows >= len(rows)]
+    return order
+
+
 def write_one_by_one(
     model: Writes,
     encoded: Encoded,
@@ -128,7 +136,7 @@ def write_one_by_one(
         logits = constrain(model.step(past[:, -1:], cache).float(), past, special, config)
         tokens = logits.argmax(-1) if luck is None else draw(logits, luck[length - 1, going], config)
         written[going, length] = tokens
-        on = (tokens != special.eos).nonzero().squeeze(1)
+        on = close_ranks(tokens != special.eos)
         if len(on) < len(going):
             going = going[on]
             cache.select(on, on)
@@ -181,7 +189,7 @@ def beam_search(
         if not config.early_stopping:
             done &= score[:, 0] / length**config.length_penalty <= worth[:, -1]
         best[going] = finished[:, 0, 1:]
-        on = (~done).nonzero().squeeze(1)
+        on = close_ranks(~done)
         if length == longest or not len(on):
             break
         rows = (torch.arange(len(going), device=device).unsqueeze(1) * beams + parent)[on].flatten()

@@ -25,6 +25,7 @@ from lockdec.transformer.attention import (
     Memory,
     MultiHeadAttention,
     Packing,
+    Rows,
     SelfAttention,
 )
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
@@ -300,7 +301,7 @@ class DecoderCache:
     """What decoding token by token keeps: each layer's past, and its memory of the encoded input."""
 
     def __init__(self, memories: list[Memory | None], max_len: int) -> None:
-        self.memories = memories
+        self.memories = [memory and memory.laid_out() for memory in memories]
         self.past = [KeyValueCache(max_len) for _ in memories]
 
     @property
@@ -310,10 +311,12 @@ class DecoderCache:
 
     def select(self, rows: Int[Tensor, " n"], inputs: Int[Tensor, " b"] | None = None) -> None:
         """Keep these rows, in this order, and, if not all are wanted any more, these inputs."""
+        moves = Rows(rows)
         for past in self.past:
-            past.select(rows)
+            past.select(moves)
         if inputs is not None:
-            self.memories = [memory and memory.index(inputs) for memory in self.memories]
+            moves = Rows(inputs)
+            self.memories = [memory and memory.select(moves) for memory in self.memories]
 
 
 class DecoderStack(Stack):

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from lockdec.transformer.attention import (
     KeyValueCache,
     MultiHeadAttention,
+    Rows,
     SelfAttention,
     attention_weights,
     look_ahead_mask,
     scaled_dot_product_attention,
+    step_attention,
 )
 from lockdec.transformer.positional import RotaryPositions
 from tests.transformer.tiny_transformers import shake
@@ -348,8 +350,17 @@ def test_a_cache_keeps_the_chosen_rows_in_their_order() -> None:
     cache = KeyValueCache(3)
     rows = torch.arange(4.0).view(4, 1, 1, 1)
     cache.append(rows, rows * 10)
-    cache.select(torch.tensor([3, 3, 0, 1]))
-    cache.select(torch.tensor([1, 2]))
+    cache.select(Rows(torch.tensor([3, 3, 0, 1])))
+    cache.select(Rows(torch.tensor([1, 2])))
     key, value = cache.append(rows[:2] + 5, rows[:2])
     assert key.flatten(1).tolist() == [[3.0, 5.0], [0.0, 6.0]]
     assert value.flatten(1).tolist() == [[30.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(3, 3), (4, 2), (4, 1)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_step_of_writing_attends_as_a_whole_sequence_does(heads: int, kv_heads: int, masked: bool) -> None:
+    query, key, value = normal(3, heads, 2, 4), normal(3, kv_heads, 5, 4, seed=1), normal(3, kv_heads, 5, 6, seed=2)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0]]).bool().unsqueeze(1) if masked else None
+    expected = scaled_dot_product_attention(query, key, value, mask)
+    torch.testing.assert_close(step_attention(query, key, value, mask), expected)

@@ -1,0 +1,20 @@
+"""How fast captions are written, the likeliest token at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.captioner import lockdec, transformers
+from benchmarks.side_by_side import Subject
+
+TITLE = (
+    "Greedy captions of 64 drawings, up to 32 tokens and as long as they come; "
+    "decoder of d_model 192, 4 layers, 6 heads, vocabulary 2,048; 64 states each"
+)
+UNIT = "captions"
+GOALS = {"transformers": 2.5}
+
+
+def subjects() -> dict[str, Callable[[], Subject]]:
+    """Given the same weights, writing the same captions."""
+    return {"lockdec": lambda: lockdec(64), "transformers": lambda: transformers(64)}

@@ -1,0 +1,23 @@
+"""The same with captions that are all as long as they may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.captioner import LONGEST, lockdec, transformers
+from benchmarks.side_by_side import Subject
+
+TITLE = (
+    "Greedy captions of 64 drawings, 32 tokens each; "
+    "decoder of d_model 192, 4 layers, 6 heads, vocabulary 2,048; 64 states each"
+)
+UNIT = "captions"
+GOALS = {"transformers": 2.5}
+
+
+def subjects() -> dict[str, Callable[[], Subject]]:
+    """Given the same weights, writing the same captions."""
+    return {
+        "lockdec": lambda: lockdec(64, min_new_tokens=LONGEST),
+        "transformers": lambda: transformers(64, min_new_tokens=LONGEST),
+    }
