@@ -30,11 +30,12 @@ class InterruptedRunError(BaseException):
 
     Attributes:
         status: what the process is to end with.
+        agreed: whether all ranks of a training stop at the same step.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, agreed: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.status = 128 + number
+        self.status, self.agreed = 128 + number, agreed
 
 
 @contextmanager
@@ -79,9 +80,9 @@ def asked_to_stop() -> bool:
     return _asked is not None
 
 
-def stop_now() -> None:
+def stop_now(agreed: bool = False) -> None:
     """Raise InterruptedRunError for the signal that has come, to this process or to another of the same training."""
-    raise InterruptedRunError(_asked or signal.SIGTERM)
+    raise InterruptedRunError(_asked or signal.SIGTERM, agreed)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -37,6 +37,8 @@ TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
+    from lockdec import ranks
+    from lockdec.following import follow, lead
     from lockdec.pipeline import run_job
 
     watchers: Sequence[Logger] = ()
@@ -54,13 +56,13 @@ def job(config: DictConfig) -> float:
             from lockdec.search import pruning_loggers
 
             watchers = pruning_loggers(hydra_config)
-        return run_job(
-            config,
-            folder=Path(hydra_config.runtime.output_dir),
-            overrides=typed_overrides(hydra_config),
-            sweeping=sweeping,
-            watchers=watchers,
-        )
+        ranks.require_agreement(config.trainer)
+        ranks.join(config.trainer)
+        folder = Path(hydra_config.runtime.output_dir)
+        if ranks.follows():
+            return follow(config, folder)
+        overrides = typed_overrides(hydra_config)
+        return lead(lambda: run_job(config, folder, overrides, sweeping, watchers))
     except Exception as error:
         _end(error)  # already here, since Hydra would add lines of its own, with every override
 
