@@ -27,8 +27,13 @@ from lockdec.stages.stage import Stage, Work
 from lockdec.store import Store
 
 
-def lead(work: Callable[[], float]) -> float:
-    """Do the work of the first rank, and let the others go when it has ended, well or not."""
+def lead(work: Callable[[], float], folder: Path) -> float:
+    """Do the work of the first rank, and let the others go when it has ended, well or not.
+
+    Args:
+        folder: of the run.
+    """
+    ranks.order({"folder": str(folder.resolve())})
     status: Any = 1
     try:
         value = work()
@@ -46,7 +51,7 @@ def follow(config: DictConfig, folder: Path) -> float:
     """Follow the first rank until its run has ended.
 
     Args:
-        folder: that Hydra has made for a run of this process.
+        folder: that Hydra has made for this process; it may have looked at the clock later than the first rank's.
 
     Returns:
         The first rank's objective; NaN where it has none.
@@ -56,8 +61,9 @@ def follow(config: DictConfig, folder: Path) -> float:
         LostRankError: it is gone.
     """
     console.quiet = True
-    with suppress(OSError):
-        folder.rmdir()  # where the first rank made another
+    if ranks.next_order()["folder"] != str(folder.resolve()):
+        with suppress(OSError):
+            folder.rmdir()
     stages: dict[str, Stage] = {}
     with stoppable():
         while True:

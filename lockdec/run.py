@@ -21,9 +21,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from lockdec import redaction
+from lockdec import ranks, redaction
 from lockdec.config import config_folder, register
-from lockdec.errors import LockdecError, visible
+from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.interruption import InterruptedRunError
 from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
 
@@ -37,7 +37,6 @@ TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
-    from lockdec import ranks
     from lockdec.following import follow, lead
     from lockdec.pipeline import run_job
 
@@ -62,7 +61,7 @@ def job(config: DictConfig) -> float:
         if ranks.follows():
             return follow(config, folder)
         overrides = typed_overrides(hydra_config)
-        return lead(lambda: run_job(config, folder, overrides, sweeping, watchers))
+        return lead(lambda: run_job(config, folder, overrides, sweeping, watchers), folder)
     except Exception as error:
         _end(error)  # already here, since Hydra would add lines of its own, with every override
 
@@ -92,6 +91,8 @@ def main() -> None:
 
 def _end(error: Exception) -> NoReturn:
     """End with one plain line, or with the traceback of what the user cannot mend; in neither is a secret."""
+    if ranks.started().rank > 0 and isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+        sys.exit(1)  # the first rank has said it
     if not TRACEBACK_WANTED:
         if isinstance(error, LockdecError | HydraException | OmegaConfBaseException):
             sys.exit(f"lockdec: {said(error)}")
