@@ -28,7 +28,7 @@ from lockdec.config import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.divergence import DivergedError, Divergence, finite
 from lockdec.errors import StoreError
-from lockdec.interruption import asked_to_stop, patient, stop_now
+from lockdec.interruption import asked_to_stop, patient, stop_now, take_signals_back
 from lockdec.memory import shapes
 from lockdec.store import CHECKPOINT
 from lockdec.store.writing import write_bytes
@@ -211,6 +211,10 @@ class Checkpoints(L.Callback):
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds, self._last = path, seconds, time.monotonic()
+
+    def on_train_start(self, *_: Any) -> None:
+        if ranks.several():
+            take_signals_back()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         # Every rank has to decide alike: saving waits for all of them.

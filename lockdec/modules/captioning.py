@@ -56,7 +56,7 @@ class Captioning(L.LightningModule):
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         loss = self.objective(batch)
-        self.log(f"{self.stage}/loss", loss, sync_dist=True)
+        self.log(f"{self.stage}/loss", ranks.mean(loss))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
