@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 work=$(mktemp -d) outputs=$work/outputs
 export PYTHONPATH=$PWD OMP_NUM_THREADS=1 SLURM_CONF=$work/slurm.conf GLOO_SOCKET_IFNAME=lo
-host=$(hostname -s) cores=$(nproc)
+host=$(hostname -s) cores=$(getconf _NPROCESSORS_ONLN)  # nproc would heed OMP_NUM_THREADS
 controller_port=$((20000 + RANDOM % 5000)) node_port=$((25000 + RANDOM % 5000))
 mkdir -p "$work"/{spool,state,munge}
 started=()

@@ -168,8 +168,8 @@ def test_a_rank_that_is_killed_in_training_fails_the_run(warm: Warm, tmp_path: P
     assert (result["status"], "another rank of this job is gone" in result["error"]) == ("failed", True)
 
 
-def test_a_sweep_of_several_ranks_goes_cell_by_cell(warm: Warm, alone: Command, tmp_path: Path) -> None:
-    started = Ranks(warm, alone.outputs, "ddp", "-m", f"hydra.sweep.dir={tmp_path}", "cross_attention.d_k=1,2")
+def test_a_sweep_of_several_ranks_goes_cell_by_cell(warm: Warm, alone: Command) -> None:
+    started = Ranks(warm, alone.outputs, "ddp", "-m", "cross_attention.d_k=1,2")
     assert started.wait() == [0, 0], [command.printed for command in started.commands]
     assert "2 of 2 cells done" in started.first.printed
     assert "cells done" not in started.commands[1].printed
