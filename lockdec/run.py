@@ -55,6 +55,8 @@ def job(config: DictConfig) -> float:
             from lockdec.search import pruning_loggers
 
             watchers = pruning_loggers(hydra_config)
+        if sweeping and config.trainer.strategy != "auto":
+            _require_lockstep(hydra_config)
         ranks.require_agreement(config.trainer)
         ranks.join(config.trainer)
         folder = Path(hydra_config.runtime.output_dir)
@@ -64,6 +66,16 @@ def job(config: DictConfig) -> float:
         return lead(lambda: run_job(config, folder, overrides, sweeping, watchers), folder)
     except Exception as error:
         _end(error)  # already here, since Hydra would add lines of its own, with every override
+
+
+def _require_lockstep(hydra_config: DictConfig) -> None:
+    """Raise ConfigError where the ranks of a sweep would not all come to the same cells in the same order."""
+    launcher = hydra_config.launcher._target_
+    if "lockdec_search" in hydra_config.sweeper._target_:
+        raise ConfigError("hparams_search: several ranks cannot search; choose trainer=cpu or trainer=gpu")
+    if not launcher.endswith((".BasicLauncher", ".SlurmLauncher")):
+        raise ConfigError(f"hydra.launcher._target_={launcher}: cells of several ranks run one after the other "
+                          "(hydra/launcher=basic), or as jobs of hydra/launcher=submitit_slurm")  # fmt: skip
 
 
 def main() -> None:

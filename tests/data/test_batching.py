@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, distributed
+from torch import Tensor
 
 from lockdec.data.batching import StepLoader, SupportDataModule, TextBatch, TextDataModule, epoch_batches
 from lockdec.data.fewshot import Pair, support_set

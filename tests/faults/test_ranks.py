@@ -177,7 +177,15 @@ def test_a_sweep_of_several_ranks_goes_cell_by_cell(warm: Warm, alone: Command) 
 
 def test_python_starts_the_ranks_itself(alone: Command, tmp_path: Path) -> None:
     """By torchrun, which is what the command becomes."""
-    command = [sys.executable, "-m", "lockdec.run", *TINY, *SAME, f"paths.outputs={tmp_path}", "pipeline.order=[pretrain]"]
+    command = [
+        sys.executable,
+        "-m",
+        "lockdec.run",
+        *TINY,
+        *SAME,
+        f"paths.outputs={tmp_path}",
+        "pipeline.order=[pretrain]",
+    ]
     command += ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
     done = subprocess.run(command, env=os.environ | LOOPBACK, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
