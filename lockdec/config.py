@@ -185,6 +185,8 @@ class TrainerConfig:
     """What a stage trains on; passed to lightning's Trainer, but for what is said below.
 
     Attributes:
+        strategy: "auto" for one process; "ddp" and "fsdp" for the ranks that torchrun or SLURM has started.
+        devices: on this machine; null for as many as there are ranks on it.
         threads: CPU threads of this process; null leaves torch's own choice.
         checkpoint_seconds: how often an unfinished stage saves itself.
         on_nan: when the loss is NaN, infinite or explodes: "stop", or "rollback" to the last good checkpoint and go on
@@ -193,15 +195,18 @@ class TrainerConfig:
     """
 
     accelerator: str = MISSING
-    devices: int = MISSING
+    devices: int | None = MISSING
     precision: str = MISSING
     threads: int | None = None
     checkpoint_seconds: float = MISSING
     on_nan: str = "stop"
+    strategy: str = "auto"
     compile: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value is not known."""
+        if self.strategy not in ("auto", "ddp", "fsdp"):
+            raise ConfigError(f"trainer.strategy={self.strategy} is not one of: auto, ddp, fsdp")
         if self.on_nan not in ("stop", "rollback"):
             raise ConfigError(f"trainer.on_nan={self.on_nan} is not one of: stop, rollback")
 

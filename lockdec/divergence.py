@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from lockdec import ranks
 from lockdec.errors import LockdecError
 from lockdec.store import CHECKPOINT, GOOD_CHECKPOINT
 
@@ -24,6 +25,8 @@ MOST_ROLLBACKS = 5  # a rate 32 times lower that still diverges is not what is w
 
 class DivergedError(LockdecError):
     """The loss cannot be trusted any more; names stage, step, learning rate and the last good checkpoint."""
+
+    agreed = True  # every rank sees the mean loss
 
 
 class Divergence(L.Callback):
@@ -70,11 +73,11 @@ class Divergence(L.Callback):
                     group["lr"] /= 2
         if len(self._decided) > len(self.rollbacks):
             self.rollbacks = self._decided
-        if self.rollback and not self.good.exists():
+        if self.rollback and not ranks.agree(self.good.exists()):
             trainer.save_checkpoint(self.good)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, *_: Any) -> None:
-        loss = float(outputs["loss"] if isinstance(outputs, Mapping) else outputs)
+        loss = float(ranks.mean(outputs["loss"] if isinstance(outputs, Mapping) else outputs))
         self._first = loss if self._first is None and math.isfinite(loss) else self._first
         if not math.isfinite(loss) or (self._first is not None and loss > EXPLODED * max(1.0, self._first)):
             self._broken = trainer.global_step
@@ -101,4 +104,5 @@ class Divergence(L.Callback):
 
 def finite(module: L.LightningModule) -> bool:
     """Whether no weight that trains has become NaN or infinite: only then is a checkpoint good."""
-    return all(bool(torch.isfinite(weight).all()) for weight in module.parameters() if weight.requires_grad)
+    trained = (ranks.own(weight) for weight in module.parameters() if weight.requires_grad)
+    return not ranks.highest(any(not bool(torch.isfinite(weight).all()) for weight in trained))

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 GRACE = 4.0  # seconds for the step that a signal meets; schedulers commonly send SIGKILL 30 s after SIGTERM
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -23,6 +24,7 @@ UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 
 _asked: signal.Signals | None = None
 _patient = False
+_kept: dict[signal.Signals, Any] = {}  # the handlers at the start of a `patient` block
 
 
 class InterruptedRunError(BaseException):
@@ -30,11 +32,12 @@ class InterruptedRunError(BaseException):
 
     Attributes:
         status: what the process is to end with.
+        agreed: whether all ranks of a training stop at the same step.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, agreed: bool = False) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.status = 128 + number
+        self.status, self.agreed = 128 + number, agreed
 
 
 @contextmanager
@@ -63,15 +66,26 @@ def patient() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, _stop)
+    _kept.update({number: signal.getsignal(number) for number in SIGNALS})
     _patient = True
     try:
         yield
     finally:
         _patient = False
+        _kept.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if _asked is not None:
         raise InterruptedRunError(_asked)
+
+
+def take_signals_back() -> None:
+    """Undo what somebody has made of the signals within a `patient` block.
+
+    Where ranks train together, Lightning's handler would wait for the other ranks, which nobody has asked to stop.
+    """
+    for number, handler in _kept.items():
+        signal.signal(number, handler)
 
 
 def asked_to_stop() -> bool:
@@ -79,9 +93,9 @@ def asked_to_stop() -> bool:
     return _asked is not None
 
 
-def stop_now() -> None:
+def stop_now(agreed: bool = False) -> None:
     """Raise InterruptedRunError for the signal that has come, to this process or to another of the same training."""
-    raise InterruptedRunError(_asked or signal.SIGTERM)
+    raise InterruptedRunError(_asked or signal.SIGTERM, agreed)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

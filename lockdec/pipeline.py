@@ -16,6 +16,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lockdec import __version__
+from lockdec import __version__, ranks
 from lockdec.building import Builder
 from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
@@ -53,6 +54,7 @@ CANNOT_CHANGE_RESULT = (
     "attach.batch_size",  # an encoder's outputs do not depend on the batch: tested for every encoder
     "*.trainer.accelerator",
     "*.trainer.devices",
+    "*.trainer.strategy",  # of any number of ranks, each takes its share of the same batches
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
@@ -90,6 +92,8 @@ def run_job(
             console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
             if not isinstance(error, LockdecError):
                 console.print(printable_lines(traceback.format_exc()), soft_wrap=True)
+            if ranks.broken():
+                raise
             return math.nan
 
 
@@ -249,8 +253,11 @@ def _run_stages(
             parents = {parent: artifacts[parent] for parent in stage.parents}
             tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
             with tracking.stage(name, choices(name, stages, records) | records[name] | tied) as loggers:
+                if stage.together:
+                    ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
-                    metrics = stage.make(Work(name, workspace, parents, loggers))
+                    with ranks.together() if stage.together else nullcontext():
+                        metrics = stage.make(Work(name, workspace, parents, loggers))
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(name, config, error) from error

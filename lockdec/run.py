@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,9 +22,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from lockdec import redaction
+from lockdec import ranks, redaction
 from lockdec.config import config_folder, register
-from lockdec.errors import LockdecError, visible
+from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.interruption import InterruptedRunError
 from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
 
@@ -42,6 +42,7 @@ def job(config: DictConfig) -> float:
         # A run of W&B that begins imports this, and looks through all modules there are for each of its classes:
         # after torch and lightning, which bring 3,000, that takes a second more than before them.
         importlib.import_module("wandb.apis.public")
+    from lockdec.following import follow, lead
     from lockdec.pipeline import run_job
 
     watchers: Sequence[Logger] = ()
@@ -59,15 +60,27 @@ def job(config: DictConfig) -> float:
             from lockdec.search import pruning_loggers
 
             watchers = pruning_loggers(hydra_config)
-        return run_job(
-            config,
-            folder=Path(hydra_config.runtime.output_dir),
-            overrides=typed_overrides(hydra_config),
-            sweeping=sweeping,
-            watchers=watchers,
-        )
+        if sweeping and config.trainer.strategy != "auto":
+            _require_lockstep(hydra_config)
+        ranks.require_agreement(config.trainer)
+        ranks.join(config.trainer)
+        folder = Path(hydra_config.runtime.output_dir)
+        if ranks.follows():
+            return follow(config, folder)
+        overrides = typed_overrides(hydra_config)
+        return lead(lambda: run_job(config, folder, overrides, sweeping, watchers), folder)
     except Exception as error:
         _end(error)  # already here, since Hydra would add lines of its own, with every override
+
+
+def _require_lockstep(hydra_config: Any) -> None:
+    """Raise ConfigError where the ranks of a sweep would not all come to the same cells in the same order."""
+    launcher = hydra_config.launcher._target_
+    if "lockdec_search" in hydra_config.sweeper._target_:
+        raise ConfigError("hparams_search: several ranks cannot search; choose trainer=cpu or trainer=gpu")
+    if not launcher.endswith((".BasicLauncher", ".SlurmLauncher")):
+        raise ConfigError(f"hydra.launcher._target_={launcher}: cells of several ranks run one after the other "
+                          "(hydra/launcher=basic), or as jobs of hydra/launcher=submitit_slurm")  # fmt: skip
 
 
 def main() -> None:
@@ -95,6 +108,8 @@ def main() -> None:
 
 def _end(error: Exception) -> NoReturn:
     """End with one plain line, or with the traceback of what the user cannot mend; in neither is a secret."""
+    if ranks.started().rank > 0 and isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
+        sys.exit(1)  # the first rank has said it
     if not TRACEBACK_WANTED:
         if isinstance(error, LockdecError | HydraException | OmegaConfBaseException):
             sys.exit(f"lockdec: {said(error)}")

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lockdec import ranks
 from lockdec.cells import Sweep, read_cells
 from lockdec.redaction import redacted
 
@@ -70,6 +71,8 @@ class SweepWatch(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _watch
+        if ranks.started().rank > 0:  # the first rank says it all
+            return
         loader = GlobalHydra.instance().config_loader()
         folder = Path(config.hydra.sweep.dir)
         trials = config.hydra.sweeper.get("trials")  # of a search, which chooses its cells
@@ -92,6 +95,8 @@ class SweepWatch(Callback):
         _watch.start()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if ranks.started().rank > 0:
+            return
         from lockdec.console import console, printable  # here, since --help has no use for rich
         from lockdec.report.page import write_report
 

@@ -23,18 +23,21 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import TaskID
 
+from lockdec import ranks
 from lockdec.acceleration import accelerated
 from lockdec.config import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.divergence import DivergedError, Divergence, finite
 from lockdec.errors import StoreError
-from lockdec.interruption import asked_to_stop, patient, stop_now
+from lockdec.interruption import asked_to_stop, patient, stop_now, take_signals_back
 from lockdec.memory import shapes
 from lockdec.modules.optimization import LOG_EVERY
 from lockdec.store import CHECKPOINT
 from lockdec.store.writing import write_bytes
 from lockdec.watching import Pulse
 
+# One process where SLURM is installed may be what is wanted.
+warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
 # Lightning's news of devices and its tips would stand between the lines of a run.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
@@ -68,7 +71,10 @@ def fit(
     Raises:
         DivergedError: the loss became infinite or NaN, or exploded.
         InterruptedRunError: a signal asked the run to stop; `last.ckpt` is there.
+        LostRankError: this is one of several ranks, and another is gone.
+        FollowedError: this is one of several ranks, and not the first: it has done its part.
     """
+    folder = Path(ranks.agree(str(folder)))
     curve, divergence = Curve(), Divergence(stage, folder, trainer.on_nan == "rollback")
     checkpoint = folder / CHECKPOINT
     every_callback = [
@@ -85,13 +91,16 @@ def fit(
         lightning_trainer = _trainer(trainer, every_callback, loggers, folder, steps, clip_norm, val_every)
         try:
             with accelerated(module, trainer):
-                _fit(lightning_trainer, module, data, checkpoint if checkpoint.is_file() else None)
+                _fit(lightning_trainer, module, data, checkpoint if ranks.agree(checkpoint.is_file()) else None)
             break
         except DivergedError as error:
             divergence.retreat(error)
             checkpoint = divergence.good
             console.print(f"  {error}", soft_wrap=True, markup=False)
             console.print(f"  {stage}: going on from {checkpoint.name} at half the learning rate")
+    ranks.gather(module)
+    if ranks.rank() > 0:
+        raise ranks.FollowedError
     curve.write(folder / "metrics.csv")
     logged = {name: float(value) for name, value in lightning_trainer.callback_metrics.items()}
     if broken := divergence.rollbacks:
@@ -108,16 +117,23 @@ def _trainer(
     clip_norm: float,
     val_every: int | None,
 ) -> L.Trainer:
+    processes = ranks.strategy(trainer)
+    warnings.filterwarnings(
+        "ignore", message=".*The `srun` command is available.*"
+    )  # one process may be what is wanted
     return L.Trainer(
         accelerator=trainer.accelerator,
-        devices=trainer.devices,
+        strategy=processes["strategy"],
+        devices=processes["devices"],
+        num_nodes=processes["num_nodes"],
+        use_distributed_sampler=False,  # the loaders give every rank the whole batch, of which it takes its share
         precision=trainer.precision,  # type: ignore[arg-type]
         max_epochs=1,
         max_steps=steps,
         gradient_clip_val=clip_norm or None,
         logger=list(loggers) or False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(), *processes["plugins"]],
         val_check_interval=min(val_every, steps) if val_every else None,
         log_every_n_steps=LOG_EVERY,
         num_sanity_val_steps=0,
@@ -137,9 +153,12 @@ def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataMod
         # The loaders hand out prepared tensors: worker processes would cost more than they save.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen on purpose
+        warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view.*")  # nothing is in place
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # inside lightning
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:  # what torch's backends raise
+            raise ranks.lost(error) or error from error
         except SystemExit:  # Lightning's answer to a signal that it has seen, too
             if asked_to_stop():
                 stop_now()
@@ -197,15 +216,19 @@ class Checkpoints(L.Callback):
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds, self._last = path, seconds, time.monotonic()
 
+    def on_train_start(self, *_: Any) -> None:
+        if ranks.several():
+            take_signals_back()
+
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        # Every process has to decide alike: saving waits for all of them.
-        stop = trainer.strategy.reduce_boolean_decision(asked_to_stop(), all=False)
-        due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self._last >= self.seconds, all=False)
-        if (stop or due) and trainer.global_step < trainer.max_steps and finite(module):
+        # Every rank has to decide alike: saving waits for all of them.
+        due = time.monotonic() - self._last >= self.seconds
+        wish = ranks.highest(2 if asked_to_stop() else int(due))
+        if wish and trainer.global_step < trainer.max_steps and finite(module):
             trainer.save_checkpoint(self.path)
             self._last = time.monotonic()
-        if stop and trainer.global_step < trainer.max_steps:
-            stop_now()
+        if wish == 2 and trainer.global_step < trainer.max_steps:
+            stop_now(agreed=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from lockdec import ranks
 from lockdec.data.tokenizer import real_targets
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.transformer.models import Encoded, LockingDecoderModel
@@ -40,7 +41,7 @@ class Pulse(L.Callback):
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         name = f"{self.stage}/gradient_norm"
         if (trainer.global_step + 1) % PULSE_EVERY == 0 and name not in trainer.callback_metrics:
-            norms = [weight.grad.norm() for weight in module.parameters() if weight.grad is not None]
+            norms = [ranks.whole(weight.grad.norm()) for weight in module.parameters() if weight.grad is not None]
             for logger in trainer.loggers:
                 logger.log_metrics({name: float(torch.stack(norms).norm())}, step=trainer.global_step)
 

@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning as L
 from jaxtyping import Int
-from torch import Tensor, distributed, tensor
+from torch import Tensor, tensor
 
 from lockdec.data.fewshot import Pair
 from lockdec.data.tokenizer import Tokenizer, pad
@@ -94,7 +94,7 @@ def epoch_batches(
 class StepLoader(Generic[Batch]):
     """Yields the batch of each step from where it stands to the last; `state_dict` says where that is.
 
-    With several processes, each step takes as many batches as there are processes, one for each.
+    Where several ranks train, each gets every batch whole and takes its share: see `lockdec.ranks`.
 
     Args:
         epoch: the batches of an epoch by its number, equally many in each.
@@ -111,13 +111,12 @@ class StepLoader(Generic[Batch]):
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        rank, world = _rank_and_world()
         # Who takes all batches may not ask whether there is one more; the next round then starts anew.
         self._step = 0 if self._step >= self._steps else self._step
         epoch, batches = 0, self._epoch(0)
         size = len(batches)
         while self._step < self._steps:
-            wanted, position = divmod(self._step * world + rank, size)
+            wanted, position = divmod(self._step, size)
             if wanted != epoch:
                 epoch, batches = wanted, self._epoch(wanted)
             self._step += 1
@@ -177,8 +176,9 @@ class TextDataModule(L.LightningDataModule):
     def val_dataloader(self) -> StepLoader[TextBatch]:
         lengths = [len(sequence) for sequence in self._val]
         batches = epoch_batches(lengths, 0, 0, max_tokens=self._batch_tokens)
-        steps = -(-len(batches) // _rank_and_world()[1])
-        return StepLoader(lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows])), steps)
+        return StepLoader(
+            lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows])), len(batches)
+        )
 
 
 class SupportDataModule(L.LightningDataModule):
@@ -273,16 +273,8 @@ class TranslationDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> StepLoader[TranslationBatch]:
         batches = epoch_batches([len(target) for _, target in self._val], 0, 0, max_rows=self._batch_size)
-        steps = -(-len(batches) // _rank_and_world()[1])
-        return StepLoader(lambda _: batches, lambda rows: self._batch([self._val[row] for row in rows]), steps)
+        return StepLoader(lambda _: batches, lambda rows: self._batch([self._val[row] for row in rows]), len(batches))
 
     @staticmethod
     def _batch(pairs: Sequence[tuple[list[int], list[int]]]) -> TranslationBatch:
         return TranslationBatch(pad([source for source, _ in pairs]), pad([target for _, target in pairs]))
-
-
-def _rank_and_world() -> tuple[int, int]:
-    """The number of this training process and how many there are."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1

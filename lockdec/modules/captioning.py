@@ -7,10 +7,12 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
+from lockdec import ranks
 from lockdec.config import FinetuneConfig
 from lockdec.data.batching import CaptionBatch
+from lockdec.data.tokenizer import real_targets
 from lockdec.modules import optimization
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.transformer.models import Encoded, LockingDecoderModel
@@ -33,6 +35,9 @@ class Captioning(L.LightningModule):
         self.model, self.config, self.eos_id, self.stage = model, config, eos_id, stage
         model.freeze_decoder()
 
+    def configure_model(self) -> None:
+        self.model = ranks.shard(self.model, self.device_mesh)
+
     def forward(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> Float[Tensor, "b t vocab"]:
         """Next-token logits."""
         logits: Tensor = self.model(tokens, encoded)
@@ -43,22 +48,23 @@ class Captioning(L.LightningModule):
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
-        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout).trimmed()
-        return next_token_loss(self.model, batch.tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)[
-            0
-        ]
+        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
+        rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id))
+        tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows]).trimmed()
+        loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)
+        return weight * loss
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         loss = self.objective(batch)
         if optimization.is_logged(self.trainer):
-            self.log(f"{self.stage}/loss", loss)
+            self.log(f"{self.stage}/loss", ranks.mean(loss))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if optimization.is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            self.log(f"{self.stage}/gradient_norm", nn.utils.get_total_norm(gradients))
+            gradients = [ranks.whole(p.grad.norm()) for p in self.model.parameters() if p.grad is not None]
+            self.log(f"{self.stage}/gradient_norm", torch.stack(gradients).norm())
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from lockdec import ranks
 from lockdec.data.batching import TextBatch
 from lockdec.data.tokenizer import EOS_ID, real_targets
 from lockdec.modules import optimization
@@ -52,21 +53,29 @@ class LanguageModeling(L.LightningModule):
         super().__init__()
         self.model, self.optimizer, self.steps, self.stage = model, optimizer, steps, stage
 
+    def configure_model(self) -> None:
+        self.model = ranks.shard(self.model, self.device_mesh)
+
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
         """Next-token logits."""
         logits: Tensor = self.model(tokens)
         return logits
 
     def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
-        loss, real = next_token_loss(self.model, batch.tokens, EOS_ID)
+        rows, weight = ranks.share(real_targets(batch.tokens, EOS_ID))
+        tokens = batch.tokens[rows]
+        loss, real = next_token_loss(self.model, tokens, EOS_ID)
+        loss = weight * loss
         if optimization.is_logged(self.trainer):
-            self.log(f"{self.stage}/loss", loss)
-            self.log(f"{self.stage}/real_token_share", real / batch.tokens[:, 1:].numel())
+            self.log(f"{self.stage}/loss", ranks.mean(loss))
+            # of several ranks, the first's
+            self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())
         return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        loss, real = next_token_loss(self.model, batch.tokens, EOS_ID)
-        self.log(f"{self.stage}/val_loss", loss, batch_size=real)
+        rows, weight = ranks.share(real_targets(batch.tokens, EOS_ID))
+        loss, real = next_token_loss(self.model, batch.tokens[rows], EOS_ID)
+        self.log(f"{self.stage}/val_loss", loss, batch_size=real if weight else 0, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if optimization.is_logged(self.trainer):

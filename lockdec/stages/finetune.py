@@ -28,6 +28,7 @@ class Finetune(Stage):
     """Learns from the support set and nothing else of the data; the trained cross-attention is the artifact."""
 
     version: ClassVar[int] = 2
+    together: ClassVar[bool] = True
     data: CaptionSet
     fewshot: FewshotConfig
     fit: FinetuneConfig

@@ -24,6 +24,7 @@ class Pretrain(Stage):
     """Trains the tokenizer and the decoder; their files are the artifact."""
 
     version: ClassVar[int] = 2
+    together: ClassVar[bool] = True
     decoder: DecoderConfig
     tokenizer: TokenizerConfig
     data: CaptionSet

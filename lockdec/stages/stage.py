@@ -37,11 +37,13 @@ class Stage(ABC):
     Attributes:
         version: raised when the same config gives another result than before.
         exports: files of its artifact that a run's folder gets a copy of.
+        together: whether all ranks of a job train it, and not the first alone; see `lockdec.ranks`.
         parents: the stages whose artifacts it reads.
     """
 
     version: ClassVar[int]
     exports: ClassVar[tuple[str, ...]] = ()
+    together: ClassVar[bool] = False
     parents: list[str]
 
     def check(self) -> None:

@@ -115,8 +115,13 @@ class Store:
         folder = self.folder(stage, key)
         if not folder.is_dir() or damage(folder, stage, key):
             return None
-        record = read_json(folder / METADATA)
         os.utime(folder)  # its age, to `python -m lockdec.store`, is since its last use
+        return self.open(stage, key)
+
+    def open(self, stage: str, key: str) -> Artifact:
+        """A published artifact that another process has just verified."""
+        folder = self.folder(stage, key)
+        record = read_json(folder / METADATA)
         names = ("metrics", "config", "parents", "seconds")
         return Artifact(folder=folder, stage=stage, key=key, reused=True, **{name: record[name] for name in names})
 

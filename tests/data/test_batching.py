@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, distributed
+from torch import Tensor
 
 from lockdec.data.batching import StepLoader, SupportDataModule, TextBatch, TextDataModule, epoch_batches
 from lockdec.data.fewshot import Pair, support_set
@@ -171,24 +169,6 @@ def test_a_resumed_trainer_sees_the_batches_that_were_left(
     assert len(whole.seen) == 10
     assert resumed.seen == whole.seen[4:]
     assert whole.measured == resumed.measured != []
-
-
-def shown_to(rank: int, meeting: Path, shown: Any) -> None:
-    distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
-    shown.put(list(StepLoader(lambda epoch: epoch_batches([1] * 8, 0, epoch, 2), list, 2)))
-
-
-def test_processes_share_the_steps_of_an_epoch(tmp_path: Path) -> None:
-    # Forked, because importing torch and lightning twice more would take longer than all other tests here.
-    context = multiprocessing.get_context("fork")
-    shown = context.Queue()
-    processes = [context.Process(target=shown_to, args=(rank, tmp_path / "meeting", shown)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    batches = [batch for _ in processes for batch in shown.get(timeout=300)]
-    for process in processes:
-        process.join(60)
-    assert sorted(row for batch in batches for row in batch) == list(range(8))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,242 @@
+"""Several ranks train as one process does; one that is killed ends the others, and the next start goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import distributed
+
+from lockdec import ranks
+from lockdec.building import Builder
+from lockdec.config import TrainerConfig, plain
+from lockdec.errors import ConfigError
+from lockdec.pipeline import build_stages, stage_keys
+from lockdec.ranks import Started
+from lockdec.store import CHECKPOINT
+from tests.conftest import composed
+from tests.faults.causes import Fault
+from tests.faults.conftest import leftovers
+from tests.faults.test_signals import wait_for
+from tests.faults.warm import TINY, Command, Warm
+
+# Without dropout, whose draws differ between ranks; the noise on states is drawn for the whole batch and stays.
+SAME = ("decoder.dropout=0", "logger.kinds=[csv]")
+LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo"}
+WORLD = 2
+
+
+class Ranks:
+    """Two ranks as torchrun starts them; this process keeps the store at which they meet, as torchrun does."""
+
+    def __init__(self, warm: Warm, outputs: Path, strategy: str, *overrides: str, fault: Fault | None = None) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        self._meeting: Any = distributed.TCPStore(  # type: ignore[attr-defined]
+            "127.0.0.1", port, None, True, timedelta(minutes=2), False, master_listen_fd=listening.detach()
+        )
+        self.commands = [
+            warm.start(
+                outputs,
+                *SAME,
+                f"trainer={strategy}",
+                "trainer.accelerator=cpu",
+                *overrides,
+                fault=fault if rank == 0 else None,
+                TORCHELASTIC_RUN_ID="test",
+                TORCHELASTIC_USE_AGENT_STORE="True",
+                TORCHELASTIC_RESTART_COUNT="0",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port),
+                RANK=str(rank),
+                WORLD_SIZE=str(WORLD),
+                LOCAL_RANK=str(rank),
+                LOCAL_WORLD_SIZE=str(WORLD),
+                **LOOPBACK,
+            )
+            for rank in range(WORLD)
+        ]
+
+    @property
+    def first(self) -> Command:
+        return self.commands[0]
+
+    def wait(self) -> list[int]:
+        """The exit status of each."""
+        return [command.wait() for command in self.commands]
+
+
+@pytest.fixture(scope="module")
+def alone(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """What one process makes of it; tests read it and leave it as it is."""
+    return warm.run(tmp_path_factory.mktemp("alone") / "outputs", *SAME)
+
+
+def curve(command: Command, stage: str) -> list[dict[str, float]]:
+    path = next(command.outputs.glob(f"stages/{stage}/*/metrics.csv"))
+    with path.open() as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def weights(command: Command, stage: str) -> dict[str, torch.Tensor]:
+    return load_file(next(command.outputs.glob(f"stages/{stage}/*/*.safetensors")))
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def both(request: pytest.FixtureRequest, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """What two ranks make of it."""
+    started = Ranks(warm, tmp_path_factory.mktemp("both") / "outputs", request.param)
+    assert started.wait() == [0, 0], [command.printed for command in started.commands]
+    return started.first
+
+
+def test_two_ranks_have_the_loss_curve_and_the_weights_of_one_process(both: Command, alone: Command) -> None:
+    """At equal global batch: the batches have a row more for one rank, lengths differ, and states are noisy."""
+    assert {name: stage["key"] for name, stage in both.result["stages"].items()} == {
+        name: stage["key"] for name, stage in alone.result["stages"].items()
+    }
+    for stage in ("pretrain", "finetune"):
+        ours, wanted = curve(both, stage), curve(alone, stage)
+        assert len(ours) >= 2
+        for row, other in zip(ours, wanted, strict=True):
+            assert row.pop(f"{stage}/real_token_share", 1) == pytest.approx(
+                other.pop(f"{stage}/real_token_share", 1), abs=0.2
+            )
+            assert row == pytest.approx(other, rel=1e-5)
+        for name, weight in weights(alone, stage).items():
+            # Adam divides by the size of gradients: where these are next to nothing, their rounding counts.
+            torch.testing.assert_close(weights(both, stage)[name], weight, rtol=1e-3, atol=2e-4)
+    assert both.result["metrics"]["loss"] == pytest.approx(alone.result["metrics"]["loss"], rel=1e-5)
+    assert both.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert leftovers(both.outputs) == []
+
+
+def test_ranks_reuse_what_one_process_has_made(warm: Warm, alone: Command) -> None:
+    started = Ranks(warm, alone.outputs, "ddp")
+    assert started.wait() == [0, 0], [command.printed for command in started.commands]
+    assert all(stage["reused"] for stage in started.first.result["stages"].values())
+    assert started.commands[1].printed == ""
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_killed_rank_ends_the_others_and_the_next_start_goes_on(strategy: str, warm: Warm, tmp_path: Path) -> None:
+    """Killed while it saves its sixth checkpoint: what comes of it is what comes of two ranks that nobody kills."""
+    outputs = tmp_path / "outputs"
+    short = ("pipeline.order=[pretrain]",)
+    fault = Fault(stage="pretrain", after=CHECKPOINT, event=11)
+    started = Ranks(warm, outputs, strategy, *short, fault=fault)
+    began = time.monotonic()
+    assert started.wait() == [-signal.SIGKILL, 1]
+    assert time.monotonic() - began < 120
+    assert "another rank of this job is gone" in started.commands[1].printed
+    checkpoint = next(outputs.glob(f"stages/pretrain/*/{CHECKPOINT}"))
+    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < 24
+    assert Ranks(warm, outputs, strategy, *short).wait() == [0, 0]
+    whole = Ranks(warm, tmp_path / "whole", strategy, *short)
+    assert whole.wait() == [0, 0]
+    resumed = weights(started.first, "pretrain")
+    assert all(weight.equal(resumed[name]) for name, weight in weights(whole.first, "pretrain").items())
+
+
+def test_one_that_is_asked_to_stop_has_all_save_and_stop(warm: Warm, tmp_path: Path) -> None:
+    endless = ("pretrain.steps=100000", "trainer.checkpoint_seconds=1000")
+    started = Ranks(warm, tmp_path, "ddp", *endless)
+    wait_for(started.first.folder / "stages" / "pretrain" / "metrics.csv")
+    started.commands[1].signal(signal.SIGTERM)
+    assert started.wait() == [143, 143], [command.printed for command in started.commands]
+    assert started.first.result["error"] == "stopped by SIGTERM"
+    assert len(list(tmp_path.glob(f"stages/pretrain/*/{CHECKPOINT}"))) == 1
+
+
+def test_a_rank_that_is_killed_in_training_fails_the_run(warm: Warm, tmp_path: Path) -> None:
+    started = Ranks(warm, tmp_path, "ddp", "pretrain.steps=100000", "trainer.checkpoint_seconds=0")
+    wait_for(started.first.folder / "stages" / "pretrain" / "metrics.csv")
+    os.kill(started.commands[1].pid, signal.SIGKILL)
+    assert started.wait() == [1, -signal.SIGKILL]
+    result = started.first.result
+    assert (result["status"], "another rank of this job is gone" in result["error"]) == ("failed", True)
+
+
+def test_a_sweep_of_several_ranks_goes_cell_by_cell(warm: Warm, alone: Command) -> None:
+    started = Ranks(warm, alone.outputs, "ddp", "-m", "cross_attention.d_k=1,2")
+    assert started.wait() == [0, 0], [command.printed for command in started.commands]
+    assert "2 of 2 cells done" in started.first.printed
+    assert "cells done" not in started.commands[1].printed
+
+
+def test_python_starts_the_ranks_itself(alone: Command, tmp_path: Path) -> None:
+    """By torchrun, which is what the command becomes."""
+    command = [
+        sys.executable,
+        "-m",
+        "lockdec.run",
+        *TINY,
+        *SAME,
+        f"paths.outputs={tmp_path}",
+        "pipeline.order=[pretrain]",
+    ]
+    command += ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    done = subprocess.run(command, env=os.environ | LOOPBACK, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    made = next(tmp_path.glob("stages/pretrain/*"))
+    assert made.name == alone.result["stages"]["pretrain"]["key"]
+    assert len(list(tmp_path.glob("runs/*/*"))) == 1  # and none of the second rank
+
+
+def trainer(**changes: Any) -> TrainerConfig:
+    known: dict[str, Any] = {"accelerator": "cpu", "devices": None, "precision": "32-true", "checkpoint_seconds": 1.0}
+    return TrainerConfig(**known | changes)
+
+
+@pytest.mark.parametrize(
+    ("processes", "config", "wanted"),
+    [
+        (1, trainer(strategy="ddp"), r"trainer\.strategy=ddp: only one process .* torchrun --nproc-per-node 2"),
+        (2, trainer(strategy="auto"), r"trainer\.strategy=auto: 2 processes were started, which only trainer=ddp"),
+        (2, trainer(strategy="ddp", devices=4), r"trainer\.devices=4: 2 processes were started"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    processes: int, config: TrainerConfig, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if processes > 1:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigError, match=wanted):
+        ranks.require_agreement(config)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_keys_do_not_depend_on_the_strategy(strategy: str) -> None:
+    keys = []
+    for choice in ("cpu", strategy):
+        config = composed("debug=tiny", f"trainer={choice}")
+        subtrees = {name: plain(config.stages[name]) for name in config.pipeline.order}
+        keys.append(stage_keys(build_stages(subtrees, Builder()), subtrees))
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 7])
+def test_the_weighted_mean_of_the_shares_is_the_mean_of_the_batch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    losses = torch.rand(rows, 5)
+    real = torch.arange(5)[None] <= torch.randint(5, (rows, 1))
+    weighted = []
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "_started", Started(rank, 3, rank, 3))
+        monkeypatch.setattr(ranks, "_together", True)
+        mine, weight = ranks.share(real)
+        weighted.append(weight * losses[mine][real[mine]].mean())
+    assert float(sum(weighted)) / 3 == pytest.approx(float(losses[real].mean()))
