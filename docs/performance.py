@@ -29,7 +29,7 @@ def main(results: list[Path]) -> None:
         if found:
             fillings[name] = "\n\n".join(found)
         else:
-            print(f"{PAGE.name}: nothing has been measured for {name}: python -m benchmarks {name}")
+            print(f"{PAGE.name}: no results for {name}")
     PAGE.write_text(fill(text, fillings, PAGE.name), encoding="utf-8")
 
 
