@@ -182,13 +182,14 @@ class EvaluateConfig(GenerationConfig):
 
 @dataclass
 class TrainerConfig:
-    """What a stage trains on; passed to lightning's Trainer, but for `threads` and `checkpoint_seconds`.
+    """What a stage trains on; passed to lightning's Trainer, but for what is said below.
 
     Attributes:
         threads: CPU threads of this process; null leaves torch's own choice.
         checkpoint_seconds: how often an unfinished stage saves itself.
         on_nan: when the loss is NaN, infinite or explodes: "stop", or "rollback" to the last good checkpoint and go on
             at half the learning rate.
+        compile: whether torch.compile makes kernels of the transformer's layers; that takes minutes on two CPU cores.
     """
 
     accelerator: str = MISSING
@@ -197,6 +198,7 @@ class TrainerConfig:
     threads: int | None = None
     checkpoint_seconds: float = MISSING
     on_nan: str = "stop"
+    compile: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value is not known."""

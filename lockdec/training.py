@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import TaskID
 
+from lockdec.acceleration import accelerated
 from lockdec.config import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.divergence import DivergedError, Divergence, finite
@@ -83,7 +84,8 @@ def fit(
     while True:
         lightning_trainer = _trainer(trainer, every_callback, loggers, folder, steps, clip_norm, val_every)
         try:
-            _fit(lightning_trainer, module, data, checkpoint if checkpoint.is_file() else None)
+            with accelerated(module, trainer):
+                _fit(lightning_trainer, module, data, checkpoint if checkpoint.is_file() else None)
             break
         except DivergedError as error:
             divergence.retreat(error)
