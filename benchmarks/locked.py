@@ -35,6 +35,8 @@ class PlainLayer(TransformerLayer):
 class PlainStack(Stack):
     """Such layers in a row, where a decoder's stack stands."""
 
+    locked = True  # the model asks
+
     def forward(self, x: Tensor, *_: object) -> Tensor:
         """Apply all layers."""
         for layer in self.layers:

@@ -214,7 +214,7 @@ Part = Callable[[Study], Mapping[str, str]]
 PARTS: dict[str, tuple[str, Part]] = {
     "tied": ("tied", tied),
     "key_value": ("key_value", lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32))),
-    "bilinear": ("bilinear", lambda study: grid(study, "d_q", "d_k", "bilinear", (4, 4))),
+    "bilinear": ("bilinear", lambda study: grid(study, "d_q", "d_k", "bilinear", (16, 16))),
     "unlock": (
         "unlock",
         lambda study: kinds(study, lambda s: str(s.facet("cross_attention.unlock")), "unlock", "zero_output"),

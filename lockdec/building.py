@@ -77,8 +77,11 @@ class Builder:
 
     def _call(self, target: Any, arguments: Mapping[str, Any], key: str) -> Any:
         function = target.__init__ if inspect.isclass(target) else target
-        parameters = dict(inspect.signature(function).parameters)
-        parameters.pop("self", None)
+        parameters = {
+            name: parameter
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        }
         hints = typing.get_type_hints(target if dataclasses.is_dataclass(target) else function)
         if unknown := [name for name in arguments if name not in parameters]:
             raise ConfigError(f"{key}.{unknown[0]} is not known (allowed: {', '.join(parameters)})")

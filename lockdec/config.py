@@ -182,7 +182,7 @@ class EvaluateConfig(GenerationConfig):
 
 @dataclass
 class TrainerConfig:
-    """What a stage trains on; passed to lightning's Trainer, but for `threads` and `checkpoint_seconds`.
+    """What a stage trains on; passed to lightning's Trainer, but for what is said below.
 
     Attributes:
         strategy: "auto" for one process; "ddp" and "fsdp" for the ranks that torchrun or SLURM has started.
@@ -191,6 +191,7 @@ class TrainerConfig:
         checkpoint_seconds: how often an unfinished stage saves itself.
         on_nan: when the loss is NaN, infinite or explodes: "stop", or "rollback" to the last good checkpoint and go on
             at half the learning rate.
+        compile: whether torch.compile makes kernels of the transformer's layers; that takes minutes on two CPU cores.
     """
 
     accelerator: str = MISSING
@@ -200,6 +201,7 @@ class TrainerConfig:
     checkpoint_seconds: float = MISSING
     on_nan: str = "stop"
     strategy: str = "auto"
+    compile: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value is not known."""
@@ -287,6 +289,9 @@ class Config:
 def register() -> None:
     """Make the schema known to Hydra as `lockdec_schema`."""
     store = ConfigStore.instance()
+    # Hydra copies its sources for each group that --help lists and each config it composes, and with them this one
+    # store of all schemas, though whatever is read from it is a copy already.
+    vars(store)["__deepcopy__"] = lambda _: store
     store.store(name="lockdec_schema", node=Config)
     store.store(name="imported_decoder_schema", node=ImportedDecoderConfig)
     OmegaConf.register_new_resolver("noam_peak", noam_peak, replace=True)
@@ -310,11 +315,11 @@ def checked(config: DictConfig) -> Config:
     Raises:
         ConfigError: names the key and what is allowed.
     """
-    config = config.copy()
-    for name in OF_STAGES:
-        # Without its stage a section has at most the few values that debug=tiny gives it.
-        if config[name] is not None and OmegaConf.missing_keys(config[name]):
-            config[name] = None
+    # Without its stage a section has at most the few values that debug=tiny gives it.
+    unused = [name for name in OF_STAGES if config[name] is not None and OmegaConf.missing_keys(config[name])]
+    if unused:
+        config = config.copy()
+        config.update(dict.fromkeys(unused))
     typed = typing.cast(Config, OmegaConf.to_object(config))
     typed.decoder.check()
     typed.cross_attention.check()

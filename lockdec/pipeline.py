@@ -58,6 +58,7 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.threads",
     "*.trainer.checkpoint_seconds",
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+    "*.trainer.compile=False",  # what a stage is without it; compiled, it draws other dropout
     "*.data.cache",
 )
 
@@ -346,7 +347,7 @@ def without(node: Mapping[str, Any], patterns: Sequence[str], path: str) -> dict
 
 
 def _places(path: str, name: str, value: Any) -> tuple[str, ...]:
-    return (f"{path}.{name}", f"{path}.{name}={value}") if isinstance(value, str) else (f"{path}.{name}",)
+    return (f"{path}.{name}", f"{path}.{name}={value}") if isinstance(value, str | bool) else (f"{path}.{name}",)
 
 
 def versions() -> dict[str, str]:

@@ -76,9 +76,11 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
     times: dict[str, int] = {}
     refused: dict[str, str] = {}
     for number, (folder, composed) in enumerate(track(cells, "looking up the stages of each cell")):
-        config = composed.copy()
-        with open_dict(config):
-            config.pop("hydra", None)  # a job does not get it either
+        config = composed
+        if "hydra" in composed:  # a job does not get it either
+            config = composed.copy()
+            with open_dict(config):
+                config.pop("hydra")
         if folder is not None and finished_cell(config, folder):
             finished += 1
             continue

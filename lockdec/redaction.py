@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 REDACTED = "[redacted]"
@@ -25,6 +26,7 @@ _IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 _ASSIGNED = re.compile(r"(?<![\w.@-])([\w.@+~/-]+)=('[^'\n]*'|\"[^\"\n]*\"|[^\s,}\])'\"]+)")
 
 
+@lru_cache(maxsize=4096)  # what is written asks for each variable of the environment, often
 def is_secret(name: str) -> bool:
     """Whether a key, an option or an environment variable of this name holds a secret.
 
@@ -41,22 +43,38 @@ def is_secret(name: str) -> bool:
 
 def redacted(value: Any) -> Any:
     """The value, of plain containers, without the secrets in it."""
+    return _redacted(value, known())
+
+
+def _redacted(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, Mapping):
         return {
-            text(str(name)): REDACTED if is_secret(str(name)) and _is_filled(inner) else redacted(inner)
+            text(str(name), secrets): REDACTED
+            if is_secret(str(name)) and _is_filled(inner)
+            else _redacted(inner, secrets)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [redacted(inner) for inner in value]
-    return text(value) if isinstance(value, str) else value
+        return [_redacted(inner, secrets) for inner in value]
+    return text(value, secrets) if isinstance(value, str) else value
 
 
-def text(line: str) -> str:
-    """The text without the secrets in it: values that are known, shapes that are, and `name=value` by its name."""
-    for secret in _known():
+def text(line: str, secrets: Sequence[str] | None = None) -> str:
+    """The text without the secrets in it: values that are known, shapes that are, and `name=value` by its name.
+
+    Args:
+        secrets: what `known` says, asked once for many texts; None asks it now.
+    """
+    for secret in known() if secrets is None else secrets:
         line = line.replace(secret, REDACTED)
     line = _IN_ADDRESS.sub(REDACTED, _SHAPES.sub(REDACTED, line))
     return _ASSIGNED.sub(_without_value, line)
+
+
+def known() -> list[str]:
+    """The values of environment variables named like secrets, the longest first: one may be part of another."""
+    values = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
+    return sorted(values, key=len, reverse=True)
 
 
 def _without_value(found: re.Match[str]) -> str:
@@ -67,9 +85,3 @@ def _without_value(found: re.Match[str]) -> str:
 
 def _is_filled(value: Any) -> bool:
     return value not in (None, "", "???") and not isinstance(value, bool)
-
-
-def _known() -> Iterator[str]:
-    """The values of environment variables named like secrets, the longest first: one may be part of another."""
-    values = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
-    yield from sorted(values, key=len, reverse=True)

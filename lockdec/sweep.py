@@ -6,16 +6,19 @@ import os
 import threading
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import compress
+from operator import not_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lockdec import ranks
 from lockdec.cells import Sweep, read_cells
@@ -82,8 +85,8 @@ class SweepWatch(Callback):
             if config.dry_run:
                 raise DryRun(
                     lambda: [
-                        (folder / str(number), loader.load_sweep_config(config, list(cell)))
-                        for number, cell in enumerate(overrides)
+                        (folder / str(number), cell)
+                        for number, cell in enumerate(composed_cells(config, loader, overrides))
                     ],
                     cells_at_once(config),
                 )
@@ -121,6 +124,33 @@ def cell_overrides(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
     parser = OverridesParser.create(config_loader=loader)
     overrides = parser.parse_overrides(swept + typed_overrides(config.hydra))
     return BasicSweeper.split_arguments(overrides, None)[0]
+
+
+def composed_cells(
+    config: DictConfig, loader: ConfigLoader, overrides: Sequence[Sequence[str]]
+) -> Iterator[DictConfig]:
+    """What Hydra composes for each cell, without its own node; cells that differ in values alone share the work.
+
+    Args:
+        config: of the sweep.
+        overrides: of each cell.
+    """
+    parser = OverridesParser.create(config_loader=loader)
+    shared: dict[tuple[str, ...], DictConfig] = {}
+    for cell in overrides:
+        parsed = parser.parse_overrides(list(cell))
+        chooses = [
+            bool(loader.get_group_options(one.key_or_group)) and not isinstance(one.value(), dict) for one in parsed
+        ]
+        chosen = tuple(compress(cell, chooses))
+        if chosen not in shared:
+            composed = loader.load_sweep_config(config, list(chosen))
+            with open_dict(composed):
+                composed.pop("hydra")
+            shared[chosen] = composed
+        composed = shared[chosen].copy()
+        ConfigLoaderImpl._apply_overrides_to_config(list(compress(parsed, map(not_, chooses))), composed)
+        yield composed
 
 
 def typed_overrides(hydra: Any) -> list[str]:

@@ -24,17 +24,17 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import TaskID
 
 from lockdec import ranks
+from lockdec.acceleration import accelerated
 from lockdec.config import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.divergence import DivergedError, Divergence, finite
 from lockdec.errors import StoreError
 from lockdec.interruption import asked_to_stop, patient, stop_now, take_signals_back
 from lockdec.memory import shapes
+from lockdec.modules.optimization import LOG_EVERY
 from lockdec.store import CHECKPOINT
 from lockdec.store.writing import write_bytes
 from lockdec.watching import Pulse
-
-LOG_EVERY = 10  # steps between two rows of a curve
 
 # One process where SLURM is installed may be what is wanted.
 warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
@@ -90,7 +90,8 @@ def fit(
     while True:
         lightning_trainer = _trainer(trainer, every_callback, loggers, folder, steps, clip_norm, val_every)
         try:
-            _fit(lightning_trainer, module, data, checkpoint if ranks.agree(checkpoint.is_file()) else None)
+            with accelerated(module, trainer):
+                _fit(lightning_trainer, module, data, checkpoint if ranks.agree(checkpoint.is_file()) else None)
             break
         except DivergedError as error:
             divergence.retreat(error)
@@ -145,6 +146,9 @@ def _trainer(
 
 
 def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
+    # Deterministic training would write over all memory before it is used; nothing here reads what it has not written.
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False
     with warnings.catch_warnings(), patient():
         # The loaders hand out prepared tensors: worker processes would cost more than they save.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")

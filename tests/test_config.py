@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from lockdec.building import TRUSTED, Builder
@@ -33,6 +35,10 @@ class Outer:
         self.inner, self.many = inner, many
 
 
+class Unsized:
+    """Something that is built of nothing, as most callbacks are."""
+
+
 HERE = "tests.test_config"
 
 
@@ -47,6 +53,10 @@ def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
     first, second = builder.build(node, "outer"), builder.build(dict(reversed(node.items())), "outer")
     assert first is second
     assert (first.inner, first.many, Outer.built - before) == (Inner(3), [1, 2], 1)
+
+
+def test_a_class_without_a_constructor_of_its_own_is_built() -> None:
+    assert isinstance(Builder().build({"_target_": f"{HERE}.Unsized"}, "x"), Unsized)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +110,14 @@ def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) 
 def test_the_defaults_are_possible() -> None:
     checked(composed())
     checked(composed("debug=tiny"))
+
+
+def test_hydra_copies_its_sources_but_not_the_store_of_schemas_and_leaves_that_as_it_is() -> None:
+    before = composed()
+    store = ConfigStore.instance()
+    assert copy.deepcopy(store) is store  # what made --help slow: a copy for each group
+    assert composed("cross_attention.d_k=7", "trainer.threads=3").cross_attention.d_k == 7
+    assert composed() == before
 
 
 def test_the_seed_moves_the_support_set_and_not_the_pretraining() -> None:

@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException
+from omegaconf import DictConfig, OmegaConf
 
 from lockdec.cells import RESULT
-from lockdec.config import checked
+from lockdec.config import checked, config_folder, register
 from lockdec.pipeline import decisive, run_job
 from lockdec.plan import leaves, likely_seconds, plan
 from lockdec.store import METADATA
+from lockdec.sweep import composed_cells
 from tests.conftest import TinyRun, composed
 
 SHARED = ("pretrain", "attach")
@@ -89,6 +93,33 @@ def test_time_is_judged_by_what_differs_least() -> None:
     assert likely_seconds({"fit": {"steps": 1000}, "d": 4}, known) == 100.0
     assert likely_seconds({"fit": {"steps": 10}, "d": 4}, known) == 1.0
     assert likely_seconds({}, []) is None
+
+
+def test_a_dry_run_composes_each_cell_as_hydra_does() -> None:
+    cells = [
+        ["cross_attention.d_k=2", "seed=1"],
+        ["cross_attention=tied_2", "seed=1"],
+        ["cross_attention=tied_2", "cross_attention.d_v=3", "data.split=random"],
+        ["pair={heads:8,d:2}", "cross_attention.heads=${pair.heads}", "fewshot={shots:4}"],
+        ["~callbacks", "encoder=vae", "~stages.attach.batch_size", "data=tunes", "+data.more=1", "seed=2"],
+        ["seed=0"],
+    ]
+    register()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("config", overrides=["debug=tiny"], return_hydra_config=True)
+        loader = GlobalHydra.instance().config_loader()
+        found = list(composed_cells(config, loader, cells))
+        with pytest.raises(ConfigCompositionException):
+            list(composed_cells(config, loader, [["cross_attention.d_k=2", "cross_attention.dk=2"]]))
+        for cell, composed_once in zip(cells, found, strict=True):
+            alone = loader.load_sweep_config(config, cell)
+            assert isinstance(alone, DictConfig)
+            wanted = OmegaConf.to_container(
+                OmegaConf.masked_copy(alone, [str(name) for name in alone if name != "hydra"])
+            )
+            assert OmegaConf.to_container(composed_once) == wanted
+    assert found[0].cross_attention.d_k == 2
+    assert found[-1].cross_attention.d_k != 2
 
 
 def test_the_command_for_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lockdec.errors import LockdecError
 from lockdec.modules import optimization
 from lockdec.modules.captioning import perturbed
 from lockdec.modules.configuration import OptimizerConfig
-from lockdec.training import LOG_EVERY, fit
+from lockdec.training import fit
 from lockdec.transformer.encoded import Encoded
 
 CPU = TrainerConfig(accelerator="cpu", devices=1, precision="32-true", threads=None, checkpoint_seconds=0.0)
@@ -69,7 +69,7 @@ def test_the_curve_has_a_row_for_every_tenth_step(tmp_path: Path) -> None:
     train(tmp_path, Line())
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [LOG_EVERY, 2 * LOG_EVERY]
+    assert [int(row["step"]) for row in rows] == [optimization.LOG_EVERY, 2 * optimization.LOG_EVERY]
     assert all(float(row["stage/loss"]) >= 0 for row in rows)
 
 

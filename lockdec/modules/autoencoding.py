@@ -48,7 +48,8 @@ class Autoencoding(L.LightningModule, ABC):
         self.log_dict({f"{self.stage}/val_{name}": value for name, value in losses.items()}, batch_size=len(batch))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.settings.optimizer, self.settings.steps)

@@ -66,8 +66,9 @@ class LanguageModeling(L.LightningModule):
         tokens = batch.tokens[rows]
         loss, real = next_token_loss(self.model, tokens, EOS_ID)
         loss = weight * loss
-        self.log(f"{self.stage}/loss", ranks.mean(loss))
-        self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())  # of several ranks, the first's
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/loss", ranks.mean(loss))
+            self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())  # of several ranks, the first's
         return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
@@ -76,7 +77,8 @@ class LanguageModeling(L.LightningModule):
         self.log(f"{self.stage}/val_loss", loss, batch_size=real if weight else 0, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.optimizer, self.steps)

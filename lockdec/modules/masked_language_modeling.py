@@ -71,7 +71,8 @@ class MaskedLanguageModeling(L.LightningModule):
         self.log(f"{self.stage}/val_accuracy", accuracy, batch_size=chosen)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)

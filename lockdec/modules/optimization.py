@@ -1,4 +1,4 @@
-"""The optimizer and the learning-rate schedule that a config describes."""
+"""The optimizer and the learning-rate schedule that a config describes, and which of their steps are logged."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lockdec.modules.configuration import OptimizerConfig
+
+LOG_EVERY = 10  # steps between two rows of a curve; the last step has one, too
 
 
 def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps: int) -> dict[str, Any]:
@@ -35,6 +38,15 @@ def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps
     )
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step, config, steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def is_logged(trainer: L.Trainer) -> bool:
+    """Whether anybody will see what the step logs that is being made.
+
+    Handing a number to Lightning costs as much as a small layer, so modules ask first.
+    """
+    step = trainer.global_step + 1
+    return step % LOG_EVERY == 0 or step == trainer.max_steps
 
 
 def rate_factor(step: int, config: OptimizerConfig, steps: int) -> float:

@@ -50,8 +50,9 @@ class Translation(L.LightningModule):
 
     def training_step(self, batch: TranslationBatch, batch_idx: int) -> Tensor:
         loss, accuracy, _ = translation_loss(self.model, batch.source, batch.target, self.config.label_smoothing)
-        self.log(f"{self.stage}/loss", loss)
-        self.log(f"{self.stage}/accuracy", accuracy)
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/loss", loss)
+            self.log(f"{self.stage}/accuracy", accuracy)
         return loss
 
     def validation_step(self, batch: TranslationBatch, batch_idx: int) -> None:
@@ -60,7 +61,8 @@ class Translation(L.LightningModule):
         self.log(f"{self.stage}/val_accuracy", accuracy, batch_size=real)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
+        if optimization.is_logged(self.trainer):
+            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=partial(_shown, secrets=redaction.known()),
     )
     environment.filters |= {"number": headline.number, "interval": headline.interval, "seeds": headline.seeds}
     return environment.get_template("page.html").render(
@@ -263,11 +264,11 @@ def _config(run: Run | None) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
 
 
-def _shown(value: object) -> object:
+def _shown(value: object, secrets: Sequence[str]) -> object:
     """A text from a run without secrets, and with nothing in it that turns the direction of what follows."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value))
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value, secrets))
 
 
 def _embedded(data: object) -> Markup:

@@ -30,5 +30,16 @@ class Encoded:
         """These rows of the batch, in this order."""
         return Encoded(self.states[rows], self.mask[rows])
 
+    def trimmed(self) -> Encoded:
+        """The same without what is masked, as far as the row with the most real states allows; their order stays."""
+        b, s, d = self.states.shape
+        width = max(1, int(self.mask.sum(1).max()))
+        if width == s:
+            return self
+        kept = (~self.mask).byte().argsort(dim=1, stable=True)[:, :width]  # real ones first
+        places = (kept + s * torch.arange(b, device=kept.device)[:, None]).flatten()
+        states = self.states.flatten(0, 1).index_select(0, places).view(b, width, d)
+        return Encoded(states, self.mask.gather(1, kept))
+
     def __len__(self) -> int:
         return len(self.states)

@@ -27,7 +27,7 @@ from lockdec.ranks import Started
 from lockdec.store import CHECKPOINT
 from tests.conftest import composed
 from tests.faults.causes import Fault
-from tests.faults.conftest import essence, leftovers
+from tests.faults.conftest import leftovers
 from tests.faults.test_signals import wait_for
 from tests.faults.warm import TINY, Command, Warm
 

@@ -143,6 +143,19 @@ def test_leaving_padding_out_changes_neither_output_nor_gradient(
 
 
 @laws
+@given(choice=choices, cross=crosses, seed=seeds, share=st.floats(0, 1))
+def test_leaving_masked_states_out_changes_nothing(
+    choice: dict[str, Any], cross: dict[str, Any], seed: int, share: float
+) -> None:
+    model, tokens, states = seeing(choice, cross, seed), token_batch(), encoded_batch().states
+    mask = torch.rand(states.shape[:2], generator=torch.Generator().manual_seed(seed)) < share
+    trimmed = Encoded(states, mask).trimmed()
+    assert trimmed.states.shape[1] == max(1, int(mask.sum(1).max()))
+    assert trimmed.states[trimmed.mask].equal(states[mask])  # all of them, in their order
+    close(model(tokens, trimmed), model(tokens, Encoded(states, mask)))
+
+
+@laws
 @given(choices, crosses, seeds)
 def test_a_row_without_states_is_a_locked_row(choice: dict[str, Any], cross: dict[str, Any], seed: int) -> None:
     model = seeing(choice, cross, seed)

@@ -1,0 +1,34 @@
+"""A default run that finds every stage made: python -m benchmarks start_warm.
+
+What is missing in the store (LOCKDEC_OUTPUTS, else outputs/) is made first, which takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from benchmarks.commands import imports, python
+from benchmarks.side_by_side import ROOT, Subject
+
+TITLE = (
+    "`python -m lockdec.run` with every stage reused, its W&B run and report included, beside the imports of torch, "
+    "lightning and wandb and 3 s of waiting"
+)
+UNIT = "runs"
+GOALS = {"imports and 3 s": 1.0}
+
+
+def warm(*overrides: str) -> Subject:
+    """A run that finds everything made."""
+    outputs = os.environ.get("LOCKDEC_OUTPUTS", str(ROOT / "outputs"))
+    return python("-m", "lockdec.run", "name=start_warm", f"paths.outputs={outputs}", *overrides)
+
+
+def subjects() -> Mapping[str, Callable[[], Subject]]:
+    """The command, and what it is held against."""
+    return {
+        "lockdec": warm,
+        "lockdec without loggers": lambda: warm("logger=none"),
+        "imports and 3 s": lambda: imports("torch", "lightning", "wandb", then=3.0),
+    }

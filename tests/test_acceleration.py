@@ -1,0 +1,57 @@
+"""What a GPU's settings change on any device: TF32 only in 16 bits, compiled layers of the same names and losses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lockdec.acceleration import accelerated
+from lockdec.config import TrainerConfig
+from tests.conftest import composed
+from tests.transformer.tiny_transformers import locking_model
+
+PLAIN = TrainerConfig("cpu", 1, "32-true", None, 20.0)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("32-true", "highest"), ("bf16-mixed", "high")])
+def test_products_in_32_bits_may_take_tf32_where_16_bits_are_asked_for(precision: str, expected: str) -> None:
+    with accelerated(locking_model(), replace(PLAIN, precision=precision)):
+        assert torch.get_float32_matmul_precision() == expected
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+COMPILED = """
+import torch
+from lockdec.acceleration import accelerated
+from lockdec.config import TrainerConfig
+from lockdec.modules.language_modeling import next_token_loss
+from tests.transformer.tiny_transformers import locking_model, token_batch
+
+plain, compiled = locking_model(layers=1), locking_model(layers=1)
+with accelerated(compiled, TrainerConfig("cpu", 1, "32-true", None, 20.0, compile=True), backend="eager"):
+    for length in (7, 5):
+        losses = [next_token_loss(model, token_batch(length=length), eos_id=2)[0] for model in (plain, compiled)]
+        torch.testing.assert_close(losses[1], losses[0])
+        torch.autograd.backward(losses)
+assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1, "traced once, for both lengths"
+assert list(compiled.state_dict()) == list(plain.state_dict())
+for one, other in zip(compiled.parameters(), plain.parameters(), strict=True):
+    torch.testing.assert_close(one.grad, other.grad)
+"""
+
+
+def test_compiled_layers_have_the_same_names_losses_and_gradients() -> None:
+    # In a process of its own: the checks of types and shapes that tests run with cannot be traced.
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_gpu_trainer_asks_for_16_bits_and_compiled_layers() -> None:
+    config = composed("trainer=gpu")
+    assert config.trainer.precision == "bf16-mixed"
+    assert config.trainer.compile
+    assert not composed().trainer.compile
