@@ -13,7 +13,8 @@ started=()
 
 stop() {
     for process in "${started[@]}"; do kill "$process" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+    sleep 5  # slurmd may wait for what its job leaves behind
+    for process in "${started[@]}"; do kill -9 "$process" 2>/dev/null || true; done
 }
 trap stop EXIT
 
