@@ -16,10 +16,11 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -110,11 +111,14 @@ def rank() -> int:
     return _started.rank if _together and _started else 0
 
 
-def require_agreement(trainer: TrainerConfig) -> None:
+def require_agreement(trainer: TrainerConfig, folder: Path) -> None:
     """Have as many processes as the config asks for: start them where that is simple.
 
     With `trainer.devices=N` and a strategy for several, in a process that was started alone, this process becomes
     torchrun with N of them.
+
+    Args:
+        folder: that Hydra has made for this process; removed where another process will make one.
 
     Raises:
         ConfigError: the strategy, the number of devices and the processes that were started do not fit together.
@@ -131,6 +135,8 @@ def require_agreement(trainer: TrainerConfig) -> None:
             f"-m lockdec.run trainer={trainer.strategy}, or give trainer.devices=2"
         )
     if found.world == 1 and trainer.devices is not None and trainer.devices > 1:
+        with suppress(OSError):
+            folder.rmdir()
         _become_torchrun(trainer.devices)
     if trainer.devices not in (None, found.nearby):
         raise ConfigError(f"trainer.devices={trainer.devices}: {found.nearby} processes were started on this machine; "

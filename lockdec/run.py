@@ -60,11 +60,11 @@ def job(config: DictConfig) -> float:
             from lockdec.search import pruning_loggers
 
             watchers = pruning_loggers(hydra_config)
+        folder = Path(hydra_config.runtime.output_dir)
         if sweeping and config.trainer.strategy != "auto":
             _require_lockstep(hydra_config)
-        ranks.require_agreement(config.trainer)
+        ranks.require_agreement(config.trainer, folder)
         ranks.join(config.trainer)
-        folder = Path(hydra_config.runtime.output_dir)
         if ranks.follows():
             return follow(config, folder)
         overrides = typed_overrides(hydra_config)

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from lockdec import ranks
 from lockdec.config import FinetuneConfig
@@ -48,9 +48,9 @@ class Captioning(L.LightningModule):
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
-        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
+        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout).trimmed()
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id))
-        tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows]).trimmed()
+        tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)
         return weight * loss
 
@@ -63,8 +63,8 @@ class Captioning(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if optimization.is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
-            gradients = [ranks.whole(p.grad.norm()) for p in self.model.parameters() if p.grad is not None]
-            self.log(f"{self.stage}/gradient_norm", torch.stack(gradients).norm())
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            self.log(f"{self.stage}/gradient_norm", ranks.whole(nn.utils.get_total_norm(gradients)))
 
     def configure_optimizers(self) -> Any:
         return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)

@@ -68,8 +68,7 @@ class LanguageModeling(L.LightningModule):
         loss = weight * loss
         if optimization.is_logged(self.trainer):
             self.log(f"{self.stage}/loss", ranks.mean(loss))
-            # of several ranks, the first's
-            self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())
+            self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())  # of several ranks, the first's
         return loss
 
     def validation_step(self, batch: TextBatch, batch_idx: int) -> None:

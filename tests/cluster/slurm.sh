@@ -13,7 +13,8 @@ started=()
 
 stop() {
     for process in "${started[@]}"; do kill "$process" 2>/dev/null || true; done
-    wait 2>/dev/null || true
+    sleep 5  # slurmd may wait for what its job leaves behind
+    for process in "${started[@]}"; do kill -9 "$process" 2>/dev/null || true; done
 }
 trap stop EXIT
 
@@ -71,7 +72,7 @@ assert made["pretrain"] == made["attach"] == 1 and made["finetune"] == 4, made
 PYTHON
 
 echo "== two ranks under srun"
-time timeout 200 srun --ntasks 2 --kill-on-bad-exit=1 python -m lockdec.run debug=tiny data.limit=64 \
+time timeout 200 srun --nodes 1 --ntasks-per-node 2 --kill-on-bad-exit=1 python -m lockdec.run debug=tiny data.limit=64 \
     "paths.outputs=$work/ranks" pipeline.order='[pretrain]' trainer=ddp trainer.accelerator=cpu
 
 echo "== told to stop, requeued by its script, and gone on"

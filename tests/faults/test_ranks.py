@@ -208,14 +208,14 @@ def trainer(**changes: Any) -> TrainerConfig:
     ],
 )
 def test_what_does_not_fit_together_is_refused(
-    processes: int, config: TrainerConfig, wanted: str, monkeypatch: pytest.MonkeyPatch
+    processes: int, config: TrainerConfig, wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if processes > 1:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
     for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(ConfigError, match=wanted):
-        ranks.require_agreement(config)
+        ranks.require_agreement(config, tmp_path)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
