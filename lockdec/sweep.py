@@ -164,6 +164,8 @@ def cells_at_once(config: DictConfig) -> int:
     jobs = launcher.get("n_jobs")  # of joblib: -1 is one for each core
     if jobs is None and "submitit" in launcher._target_:
         jobs = sweeper.get("max_batch_size")
+    if launcher._target_.endswith(".RayLauncher") and not launcher.address:  # of a cluster nobody knows before
+        jobs = int((launcher.num_cpus or os.cpu_count() or 1) // launcher.cpus_per_cell)
     if jobs is not None and jobs < 0:
         jobs = (os.cpu_count() or 1) + 1 + jobs
     return max(1, jobs or 1)

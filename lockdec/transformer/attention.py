@@ -80,8 +80,7 @@ def step_attention(
 ) -> Float[Tensor, "b heads t d_v"]:
     """The same for a handful of queries, as a step of writing has them, with nothing ahead of any.
 
-    Two plain products: a fused kernel's gain, not to keep all t x s scores, is none here, and its cost is (on a CPU, up
-    to three times the time).
+    Two plain products: a fused kernel gains by not keeping all t x s scores, of which there are few here.
     """
     (b, heads, t, _), kv_heads = query.shape, key.shape[1]
     shared = query.reshape(b, kv_heads, heads // kv_heads * t, -1)  # heads that share keys, side by side
