@@ -82,7 +82,8 @@ def patient() -> Iterator[None]:
 def take_signals_back() -> None:
     """Undo what somebody has made of the signals within a `patient` block.
 
-    Where ranks train together, Lightning's handler would wait for the other ranks, which nobody has asked to stop.
+    Lightning's own handler ends training between two of its steps, whether or not a checkpoint has been saved since the
+    signal came; and where ranks train together, it waits for the others, which nobody has asked to stop.
     """
     for number, handler in _kept.items():
         signal.signal(number, handler)

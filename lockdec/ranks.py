@@ -184,9 +184,9 @@ def join(trainer: TrainerConfig) -> None:
 
 
 def leave() -> None:
-    """Part from the other ranks, once there is no more to be done."""
+    """Part from the other ranks once all is done; threads that still serve them would abort the exit."""
     global _started, _control
-    if _started is not None:
+    if _started is not None and not _broken:
         from torch import distributed
 
         distributed.destroy_process_group()
@@ -371,7 +371,9 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what torch's backends raise
-        raise lost(error) or error from error
+        if gone := lost(error):
+            raise gone from error
+        raise
 
 
 def lost(error: BaseException) -> LostRankError | None:

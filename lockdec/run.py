@@ -96,6 +96,7 @@ def main() -> None:
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
         finally:
             end_watch()
+            ranks.leave()
     except Exception as error:
         _end(error)
     except (KeyboardInterrupt, InterruptedRunError) as error:

@@ -158,7 +158,9 @@ def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataMod
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except RuntimeError as error:  # what torch's backends raise
-            raise ranks.lost(error) or error from error
+            if gone := ranks.lost(error):
+                raise gone from error
+            raise
         except SystemExit:  # Lightning's answer to a signal that it has seen, too
             if asked_to_stop():
                 stop_now()
@@ -217,8 +219,7 @@ class Checkpoints(L.Callback):
         self.path, self.seconds, self._last = path, seconds, time.monotonic()
 
     def on_train_start(self, *_: Any) -> None:
-        if ranks.several():
-            take_signals_back()
+        take_signals_back()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         # Every rank has to decide alike: saving waits for all of them.

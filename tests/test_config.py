@@ -155,7 +155,7 @@ def test_the_surface_of_options_is_this() -> None:
         "finetune": 7,
         "translate": 1,
         "evaluate": 14,
-        "trainer": 6,
+        "trainer": 8,
         "callbacks": 0,
         "logger": 5,
         "pipeline": 1,

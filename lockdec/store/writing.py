@@ -95,13 +95,14 @@ def reserve(path: Path) -> None:
 
 def is_no_room(error: BaseException) -> bool:
     """Whether this error, or one that it came of, says that something did not fit."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
+    seen: list[BaseException] = []
+    while error not in seen:  # an error may be said to come of itself
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
             return True
-        if isinstance(seen, Exception) and any(text in str(seen).lower() for text in _NO_ROOM_TEXTS):
+        if isinstance(error, Exception) and any(text in str(error).lower() for text in _NO_ROOM_TEXTS):
             return True
-        seen = seen.__cause__ or seen.__context__
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or error
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lockdec.store.writing import is_no_room
 from tests.faults.causes import Fault
 from tests.faults.conftest import essence, leftovers
 from tests.faults.warm import Command, Warm
@@ -69,3 +71,11 @@ def test_a_limit_on_the_size_of_files_is_said_too(warm: Warm, undisturbed: Comma
     assert re.search(r"last\.ckpt: did not fit; it needs [\d.]+ kB", command.printed), command.printed
     assert essence(warm.run(outputs)) == essence(undisturbed)
     assert os.path.getsize(next(outputs.glob("stages/pretrain/*/decoder.safetensors"))) < 150_000
+
+
+def test_an_error_that_came_of_itself_is_looked_through_once() -> None:
+    error = RuntimeError("x")
+    error.__cause__ = error
+    assert not is_no_room(error)
+    error.__cause__ = OSError(errno.ENOSPC, "full")
+    assert is_no_room(error)
