@@ -20,16 +20,13 @@ RESULTS = PAGE.parent.parent / "benchmarks" / "results"
 
 
 def main(results: list[Path]) -> None:
-    """Write the page's tables; a place without results stays as it is, and is named."""
+    """Write the page's tables; a place without results says so."""
     devices: list[dict[str, Any]] = [json.loads(path.read_text(encoding="utf-8")) for path in results]
     text = PAGE.read_text(encoding="utf-8")
     fillings = {}
     for name in names(text):
         found = [table(sections[name]) for sections in devices if name in sections]
-        if found:
-            fillings[name] = "\n\n".join(found)
-        else:
-            print(f"{PAGE.name}: no results for {name}")
+        fillings[name] = "\n\n".join(found) or f"*`{name}` has not been measured yet.*"
     PAGE.write_text(fill(text, fillings, PAGE.name), encoding="utf-8")
 
 
