@@ -21,7 +21,7 @@ class RayLauncher(Launcher):
     """Runs cells on Ray.
 
     Args:
-        address: of a running cluster ("auto" finds one on this machine); None starts one here, on the loopback alone.
+        address: of a running cluster ("auto" finds one on this machine); None starts one here, some of whose ports the network sees.
         num_cpus: of the cluster that is started here; None for all cores.
         cpus_per_cell, gpus_per_cell: what a cell reserves; how many run side by side follows from it.
     """
