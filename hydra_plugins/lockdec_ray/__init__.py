@@ -21,7 +21,8 @@ class RayLauncher(Launcher):
     """Runs cells on Ray.
 
     Args:
-        address: of a running cluster ("auto" finds one on this machine); None starts one here, some of whose ports the network sees.
+        address: of a running cluster ("auto" finds one on this machine); None starts one here, and the network sees
+            some of its ports.
         num_cpus: of the cluster that is started here; None for all cores.
         cpus_per_cell, gpus_per_cell: what a cell reserves; how many run side by side follows from it.
     """
