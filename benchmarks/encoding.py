@@ -19,9 +19,9 @@ from lockdec.data.openmoji import OpenMoji
 from lockdec.encoders.efficientnet import EfficientNetLite0
 from lockdec.encoders.encoded import EncodedSet
 
-DRAWINGS, BATCH = 320, 16
+DRAWINGS, BATCH = 640, 16
 NORMALISE = ("whiten", "standardise", "standardise")
-TITLE = "Encoding 320 drawings of 128 x 128 pixels by EfficientNet-Lite0 up to block 10, in batches of 16"
+TITLE = "Encoding 640 drawings of 128 x 128 pixels by EfficientNet-Lite0 up to block 10, in batches of 16"
 UNIT = "drawings"
 GOALS = {"forward passes": 0.9}
 

@@ -1,7 +1,10 @@
-"""What makes training faster on a GPU beside its precision: TF32 for what stays in 32 bits, and compiled layers."""
+"""What makes a process faster without changing what it computes: memory that is kept, and on a GPU TF32 for what stays
+in 32 bits, and compiled layers.
+"""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +13,23 @@ from torch import nn
 
 from lockdec.config import TrainerConfig
 from lockdec.transformer.layers import Stack
+
+# Of glibc's malloc.h, with what keeps memory: nothing is trimmed from the end of the heap, which grows in large steps,
+# and nothing is allocated outside it.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_KEEPING = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26, _MMAP_MAX: 0}
+
+
+def keep_memory() -> None:
+    """Have this process keep the memory that it frees, for its next tensors.
+
+    glibc hands every large block back to the system when it is freed, and a new one costs a page fault for each 4 KiB
+    that is written, which in a training step on a CPU comes to a tenth of the time. Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in _KEEPING.items():
+            mallopt(option, value)
 
 
 @contextmanager

@@ -97,8 +97,10 @@ def _as_it_is(text: str) -> Input:
 
 def _caption(options: argparse.Namespace) -> bool:
     """Whether an input could not be captioned."""
+    from lockdec.acceleration import keep_memory
     from lockdec.finished import find_run, open_captioner
 
+    keep_memory()
     run = find_run(Path(options.run_dir))
     if run.chosen:
         _say(f"{run.chosen}: {run.folder}")

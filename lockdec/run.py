@@ -42,8 +42,11 @@ def job(config: DictConfig) -> float:
         # A run of W&B that begins imports this, and looks through all modules there are for each of its classes:
         # after torch and lightning, which bring 3,000, that takes a second more than before them.
         importlib.import_module("wandb.apis.public")
+    from lockdec.acceleration import keep_memory
     from lockdec.following import follow, lead
     from lockdec.pipeline import run_job
+
+    keep_memory()
 
     watchers: Sequence[Logger] = ()
     register()  # in a process that a launcher has started, nobody has done so

@@ -118,9 +118,6 @@ def _trainer(
     val_every: int | None,
 ) -> L.Trainer:
     processes = ranks.strategy(trainer)
-    warnings.filterwarnings(
-        "ignore", message=".*The `srun` command is available.*"
-    )  # one process may be what is wanted
     return L.Trainer(
         accelerator=trainer.accelerator,
         strategy=processes["strategy"],

@@ -18,13 +18,13 @@ from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.normalisation import Normalisation, kinds_of
 from lockdec.errors import DataError, StoreError
-from lockdec.store.writing import require_room, reserve
+from lockdec.store.writing import require_room
 from lockdec.transformer.encoded import Encoded
 
 STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"
 _RAW = "raw.float32"
 _STORED = "float16"
-_CHUNK = 256  # inputs worked on at a time
+_CHUNK = 64  # inputs worked on at a time: what they take stays in a cache
 
 Array: TypeAlias = NDArray[Any]
 
@@ -72,27 +72,33 @@ class EncodedSet:
         kinds_of(normalise, len(encoder.groups))
         raw, lengths = _encode(folder, encoder, captions, batch_size, np.dtype(dtype))
         ends = np.cumsum(lengths)
+        begins, train = ends - lengths, captions.splits["train"]
         normalisation = Normalisation.fit(
             normalise,
-            (torch.from_numpy(raw[ends[row] - lengths[row] : ends[row]]) for row in captions.splits["train"]),
+            (
+                torch.from_numpy(
+                    np.concatenate([raw[begins[row] : ends[row]] for row in train[start : start + _CHUNK]])
+                )
+                for start in range(0, len(train), _CHUNK)
+            ),
             encoder.groups,
         )
         shape = (len(captions), int(lengths.max()), encoder.dim)
-        states = np.lib.format.open_memmap(folder / STATES, mode="w+", dtype=dtype, shape=shape)
-        reserve(folder / STATES)
-        real = np.arange(shape[1]) < lengths[:, None]
-        for start in range(0, len(captions), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            flat = raw[ends[rows][0] - lengths[start] : ends[rows][-1]]
-            with np.errstate(over="ignore"):
-                chunk = np.zeros((len(lengths[rows]), *shape[1:]), dtype)
-                chunk[real[rows]] = normalisation(torch.from_numpy(flat)).numpy()
-            finite = np.isfinite(chunk).all(axis=(1, 2))
-            if not finite.all():
-                name = captions.ids[start + int(finite.argmin())]
-                raise DataError(f"input {name!r}: its encoder states are not finite numbers that fit {dtype}")
-            states[rows] = chunk
-        states.flush()
+        real = torch.arange(shape[1]) < torch.from_numpy(lengths)[:, None]
+        with (folder / STATES).open("wb") as file:
+            header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, len(captions), _CHUNK):
+                rows = slice(start, start + _CHUNK)
+                flat = normalisation(torch.from_numpy(raw[begins[start] : ends[rows][-1]]))
+                fits = flat.abs().amax(dim=1) <= torch.finfo(getattr(torch, dtype)).max
+                if not fits.all():
+                    row = np.searchsorted(ends, begins[start] + int(fits.int().argmin()), side="right")
+                    name = captions.ids[row]
+                    raise DataError(f"input {name!r}: its encoder states are not finite numbers that fit {dtype}")
+                chunk = torch.zeros(*real[rows].shape, encoder.dim, dtype=getattr(torch, dtype))
+                chunk[real[rows]] = flat.to(chunk)
+                file.write(chunk.numpy().data)
         np.save(folder / LENGTHS, lengths)
         (folder / IDS).write_text(json.dumps(captions.ids), encoding="utf-8")
         normalisation.save(folder / NORMALISATION)
@@ -170,7 +176,8 @@ def _encode(
                 stored = max(lengths) * encoder.dim * dtype.itemsize
                 needed = int((raw + stored) * len(captions))
                 require_room(folder / STATES, needed, f"a cache of the states of {len(captions)} inputs")
-            file.write(encoded.states[encoded.mask].float().cpu().contiguous().numpy().tobytes())
+            real = encoded.states.flatten(0, 1) if encoded.mask.all() else encoded.states[encoded.mask]
+            file.write(real.float().cpu().contiguous().numpy().data)
     return np.memmap(path, np.float32, mode="r+", shape=(sum(lengths), encoder.dim)), np.array(lengths)
 
 

@@ -76,35 +76,39 @@ class Normalisation:
         kinds = kinds_of(kind, len(groups) if groups else 1)
         if set(kinds) == {"none"}:
             return cls()
-        whiten = "whiten" in kinds
         # Moments about the first chunk's mean, in float64: no second pass, and no cancellation.
-        count, total, squares, centre = 0, torch.zeros(()).double(), torch.zeros(()).double(), torch.zeros(())
+        count, total, centre = 0, torch.zeros(()).double(), torch.zeros(())
+        squares: list[Tensor] = [torch.zeros(()).double()] * len(kinds)  # of each group; products where it is whitened
         for chunk in chunks:
             if not count:
                 centre = chunk.double().mean(0)
             moved = chunk.double() - centre
             count, total = count + len(chunk), total + moved.sum(0)
-            squares = squares + (moved.T @ moved if whiten else moved.square().sum(0))
+            parts = torch.split(moved, list(groups or [moved.shape[1]]), dim=1)
+            for index, (name, part) in enumerate(zip(kinds, parts, strict=True)):
+                squares[index] = squares[index] + (part.T @ part if name == "whiten" else part.square().sum(0))
         drift = total / count
         mean = centre + drift
-        covariance = squares / count - torch.outer(drift, drift) if whiten else torch.zeros(())
-        variance = covariance.diagonal() if whiten else squares / count - drift.square()
-        deviation = variance.clamp(min=0).sqrt()
-        scale, rotation = torch.ones_like(mean), torch.zeros_like(covariance)
+        scale = torch.ones_like(mean)
+        rotation = torch.zeros(len(mean), len(mean)).double() if "whiten" in kinds else None
         start = 0
-        for name, width in zip(kinds, groups or [len(mean)], strict=True):
-            group, start = slice(start, start + width), start + width
+        for name, square in zip(kinds, squares, strict=True):
+            group, start = slice(start, start + len(square)), start + len(square)
+            if name == "whiten":
+                covariance = square / count - torch.outer(drift[group], drift[group])
+                variance = covariance.diagonal()
+            else:
+                covariance, variance = None, square / count - drift[group].square()
             if name == "none":
                 mean[group] = 0
             else:
-                least = _LEAST_DEVIATION * deviation[group].square().mean().sqrt()
-                scale[group] = 1 / deviation[group].clamp(min=max(float(least), 1e-12))
-            if whiten:
+                deviation = variance.clamp(min=0).sqrt()
+                least = _LEAST_DEVIATION * deviation.square().mean().sqrt()
+                scale[group] = 1 / deviation.clamp(min=max(float(least), 1e-12))
+            if rotation is not None:
                 block = torch.diag(scale[group])
-                rotation[group, group] = (
-                    block @ _zca(block @ covariance[group, group] @ block) if name == "whiten" else block
-                )
-        if whiten:
+                rotation[group, group] = block if covariance is None else block @ _zca(block @ covariance @ block)
+        if rotation is not None:
             return cls(mean.float(), rotation=rotation.float())
         return cls(mean.float(), scale=scale.float())
 

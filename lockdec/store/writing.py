@@ -77,22 +77,6 @@ def require_room(path: Path, needed: int, what: str) -> None:
         raise StoreError(f"{path}: {what} needs {size(needed)}, and {size(left)} are free; {_MEND}")
 
 
-def reserve(path: Path) -> None:
-    """Have the disk set aside all of a sparse file: writing into a map of it past a full disk would kill the process.
-
-    Raises:
-        StoreError: it does not fit.
-    """
-    needed = path.stat().st_size
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, needed)
-        except OSError as error:
-            if error.errno in NO_ROOM:
-                raise no_room(path, needed) from error
-            raise
-
-
 def is_no_room(error: BaseException) -> bool:
     """Whether this error, or one that it came of, says that something did not fit."""
     seen: list[BaseException] = []
