@@ -1,27 +1,38 @@
 """How cost grows: python -m benchmarks.growth [--threads 2]
 
 With the length of sequences (a pretraining step of 16 of them), with encoder states and captions (a finetuning step),
-and with the length of captions (64 of them, greedy). Lengths take turns; the median of their times goes into
-docs/performance/growth.json and docs/performance/growth.png. Sizes are those of decoder=small.
+with the length of captions (64 of them, greedy), and with the cells of a sweep. Lengths take turns; the median of their
+times goes into docs/performance/growth.json and docs/performance/growth.png. Sizes are those of decoder=small; the
+sweeps are of short cells (100 steps, 64 shots, each a seed of its own) over the default pipeline, whose shared stages
+are made before, in $LOCKDEC_OUTPUTS or outputs/, where they are not there yet.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
+from lockdec.acceleration import keep_memory
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
 
 ROOT = Path(__file__).parent.parent
+SWEEP = "sweep, by cells"
+CELLS = (1, 2, 4, 8)
+CELL = ("fewshot.shots=64", "finetune.steps=100", "logger=none", "trainer.threads=1")
 VOCAB, ENCODER_DIM, SHORT, LONGEST = 2048, 149, 12, 512
 Step = Callable[[], object]
 
@@ -96,11 +107,34 @@ def milliseconds(steps: Mapping[int, Step], rounds: int) -> dict[int, float]:
     return {size: median(taken) for size, taken in times.items()}
 
 
+def sweeps() -> tuple[dict[int, float], float]:
+    """The seconds of sweeps by their cells, and those of a cell's own stages in them, finetune and evaluate."""
+    outputs = os.environ.get("LOCKDEC_OUTPUTS", "outputs")
+    seeds = iter(random.SystemRandom().sample(range(10**6, 10**9), 1 + sum(CELLS)))  # new ones: nothing is reused
+    taken, own = {}, []
+
+    def run(*arguments: str) -> float:
+        command = [sys.executable, "-m", "lockdec.run", *CELL, f"paths.outputs={outputs}", *arguments]
+        started = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - started
+
+    run(f"seed={next(seeds)}", "name=growth")
+    for cells in CELLS:
+        with tempfile.TemporaryDirectory() as folder:
+            several = ",".join(str(next(seeds)) for _ in range(cells))
+            taken[cells] = run("-m", f"seed={several}", f"hydra.sweep.dir={folder}")
+            for path in Path(folder).glob("*/result.json"):
+                stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+                own.append(stages["finetune"]["seconds"] + stages["evaluate"]["seconds"])
+    return taken, fmean(own)
+
+
 def draw(curves: Mapping[str, Mapping[int, float]], path: Path) -> None:
     """A panel a curve, beside what strict proportion to the largest size would be."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3), layout="constrained")
+    figure = Figure(figsize=(13, 3), layout="constrained")
     for place, (name, curve) in enumerate(curves.items()):
         sizes, taken = list(curve), list(curve.values())
         axes: Any = figure.add_subplot(1, len(curves), place + 1)
@@ -108,7 +142,7 @@ def draw(curves: Mapping[str, Mapping[int, float]], path: Path) -> None:
         axes.plot(sizes, taken, "o-")
         axes.set_xlabel(name.replace(", by ", "\nby "))
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("" if place else "milliseconds")
+        axes.set_ylabel("seconds" if name == SWEEP else "" if place else "milliseconds")
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -121,13 +155,19 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
+    keep_memory()
     curves = {}
     for name, builders in CURVES.items():
         curves[name] = milliseconds({size: build() for size, build in builders.items()}, given.rounds)
         print(f"{name}: {', '.join(f'{size}: {taken:.1f} ms' for size, taken in curves[name].items())}", flush=True)
+    by_cells, own = sweeps()
+    print(f"{SWEEP}: {', '.join(f'{cells}: {taken:.1f} s' for cells, taken in by_cells.items())}; a cell: {own:.1f} s")
+    slope = (by_cells[CELLS[-1]] - by_cells[CELLS[0]]) / (CELLS[-1] - CELLS[0])
+    print(f"a further cell takes {slope:.1f} s")
     path = ROOT / "docs" / "performance" / "growth.json"
-    draw(curves, path.with_suffix(".png"))
-    found = {"threads": given.threads, "torch": torch.__version__, "milliseconds": curves}
+    draw({**curves, SWEEP: by_cells}, path.with_suffix(".png"))
+    cells = {"seconds": by_cells, "seconds_of_a_further_cell": slope, "seconds_of_finetune_and_evaluate": own}
+    found = {"threads": given.threads, "torch": torch.__version__, "milliseconds": curves, "cells": cells}
     path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
     python benchmarks/sweep_cost.py --outputs outputs/sweep_cost                    real sizes, all 16 cold runs
     python benchmarks/sweep_cost.py --outputs outputs/sweep_cost --cold 4           real sizes, every fourth cold run
+    python benchmarks/sweep_cost.py --outputs outputs/sweep_cost --cold 4 --jobs 2  cells of the sweep on two cores
     python benchmarks/sweep_cost.py --outputs outputs/sweep_cost --tiny --cold 2    debug=tiny, to see that it works
 
 Every command runs as a user would type it, start-up included. A cold run begins with empty outputs; the sweep does as
@@ -34,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, required=True, help="a folder that is emptied")
     parser.add_argument("--cold", type=int, default=len(SIZES) ** 2, choices=range(1, len(SIZES) ** 2 + 1))
+    parser.add_argument("--jobs", type=int, default=1, help="cells of the sweep at once, by hydra/launcher=joblib")
     parser.add_argument("--tiny", action="store_true", help="debug=tiny instead of the real sizes")
     parser.add_argument("overrides", nargs="*", help="for all commands alike")
     given = parser.parse_args()
@@ -55,15 +57,22 @@ def main() -> None:
     half = len(chosen) // 2
     run_cold(chosen[:half])
     axes = (f"cross_attention.{name}={','.join(map(str, SIZES))}" for name in ("d_k", "d_v"))
-    sweep = seconds("-m", *shared, *axes, "sweep_name=cost", f"paths.outputs={given.outputs / 'sweep'}")
-    print(f"sweep of {len(cells)} cells: {sweep:.1f} s", flush=True)
+    launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={given.jobs}"] if given.jobs > 1 else []
+    sweep = seconds("-m", *shared, *axes, *launcher, "sweep_name=cost", f"paths.outputs={given.outputs / 'sweep'}")
+    print(f"sweep of {len(cells)} cells, {given.jobs} at once: {sweep:.1f} s", flush=True)
     run_cold(chosen[half:])
 
     separate = fmean(cold) * len(cells)
     how = "measured" if len(cold) == len(cells) else f"judged by {len(cold)} of them"
     print(f"{len(cells)} cold runs: {separate:.1f} s ({how}; one took {min(cold):.1f} to {max(cold):.1f} s)")
     print(f"the sweep costs {sweep / separate:.3f} of them")
-    found = {"cells": len(cells), "sweep_seconds": sweep, "cold_seconds": cold, "ratio": sweep / separate}
+    found = {
+        "cells": len(cells),
+        "jobs": given.jobs,
+        "sweep_seconds": sweep,
+        "cold_seconds": cold,
+        "ratio": sweep / separate,
+    }
     (given.outputs / "sweep_cost.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

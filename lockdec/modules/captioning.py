@@ -44,7 +44,8 @@ class Captioning(L.LightningModule):
         return logits
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
-        self.model.train(self.config.decoder_dropout)
+        if self.model.training != self.config.decoder_dropout:
+            self.model.train(self.config.decoder_dropout)
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
