@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning as L
+import torch
 from jaxtyping import Int
 from torch import Tensor, tensor
 
@@ -132,7 +133,17 @@ class StepLoader(Generic[Batch]):
         self._step = int(state_dict["step"])
 
 
-class TextDataModule(L.LightningDataModule):
+class PinningDataModule(L.LightningDataModule):
+    """Sends batches to a GPU through pinned memory: a copy from there holds up neither the step nor the next batch."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if device.type == "cuda":
+            alone = isinstance(batch, Tensor)
+            batch = batch.pin_memory() if alone else type(batch)(*(part.pin_memory() for part in batch))
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+
+class TextDataModule(PinningDataModule):
     """Lines of text in batches of at most `batch_tokens` tokens.
 
     Args:
@@ -181,7 +192,7 @@ class TextDataModule(L.LightningDataModule):
         )
 
 
-class SupportDataModule(L.LightningDataModule):
+class SupportDataModule(PinningDataModule):
     """The pairs of a support set in batches of `batch_size`, states out of the encoded set.
 
     Args:
@@ -224,7 +235,7 @@ class SupportDataModule(L.LightningDataModule):
         return CaptionBatch(tokens, self._encoded.batch([self._rows[pair] for pair in pairs]), tensor(pairs))
 
 
-class TranslationDataModule(L.LightningDataModule):
+class TranslationDataModule(PinningDataModule):
     """Pairs of texts in batches of mixed lengths.
 
     Args:

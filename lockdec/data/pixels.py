@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import lightning as L
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lockdec.console import track
-from lockdec.data.batching import StepLoader, epoch_batches
+from lockdec.data.batching import PinningDataModule, StepLoader, epoch_batches
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.pictures import pixels
 
@@ -41,7 +40,7 @@ def write_pixels(path: Path, data: CaptionSet, rows: Sequence[int], side: int) -
     return mapped
 
 
-class PixelDataModule(L.LightningDataModule):
+class PixelDataModule(PinningDataModule):
     """Pictures in batches of `batch_size`, in another order each epoch.
 
     Args:

@@ -26,6 +26,10 @@ class Encoded:
             self.states.to(device, non_blocking=non_blocking), self.mask.to(device, non_blocking=non_blocking)
         )
 
+    def pin_memory(self) -> Encoded:
+        """The same in memory that a GPU can copy from by itself."""
+        return Encoded(self.states.pin_memory(), self.mask.pin_memory())
+
     def index(self, rows: Int[Tensor, " n"]) -> Encoded:
         """These rows of the batch, in this order."""
         return Encoded(self.states[rows], self.mask[rows])

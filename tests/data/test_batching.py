@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lockdec.data.batching import StepLoader, SupportDataModule, TextBatch, TextDataModule, epoch_batches
+from lockdec.data.batching import (
+    CaptionBatch,
+    PinningDataModule,
+    StepLoader,
+    SupportDataModule,
+    TextBatch,
+    TextDataModule,
+    epoch_batches,
+)
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.text import WikipediaLeads, pretraining_text
@@ -17,6 +25,7 @@ from lockdec.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError
+from lockdec.transformer.encoded import Encoded
 
 lengths = st.lists(st.integers(1, 30), min_size=1, max_size=200)
 maybe = st.none() | st.integers(30, 300)
@@ -196,3 +205,21 @@ def test_fewer_pairs_than_a_batch_are_one_batch(tokenizer: Tokenizer, encoded: E
     pairs = support_set(OpenMoji(), 4, 0)
     data = SupportDataModule(tokenizer, pairs, encoded, batch_size=64, max_len=48, steps=3, seed=0)
     assert [len(batch.tokens) for batch in data.train_dataloader()] == [4, 4, 4]
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda", True), ("cpu", False)])
+def test_batches_reach_a_gpu_through_pinned_memory(device: str, pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    # There may be no GPU here: copying to it is left out, and what is pinned is noted instead.
+    seen: list[Tensor] = []
+
+    def pin_memory(tensor: Tensor) -> Tensor:
+        seen.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin_memory)
+    monkeypatch.setattr(L.LightningDataModule, "transfer_batch_to_device", lambda self, batch, device, index: batch)
+    states, mask = torch.zeros(2, 4, 3), torch.ones(2, 4, dtype=torch.bool)
+    batch = CaptionBatch(torch.ones(2, 5, dtype=torch.long), Encoded(states, mask), torch.arange(2))
+    moved = PinningDataModule().transfer_batch_to_device(batch, torch.device(device), 0)
+    assert isinstance(moved, CaptionBatch)
+    assert [tensor.shape for tensor in seen] == ([(2, 5), (2, 4, 3), (2, 4), (2,)] if pinned else [])
