@@ -31,7 +31,8 @@ from lockdec.data.batching import CaptionBatch, SupportDataModule
 from lockdec.data.tokenizer import real_targets
 from lockdec.modules import optimization
 from lockdec.modules.captioning import Captioning, perturbed
-from lockdec.transformer.attention import Memory, MultiHeadAttention, Packing, merge_heads, scaled_dot_product_attention
+from lockdec.transformer.attention import MultiHeadAttention, Packing, merge_heads, scaled_dot_product_attention
+from lockdec.transformer.caching import Memory
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
 

@@ -34,7 +34,8 @@ from lockdec.config import config_folder, register
 from lockdec.pipeline import run
 from lockdec.report.statistics import estimates
 from lockdec.transformer import attention, layers
-from lockdec.transformer.attention import LockingMultiHeadAttention, Memory, MultiHeadAttention, Packing
+from lockdec.transformer.attention import LockingMultiHeadAttention, MultiHeadAttention, Packing
+from lockdec.transformer.caching import Memory
 from lockdec.transformer.configuration import CrossAttentionConfig
 
 FEED_FORWARD = 128  # wide

@@ -11,15 +11,15 @@ Masks are true where attention may look. A query that may look nowhere gets zero
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
+from lockdec.transformer.caching import KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.positional import RotaryPositions
 
@@ -120,55 +120,6 @@ class Packing:
         """x side by side again, zeros where there is padding."""
         padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
         return padded.index_copy(0, self.positions, x.squeeze(0)).view(*self.shape, -1)
-
-
-class Rows:
-    """Rows of a batch that are to be kept, in a new order; what already stands where it should is not copied.
-
-    Args:
-        kept: the old places of the rows, by their new ones.
-    """
-
-    def __init__(self, kept: Int[Tensor, " n"]) -> None:
-        self._count = len(kept)
-        self._to = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
-        self._from = kept[self._to]
-
-    def move(self, x: Tensor, used: int | None = None) -> Tensor:
-        """The rows at their new places, which are the first of x itself.
-
-        Args:
-            x: (b, ...), overwritten.
-            used: of the third dimension, how much is in use and has to be moved; all of it where not given.
-        """
-        moving = x if used is None else x[:, :, :used]
-        moving[self._to] = moving[self._from]
-        return x[: self._count]
-
-
-@dataclass(frozen=True)
-class Memory:
-    """The keys and values of all that one attention may look at: computed once, looked at many times."""
-
-    key: Float[Tensor, "b heads s d_k"]
-    value: Float[Tensor, "b heads s d_v"]
-    mask: Bool[Tensor, "b s"] | None  # true where there is something
-
-    def laid_out(self) -> Memory:
-        """The same for many short looks: each head's keys in one piece, and no mask where nothing is masked.
-
-        Its rows may be moved, so what was remembered is not to be used any more.
-        """
-        mask = None if self.mask is None or bool(self.mask.all()) else self.mask.clone()
-        return Memory(self.key.contiguous(), self.value.contiguous(), mask)
-
-    def select(self, rows: Rows) -> Memory:
-        """These rows of the batch, moved to its front; this memory is not to be used again."""
-        mask = None if self.mask is None else rows.move(self.mask)
-        return Memory(rows.move(self.key), rows.move(self.value), mask)
-
-    def __len__(self) -> int:
-        return len(self.key)
 
 
 class MultiHeadAttention(nn.Module):
@@ -278,39 +229,6 @@ class MultiHeadAttention(nn.Module):
     ) -> Float[Tensor, "b t d_model"]:
         """Let every query look at all keys that the mask allows (and, if causal, are not ahead of it)."""
         return self.attend(query, self.remember(key, value, mask), causal)
-
-
-class KeyValueCache:
-    """The keys and values of the tokens so far, in a buffer of a fixed size that is written in place.
-
-    Args:
-        max_len: how many tokens it has room for.
-    """
-
-    def __init__(self, max_len: int) -> None:
-        self.length = 0
-        self._max_len = max_len
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-
-    def append(
-        self, key: Float[Tensor, "b heads t d"], value: Float[Tensor, "b heads t d"]
-    ) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
-        """Add the next t tokens and return all so far."""
-        if self._keys is None or self._values is None:
-            rows, heads, _, d = key.shape
-            self._keys = key.new_empty(rows, heads, self._max_len, d)
-            self._values = value.new_empty(rows, heads, self._max_len, d)
-        start, self.length = self.length, self.length + key.shape[2]
-        self._keys[:, :, start : self.length] = key
-        self._values[:, :, start : self.length] = value
-        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
-
-    def select(self, rows: Rows) -> None:
-        """Keep these rows: beams change places, finished rows leave."""
-        if self._keys is not None and self._values is not None:
-            self._keys = rows.move(self._keys, self.length)
-            self._values = rows.move(self._values, self.length)
 
 
 class SelfAttention(nn.Module):

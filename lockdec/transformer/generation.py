@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lockdec.transformer.caching import DecoderCache
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.layers import DecoderCache
 
 
 @dataclass(frozen=True)

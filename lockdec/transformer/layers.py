@@ -14,20 +14,18 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.attention import (
-    KeyValueCache,
     LockingMultiHeadAttention,
-    Memory,
     MultiHeadAttention,
     Packing,
-    Rows,
     SelfAttention,
 )
+from lockdec.transformer.caching import DecoderCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.positional import RotaryPositions
@@ -295,28 +293,6 @@ class Encoder(Stack):
         for layer in self.layers:
             x = layer(x, mask)
         return cast(Tensor, self.norm(x))
-
-
-class DecoderCache:
-    """What decoding token by token keeps: each layer's past, and its memory of the encoded input."""
-
-    def __init__(self, memories: list[Memory | None], max_len: int) -> None:
-        self.memories = [memory and memory.laid_out() for memory in memories]
-        self.past = [KeyValueCache(max_len) for _ in memories]
-
-    @property
-    def length(self) -> int:
-        """How many tokens it holds."""
-        return self.past[0].length
-
-    def select(self, rows: Int[Tensor, " n"], inputs: Int[Tensor, " b"] | None = None) -> None:
-        """Keep these rows, in this order, and, if not all are wanted any more, these inputs."""
-        moves = Rows(rows)
-        for past in self.past:
-            past.select(moves)
-        if inputs is not None:
-            moves = Rows(inputs)
-            self.memories = [memory and memory.select(moves) for memory in self.memories]
 
 
 class DecoderStack(Stack):

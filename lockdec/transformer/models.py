@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.attention import Packing
+from lockdec.transformer.caching import DecoderCache
 from lockdec.transformer.configuration import (
     CrossAttentionConfig,
     DecoderConfig,
@@ -32,7 +33,6 @@ from lockdec.transformer.generation import SpecialTokens, generate
 from lockdec.transformer.layers import (
     CrossAttentionLook,
     Decoder,
-    DecoderCache,
     DecoderStack,
     Encoder,
     LockingDecoder,

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lockdec.transformer.attention import (
-    KeyValueCache,
     MultiHeadAttention,
-    Rows,
     SelfAttention,
     attention_weights,
     look_ahead_mask,
     scaled_dot_product_attention,
     step_attention,
 )
+from lockdec.transformer.caching import KeyValueCache, Rows
 from lockdec.transformer.positional import RotaryPositions
 from tests.transformer.tiny_transformers import shake
 
