@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.side_by_side import measure
-from benchmarks.table import table
+from benchmarks.table import suite_table
 
 RESULTS = Path(__file__).parent / "results"
 VERSIONS = ("torch", "lightning", "transformers", "x-transformers", "hydra-core")
@@ -61,6 +61,16 @@ def keep(name: str, section: dict[str, Any]) -> Path:
     return path
 
 
+def stamped(section: dict[str, Any]) -> dict[str, Any]:
+    """A section, with when, where and with what it was measured."""
+    return {
+        **section,
+        "measured": datetime.now(UTC).date().isoformat(),
+        "machine": {"device": device_name(), "system": platform.platform()},
+        "versions": installed(),
+    }
+
+
 def main() -> None:
     """Measure, print the tables, keep the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -70,15 +80,9 @@ def main() -> None:
     parser.add_argument("--against", metavar="COMMIT", help="lockdec of this commit takes part as well")
     given = parser.parse_args()
     for name in given.suites or suites():
-        found = measure(name, given.threads, given.rounds, given.against)
-        section = {
-            **found,
-            "measured": datetime.now(UTC).date().isoformat(),
-            "machine": {"device": device_name(), "system": platform.platform()},
-            "versions": installed(),
-        }
+        section = stamped(measure(name, given.threads, given.rounds, given.against))
         key = f"{name}_before" if given.against else name
-        print(f"## {key}\n\n{table(section)}\n\n{keep(key, section)}\n", flush=True)
+        print(f"## {key}\n\n{suite_table(section)}\n\n{keep(key, section)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table(section: Mapping[str, Any]) -> str:
+    """What a section of the results holds: the measurement of a suite, or a profile."""
+    return profile_table(section) if "shares" in section else suite_table(section)
+
+
+def profile_table(section: Mapping[str, Any]) -> str:
+    """The share of each kind of work, the largest first."""
+    shares = section["shares"]
+    threads = f"{section['threads']} thread{'' if section['threads'] == 1 else 's'}"
+    row = [f"{share:.0%}" for share in shares.values()]
+    return f"{markdown(list(shares), [row])}\n\nOf {section['milliseconds']:,.1f} ms a step, {threads}."
+
+
+def suite_table(section: Mapping[str, Any]) -> str:
     """A row a subject, lockdec first, and under it what was measured where."""
     subjects, unit = section["subjects"], section["unit"]
     ours = subjects.get(OURS, {})

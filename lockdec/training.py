@@ -171,7 +171,11 @@ class StepSeed(L.Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        torch.manual_seed(self.seed * 1_000_003 + trainer.global_step)
+        seed = self.seed * 1_000_003 + trainer.global_step
+        if trainer.strategy.root_device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:  # does so, too, but first notes down the whole stack for every kind of device that has not been used
+            torch.manual_seed(seed)
 
 
 class Curve(L.Callback):

@@ -32,12 +32,12 @@ def write_pixels(path: Path, data: CaptionSet, rows: Sequence[int], side: int) -
     Raises:
         DataError: a picture cannot be read.
     """
-    mapped = np.memmap(path, np.uint8, mode="w+", shape=(len(rows), side, side, 3))
     starts = range(0, len(rows), _CHUNK)
-    for start in track(starts, "reading pictures", total=len(starts)):
-        inputs = data.inputs(rows[start : start + _CHUNK])
-        mapped[start : start + len(inputs)] = pixels(inputs, side, "an autoencoder").permute(0, 2, 3, 1).numpy()
-    return mapped
+    with path.open("wb") as file:  # not into a map of it: there a full disk would kill the process
+        for start in track(starts, "reading pictures", total=len(starts)):
+            read = pixels(data.inputs(rows[start : start + _CHUNK]), side, "an autoencoder")
+            file.write(read.permute(0, 2, 3, 1).contiguous().numpy().data)
+    return np.memmap(path, np.uint8, mode="r+", shape=(len(rows), side, side, 3))
 
 
 class PixelDataModule(PinningDataModule):

@@ -53,8 +53,11 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without begin and end."""
-        blanked = [f"{self._blank}{text}" for text in texts]
-        return [encoding.ids for encoding in self._fast.encode_batch_fast(blanked, add_special_tokens=False)]
+        once = list(dict.fromkeys(texts))  # text to pretrain on says each name many times
+        blanked = [f"{self._blank}{text}" for text in once]
+        encodings = self._fast.encode_batch_fast(blanked, add_special_tokens=False)
+        ids = {text: encoding.ids for text, encoding in zip(once, encodings, strict=True)}
+        return [ids[text].copy() for text in texts]
 
     def sequences(self, texts: Sequence[str], max_len: int) -> list[list[int]]:
         """BOS, text, EOS of each text; one longer than `max_len` is cut there and so has no EOS."""

@@ -83,7 +83,7 @@ class EncodedSet:
             ),
             encoder.groups,
         )
-        shape = (len(captions), int(lengths.max()), encoder.dim)
+        shape, stored = (len(captions), int(lengths.max()), encoder.dim), getattr(torch, dtype)
         real = torch.arange(shape[1]) < torch.from_numpy(lengths)[:, None]
         with (folder / STATES).open("wb") as file:
             header = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
@@ -91,13 +91,15 @@ class EncodedSet:
             for start in range(0, len(captions), _CHUNK):
                 rows = slice(start, start + _CHUNK)
                 flat = normalisation(torch.from_numpy(raw[begins[start] : ends[rows][-1]]))
-                fits = flat.abs().amax(dim=1) <= torch.finfo(getattr(torch, dtype)).max
+                fits = flat.abs().amax(dim=1) <= torch.finfo(stored).max
                 if not fits.all():
                     row = np.searchsorted(ends, begins[start] + int(fits.int().argmin()), side="right")
                     name = captions.ids[row]
                     raise DataError(f"input {name!r}: its encoder states are not finite numbers that fit {dtype}")
-                chunk = torch.zeros(*real[rows].shape, encoder.dim, dtype=getattr(torch, dtype))
-                chunk[real[rows]] = flat.to(chunk)
+                chunk = flat.to(stored)
+                if not real[rows].all():
+                    chunk = torch.zeros(*real[rows].shape, encoder.dim, dtype=stored)
+                    chunk[real[rows]] = flat.to(stored)
                 file.write(chunk.numpy().data)
         np.save(folder / LENGTHS, lengths)
         (folder / IDS).write_text(json.dumps(captions.ids), encoding="utf-8")
