@@ -114,7 +114,7 @@ def sweeps() -> tuple[dict[int, float], float]:
     taken, own = {}, []
 
     def run(*arguments: str) -> float:
-        command = [sys.executable, "-m", "lockdec.run", *CELL, f"paths.outputs={outputs}", *arguments]
+        command = [sys.executable, "-m", "lockdec.run", *arguments, *CELL, f"paths.outputs={outputs}"]
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - started
