@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import profile
 from benchmarks.__main__ import suites
 from benchmarks.side_by_side import load, measure, spread
 from benchmarks.table import table
@@ -46,3 +47,25 @@ def test_every_suite_of_the_folder_keeps_the_contract() -> None:
         assert suite.TITLE
         assert suite.UNIT
         assert set(suite.GOALS) <= {*suite.subjects(), "matmul"} - {"lockdec"}
+
+
+def test_a_profile_shares_out_all_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "SECONDS", 0.1)
+    found = profile.profiled("tests.trivial_suite")
+    assert found["milliseconds"] >= 20  # a nap
+    assert sum(found["shares"].values()) == pytest.approx(1)
+    assert found["shares"][profile.OUTSIDE] > 0.9  # it sleeps
+    assert "ms a step, 2 threads." in table({**found, "threads": 2})
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("aten::addmm", "matrix products"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "fused attention"),
+        ("aten::index_select", "copies and layout"),
+        ("aten::argmax", profile.OTHER),
+    ],
+)
+def test_operations_count_by_the_kind_of_their_work(operation: str, expected: str) -> None:
+    assert profile.kind(operation) == expected
