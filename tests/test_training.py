@@ -18,7 +18,7 @@ from lockdec.errors import LockdecError
 from lockdec.modules import optimization
 from lockdec.modules.captioning import perturbed
 from lockdec.modules.configuration import OptimizerConfig
-from lockdec.training import fit
+from lockdec.training import StepSeed, fit
 from lockdec.transformer.encoded import Encoded
 
 CPU = TrainerConfig(accelerator="cpu", devices=1, precision="32-true", threads=None, checkpoint_seconds=0.0)
@@ -124,3 +124,15 @@ def test_perturbed_states_keep_their_mask_and_never_lose_all() -> None:
     noisy = perturbed(encoded, noise=0.5, dropout=0.0)
     assert noisy.mask.equal(encoded.mask)
     assert (noisy.states - encoded.states).std() == pytest.approx(0.5, rel=0.2)
+
+
+def test_each_step_draws_from_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    drawn = []
+    for step in (5, 6):
+        monkeypatch.setattr(L.Trainer, "global_step", step)
+        StepSeed(3).on_train_batch_start(trainer)
+        drawn.append(torch.rand(4))
+        torch.manual_seed(3 * 1_000_003 + step)
+        assert torch.equal(drawn[-1], torch.rand(4))
+    assert not torch.equal(*drawn)
