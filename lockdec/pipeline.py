@@ -34,6 +34,7 @@ from lockdec.cells import RESULT, claimed
 from lockdec.config import checked, plain
 from lockdec.console import Summary, console, printable, printable_lines
 from lockdec.data.captions import CaptionSet
+from lockdec.devices import device_of, exact
 from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError, visible
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
@@ -232,6 +233,7 @@ def _run_stages(
     config: DictConfig, folder: Path, result: dict[str, Any], group: str | None, watchers: Sequence[Logger]
 ) -> Tracking:
     typed = checked(config)
+    device = device_of(typed.trainer)
     if typed.trainer.threads:
         torch.set_num_threads(typed.trainer.threads)
     outputs = Path(typed.paths.outputs)
@@ -256,8 +258,8 @@ def _run_stages(
                 if stage.together:
                     ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
-                    with ranks.together() if stage.together else nullcontext():
-                        metrics = stage.make(Work(name, workspace, parents, loggers))
+                    with exact(), ranks.together() if stage.together else nullcontext():
+                        metrics = stage.make(Work(name, workspace, parents, loggers, device))
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(name, config, error) from error
