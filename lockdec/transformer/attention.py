@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.caching import KeyValueCache, Memory
+from lockdec.transformer.caching import FixedKeyValueCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.positional import RotaryPositions
 
@@ -263,7 +263,7 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "b t d_model"],
         mask: Bool[Tensor, "b t"] | None = None,
         causal: bool = False,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | FixedKeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Let every position look at all that the mask allows (and, if causal, at none ahead of it).
@@ -282,11 +282,12 @@ class SelfAttention(nn.Module):
             start = 0 if cache is None else cache.length
             query, key = self.rotary(query, start), self.rotary(key, start)
         if cache is not None:
-            key, value = cache.append(key, value)
+            past = cache.append(key, value)
+            key, value, mask = past.key, past.value, past.mask
+        rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, s)
         if cache is not None and query.shape[2] == 1:
-            mixed = step_attention(query, key, value)
+            mixed = step_attention(query, key, value, rows)
         else:
-            rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
             mixed = scaled_dot_product_attention(query, key, value, rows, causal)
         merged = merge_heads(mixed)
         return cast(Tensor, self.output(merged if packing is None else packing.pack(merged)))

@@ -71,9 +71,7 @@ class KeyValueCache:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def append(
-        self, key: Float[Tensor, "b heads t d"], value: Float[Tensor, "b heads t d"]
-    ) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
+    def append(self, key: Float[Tensor, "b heads t d"], value: Float[Tensor, "b heads t d"]) -> Memory:
         """Add the next t tokens and return all so far."""
         if self._keys is None or self._values is None:
             rows, heads, _, d = key.shape
@@ -82,7 +80,7 @@ class KeyValueCache:
         start, self.length = self.length, self.length + key.shape[2]
         self._keys[:, :, start : self.length] = key
         self._values[:, :, start : self.length] = value
-        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+        return Memory(self._keys[:, :, : self.length], self._values[:, :, : self.length], None)
 
     def select(self, rows: Rows) -> None:
         """Keep these rows: beams change places, finished rows leave."""
@@ -91,17 +89,69 @@ class KeyValueCache:
             self._values = rows.move(self._values, self.length)
 
 
-class DecoderCache:
-    """What decoding token by token keeps: each layer's past, and its memory of the encoded input."""
+class FixedKeyValueCache:
+    """The same for steps that are all alike, so that one of them can be recorded and repeated by a GPU alone.
 
-    def __init__(self, memories: list[Memory | None], max_len: int) -> None:
+    How many tokens there are is counted on the device, every step sees the whole buffer, and a mask hides what has not
+    been written yet. All rows stay, though they may change places.
+
+    Args:
+        max_len: how many tokens it has room for.
+    """
+
+    def __init__(self, max_len: int, device: torch.device) -> None:
+        self.length = torch.zeros((), dtype=torch.long, device=device)
+        self._places = torch.arange(max_len, device=device)
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, key: Float[Tensor, "b heads 1 d"], value: Float[Tensor, "b heads 1 d"]) -> Memory:
+        """Add the next token and return all there is room for, with a mask that is true up to this token."""
+        if self._keys is None or self._values is None:
+            rows, heads, _, d = key.shape
+            self._keys = key.new_zeros(rows, heads, len(self._places), d)
+            self._values = value.new_zeros(rows, heads, len(self._places), d)
+        place = self.length.view(1)
+        self._keys.index_copy_(2, place, key)
+        self._values.index_copy_(2, place, value)
+        self.length += 1
+        return Memory(self._keys, self._values, (self._places < self.length).expand(len(key), -1))
+
+    def restart(self) -> None:
+        """Forget all tokens."""
+        self.length.zero_()
+
+    def select(self, rows: Rows) -> None:
+        """Give the rows these places."""
+        if self._keys is not None and self._values is not None:
+            rows.move(self._keys)
+            rows.move(self._values)
+
+
+class DecoderCache:
+    """What decoding token by token keeps: each layer's past, and its memory of the encoded input.
+
+    Args:
+        memories: of each layer.
+        max_len: how many tokens there is room for.
+        fixed: where the tensors of a step that is recorded are: all rows then stay, in tensors of one shape.
+    """
+
+    def __init__(self, memories: list[Memory | None], max_len: int, fixed: torch.device | None = None) -> None:
         self.memories = [memory and memory.laid_out() for memory in memories]
-        self.past = [KeyValueCache(max_len) for _ in memories]
+        self.past = [KeyValueCache(max_len) if fixed is None else FixedKeyValueCache(max_len, fixed) for _ in memories]
+        self.fixed = fixed is not None
 
     @property
-    def length(self) -> int:
+    def length(self) -> int | Int[Tensor, ""]:
         """How many tokens it holds."""
         return self.past[0].length
+
+    def restart(self) -> None:
+        """Forget all tokens; only where it is fixed."""
+        for past in self.past:
+            if isinstance(past, FixedKeyValueCache):
+                past.restart()
 
     def select(self, rows: Int[Tensor, " n"], inputs: Int[Tensor, " b"] | None = None) -> None:
         """Keep these rows, in this order, and, if not all are wanted any more, these inputs."""
