@@ -36,7 +36,7 @@ Step = Callable[[Int[Tensor, "b 1"]], Float[Tensor, "b vocab"]]
 class Writes(Protocol):
     """A model that predicts the next token and keeps what it has computed."""
 
-    def cache(self, encoded: Encoded, max_len: int, fixed: bool = False) -> DecoderCache:
+    def cache(self, encoded: Encoded, max_len: int, beams: int = 1, fixed: bool = False) -> DecoderCache:
         """An empty cache for `step`: what there is to look at, and room for max_len tokens; fixed for `Recorded`."""
         ...
 
@@ -57,10 +57,12 @@ def generate(
     recorded: bool = False,
 ) -> Int[Tensor, "b n"]:
     """Write one sequence for every encoded input; see `AutoregressiveModel.generate`."""
-    rows = len(encoded) * (config.beams if config.strategy == "beam" else 1)
-    cache = model.cache(encoded, config.max_new_tokens, recorded)
+    beams = config.beams if config.strategy == "beam" else 1
+    cache = model.cache(encoded, config.max_new_tokens, beams, recorded)
     if recorded and encoded.states.is_cuda:
-        step: Step = Recorded(model, cache, torch.full((rows, 1), special.bos, device=encoded.states.device))
+        step: Step = Recorded(
+            model, cache, torch.full((len(encoded) * beams, 1), special.bos, device=encoded.states.device)
+        )
     else:
         step = partial(model.step, cache=cache)
     if config.strategy == "beam":
@@ -177,7 +179,7 @@ def write_one_by_one(
             break
         if len(on) < len(going) and not cache.fixed:
             going, alive = going[on], alive[on]
-            cache.select(on, on)
+            cache.select(on)
     return written[:, 1 : length + 1]
 
 
@@ -233,8 +235,7 @@ def beam_search(
             break
         if cache.fixed:
             on = torch.arange(inputs, device=device)
-        rows = (torch.arange(len(going), device=device).unsqueeze(1) * beams + parent)[on].flatten()
-        cache.select(rows, on if len(on) < len(going) else None)
+        cache.select(on if len(on) < len(going) else None, parent)
         going, alive, written, score = going[on], alive[on], written[on], score[on]
         finished, worth = finished[on], worth[on]
     used = int((best >= 0).any(0).sum())

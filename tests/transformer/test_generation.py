@@ -210,15 +210,16 @@ def test_every_kind_of_decoder_writes_from_its_cache(style: dict[str, Any], norm
 
 
 @pytest.mark.parametrize(("fixed", "kinds"), [(True, 1), (False, 3)])
+@pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("style", STYLES)
 def test_a_step_that_is_recorded_reads_no_value_and_is_like_all_others(
-    style: dict[str, Any], fixed: bool, kinds: int
+    style: dict[str, Any], beams: int, fixed: bool, kinds: int
 ) -> None:
     model = captioner(**style).to("meta")  # where no value can be read, and nothing meets what is elsewhere
     encoded = encoded_batch(rows=4).to("meta")
-    cache = DecoderCache([None] * model.config.layers, 8, encoded.states.device if fixed else None)
+    cache = DecoderCache([None] * model.config.layers, 4, beams, 8, encoded.states.device, fixed)
     cache.memories = model.decoder.remember(encoded)
-    tokens = torch.zeros(4, 1, dtype=torch.long, device="meta")
+    tokens = torch.zeros(4 * beams, 1, dtype=torch.long, device="meta")
     found = set()
     with torch.inference_mode():
         model.step(tokens, cache)  # the first makes the buffers
