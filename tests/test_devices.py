@@ -124,6 +124,8 @@ def test_an_encoder_follows_its_weights(name: str, tmp_path: Path, devices: Devi
     [
         {"strategy": "greedy", "no_repeat_ngram": 2, "repetition_penalty": 1.3, "min_new_tokens": 2},
         {"strategy": "beam", "beams": 3},
+        {"strategy": "greedy", "recorded": True},
+        {"strategy": "beam", "beams": 3, "recorded": True},
         {"strategy": "nucleus", "top_p": 0.9},
         {"strategy": "top_k", "top_k": 5},
     ],
