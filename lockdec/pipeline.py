@@ -234,6 +234,7 @@ def _run_stages(
 ) -> Tracking:
     typed = checked(config)
     device = device_of(typed.trainer)
+    recorded = typed.trainer.compile and device.type == "cuda"
     if typed.trainer.threads:
         torch.set_num_threads(typed.trainer.threads)
     outputs = Path(typed.paths.outputs)
@@ -259,7 +260,7 @@ def _run_stages(
                     ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
                     with exact(), ranks.together() if stage.together else nullcontext():
-                        metrics = stage.make(Work(name, workspace, parents, loggers, device))
+                        metrics = stage.make(Work(name, workspace, parents, loggers, device, recorded))
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(name, config, error) from error

@@ -54,7 +54,7 @@ class Evaluate(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parents["attach"].folder)
         model = load_captioner(work.parents["pretrain"], work.parents["finetune"])
-        device = settle(model, work.device)
+        device, model.recorded = settle(model, work.device), work.recorded
         captioner = Captioner(model, load_tokenizer(work.parents["pretrain"]), encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = [self.data.captions[row] for row in rows]
