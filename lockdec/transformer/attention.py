@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.caching import KeyValueCache, Memory
+from lockdec.transformer.caching import FixedKeyValueCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.positional import RotaryPositions
 
@@ -73,19 +73,25 @@ def scaled_dot_product_attention(
 
 
 def step_attention(
-    query: Float[Tensor, "b heads t d"],
+    query: Float[Tensor, "n heads t d"],
     key: Float[Tensor, "b kv_heads s d"],
     value: Float[Tensor, "b kv_heads s d_v"],
     mask: Bool[Tensor, "b _ s"] | None = None,
-) -> Float[Tensor, "b heads t d_v"]:
+) -> Float[Tensor, "n heads t d_v"]:
     """The same for a handful of queries, as a step of writing has them, with nothing ahead of any.
 
     Two plain products: a fused kernel gains by not keeping all t x s scores, of which there are few here.
+
+    Args:
+        query: its rows are n / b beams of each row of the keys, side by side.
+        mask: true where all queries of a row, or each of its beams, may look.
     """
-    (b, heads, t, _), kv_heads = query.shape, key.shape[1]
-    shared = query.reshape(b, kv_heads, heads // kv_heads * t, -1)  # heads that share keys, side by side
+    (n, heads, t, d), (b, kv_heads, _, _) = query.shape, key.shape
+    # Heads that share keys, and beams, side by side: (b, kv_heads, heads / kv_heads * beams * t, d)
+    shared = query.view(b, n // b, heads, t, d).transpose(1, 2).reshape(b, kv_heads, -1, d)
     repeated = None if mask is None else mask.unsqueeze(1).repeat(1, 1, shared.shape[2] // mask.shape[1], 1)
-    return (attention_weights(shared, key, repeated) @ value).view(b, heads, t, -1)
+    mixed = attention_weights(shared, key, repeated) @ value
+    return mixed.view(b, heads, -1, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
 
 
 def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b heads t d"]:
@@ -263,7 +269,7 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "b t d_model"],
         mask: Bool[Tensor, "b t"] | None = None,
         causal: bool = False,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | FixedKeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Let every position look at all that the mask allows (and, if causal, at none ahead of it).
@@ -281,12 +287,13 @@ class SelfAttention(nn.Module):
         if self.rotary is not None:
             start = 0 if cache is None else cache.length
             query, key = self.rotary(query, start), self.rotary(key, start)
-        if cache is not None:
-            key, value = cache.append(key, value)
-        if cache is not None and query.shape[2] == 1:
-            mixed = step_attention(query, key, value)
+        past = None if cache is None else cache.append(key, value)
+        if past is not None and query.shape[2] == 1:
+            mixed = step_attention(query, past.key, past.value, past.mask)
         else:
             rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
+            if past is not None:
+                key, value = past.key, past.value
             mixed = scaled_dot_product_attention(query, key, value, rows, causal)
         merged = merge_heads(mixed)
         return cast(Tensor, self.output(merged if packing is None else packing.pack(merged)))

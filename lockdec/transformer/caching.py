@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,56 +59,190 @@ class Memory:
         return len(self.key)
 
 
+class Ancestry:
+    """Which of the tokens written for an input each of its beams goes on from: no past is copied when beams fork.
+
+    Args:
+        beams: of each input; they write a token each in every step.
+        max_len: how many steps there is room for.
+    """
+
+    def __init__(self, inputs: int, beams: int, max_len: int, device: torch.device) -> None:
+        self.beams = beams
+        self._own = torch.eye(beams, dtype=torch.bool, device=device)
+        self._seen = torch.zeros(inputs, beams, max_len, beams, dtype=torch.bool, device=device)
+
+    def clear(self) -> None:
+        """Have no beam see anything."""
+        self._seen.zero_()
+
+    def begin(self, step: int | Int[Tensor, ""]) -> None:
+        """Have every beam see the token that it adds in this step."""
+        if isinstance(step, int):
+            self._seen[:, :, step] = self._own
+        else:
+            own = self._own.unsqueeze(1).expand(len(self._seen), -1, 1, -1)
+            self._seen.index_copy_(2, step.view(1), own)
+
+    def mask(self, steps: int | None = None) -> Bool[Tensor, "b beams s"]:
+        """True where a beam sees a token, among those of so many steps, or of all there is room for."""
+        return self._seen[:, :, :steps].flatten(2)
+
+    def select(self, parents: Int[Tensor, "b beams"], inputs: Rows | None) -> None:
+        """Have each beam go on from another of the same input, and keep these inputs of the batch."""
+        places = parents[:, :, None, None].expand_as(self._seen)
+        self._seen.copy_(self._seen.gather(1, places))
+        if inputs is not None:
+            self._seen = inputs.move(self._seen)
+
+
+class Past(NamedTuple):
+    """The keys and values of all tokens so far, and which of them each beam sees; without a mask all of them."""
+
+    key: Float[Tensor, "b heads s d"]
+    value: Float[Tensor, "b heads s d"]
+    mask: Bool[Tensor, "b beams s"] | None
+
+
 class KeyValueCache:
     """The keys and values of the tokens so far, in a buffer of a fixed size that is written in place.
 
     Args:
-        max_len: how many tokens it has room for.
+        max_len: how many tokens of a row it has room for.
+        ancestry: of the beams, where there are several; the tokens of all beams of an input then share a row.
     """
 
-    def __init__(self, max_len: int) -> None:
+    def __init__(self, max_len: int, ancestry: Ancestry | None = None) -> None:
         self.length = 0
-        self._max_len = max_len
+        self._max_len, self._ancestry = max_len, ancestry
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def append(
-        self, key: Float[Tensor, "b heads t d"], value: Float[Tensor, "b heads t d"]
-    ) -> tuple[Float[Tensor, "b heads s d"], Float[Tensor, "b heads s d"]]:
-        """Add the next t tokens and return all so far."""
+    def append(self, key: Float[Tensor, "n heads t d"], value: Float[Tensor, "n heads t d"]) -> Past:
+        """Add the next t tokens of every row or beam, and return all so far."""
+        beams = 1 if self._ancestry is None else self._ancestry.beams
+        key, value = side_by_side(key, beams), side_by_side(value, beams)
         if self._keys is None or self._values is None:
             rows, heads, _, d = key.shape
-            self._keys = key.new_empty(rows, heads, self._max_len, d)
-            self._values = value.new_empty(rows, heads, self._max_len, d)
-        start, self.length = self.length, self.length + key.shape[2]
-        self._keys[:, :, start : self.length] = key
-        self._values[:, :, start : self.length] = value
-        return self._keys[:, :, : self.length], self._values[:, :, : self.length]
+            self._keys = key.new_empty(rows, heads, self._max_len * beams, d)
+            self._values = value.new_empty(rows, heads, self._max_len * beams, d)
+        start = self.length * beams
+        end = start + key.shape[2]
+        self.length = end // beams
+        self._keys[:, :, start:end] = key
+        self._values[:, :, start:end] = value
+        mask = None if self._ancestry is None else self._ancestry.mask(self.length)
+        return Past(self._keys[:, :, :end], self._values[:, :, :end], mask)
 
     def select(self, rows: Rows) -> None:
-        """Keep these rows: beams change places, finished rows leave."""
+        """Keep these rows: what is finished leaves."""
         if self._keys is not None and self._values is not None:
-            self._keys = rows.move(self._keys, self.length)
-            self._values = rows.move(self._values, self.length)
+            used = self.length * (1 if self._ancestry is None else self._ancestry.beams)
+            self._keys = rows.move(self._keys, used)
+            self._values = rows.move(self._values, used)
+
+
+class FixedKeyValueCache:
+    """The same for steps that are all alike, so that a GPU can repeat one of them by itself.
+
+    How many tokens there are is counted on the device, and every step sees the whole buffer, where the ancestry hides
+    what has not been written yet. All rows stay.
+
+    Args:
+        max_len: how many tokens of a row it has room for.
+        ancestry: of the beams, be it one.
+    """
+
+    def __init__(self, max_len: int, ancestry: Ancestry, device: torch.device) -> None:
+        self.length = torch.zeros((), dtype=torch.long, device=device)
+        self._max_len, self._ancestry = max_len, ancestry
+        self._places = torch.arange(ancestry.beams, device=device)
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, key: Float[Tensor, "n heads 1 d"], value: Float[Tensor, "n heads 1 d"]) -> Past:
+        """Add the next token of every row or beam, and return all there is room for."""
+        beams = self._ancestry.beams
+        key, value = side_by_side(key, beams), side_by_side(value, beams)
+        if self._keys is None or self._values is None:
+            rows, heads, _, d = key.shape
+            self._keys = key.new_zeros(rows, heads, self._max_len * beams, d)
+            self._values = value.new_zeros(rows, heads, self._max_len * beams, d)
+        places = self.length * beams + self._places
+        self._keys.index_copy_(2, places, key)
+        self._values.index_copy_(2, places, value)
+        self.length += 1
+        return Past(self._keys, self._values, self._ancestry.mask())
+
+
+def side_by_side(x: Float[Tensor, "n heads t d"], beams: int) -> Float[Tensor, "b heads places d"]:
+    """The t tokens of each beam of an input, as t * beams places of one row."""
+    if beams == 1:
+        return x
+    rows, heads, t, d = x.shape
+    return x.view(rows // beams, beams, heads, t, d).permute(0, 2, 3, 1, 4).flatten(2, 3)
 
 
 class DecoderCache:
-    """What decoding token by token keeps: each layer's past, and its memory of the encoded input."""
+    """What decoding token by token keeps: each layer's past, and its memory of the encoded input.
 
-    def __init__(self, memories: list[Memory | None], max_len: int) -> None:
+    Args:
+        memories: of each layer.
+        inputs, beams: rows are beams of inputs, side by side.
+        max_len: how many tokens of a row there is room for.
+        device: where the tensors are.
+        fixed: whether all steps are alike, so that one can be recorded; then all inputs stay.
+    """
+
+    def __init__(
+        self,
+        memories: list[Memory | None],
+        inputs: int,
+        beams: int,
+        max_len: int,
+        device: torch.device,
+        fixed: bool = False,
+    ) -> None:
         self.memories = [memory and memory.laid_out() for memory in memories]
-        self.past = [KeyValueCache(max_len) for _ in memories]
+        self.fixed = fixed
+        self._ancestry = Ancestry(inputs, beams, max_len, device) if fixed or beams > 1 else None
+        self.past = [
+            FixedKeyValueCache(max_len, self._ancestry, device)
+            if fixed and self._ancestry is not None
+            else KeyValueCache(max_len, self._ancestry)
+            for _ in memories
+        ]
 
     @property
-    def length(self) -> int:
-        """How many tokens it holds."""
+    def length(self) -> int | Int[Tensor, ""]:
+        """How many tokens of a row it holds."""
         return self.past[0].length
 
-    def select(self, rows: Int[Tensor, " n"], inputs: Int[Tensor, " b"] | None = None) -> None:
-        """Keep these rows, in this order, and, if not all are wanted any more, these inputs."""
-        moves = Rows(rows)
+    def begin(self) -> None:
+        """Get ready for the next token of every row."""
+        if self._ancestry is not None:
+            self._ancestry.begin(self.length)
+
+    def restart(self) -> None:
+        """Forget all tokens, where it is fixed."""
         for past in self.past:
-            past.select(moves)
-        if inputs is not None:
-            moves = Rows(inputs)
+            if isinstance(past, FixedKeyValueCache):
+                past.length.zero_()
+        if self._ancestry is not None:
+            self._ancestry.clear()
+
+    def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:
+        """Have beams go on from others, and let inputs leave.
+
+        Args:
+            inputs: that stay, in their new order; None where all do.
+            parents: the beam of the same input that each beam goes on from, before any input leaves.
+        """
+        moves = None if inputs is None else Rows(inputs)
+        if self._ancestry is not None and parents is not None:
+            self._ancestry.select(parents, moves)
+        if moves is not None:
+            for past in self.past:
+                if isinstance(past, KeyValueCache):
+                    past.select(moves)
             self.memories = [memory and memory.select(moves) for memory in self.memories]

@@ -6,7 +6,9 @@ ended leaves the batch, and it stops when everything has ended.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,12 +29,15 @@ class SpecialTokens:
     pad: int
 
 
+Step = Callable[[Int[Tensor, "b 1"]], Float[Tensor, "b vocab"]]
+
+
 @runtime_checkable
 class Writes(Protocol):
     """A model that predicts the next token and keeps what it has computed."""
 
-    def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
-        """An empty cache for `step`: what there is to look at, and room for max_len tokens."""
+    def cache(self, encoded: Encoded, max_len: int, beams: int = 1, fixed: bool = False) -> DecoderCache:
+        """An empty cache for `step`: what there is to look at, and room for max_len tokens; fixed for `Recorded`."""
         ...
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
@@ -49,11 +54,42 @@ def generate(
     special: SpecialTokens,
     config: GenerationConfig,
     generator: torch.Generator | None = None,
+    recorded: bool = False,
 ) -> Int[Tensor, "b n"]:
     """Write one sequence for every encoded input; see `AutoregressiveModel.generate`."""
+    beams = config.beams if config.strategy == "beam" else 1
+    cache = model.cache(encoded, config.max_new_tokens, beams, recorded)
+    if recorded and encoded.states.is_cuda:
+        step: Step = Recorded(
+            model, cache, torch.full((len(encoded) * beams, 1), special.bos, device=encoded.states.device)
+        )
+    else:
+        step = partial(model.step, cache=cache)
     if config.strategy == "beam":
-        return beam_search(model, encoded, special, config)
-    return write_one_by_one(model, encoded, special, config, generator)
+        return beam_search(step, cache, encoded, special, config)
+    return write_one_by_one(step, cache, encoded, special, config, generator)
+
+
+class Recorded:
+    """A step as a CUDA graph: its kernels follow each other without Python, which takes longer to launch them.
+
+    Args:
+        cache: fixed and empty; every call adds to it.
+        tokens: some, as many as every call is given; written over.
+    """
+
+    def __init__(self, model: Writes, cache: DecoderCache, tokens: Int[Tensor, "b 1"]) -> None:
+        self._tokens, self._graph = tokens, torch.cuda.CUDAGraph()
+        model.step(tokens, cache)  # what only a first step does, such as making buffers, may not be recorded
+        with torch.cuda.graph(self._graph):
+            self._logits = model.step(tokens, cache)
+        cache.restart()
+
+    def __call__(self, tokens: Int[Tensor, "b 1"]) -> Float[Tensor, "b vocab"]:
+        """Predictions of the next token, in memory that the next call writes over."""
+        self._tokens.copy_(tokens)
+        self._graph.replay()
+        return self._logits
 
 
 def constrain(
@@ -110,7 +146,8 @@ def close_ranks(going: Bool[Tensor, " b"]) -> Int[Tensor, " n"]:
 
 
 def write_one_by_one(
-    model: Writes,
+    step: Step,
+    cache: DecoderCache,
     encoded: Encoded,
     special: SpecialTokens,
     config: GenerationConfig,
@@ -121,30 +158,33 @@ def write_one_by_one(
     Each row gets one uniform number per step, so what it writes does not depend on when other rows end.
     """
     rows, longest, device = len(encoded), config.max_new_tokens, encoded.states.device
-    cache = model.cache(encoded, longest)
     written = torch.full((rows, 1 + longest), special.pad, device=device)
     written[:, 0] = special.bos
     luck = None
     if config.strategy != "greedy":
         source = device if generator is None else generator.device
         luck = torch.rand(longest, rows, generator=generator, device=source).to(device)
-    going = torch.arange(rows, device=device)  # the rows that have not ended
+    going = torch.arange(rows, device=device)  # the rows of the batch, which is fixed or loses those that have ended
+    alive = torch.ones(rows, dtype=torch.bool, device=device)
     length = 0
     while length < longest and len(going):
         length += 1
         past = written[going, :length]
-        logits = constrain(model.step(past[:, -1:], cache).float(), past, special, config)
+        logits = constrain(step(past[:, -1:]).float(), past, special, config)
         tokens = logits.argmax(-1) if luck is None else draw(logits, luck[length - 1, going], config)
-        written[going, length] = tokens
-        on = close_ranks(tokens != special.eos)
-        if len(on) < len(going):
-            going = going[on]
-            cache.select(on, on)
+        written[going, length] = tokens.where(alive, special.pad)
+        alive = alive & (tokens != special.eos)
+        on = close_ranks(alive)
+        if not len(on):
+            break
+        if len(on) < len(going) and not cache.fixed:
+            going, alive = going[on], alive[on]
+            cache.select(on)
     return written[:, 1 : length + 1]
 
 
 def beam_search(
-    model: Writes, encoded: Encoded, special: SpecialTokens, config: GenerationConfig
+    step: Step, cache: DecoderCache, encoded: Encoded, special: SpecialTokens, config: GenerationConfig
 ) -> Int[Tensor, "b n"]:
     """Keep the `beams` likeliest beginnings of every input, and return its best finished sequence.
 
@@ -154,9 +194,9 @@ def beam_search(
     """
     beams, longest, device = config.beams, config.max_new_tokens, encoded.states.device
     inputs = len(encoded)
-    cache = model.cache(encoded, longest)
     best = torch.full((inputs, longest), -1, device=device)
-    going = torch.arange(inputs, device=device)  # the inputs that are not done
+    going = torch.arange(inputs, device=device)  # the inputs of the batch, which is fixed or loses those that are done
+    alive = torch.ones(inputs, dtype=torch.bool, device=device)
 
     written = torch.full((inputs, beams, 1 + longest), -1, device=device)
     written[:, :, 0] = special.bos
@@ -167,7 +207,7 @@ def beam_search(
 
     for length in range(1, longest + 1):
         past = written[:, :, :length].flatten(0, 1)  # (b * beams, length)
-        logits = model.step(past[:, -1:], cache).float()
+        logits = step(past[:, -1:]).float()
         gain = constrain(logits.log_softmax(-1), past, special, config)
         vocab = gain.shape[-1]
         total = (score.unsqueeze(2) + gain.view(-1, beams, vocab)).flatten(1)  # (b, beams * vocab)
@@ -188,13 +228,16 @@ def beam_search(
         done = worth[:, -1] > -torch.inf
         if not config.early_stopping:
             done &= score[:, 0] / length**config.length_penalty <= worth[:, -1]
-        best[going] = finished[:, 0, 1:]
-        on = close_ranks(~done)
+        best[going] = finished[:, 0, 1:].where(alive.unsqueeze(1), best[going])
+        alive = alive & ~done
+        on = close_ranks(alive)
         if length == longest or not len(on):
             break
-        rows = (torch.arange(len(going), device=device).unsqueeze(1) * beams + parent)[on].flatten()
-        cache.select(rows, on if len(on) < len(going) else None)
-        going, written, score, finished, worth = going[on], written[on], score[on], finished[on], worth[on]
+        if cache.fixed:
+            on = torch.arange(inputs, device=device)
+        cache.select(on if len(on) < len(going) else None, parent)
+        going, alive, written, score = going[on], alive[on], written[on], score[on]
+        finished, worth = finished[on], worth[on]
     used = int((best >= 0).any(0).sum())
     return best[:, :used].masked_fill(best[:, :used] < 0, special.pad)
 

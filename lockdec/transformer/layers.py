@@ -25,7 +25,7 @@ from lockdec.transformer.attention import (
     Packing,
     SelfAttention,
 )
-from lockdec.transformer.caching import DecoderCache, KeyValueCache, Memory
+from lockdec.transformer.caching import DecoderCache, FixedKeyValueCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.positional import RotaryPositions
@@ -135,7 +135,7 @@ class TransformerLayer(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         causal: bool = False,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | FixedKeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
         """Self-attention, added and normalised."""
@@ -186,7 +186,7 @@ class DecoderLayer(TransformerLayer):
         self,
         x: Float[Tensor, "b t d_model"],
         memory: Memory,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | FixedKeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
@@ -228,7 +228,7 @@ class LockingDecoderLayer(TransformerLayer):
         self,
         x: Float[Tensor, "b t d_model"],
         memory: Memory | None = None,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | FixedKeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""

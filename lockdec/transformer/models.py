@@ -152,13 +152,23 @@ class AutoregressiveModel(nn.Module, ABC):
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
 
-    def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
-        """An empty cache for `step`: what there is to look at, and room for max_len tokens."""
+    def cache(self, encoded: Encoded, max_len: int, beams: int = 1, fixed: bool = False) -> DecoderCache:
+        """An empty cache for `step`: what there is to look at, and room for max_len tokens of each beam.
+
+        Args:
+            fixed: for steps of one token that are all alike; see `DecoderCache`.
+        """
         self.embedding.require_room(max_len)
-        return DecoderCache(self.decoder.remember(self.admit(encoded)), max_len)
+        memories = self.decoder.remember(self.admit(encoded))
+        return DecoderCache(memories, len(encoded), beams, max_len, encoded.states.device, fixed)
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
-        """Add the next t tokens to the cache and predict the one after them."""
+        """Add the next t tokens to the cache and predict the one after them.
+
+        Args:
+            tokens: one row for each beam of each input, side by side; where there are several beams, t = 1.
+        """
+        cache.begin()
         hidden: Tensor = self.decoder(self.embedding(tokens, cache.length), cache=cache)
         return self.logits(hidden[:, -1])
 
@@ -170,6 +180,7 @@ class AutoregressiveModel(nn.Module, ABC):
         eos_id: int,
         pad_id: int,
         generator: torch.Generator | None = None,
+        recorded: bool = False,
         **options: Any,
     ) -> Int[Tensor, "b n"]:
         """Write one sequence for every encoded input.
@@ -178,6 +189,8 @@ class AutoregressiveModel(nn.Module, ABC):
             encoded: what to write about.
             bos_id, eos_id, pad_id: the tokens that start a sequence, end it and fill what follows.
             generator: where nucleus and top_k draw from; torch's global one where not given.
+            recorded: make all steps alike and, on CUDA, record one as a graph that the others repeat: there a step
+                takes less time to launch than to compute. Elsewhere it only shows that the same is written.
             options: strategy, max_new_tokens and the other fields of `GenerationConfig`.
 
         Returns:
@@ -189,7 +202,7 @@ class AutoregressiveModel(nn.Module, ABC):
         config = GenerationConfig(**options)
         config.check()
         with torch.inference_mode():
-            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator)
+            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator, recorded)
         return tokens.clone()  # outside, so that it may take part in training
 
 
@@ -319,11 +332,11 @@ class LockingDecoderModel(AutoregressiveModel):
         """The encoded input, or None while locked; LockdecError if it is missing or of another width."""
         return None if self.locked else self._fitting(encoded, "pass one, or call lock()")
 
-    def cache(self, encoded: Encoded, max_len: int) -> DecoderCache:
+    def cache(self, encoded: Encoded, max_len: int, beams: int = 1, fixed: bool = False) -> DecoderCache:
         """An empty cache for `step`; LockdecError if no encoder was ever attached."""
         if not self.attached:
             raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
-        return super().cache(encoded, max_len)
+        return super().cache(encoded, max_len, beams, fixed)
 
     @torch.no_grad()
     def look(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> list[CrossAttentionLook]:

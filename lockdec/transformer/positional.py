@@ -22,6 +22,13 @@ def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
 
+def stretch(table: Float[Tensor, "max_len d"], start: int | Int[Tensor, ""], length: int) -> Float[Tensor, "length d"]:
+    """So many rows of a table from start on, which is a number, or a count that a device keeps."""
+    if isinstance(start, int):
+        return table[start : start + length]
+    return table.index_select(0, start + torch.arange(length, device=start.device))
+
+
 class LearnedPositions(nn.Module):
     """One learned vector per position."""
 
@@ -30,9 +37,11 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(max_len, d_model))
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], start: int | Int[Tensor, ""] = 0
+    ) -> Float[Tensor, "b t d_model"]:
         """Add the vectors of positions start, start + 1, ... to x."""
-        return x + self.weight[start : start + x.shape[1]]
+        return x + stretch(self.weight, start, x.shape[1])
 
 
 class SinusoidalPositions(nn.Module):
@@ -48,9 +57,11 @@ class SinusoidalPositions(nn.Module):
         self.scale = math.sqrt(d_model)
         self.register_buffer("table", sinusoids(max_len, d_model), persistent=False)
 
-    def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], start: int | Int[Tensor, ""] = 0
+    ) -> Float[Tensor, "b t d_model"]:
         """Scale x and add the vectors of positions start, start + 1, ... to it."""
-        return x * self.scale + self.table[start : start + x.shape[1]]
+        return x * self.scale + stretch(self.table, start, x.shape[1])
 
 
 class RotaryPositions(nn.Module):
@@ -79,12 +90,14 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
 
-    def forward(self, x: Float[Tensor, "b heads t d_head"], start: int = 0) -> Float[Tensor, "b heads t d_head"]:
+    def forward(
+        self, x: Float[Tensor, "b heads t d_head"], start: int | Int[Tensor, ""] = 0
+    ) -> Float[Tensor, "b heads t d_head"]:
         """Turn x, which stands at positions start, start + 1, ..."""
-        now = slice(start, start + x.shape[2])
+        cosine, sine = (stretch(table, start, x.shape[2]).to(x.dtype) for table in (self.cosine, self.sine))
         first, second = x.chunk(2, dim=-1)
         quarter_turn = torch.cat((-second, first), dim=-1)
-        return x * self.cosine[now].to(x.dtype) + quarter_turn * self.sine[now].to(x.dtype)
+        return x * cosine + quarter_turn * sine
 
 
 class TokenEmbedding(nn.Module):
@@ -114,9 +127,13 @@ class TokenEmbedding(nn.Module):
         kind = LearnedPositions if config.position == "learned" else SinusoidalPositions
         return kind(config.max_len, config.d_model)
 
-    def forward(self, tokens: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
-        """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len."""
-        self.require_room(start + tokens.shape[1])
+    def forward(self, tokens: Int[Tensor, "b t"], start: int | Int[Tensor, ""] = 0) -> Float[Tensor, "b t d_model"]:
+        """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len.
+
+        A start that a device keeps is not looked at here: its cache was made with room.
+        """
+        if isinstance(start, int):
+            self.require_room(start + tokens.shape[1])
         x = self.tokens(tokens)  # (b, t, d_model)
         if self.positions is not None:
             x = self.positions(x, start)

@@ -351,9 +351,9 @@ def test_a_cache_keeps_the_chosen_rows_in_their_order() -> None:
     cache.append(rows, rows * 10)
     cache.select(Rows(torch.tensor([3, 3, 0, 1])))
     cache.select(Rows(torch.tensor([1, 2])))
-    key, value = cache.append(rows[:2] + 5, rows[:2])
-    assert key.flatten(1).tolist() == [[3.0, 5.0], [0.0, 6.0]]
-    assert value.flatten(1).tolist() == [[30.0, 0.0], [0.0, 1.0]]
+    memory = cache.append(rows[:2] + 5, rows[:2])
+    assert memory.key.flatten(1).tolist() == [[3.0, 5.0], [0.0, 6.0]]
+    assert memory.value.flatten(1).tolist() == [[30.0, 0.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(3, 3), (4, 2), (4, 1)])

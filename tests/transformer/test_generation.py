@@ -10,9 +10,11 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.attention import MultiHeadAttention
+from lockdec.transformer.caching import DecoderCache
 from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import (
     AutoregressiveModel,
@@ -53,6 +55,11 @@ LIMITS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.3, "no_repeat_ngram": 2},
 ]
 
+
+STYLES: list[dict[str, Any]] = [
+    {"position": "sinusoidal"},
+    {"position": "rope", "norm_kind": "rms", "kv_heads": 1, "activation": "swiglu", "bias": "none"},
+]
 
 Scoring = Callable[[list[list[int]]], list[Tensor]]
 
@@ -177,34 +184,50 @@ def unpadded(tokens: Tensor) -> list[list[int]]:
     return kept
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("limits", LIMITS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_writing_equals_its_definition(strategy: dict[str, Any], limits: dict[str, Any]) -> None:
+def test_writing_equals_its_definition(strategy: dict[str, Any], limits: dict[str, Any], recorded: bool) -> None:
     options = strategy | limits
     lengths: set[int] = set()
     for seed in range(3):
         model, encoded = captioner(seed), encoded_batch(rows=4, seed=seed)
-        written = model.generate(
-            encoded, **IDS, max_new_tokens=8, generator=torch.Generator().manual_seed(seed), **options
-        )
+        generator = torch.Generator().manual_seed(seed)
+        written = model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, recorded=recorded, **options)
         assert unpadded(written) == by_definition(model, encoded, 8, seed, options)
         lengths.update(map(len, unpadded(written)))
     assert len(lengths) > 1, "the cases should differ in when they end"
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize(
-    "style",
-    [
-        {"position": "sinusoidal"},
-        {"position": "rope", "norm_kind": "rms", "kv_heads": 1, "activation": "swiglu", "bias": "none"},
-    ],
-)
-def test_every_kind_of_decoder_writes_from_its_cache(style: dict[str, Any], norm: str) -> None:
+@pytest.mark.parametrize("style", STYLES)
+def test_every_kind_of_decoder_writes_from_its_cache(style: dict[str, Any], norm: str, recorded: bool) -> None:
     model, encoded = captioner(norm=norm, **style), encoded_batch(rows=4)
     for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
-        written = model.generate(encoded, **IDS, max_new_tokens=8, **options)
+        written = model.generate(encoded, **IDS, max_new_tokens=8, recorded=recorded, **options)
         assert unpadded(written) == by_definition(model, encoded, 8, 0, options)
+
+
+@pytest.mark.parametrize(("fixed", "kinds"), [(True, 1), (False, 3)])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("style", STYLES)
+def test_a_step_that_is_recorded_reads_no_value_and_is_like_all_others(
+    style: dict[str, Any], beams: int, fixed: bool, kinds: int
+) -> None:
+    model = captioner(**style).to("meta")  # where no value can be read, and nothing meets what is elsewhere
+    encoded = encoded_batch(rows=4).to("meta")
+    cache = DecoderCache([None] * model.config.layers, 4, beams, 8, encoded.states.device, fixed)
+    cache.memories = model.decoder.remember(encoded)
+    tokens = torch.zeros(4 * beams, 1, dtype=torch.long, device="meta")
+    found = set()
+    with torch.inference_mode():
+        model.step(tokens, cache)  # the first makes the buffers
+        for _ in range(3):
+            with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as watched:
+                model.step(tokens, cache)
+            found.add(str([(event.name, event.input_shapes) for event in watched.events()]))
+    assert len(found) == kinds
 
 
 def test_the_joined_transformer_writes_like_its_decoder() -> None:
