@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 RESULT = "result.json"
-SHARED = Path("shared", "made.json")  # in a sweep's folder: the stages that were made before its cells started
+MADE_BEFORE = Path("shared", "made.json")  # in a sweep's folder: the stages that were made before its cells started
 LOCK = ".running"
 
 

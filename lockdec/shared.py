@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lockdec.acceleration import release_memory
 from lockdec.building import Builder
-from lockdec.cells import SHARED
+from lockdec.cells import MADE_BEFORE
 from lockdec.console import console, printable, track
 from lockdec.errors import StoreError
 from lockdec.interruption import stoppable
@@ -96,7 +96,7 @@ def _make(common: Common | None, folder: Path, sweep_name: str) -> None:
         return
     config, missing = common.assembly.config, common.missing
     console.print(f"  made first, for all {common.cells} cells: {', '.join(missing)}", soft_wrap=True)
-    path = folder / SHARED
+    path = folder / MADE_BEFORE
     tracking = Tracking(config.logger, sweep_name, path.parent, Path(config.paths.outputs))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

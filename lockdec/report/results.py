@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockdec.cells import SHARED
+from lockdec.cells import MADE_BEFORE
 from lockdec.console import track
 from lockdec.errors import DataError
 
@@ -154,7 +154,7 @@ def read(folders: Sequence[Path]) -> Collection:
         names = ", ".join(map(str, folders))
         raise DataError(f"{names}: no result.json here or below (a run writes one when it ends)")
     shared: list[Stage] = []
-    for path in dict.fromkeys(cell.parent / SHARED for cell in candidates if cell.name.isdecimal()):
+    for path in dict.fromkeys(cell.parent / MADE_BEFORE for cell in candidates if cell.name.isdecimal()):
         try:
             shared += _shared(path)
         except DataError as error:
