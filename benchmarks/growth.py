@@ -65,7 +65,7 @@ def finetuning(rows: int, states: int) -> Step:
 def writing(length: int) -> Step:
     """64 captions of this many tokens."""
     model, seen = captioner().eval(), encoded(64, 64)
-    sizes = {"max_new_tokens": length, "min_new_tokens": length}
+    sizes: dict[str, Any] = {"max_new_tokens": length, "min_new_tokens": length}
     return lambda: model.generate(seen, bos_id=1, eos_id=2, pad_id=0, generator=None, **sizes)
 
 

@@ -28,6 +28,7 @@ from lockdec.report.tables import results_csv
 STUDY = Path(__file__).parent / "study"
 METRIC = "token_f1"
 FULL = 32  # the largest tied dimension: what the others are compared with
+STEPS = 1200  # of finetuning, by default
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
 Key = tuple[object, ...]
 
@@ -210,6 +211,30 @@ def remedies(study: Study) -> dict[str, str]:
     return {"remedies": table(head, sorted(rows))}
 
 
+def steps(study: Study) -> dict[str, str]:
+    """A row a number of shots, a column a number of steps; the paired difference to the default number."""
+    found = {
+        (int(str(shots)), int(str(overrides).removeprefix("finetune.steps="))): setting
+        for (shots, overrides), setting in by(study, "fewshot.shots", "overrides").items()
+    }
+    rows, columns = sorted({shots for shots, _ in found}), sorted({count for _, count in found})
+    others = [count for count in columns if count != STEPS]
+    scores = [[str(shots), *(interval(score(found[shots, count])) for count in columns)] for shots in rows]
+    gaps = [
+        [str(shots), *(interval(loss(found[shots, count], found[shots, STEPS]), signed=True) for count in others)]
+        for shots in rows
+    ]
+    seen = [
+        [str(shots), *(interval(score(found[shots, count], view="shuffled"), signed=True) for count in columns)]
+        for shots in rows
+    ]
+    return {
+        "steps": table(["shots", *(f"{count:,} steps" for count in columns)], scores),
+        "steps loss": table(["shots", *(f"{count:,} steps" for count in others)], gaps),
+        "steps seen": table(["shots", *(f"{count:,} steps" for count in columns)], seen),
+    }
+
+
 Part = Callable[[Study], Mapping[str, str]]
 # What fills the places of a name, and the sweeps it is made of.
 PARTS: dict[str, tuple[str, Part]] = {
@@ -223,6 +248,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "heads": ("heads*", lambda study: kinds(study, heads, "heads", "8 heads of 8, layers all")),
     "encoders": ("encoder_*", encoders),
     "remedies": ("screen", remedies),
+    "steps": ("steps", steps),
 }
 
 

@@ -46,21 +46,29 @@ def release_memory() -> None:
 def accelerated(module: nn.Module, trainer: TrainerConfig, backend: str = "inductor") -> Iterator[None]:
     """Train inside this as fast as the trainer's config allows.
 
-    Where it asks for 16 bits, the products that are left in 32 may take TF32, which is more exact than 16 bits are.
+    Where it asks for 16 bits, what is left in 32 may take TF32, which is more exact than 16 bits are.
     Stacks of layers are compiled where they stand, so that no name in a state dict changes.
 
     Args:
         module: holds the stacks.
         backend: of torch.compile.
     """
-    before = torch.get_float32_matmul_precision()
-    if "16" in trainer.precision:
-        torch.set_float32_matmul_precision("high")
     if trainer.compile:
         for stack in module.modules():
             if isinstance(stack, Stack):
                 stack.compile(dynamic=True, backend=backend)  # batches differ in length
+    with tf32("16" in trainer.precision):
+        yield
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU may shorten 32 bits to TF32 inside this; left to itself, torch lets convolutions do so."""
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -205,6 +205,8 @@ class TrainerConfig:
 
     def check(self) -> None:
         """Raise ConfigError where a value is not known."""
+        if self.accelerator not in ("cpu", "gpu", "cuda", "mps", "auto"):
+            raise ConfigError(f"trainer.accelerator={self.accelerator} is not one of: cpu, gpu, cuda, mps, auto")
         if self.strategy not in ("auto", "ddp", "fsdp"):
             raise ConfigError(f"trainer.strategy={self.strategy} is not one of: auto, ddp, fsdp")
         if self.on_nan not in ("stop", "rollback"):

@@ -21,6 +21,7 @@ from lockdec import ranks
 from lockdec.building import Builder
 from lockdec.config import checked, plain
 from lockdec.console import console
+from lockdec.devices import device_of
 from lockdec.interruption import stoppable
 from lockdec.pipeline import build_stages
 from lockdec.stages.stage import Stage, Work
@@ -76,20 +77,21 @@ def follow(config: DictConfig, folder: Path) -> float:
                     torch.set_num_threads(typed.trainer.threads)
                 stages = build_stages({name: plain(config.stages[name]) for name in typed.pipeline.order}, Builder())
                 store = Store(Path(typed.paths.outputs) / "stages")
-            _make(order, stages[order["make"]], store)
+                device = device_of(typed.trainer)
+            _make(order, stages[order["make"]], store, device)
     if order["end"]:
         sys.exit(order["end"])
     return math.nan if order["objective"] is None else float(order["objective"])
 
 
-def _make(order: dict[str, Any], stage: Stage, store: Store) -> None:
+def _make(order: dict[str, Any], stage: Stage, store: Store, device: torch.device) -> None:
     parents = {name: store.open(name, key) for name, key in order["parents"].items()}
     # What the stage writes beside its training is written by the first rank, too.
     with TemporaryDirectory(prefix="lockdec-rank-") as scratch:
         loggers: list[Logger] = [DummyLogger()] if order["logged"] else []
         try:
             with ranks.together():
-                stage.make(Work(order["make"], Path(scratch), parents, loggers))
+                stage.make(Work(order["make"], Path(scratch), parents, loggers, device))
         except BaseException as error:
             if not getattr(error, "agreed", False):
                 raise

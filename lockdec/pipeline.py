@@ -35,6 +35,7 @@ from lockdec.cells import RESULT, claimed
 from lockdec.config import Config, checked, plain
 from lockdec.console import Summary, console, printable, printable_lines
 from lockdec.data.captions import CaptionSet
+from lockdec.devices import device_of, exact
 from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError, visible
 from lockdec.interruption import InterruptedRunError, stoppable
 from lockdec.memory import is_out_of_memory, out_of_memory
@@ -293,8 +294,11 @@ def artifacts(
     Yields:
         Each artifact, and the seconds until it was there.
     """
-    if assembly.config.trainer.threads:
-        torch.set_num_threads(assembly.config.trainer.threads)
+    trainer = assembly.config.trainer
+    device = device_of(trainer)
+    recorded = trainer.compile and device.type == "cuda"
+    if trainer.threads:
+        torch.set_num_threads(trainer.threads)
     store = Store(Path(assembly.config.paths.outputs) / "stages")
     keys = assembly.keys
     records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
@@ -312,8 +316,8 @@ def artifacts(
                 if stage.together:
                     ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
-                    with ranks.together() if stage.together else nullcontext():
-                        metrics = stage.make(Work(name, workspace, parents, loggers))
+                    with exact(), ranks.together() if stage.together else nullcontext():
+                        metrics = stage.make(Work(name, workspace, parents, loggers, device, recorded))
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(name, config, error) from error

@@ -111,6 +111,11 @@ def rank() -> int:
     return _started.rank if _together and _started else 0
 
 
+def local() -> int:
+    """This process's number on its machine among the ranks that have met; 0 where it is alone."""
+    return _started.local if _started else 0
+
+
 def require_agreement(trainer: TrainerConfig, folder: Path) -> None:
     """Have as many processes as the config asks for: start them where that is simple.
 

@@ -22,6 +22,7 @@ PLAIN = TrainerConfig("cpu", 1, "32-true", None, 20.0)
 def test_products_in_32_bits_may_take_tf32_where_16_bits_are_asked_for(precision: str, expected: str) -> None:
     with accelerated(locking_model(), replace(PLAIN, precision=precision)):
         assert torch.get_float32_matmul_precision() == expected
+        assert torch.backends.cudnn.allow_tf32 == (expected == "high")  # of convolutions
     assert torch.get_float32_matmul_precision() == "highest"
 
 

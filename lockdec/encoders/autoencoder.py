@@ -112,8 +112,7 @@ class AutoencoderEncoder(Encoder):
         Raises:
             DataError: an input is not an image.
         """
-        batch = pixels(inputs, self.model.config.resolution, type(self.model).__name__)
-        return from_bytes(batch).to(next(self.parameters()).device)
+        return from_bytes(pixels(inputs, self.model.config.resolution, type(self.model).__name__))
 
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
         """One state for each latent; every state is real."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -55,7 +56,10 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
 
     @abstractmethod
     def preprocess(self, inputs: Sequence[Input]) -> Any:
-        """What the network reads, on the encoder's device: as a rule one tensor."""
+        """What the network reads: a tensor, or several in lists, tuples or mappings.
+
+        They may stay on the CPU; `encode` carries them to the encoder's device.
+        """
 
     @abstractmethod
     def forward(self, batch: Any) -> Encoded:
@@ -69,7 +73,7 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         """The states of some inputs, in float32; padding, where an encoder pads, is masked."""
         # Not inference_mode: its tensors may not take part in a later training step.
         with torch.no_grad():
-            encoded: Encoded = self(self.preprocess(inputs))
+            encoded: Encoded = self(_carried(self.preprocess(inputs), _device(self)))
         return encoded
 
     @property
@@ -89,6 +93,24 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     def requires_grad_(self: Frozen, requires_grad: bool = True) -> Frozen:
         """Stay without gradients, whatever is asked."""
         return super().requires_grad_(False)
+
+
+def _device(encoder: nn.Module) -> torch.device:
+    """Where its weights are; the CPU where it has none."""
+    return next((weight.device for weight in chain(encoder.parameters(), encoder.buffers())), torch.device("cpu"))
+
+
+def _carried(batch: Any, device: torch.device) -> Any:
+    """The batch with all its tensors on this device."""
+    if hasattr(batch, "to"):  # a tensor, or what somebody's library wraps around several
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: _carried(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_carried(part, device) for part in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(_carried(part, device) for part in batch)
+    return batch
 
 
 class PretrainedHere(ABC):

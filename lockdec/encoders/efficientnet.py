@@ -84,7 +84,7 @@ class EfficientNetLite0(Encoder):
             DataError: an input is not an image.
         """
         batch = pixels(inputs, self.resolution, type(self).__name__)
-        return batch.float().sub_(127).mul_(1 / 128).to(next(self.parameters()).device)
+        return batch.float().sub_(127).mul_(1 / 128)
 
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
         """The joined maps as states; every state is real."""

@@ -129,9 +129,7 @@ class HuggingFace(Encoder):
 
     def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         make = {"image": self._images, "text": self._texts, "array": self._audio}[self.modality]
-        made = make(inputs)
-        device = next(self.network.parameters()).device
-        return {name: value.to(device) for name, value in made.items()}
+        return make(inputs)
 
     def _images(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         images = [image.convert("RGB") for image in _only(Image.Image, inputs, "images")]

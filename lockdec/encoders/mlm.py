@@ -62,7 +62,7 @@ class MaskedLanguageModelEncoder(Encoder):
         texts = [text for text in inputs if isinstance(text, str)]
         if len(texts) < len(inputs):
             raise DataError("MaskedLanguageModelEncoder reads texts")
-        return self.tokenizer.batch(texts, self.max_len).to(next(self.parameters()).device)
+        return self.tokenizer.batch(texts, self.max_len)
 
     def forward(self, batch: Int[Tensor, "b t"]) -> Encoded:
         """The joined outputs of the layers; padding is masked."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lockdec.data.captions import CaptionSet
+from lockdec.devices import settle
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
@@ -51,7 +52,11 @@ class Attach(Stage):
         if isinstance(encoder, PretrainedHere):
             encoder = encoder.open(work.parents[encoder.stage].folder)
         before = encoder.fingerprint
-        encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
+        settle(encoder, work.device)
+        try:
+            encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
+        finally:
+            encoder.to("cpu")  # what it took of the device is for the stages that follow
         return {
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},
             "frozen": {"encoder_ok": encoder.fingerprint == before},

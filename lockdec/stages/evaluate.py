@@ -22,6 +22,7 @@ from lockdec.console import track
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.data.tokenizer import Tokenizer
+from lockdec.devices import settle
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.metrics import score
 from lockdec.modules.language_modeling import next_token_loss
@@ -52,12 +53,9 @@ class Evaluate(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parents["attach"].folder)
-        captioner = Captioner(
-            load_captioner(work.parents["pretrain"], work.parents["finetune"]),
-            load_tokenizer(work.parents["pretrain"]),
-            encoded,
-            self.decode,
-        )
+        model = load_captioner(work.parents["pretrain"], work.parents["finetune"])
+        device, model.recorded = settle(model, work.device), work.recorded
+        captioner = Captioner(model, load_tokenizer(work.parents["pretrain"]), encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = [self.data.captions[row] for row in rows]
         # Neighbours in a caption set are variants of each other, so each row is shown one half the split away.
@@ -138,26 +136,33 @@ def nearest_rows(encoded: EncodedSet, rows: Sequence[int], support: Sequence[int
 
 
 class Captioner:
-    """Captions rows of an encoded set in batches, and scores given captions."""
+    """Captions rows of an encoded set in batches, and scores given captions.
+
+    Args:
+        device: where the model is; what it reads is brought there batch by batch.
+    """
 
     def __init__(
-        self, model: LockingDecoderModel, tokenizer: Tokenizer, encoded: EncodedSet, decode: EvaluateConfig
+        self,
+        model: LockingDecoderModel,
+        tokenizer: Tokenizer,
+        encoded: EncodedSet,
+        decode: EvaluateConfig,
+        device: torch.device,
     ) -> None:
-        self.model, self.tokenizer, self.encoded, self.decode = model, tokenizer, encoded, decode
-        self.generator = torch.Generator().manual_seed(decode.seed)
+        self.model, self.tokenizer, self.encoded, self.decode, self.device = model, tokenizer, encoded, decode, device
+        self.generator = torch.Generator().manual_seed(decode.seed)  # of the CPU: the same luck on every device
 
     def captions(self, rows: Sequence[int], doing: str) -> list[str]:
         """One caption a row."""
         return [
-            caption
-            for batch in track(self._batches(rows), doing)
-            for caption in self._generate(self.encoded.batch(batch))
+            caption for batch in track(self._batches(rows), doing) for caption in self._generate(self._states(batch))
         ]
 
     def blind_caption(self) -> str:
         """What the decoder says when its cross-attention is locked: the same for every input."""
         self.model.lock()
-        caption = self._generate(self.encoded.batch([0]))[0]
+        caption = self._generate(self._states([0]))[0]
         self.model.unlock()
         return caption
 
@@ -167,7 +172,7 @@ class Captioner:
         self.model.lock() if locked else self.model.unlock()
         for batch, texts in zip(self._batches(rows), self._batches(references), strict=True):
             tokens = self._tokens(texts)
-            encoded = None if locked else self.encoded.batch(batch)
+            encoded = None if locked else self._states(batch)
             with torch.inference_mode():
                 loss, real = next_token_loss(self.model, tokens, self.tokenizer.special.eos, encoded)
             total, count = total + float(loss) * real, count + real
@@ -177,7 +182,7 @@ class Captioner:
     def looking(self, rows: Sequence[int], references: Sequence[Sequence[str]]) -> dict[str, float]:
         """Whether cross-attention looks, on the first batch; see `lockdec.watching.looking`."""
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
-        encoded, tokens = self.encoded.batch(rows), self._tokens(references)
+        encoded, tokens = self._states(rows), self._tokens(references)
         return looking(self.model, tokens, encoded, self.tokenizer.special.eos)
 
     def word_looks(self, rows: Sequence[int], captions: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
@@ -191,8 +196,8 @@ class Captioner:
         if not rows or side * side != self.encoded.max_states:
             return []
         tokens = self.tokenizer.batch(captions, self.model.config.max_len)
-        looks = self.model.look(tokens[:, :-1], self.encoded.batch(rows))
-        seen = torch.stack([look.weights.mean(dim=1) for look in looks]).mean(dim=0)  # (b, t, s)
+        looks = self.model.look(tokens[:, :-1].to(self.device), self._states(rows))
+        seen = torch.stack([look.weights.mean(dim=1) for look in looks]).mean(dim=0).cpu()  # (b, t, s)
         result = []
         for index, row in enumerate(rows):
             words = captions[index].split()
@@ -211,8 +216,12 @@ class Captioner:
     def _generate(self, encoded: Encoded) -> list[str]:
         return write_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
 
-    def _tokens(self, references: Sequence[Sequence[str]]) -> torch.Tensor:
-        return self.tokenizer.batch([captions[0] for captions in references], self.model.config.max_len)
+    def _states(self, rows: Sequence[int]) -> Encoded:
+        return self.encoded.batch(rows).to(self.device)
+
+    def _tokens(self, references: Sequence[Sequence[str]]) -> Tensor:
+        first = [captions[0] for captions in references]
+        return self.tokenizer.batch(first, self.model.config.max_len).to(self.device)
 
     def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
         size = self.decode.batch_size

@@ -13,6 +13,7 @@ from lockdec.config import EvaluateConfig
 from lockdec.console import track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
+from lockdec.devices import settle
 from lockdec.metrics import score
 from lockdec.modules.translation import translation_loss
 from lockdec.nearest import nearest_phrases
@@ -46,7 +47,9 @@ class EvaluateTranslation(Stage):
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
-        translator = Translator(*load_translator(work.parents["translate"]), self.decode)
+        model, source, target = load_translator(work.parents["translate"])
+        model.decoder.recorded = work.recorded
+        translator = Translator(model, source, target, self.decode, settle(model, work.device))
         data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
         known = known_pairs(data, self.shots, self.support_seed)
         texts, references = [data.texts[row] for row in rows], [data.captions[row] for row in rows]
@@ -85,10 +88,21 @@ class EvaluateTranslation(Stage):
 
 
 class Translator:
-    """Translates texts in batches, and scores given translations."""
+    """Translates texts in batches, and scores given translations.
 
-    def __init__(self, model: TransformerModel, source: Tokenizer, target: Tokenizer, decode: EvaluateConfig) -> None:
-        self.model, self.source, self.target, self.decode = model, source, target, decode
+    Args:
+        device: where the model is.
+    """
+
+    def __init__(
+        self,
+        model: TransformerModel,
+        source: Tokenizer,
+        target: Tokenizer,
+        decode: EvaluateConfig,
+        device: torch.device,
+    ) -> None:
+        self.model, self.source, self.target, self.decode, self.device = model, source, target, decode, device
 
     def translations(self, texts: Sequence[str], strategy: str) -> list[str]:
         """One translation a text."""
@@ -104,16 +118,17 @@ class Translator:
 
     def loss(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, float]:
         """Mean cross-entropy in nats per token of the first references, and the share of tokens predicted right."""
-        totals, count = torch.zeros(2), 0
+        totals, count = torch.zeros(2, device=self.device), 0
         for batch, several in zip(self._batches(texts), self._batches(references), strict=True):
-            target = self.target.batch([captions[0] for captions in several], self.model.decoder.config.max_len)
+            first = [captions[0] for captions in several]
+            target = self.target.batch(first, self.model.decoder.config.max_len).to(self.device)
             with torch.inference_mode():
                 loss, accuracy, real = translation_loss(self.model, self._read(batch), target)
             totals, count = totals + real * torch.stack([loss, accuracy]), count + real
         return float(totals[0] / count), float(totals[1] / count)
 
     def _read(self, texts: Sequence[str]) -> torch.Tensor:
-        return self.source.batch(texts, self.model.encoder.config.max_len)
+        return self.source.batch(texts, self.model.encoder.config.max_len).to(self.device)
 
     def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
         size = self.decode.batch_size

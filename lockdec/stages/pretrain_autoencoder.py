@@ -19,6 +19,7 @@ from lockdec.config import TrainerConfig
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.data.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
+from lockdec.devices import settle
 from lockdec.encoders.autoencoder import Autoencoder, from_bytes, save_autoencoder
 from lockdec.encoders.vae import ACTIVE_VARIANCE, VAE
 from lockdec.encoders.vqvae import VQVAE
@@ -78,6 +79,7 @@ class PretrainAutoencoder(Stage):
         val = write_pixels(val_file, self.data, self.data.splits["val"], side)
         metrics = {} if self.untrained else self._fit(module, train, val, work)
         model = module.model.eval()
+        settle(model, work.device)  # lightning brings it back to the CPU
         metrics |= self.finish(model, train)
         save_autoencoder(model, work.folder)
         draw_reconstructions(model, val, work.folder / RECONSTRUCTIONS)
@@ -146,8 +148,8 @@ def active_channels(model: VAE, mapped: NDArray[Any]) -> Bool[Tensor, " channels
     """The channels whose posterior means vary enough over pictures and cells to say something."""
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for start in range(0, len(mapped), _CHUNK):
-        batch = batch_of(mapped, range(start, min(start + _CHUNK, len(mapped))))
-        means = model.posterior(from_bytes(batch)).mean.flatten(0, 1).double()
+        batch = batch_of(mapped, range(start, min(start + _CHUNK, len(mapped)))).to(model.active.device)
+        means = model.posterior(from_bytes(batch)).mean.flatten(0, 1).cpu().double()
         count, total, squares = count + len(means), total + means.sum(0), squares + means.square().sum(0)
     variance: Tensor = squares / count - (total / count).square()
     return variance > ACTIVE_VARIANCE
@@ -158,6 +160,7 @@ def draw_reconstructions(model: Autoencoder, mapped: NDArray[Any], path: Path) -
     """Write a PNG: pictures evenly spaced over these, each above what the autoencoder makes of it."""
     count = min(_SHOWN, len(mapped))
     batch = batch_of(mapped, [index * len(mapped) // count for index in range(count)])
-    again = (model.pictures(model.latents(from_bytes(batch))) * 255).round().byte()
+    seen = batch.to(next(model.parameters()).device)
+    again = (model.pictures(model.latents(from_bytes(seen))) * 255).round().byte().cpu()
     rows = [torch.cat(list(row.permute(0, 2, 3, 1)), dim=1) for row in (batch, again)]
     Image.fromarray(np.ascontiguousarray(torch.cat(rows).numpy())).save(path)

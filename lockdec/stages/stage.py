@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch.loggers import Logger
 
 from lockdec.store import Artifact
@@ -22,12 +23,16 @@ class Work:
         folder: where the stage writes its files; becomes the artifact. What a killed attempt left is still there.
         parents: the artifacts of the stages it names as parents.
         loggers: for curves, tables and pictures; the metrics it returns are logged by the pipeline.
+        device: where it computes what no Trainer does; what it stores does not depend on it, up to rounding.
+        recorded: whether it writes by steps that a GPU repeats by itself; see `AutoregressiveModel`.
     """
 
     stage: str
     folder: Path
     parents: Mapping[str, Artifact]
     loggers: list[Logger]
+    device: torch.device
+    recorded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import torch
 
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
+from lockdec.devices import settle
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.stored import load_decoder, load_tokenizer, save_cross_attention
@@ -40,11 +41,13 @@ class Unlock(Stage):
         save_cross_attention(model, work.folder)
 
         rows = self.data.splits["train"][:PROBES]
-        tokens = tokenizer.batch([self.data.captions[row][0] for row in rows], max_len=model.config.max_len)
+        captions = [self.data.captions[row][0] for row in rows]
+        device = settle(model, work.device)  # after it was drawn: luck is the CPU's
+        tokens = tokenizer.batch(captions, max_len=model.config.max_len)[:, :-1].to(device)
         with torch.inference_mode():
-            locked = model(tokens[:, :-1])
+            locked = model(tokens)
             model.unlock()
-            delta = (model(tokens[:, :-1], encoded.batch(rows)) - locked).abs().max()
+            delta = (model(tokens, encoded.batch(rows).to(device)) - locked).abs().max()
         config = asdict(self.cross_attention)
         trainable = sum(weight.numel() for weight in model.cross_attention_parameters().values())
         return {

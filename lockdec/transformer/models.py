@@ -99,7 +99,13 @@ class AutoregressiveModel(nn.Module, ABC):
 
     No position looks ahead, so padding on the right is invisible to real positions and needs no mask; what is
     computed at padding itself means nothing.
+
+    Attributes:
+        recorded: whether `generate` makes all steps alike and has a GPU with CUDA repeat a recorded one: to launch the
+            operations of a step one by one takes longer there than to compute them. On a CPU it only costs time.
     """
+
+    recorded = False
 
     config: DecoderConfig
     encoder_dim: int | None
@@ -180,7 +186,6 @@ class AutoregressiveModel(nn.Module, ABC):
         eos_id: int,
         pad_id: int,
         generator: torch.Generator | None = None,
-        recorded: bool = False,
         **options: Any,
     ) -> Int[Tensor, "b n"]:
         """Write one sequence for every encoded input.
@@ -189,8 +194,6 @@ class AutoregressiveModel(nn.Module, ABC):
             encoded: what to write about.
             bos_id, eos_id, pad_id: the tokens that start a sequence, end it and fill what follows.
             generator: where nucleus and top_k draw from; torch's global one where not given.
-            recorded: make all steps alike and, on CUDA, record one as a graph that the others repeat: there a step
-                takes less time to launch than to compute. Elsewhere it only shows that the same is written.
             options: strategy, max_new_tokens and the other fields of `GenerationConfig`.
 
         Returns:
@@ -202,7 +205,7 @@ class AutoregressiveModel(nn.Module, ABC):
         config = GenerationConfig(**options)
         config.check()
         with torch.inference_mode():
-            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator, recorded)
+            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator, self.recorded)
         return tokens.clone()  # outside, so that it may take part in training
 
 

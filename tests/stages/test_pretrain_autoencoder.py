@@ -30,9 +30,11 @@ from lockdec.stages.pretrain_autoencoder import (
     PretrainVAE,
     PretrainVQVAE,
     active_channels,
+    draw_reconstructions,
 )
 from lockdec.stages.stage import Work
 from tests.encoders.kinds import Given
+from tests.second_device import SECOND, second_device
 from tests.test_training import CPU, adamw
 
 SIZES: dict[str, Any] = {"resolution": 32, "widths": [8, 12], "blocks": 1, "channels": 6}
@@ -55,8 +57,22 @@ def stage(kind: str, data: CaptionSet, steps: int = 12, **changes: Any) -> Pretr
 
 def make(made: PretrainAutoencoder, folder: Path) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
-    metrics: dict[str, Any] = made.make(Work("pretrain", folder, {}, []))["pretrain"]
+    metrics: dict[str, Any] = made.make(Work("pretrain", folder, {}, [], torch.device("cpu")))["pretrain"]
     return metrics
+
+
+def test_what_follows_the_training_works_on_the_device(drawings: OpenMoji, tmp_path: Path) -> None:
+    mapped = write_pixels(tmp_path / "pixels", drawings, range(30), 32)
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(**SIZES, vector=False)).eval()
+    active = active_channels(model, mapped)
+    draw_reconstructions(model, mapped, tmp_path / "here.png")
+    with second_device() as devices:
+        model.to(SECOND)
+        assert torch.equal(active_channels(model, mapped), active)
+        draw_reconstructions(model, mapped, tmp_path / "there.png")
+    assert devices.products["cpu"] == 0 < devices.products[SECOND.type]
+    assert (tmp_path / "there.png").read_bytes() == (tmp_path / "here.png").read_bytes()
 
 
 class KilledAt(L.Callback):

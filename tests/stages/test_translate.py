@@ -32,6 +32,7 @@ from lockdec.stages.translate import load_translator
 from lockdec.store import Store
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 from tests.conftest import TinyRun, composed
+from tests.second_device import SECOND, numbers, second_device
 
 TRANSLATION = (
     "experiment=translation",
@@ -110,7 +111,7 @@ def test_translation_goes_on_where_it_was_killed(translation: TinyRun, tmp_path:
     config = composed(*TRANSLATION, "trainer.checkpoint_seconds=0")
     stage: Any = build_stages({"translate": plain(config.stages.translate)}, Builder())["translate"]
     stage.callbacks["kill"] = Kill()
-    work = Work("translate", tmp_path, {}, [])
+    work = Work("translate", tmp_path, {}, [], torch.device("cpu"))
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         stage.make(work)
     assert (tmp_path / "last.ckpt").is_file()
@@ -119,6 +120,20 @@ def test_translation_goes_on_where_it_was_killed(translation: TinyRun, tmp_path:
     whole = translation.outputs / "stages" / "translate" / translation.result["stages"]["translate"]["key"]
     for name in ("transformer.safetensors", "metrics.csv"):
         assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_another_device_translates_as_the_cpu_does(translation: TinyRun, tmp_path: Path) -> None:
+    config = composed(*TRANSLATION)
+    subtrees = {name: plain(config.stages[name]) for name in ("translate", "evaluate")}
+    stage = build_stages(subtrees, Builder())["evaluate"]
+    store = Store(translation.outputs / "stages")
+    made = {name: store.open(name, entry["key"]) for name, entry in translation.result["stages"].items()}
+    with second_device() as devices:
+        metrics = stage.make(Work("evaluate", tmp_path, {"translate": made["translate"]}, [], SECOND))
+    assert devices.products["cpu"] == 0 < devices.products[SECOND.type]
+    assert (tmp_path / "captions.jsonl").read_bytes() == made["evaluate"].path("captions.jsonl").read_bytes()
+    for name in ("metrics", "controls", "strategies"):
+        assert numbers(metrics[name]) == pytest.approx(numbers(made["evaluate"].metrics[name]), rel=1e-5)
 
 
 def test_fewer_pairs_are_the_support_set_for_transformer_and_control(translation: TinyRun) -> None:

@@ -192,8 +192,9 @@ def test_writing_equals_its_definition(strategy: dict[str, Any], limits: dict[st
     lengths: set[int] = set()
     for seed in range(3):
         model, encoded = captioner(seed), encoded_batch(rows=4, seed=seed)
+        model.recorded = recorded
         generator = torch.Generator().manual_seed(seed)
-        written = model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, recorded=recorded, **options)
+        written = model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, **options)
         assert unpadded(written) == by_definition(model, encoded, 8, seed, options)
         lengths.update(map(len, unpadded(written)))
     assert len(lengths) > 1, "the cases should differ in when they end"
@@ -204,8 +205,9 @@ def test_writing_equals_its_definition(strategy: dict[str, Any], limits: dict[st
 @pytest.mark.parametrize("style", STYLES)
 def test_every_kind_of_decoder_writes_from_its_cache(style: dict[str, Any], norm: str, recorded: bool) -> None:
     model, encoded = captioner(norm=norm, **style), encoded_batch(rows=4)
+    model.recorded = recorded
     for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
-        written = model.generate(encoded, **IDS, max_new_tokens=8, recorded=recorded, **options)
+        written = model.generate(encoded, **IDS, max_new_tokens=8, **options)
         assert unpadded(written) == by_definition(model, encoded, 8, 0, options)
 
 
