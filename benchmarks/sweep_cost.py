@@ -20,6 +20,9 @@ import time
 from pathlib import Path
 from statistics import fmean
 
+from lockdec.cells import MADE_BEFORE, own_seconds, read_cells
+from lockdec.store.reading import read_object
+
 SIZES = (1, 2, 4, 8)  # d_k x d_v: 16 cells
 
 
@@ -28,6 +31,23 @@ def seconds(*arguments: str) -> float:
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "lockdec.run", *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started
+
+
+def parts(sweep: Path) -> tuple[dict[str, float], float]:
+    """Seconds of each stage that several cells of a finished sweep share, and the mean of a cell without these.
+
+    Args:
+        sweep: its folder.
+    """
+    cells = list(read_cells(sweep).values())
+    made = read_object(sweep / MADE_BEFORE)["stages"] if (sweep / MADE_BEFORE).is_file() else {}
+    entries = [entry for cell in (*cells, {"stages": made}) for entry in cell["stages"].items()]
+    reused = {entry["key"] for _, entry in entries if entry["reused"]}
+    shared: dict[str, float] = {}
+    for stage, entry in entries:
+        if entry["key"] in reused and not entry["reused"]:
+            shared[stage] = shared.get(stage, 0.0) + entry["seconds"]
+    return shared, own_seconds(cells) or 0.0
 
 
 def main() -> None:
@@ -59,7 +79,10 @@ def main() -> None:
     axes = (f"cross_attention.{name}={','.join(map(str, SIZES))}" for name in ("d_k", "d_v"))
     launcher = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={given.jobs}"] if given.jobs > 1 else []
     sweep = seconds("-m", *shared, *axes, *launcher, "sweep_name=cost", f"paths.outputs={given.outputs / 'sweep'}")
+    shared_stages, cell = parts(given.outputs / "sweep" / "sweeps" / "cost")
     print(f"sweep of {len(cells)} cells, {given.jobs} at once: {sweep:.1f} s", flush=True)
+    stages = ", ".join(f"{stage} {took:.1f}" for stage, took in shared_stages.items())
+    print(f"  what cells share: {sum(shared_stages.values()):.1f} s ({stages}); then {cell:.1f} s a cell", flush=True)
     run_cold(chosen[half:])
 
     separate = fmean(cold) * len(cells)
@@ -70,6 +93,8 @@ def main() -> None:
         "cells": len(cells),
         "jobs": given.jobs,
         "sweep_seconds": sweep,
+        "shared_seconds": shared_stages,
+        "cell_seconds": cell,
         "cold_seconds": cold,
         "ratio": sweep / separate,
     }

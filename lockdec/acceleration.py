@@ -5,6 +5,7 @@ in 32 bits, and compiled layers.
 from __future__ import annotations
 
 import ctypes
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +31,15 @@ def keep_memory() -> None:
     if mallopt is not None:
         for option, value in _KEEPING.items():
             mallopt(option, value)
+
+
+def release_memory() -> None:
+    """Give back all that this process does not use: what it has kept of freed memory, and what torch keeps on a GPU."""
+    gc.collect()  # a trainer and its module refer to each other
+    torch.cuda.empty_cache()  # nothing where no GPU was used
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 RESULT = "result.json"
+MADE_BEFORE = Path("shared", "made.json")  # in a sweep's folder: the stages that were made before its cells started
 LOCK = ".running"
 
 

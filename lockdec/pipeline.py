@@ -15,8 +15,9 @@ import shlex
 import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -31,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lockdec import __version__, ranks
 from lockdec.building import Builder
 from lockdec.cells import RESULT, claimed
-from lockdec.config import checked, plain
+from lockdec.config import Config, checked, plain
 from lockdec.console import Summary, console, printable, printable_lines
 from lockdec.data.captions import CaptionSet
 from lockdec.devices import device_of, exact
@@ -232,30 +233,86 @@ def _config_text(config: DictConfig) -> str:
 def _run_stages(
     config: DictConfig, folder: Path, result: dict[str, Any], group: str | None, watchers: Sequence[Logger]
 ) -> Tracking:
-    typed = checked(config)
-    device = device_of(typed.trainer)
-    recorded = typed.trainer.compile and device.type == "cuda"
-    if typed.trainer.threads:
-        torch.set_num_threads(typed.trainer.threads)
-    outputs = Path(typed.paths.outputs)
-    store = Store(outputs / "stages")
-    tracking = Tracking(typed.logger, group or typed.name, folder, outputs, watchers)
-    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
-    records = {name: redacted(subtree) for name, subtree in subtrees.items()}
-    stages = build_stages(subtrees, Builder())
-    _tell_skipped(stages, folder, result)
-    keys = stage_keys(stages, subtrees)
+    assembly = assemble(config, Builder())
+    outputs = Path(assembly.config.paths.outputs)
+    tracking = Tracking(assembly.config.logger, group or assembly.config.name, folder, outputs, watchers)
+    _tell_skipped(assembly.stages, folder, result)
     summary = Summary(console)
-    artifacts: dict[str, Artifact] = {}
-    for name, stage in stages.items():
+    for artifact, seconds in artifacts(config, assembly, tracking, list(assembly.stages)):
+        name = artifact.stage
+        entry = {"key": artifact.key, "reused": artifact.reused, "seconds": round(seconds, 3)}
+        result["stages"][name] = entry
+        _merge(result, artifact.metrics)
+        _export(artifact, assembly.stages[name], folder)
+        if group is None:  # a sweep has one line of its own
+            summary.stage(name, entry, made_in=artifact.seconds)
+    return tracking
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The stages of a run, before any of them works.
+
+    Attributes:
+        config: of the run, checked.
+        subtrees: the config of each stage, in the order of the pipeline.
+        stages: built and checked.
+        keys: of their artifacts.
+    """
+
+    config: Config
+    subtrees: Mapping[str, Mapping[str, Any]]
+    stages: Mapping[str, Stage]
+    keys: Mapping[str, str]
+
+
+def assemble(config: DictConfig, builder: Builder) -> Assembly:
+    """Check the config, build its stages and compute their keys; nothing is written.
+
+    Args:
+        config: composed by Hydra, without its own node.
+        builder: keeps what it has built, such as data, for the next cell of a sweep.
+
+    Raises:
+        ConfigError, DataError: the run cannot work.
+    """
+    typed = checked(config)
+    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    stages = build_stages(subtrees, builder)
+    return Assembly(typed, subtrees, stages, stage_keys(stages, subtrees))
+
+
+def artifacts(
+    config: DictConfig, assembly: Assembly, tracking: Tracking, names: Sequence[str]
+) -> Iterator[tuple[Artifact, float]]:
+    """Restore stages from the store, or make and publish them, with as many threads as the config says.
+
+    Args:
+        config: that the stages were assembled from.
+        names: of the stages, in the order of the pipeline; what is a parent of one of them is one of them.
+
+    Yields:
+        Each artifact, and the seconds until it was there.
+    """
+    trainer = assembly.config.trainer
+    device = device_of(trainer)
+    recorded = trainer.compile and device.type == "cuda"
+    if trainer.threads:
+        torch.set_num_threads(trainer.threads)
+    store = Store(Path(assembly.config.paths.outputs) / "stages")
+    keys = assembly.keys
+    records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
+    found: dict[str, Artifact] = {}
+    for name in names:
+        stage = assembly.stages[name]
 
         def wait(name: str = name) -> None:
             console.print(f"  {name}: another process is making it; waiting")
 
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
-            parents = {parent: artifacts[parent] for parent in stage.parents}
+            parents = {parent: found[parent] for parent in stage.parents}
             tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
-            with tracking.stage(name, choices(name, stages, records) | records[name] | tied) as loggers:
+            with tracking.stage(name, choices(name, assembly.stages, records) | records[name] | tied) as loggers:
                 if stage.together:
                     ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
@@ -269,7 +326,7 @@ def _run_stages(
             return metrics
 
         clock = time.monotonic()
-        artifact = store.get_or_make(
+        found[name] = store.get_or_make(
             name,
             keys[name],
             make,
@@ -277,14 +334,7 @@ def _run_stages(
             {parent: keys[parent] for parent in stage.parents},
             waiting=wait,
         )
-        artifacts[name] = artifact
-        entry = {"key": artifact.key, "reused": artifact.reused, "seconds": round(time.monotonic() - clock, 3)}
-        result["stages"][name] = entry
-        _merge(result, artifact.metrics)
-        _export(artifact, stage, folder)
-        if group is None:  # a sweep has one line of its own
-            summary.stage(name, entry, made_in=artifact.seconds)
-    return tracking
+        yield found[name], time.monotonic() - clock
 
 
 def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:

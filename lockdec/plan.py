@@ -13,10 +13,9 @@ from omegaconf import DictConfig, open_dict
 
 from lockdec.building import Builder
 from lockdec.cells import duration
-from lockdec.config import checked, plain
 from lockdec.console import console, plan_table, printable, track
 from lockdec.errors import ConfigError, DataError
-from lockdec.pipeline import build_stages, finished_cell, stage_keys
+from lockdec.pipeline import assemble, finished_cell
 from lockdec.store import METADATA
 
 
@@ -85,15 +84,13 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
             finished += 1
             continue
         try:
-            typed = checked(config)
-            subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
-            keys = stage_keys(build_stages(subtrees, builder), subtrees)
+            assembly = assemble(config, builder)
         except (ConfigError, DataError) as error:
             refused[str(number)] = str(error)
             continue
-        for name, key in keys.items():
-            root = Path(typed.paths.outputs) / "stages" / name
-            uses.setdefault(name, {})[key] = (root, subtrees[name])
+        for name, key in assembly.keys.items():
+            root = Path(assembly.config.paths.outputs) / "stages" / name
+            uses.setdefault(name, {})[key] = (root, assembly.subtrees[name])
             times[name] = times.get(name, 0) + 1
     stages = {name: _stage_plan(found, times[name]) for name, found in uses.items()}
     return Plan(len(cells), finished, stages, refused, at_once)

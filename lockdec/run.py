@@ -6,7 +6,6 @@ Torch is imported only when a job runs, so `--help` and mistakes in the override
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import re
 import sys
@@ -26,6 +25,7 @@ from lockdec import ranks, redaction
 from lockdec.config import config_folder, register
 from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.interruption import InterruptedRunError
+from lockdec.process import ready
 from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
 
 if TYPE_CHECKING:
@@ -38,15 +38,9 @@ TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
-    if "wandb" in config.logger.kinds:
-        # A run of W&B that begins imports this, and looks through all modules there are for each of its classes:
-        # after torch and lightning, which bring 3,000, that takes a second more than before them.
-        importlib.import_module("wandb.apis.public")
-    from lockdec.acceleration import keep_memory
+    ready(config.logger.kinds)
     from lockdec.following import follow, lead
     from lockdec.pipeline import run_job
-
-    keep_memory()
 
     watchers: Sequence[Logger] = ()
     register()  # in a process that a launcher has started, nobody has done so

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lockdec import ranks
 from lockdec.cells import Sweep, read_cells
+from lockdec.process import ready, share_cores
 from lockdec.redaction import redacted
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class SweepWatch(Callback):
         loader = GlobalHydra.instance().config_loader()
         folder = Path(config.hydra.sweep.dir)
         trials = config.hydra.sweeper.get("trials")  # of a search, which chooses its cells
+        overrides: list[list[str]] = []
         if trials is not None:
             if config.dry_run:
                 raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
@@ -93,6 +95,12 @@ class SweepWatch(Callback):
             sweep = Sweep(folder, len(overrides), time.time(), redacted(overrides))  # as result.json has them
         _watch = Watch(sweep, config.sweep_name)
         _watch.start()
+        if beside_each_other_here(config) and len(overrides) - sweep.standing().done > 1:
+            share_cores()
+            ready(config.logger.kinds)
+            from lockdec.shared import make_shared  # here, since it imports torch
+
+            make_shared(composed_cells(config, loader, overrides), len(overrides), folder, config.sweep_name)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if ranks.started().rank > 0:
@@ -169,6 +177,16 @@ def cells_at_once(config: DictConfig) -> int:
     if jobs is not None and jobs < 0:
         jobs = (os.cpu_count() or 1) + 1 + jobs
     return max(1, jobs or 1)
+
+
+def beside_each_other_here(config: DictConfig) -> bool:
+    """Whether the chosen launcher runs several cells at once, in processes of this machine alone, that share its cores.
+
+    Not Ray's, which may hand its cells to other machines.
+    """
+    alone = ranks.started().world == 1 and config.trainer.strategy == "auto"
+    here = config.hydra.launcher._target_.endswith((".JoblibLauncher", ".LocalLauncher"))
+    return bool(alone and here and cells_at_once(config) > 1)
 
 
 class Watch:

@@ -17,12 +17,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from lockdec.cells import RESULT
+from lockdec.cells import MADE_BEFORE, RESULT
 from lockdec.config import checked, config_folder, register
 from lockdec.pipeline import decisive, run_job
 from lockdec.plan import leaves, likely_seconds, plan
+from lockdec.shared import in_common, make_shared
 from lockdec.store import METADATA
-from lockdec.sweep import composed_cells
+from lockdec.sweep import beside_each_other_here, composed_cells
 from tests.conftest import TinyRun, composed
 
 SHARED = ("pretrain", "attach")
@@ -144,7 +145,13 @@ def test_a_launcher_makes_shared_stages_once_and_keeps_what_failed(launcher: tup
     answer = sweep(*launcher, *pairs, "cross_attention.d_k=${pair.d}", "fewshot.shots=${pair.n}", cwd=tmp_path)
     cells = results(tmp_path)
     assert [cell["status"] for cell in cells.values()] == ["ok", "failed", "ok"], answer.stderr
-    assert [made(cells, stage) for stage in (*SHARED, "finetune")] == [1, 1, 2]
+    assert [made(cells, stage) for stage in (*SHARED, "finetune")] == [0, 0, 2]
+    before = json.loads((tmp_path / "outputs" / "sweeps" / "s" / MADE_BEFORE).read_text())["stages"]
+    assert {stage: entry["key"] for stage, entry in before.items()} == {
+        stage: cells["0"]["stages"][stage]["key"] for stage in SHARED
+    }
+    assert f"made first, for all 2 cells: {', '.join(SHARED)}" in answer.stdout
+    assert "Learning curve of pretrain" in (tmp_path / "outputs" / "sweeps" / "s" / "report.html").read_text()
     sizes = [(c["cross_attention"]["heads"], c["cross_attention"]["d_k"]) for c in cells.values() if c["stages"]]
     assert sizes == [(1, 4), (2, 2)]
     assert answer.returncode == 1
@@ -152,6 +159,72 @@ def test_a_launcher_makes_shared_stages_once_and_keeps_what_failed(launcher: tup
     for number in cells:  # one thread for each cell that runs beside others
         config = OmegaConf.load(tmp_path / "outputs" / "sweeps" / "s" / number / "config.yaml")
         assert config.trainer.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "answer"),
+    [
+        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), True),
+        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=1"), False),
+        (("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"), True),
+        (("hydra/launcher=submitit_slurm", "hydra.sweeper.max_batch_size=2"), False),
+        (("hydra/launcher=ray", "hydra.launcher.num_cpus=2"), False),
+        (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "trainer.strategy=ddp"), False),
+        ((), False),
+    ],
+)
+def test_only_cells_beside_each_other_on_this_machine_get_something_made_first(
+    overrides: tuple[str, ...], answer: bool
+) -> None:
+    register()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    assert beside_each_other_here(config) is answer
+
+
+@pytest.mark.parametrize(("set_before", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_the_user_has_said_otherwise(set_before: dict[str, str], policy: str) -> None:
+    """As libgomp says it when torch loads it."""
+    code = "from lockdec.process import share_cores; share_cores(); import torch"
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = others | {"OMP_DISPLAY_ENV": "TRUE"} | set_before
+    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert f"OMP_WAIT_POLICY = '{policy}'" in answer.stderr
+
+
+def test_cells_share_what_all_of_them_need_that_can_work(tmp_path: Path) -> None:
+    def shared(*cells: tuple[str, ...]) -> tuple[int, list[str]] | None:
+        configs = [composed("debug=tiny", f"paths.outputs={tmp_path}", *cell) for cell in cells]
+        common = in_common(iter(configs), len(configs), tmp_path / "sweep")
+        return (common.cells, list(common.places)) if common else None
+
+    wide, narrow, broken = ("cross_attention.d_k=4",), ("cross_attention.d_k=1",), ("fewshot.shots=5000",)
+    assert shared(wide, narrow) == (2, [*SHARED])
+    assert shared(broken, wide, narrow) == (2, [*SHARED])
+    assert shared(wide, broken) is None
+    assert shared(wide, (*wide, "finetune.steps=11")) == (2, [*SHARED, "unlock"])
+    assert shared(wide, (*narrow, "pretrain.steps=21")) == (2, ["attach"])
+    assert shared(wide, (*narrow, "pretrain.steps=21", "data.limit=150")) is None
+    assert shared(wide, (*narrow, f"paths.outputs={tmp_path / 'other'}")) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_looks_further_once_nothing_has_to_be_made(tiny: TinyRun, tmp_path: Path) -> None:
+    """The first cell is finished; the second lacks stages of its own; the third shares only what is there with it."""
+    run_job(tiny_cell(tiny), tmp_path / "0", [], sweeping=True)
+    cells = iter([tiny_cell(tiny), *(tiny_cell(tiny, f"cross_attention.d_v={d_v}") for d_v in (5, 6, 7))])
+    assert in_common(cells, 4, tmp_path) is None
+    assert len(list(cells)) == 1
+
+
+def test_what_cannot_be_made_first_is_left_to_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    cells = [composed("debug=tiny", f"paths.outputs={tmp_path / 'file'}", f"seed={seed}") for seed in (0, 1)]
+    make_shared(cells, 2, tmp_path / "sweep", "s")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "  made first, for all 2 cells: pretrain, attach"
+    assert said[1].startswith("  not made before the cells, which try it again: paths.outputs=")
+    assert len(said) == 2
 
 
 def test_an_interrupted_sweep_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
             "comparisons": max(0, len(study.comparisons) - MOST_COMPARISONS),
         },
         cell_facets=_cell_facets(study, collection.runs),
-        reuse=_reuse(collection.runs),
+        reuse=_reuse(collection),
         versions=_distinct(collection.runs, "versions."),
         seeds_used=sorted({r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)),
         commands=list(dict.fromkeys(r.text("command") for r in collection.runs if r.text("command"))),
@@ -220,28 +220,33 @@ def _cell_facets(study: Study, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _reuse(runs: Sequence[Run]) -> dict[str, Any]:
+def _reuse(collection: Collection) -> dict[str, Any]:
     """Per stage how often it was made and reused, and the seconds that reuse saved."""
     stages: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        for stage in run.stages:
-            row = stages.setdefault(
-                stage.name,
-                {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0},
-            )
-            row["keys"].add(stage.key)
-            kind = "reused" if stage.reused else "made"
-            row[kind] += 1
-            row[f"{kind}_seconds"] += stage.seconds
+    used = {stage.key for run in collection.runs for stage in run.stages}
+    before = [stage for stage in collection.shared if stage.key in used]
+    for stage in [*before, *(stage for run in collection.runs for stage in run.stages)]:
+        row = stages.setdefault(
+            stage.name,
+            {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0},
+        )
+        row["keys"].add(stage.key)
+        kind = "reused" if stage.reused else "made"
+        row[kind] += 1
+        row[f"{kind}_seconds"] += stage.seconds
     spent = sum(row["made_seconds"] + row["reused_seconds"] for row in stages.values())
+    made_before = [stage.name for stage in before]
     alone = sum(
-        (row["made"] + row["reused"]) * row["made_seconds"] / row["made"] if row["made"] else row["reused_seconds"]
-        for row in stages.values()
+        (row["made"] - made_before.count(name) + row["reused"]) * row["made_seconds"] / row["made"]
+        if row["made"]
+        else row["reused_seconds"]
+        for name, row in stages.items()
     )
     return {
         "stages": stages,
         "spent": spent,
         "alone": alone,
+        "before": list(dict.fromkeys(made_before)),
         "unknown": [name for name, row in stages.items() if not row["made"]],
     }
 

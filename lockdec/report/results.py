@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lockdec.cells import MADE_BEFORE
 from lockdec.console import track
 from lockdec.errors import DataError
 
@@ -95,11 +96,16 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Collection:
-    """All runs found below some folders, what had to be skipped, and cells that left no result at all."""
+    """All runs found below some folders, what had to be skipped, and cells that left no result at all.
+
+    Attributes:
+        shared: the stages that a sweep made before its cells.
+    """
 
     runs: tuple[Run, ...]
     skipped: tuple[Skipped, ...]
     unfinished: tuple[str, ...]
+    shared: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,13 @@ def read(folders: Sequence[Path]) -> Collection:
     if not runs and not skipped:
         names = ", ".join(map(str, folders))
         raise DataError(f"{names}: no result.json here or below (a run writes one when it ends)")
-    return Collection(tuple(runs), tuple(skipped), tuple(unfinished))
+    shared: list[Stage] = []
+    for path in dict.fromkeys(cell.parent / MADE_BEFORE for cell in candidates if cell.name.isdecimal()):
+        try:
+            shared += _shared(path)
+        except DataError as error:
+            skipped.append(Skipped(path, str(error)))
+    return Collection(tuple(runs), tuple(skipped), tuple(unfinished), tuple(shared))
 
 
 def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
@@ -234,16 +246,25 @@ def _cells(root: Path) -> Iterator[Path]:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
 
-def _read_run(folder: Path, label: str) -> Run:
-    path = folder / "result.json"
+def _read(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"not readable as JSON ({error})") from error
-    if not isinstance(result, dict):
+    if not isinstance(content, dict):
         raise DataError("not a JSON object")
-    if result.get("schema") != SCHEMA:
-        raise DataError(f"schema={result.get('schema')!r}: this lockdec reads {SCHEMA}")
+    if content.get("schema") != SCHEMA:
+        raise DataError(f"schema={content.get('schema')!r}: this lockdec reads {SCHEMA}")
+    return content
+
+
+def _shared(path: Path) -> list[Stage]:
+    stages = _object(_read(path).get("stages"), "stages") if path.exists() else {}
+    return [_stage(name, stage) for name, stage in stages.items()]
+
+
+def _read_run(folder: Path, label: str) -> Run:
+    result = _read(folder / "result.json")
     if result.get("status") not in STATUSES:
         raise DataError(f"status={result.get('status')!r} is none of {', '.join(STATUSES)}")
     overrides = result.pop("overrides", None) or []

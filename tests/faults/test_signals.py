@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import time
@@ -73,6 +75,28 @@ def test_a_sweep_stops_at_its_cell_and_goes_on_from_there(warm: Warm, tmp_path: 
     again = warm.start(outputs, *sweep)
     assert again.wait() == 0, again.printed
     assert "2 of 2 cells done" in again.printed
+
+
+def test_a_sweep_stops_before_its_cells_and_goes_on_from_there(
+    warm: Warm, undisturbed: Command, tmp_path: Path
+) -> None:
+    """In the stages that are made before cells which run side by side."""
+    outputs = tmp_path / "outputs"
+    launcher = ("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2")
+    sweep = ("-m", *launcher, "cross_attention.d_k=1,2")  # 2 is what the undisturbed run has
+    fault = Fault(stage="pretrain", after=CHECKPOINT, event=2, number=signal.SIGTERM)
+    stopped = warm.start(outputs, *sweep, fault=fault)
+    assert stopped.wait() == 143, stopped.printed
+    assert "stopped by SIGTERM; the same command goes on from here" in stopped.printed
+    assert "not made before the cells" not in stopped.printed
+    assert len(list(outputs.glob(f"stages/pretrain/*/{CHECKPOINT}"))) == 1
+    assert not list(stopped.folder.glob("[0-9]*"))
+    again = warm.run(outputs, *sweep)
+    assert "2 of 2 cells done" in again.printed
+    results = [json.loads((again.folder / cell / "result.json").read_text()) for cell in "01"]
+    for stage in ("pretrain", "attach"):
+        assert [result["stages"][stage]["reused"] for result in results] == [True, True]
+    assert essence(dataclasses.replace(again, folder=again.folder / "1")) == essence(undisturbed)
 
 
 class Slow(Line):

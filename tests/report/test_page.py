@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lockdec.cells import MADE_BEFORE
 from lockdec.errors import DataError, StoreError
 from lockdec.report.__main__ import main
 from lockdec.report.page import HERE, METRIC_LABELS, write_report
@@ -223,6 +224,25 @@ def test_the_command_says_where_the_report_is_and_what_was_skipped(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "no such folder" in err
+
+
+def test_a_page_says_what_was_made_before_the_cells_and_what_it_saved(tmp_path: Path) -> None:
+    """Two cells that reuse a stage of 100 s and make one each of 10 s: 120 s and their reading instead of 220 s."""
+    folder = tmp_path / "s"
+    for number in (0, 1):
+        stages = {
+            "pretrain": {"key": "a" * 64, "reused": True, "seconds": 0.0},
+            "finetune": {"key": f"{number}" * 64, "reused": False, "seconds": 10.0},
+        }
+        write_run(folder / str(number), result((2, 2, 2), 16, number) | {"stages": stages}, extras=False)
+    (folder / MADE_BEFORE).parent.mkdir()
+    unused = {"key": "f" * 64, "reused": False, "seconds": 999.0}  # by other cells of the sweep, which are gone
+    made = {"pretrain": {"key": "a" * 64, "reused": False, "seconds": 100.0}, "attach": unused}
+    (folder / MADE_BEFORE).write_text(json.dumps({"schema": 1, "stages": made}))
+    text = " ".join(Tags(write_report([folder]).report.read_text()).text.split())
+    assert "What all cells share was made before they started: pretrain." in text
+    assert "These cells spent 120 s in stages, what was made before them included." in text
+    assert "it would have been about 220 s: reuse brought it to 55 %." in text
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lockdec.cells import MADE_BEFORE
 from lockdec.errors import DataError
 from lockdec.report import results
 from lockdec.report.figures import learning_curves
@@ -81,6 +82,21 @@ def test_a_cell_without_a_result_is_counted_as_unfinished(tmp_path: Path) -> Non
     (tmp_path / "sweep" / "1").mkdir()
     (tmp_path / "sweep" / "1" / "config.yaml").write_text("seed: 1")
     assert results.read([tmp_path / "sweep"]).unfinished == ("sweep/1",)
+
+
+def test_what_a_sweep_made_before_its_cells_is_read_with_them(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", dims=((2, 2, 2),), shots=(16,), seeds=(0, 1))
+    assert results.read([folder]).shared == ()
+    stages = {"pretrain": {"key": "a" * 64, "reused": False, "seconds": 105.0}}
+    path = folder / MADE_BEFORE
+    path.parent.mkdir()
+    path.write_text(json.dumps({"schema": 1, "stages": stages}))
+    for place in (folder, tmp_path, folder / "0"):
+        assert results.read([place]).shared == (results.Stage("pretrain", "a" * 64, False, 105.0),)
+    path.write_text("{")
+    damaged = results.read([folder])
+    assert (len(damaged.runs), damaged.shared) == (2, ())
+    assert [skipped.path for skipped in damaged.skipped] == [path]
 
 
 def test_nothing_to_read_is_one_plain_line(tmp_path: Path) -> None:
