@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.decoders import gpt2
 from benchmarks.side_by_side import Subject
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.finished import find_run
@@ -69,21 +69,7 @@ def spread(inputs: int) -> Encoded:
 def as_gpt2(model: LockingDecoderModel) -> Any:
     """The same function as a GPT-2; its encoder states are as wide as the decoder, so narrower ones end in zeros."""
     sizes = model.config
-    theirs: Any = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=sizes.vocab_size,
-            n_positions=sizes.max_len,
-            n_embd=sizes.d_model,
-            n_layer=sizes.layers,
-            n_head=sizes.heads,
-            n_inner=sizes.d_ff,
-            activation_function=sizes.activation,
-            layer_norm_epsilon=sizes.norm_eps,
-            add_cross_attention=True,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
+    theirs = gpt2(sizes, cross_attention=True, activation_function=sizes.activation, layer_norm_epsilon=sizes.norm_eps)
     weights, ours = theirs.state_dict(), model.state_dict()
     for name, weight in gpt2_weights(weights, sizes.layers).items():
         weight.copy_(ours[name])  # these are views of GPT-2's own

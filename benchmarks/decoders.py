@@ -14,32 +14,33 @@ from lockdec.transformer.configuration import DecoderConfig
 Loss = Callable[..., Tensor]
 
 
-def gpt2(config: DecoderConfig, tuned: bool = False, cross_attention: bool = False) -> Any:
+TUNED: dict[str, Any] = {"attn_pdrop": 0.0, "activation_function": "gelu"}  # as lockdec has it
+
+
+def gpt2(config: DecoderConfig, cross_attention: bool = False, **options: Any) -> Any:
     """The GPT-2 of `transformers`, with the attention it takes by itself; its cross-attention is as wide as itself.
 
     Args:
-        tuned: leave out its dropout of attention weights and take the fused activation, as lockdec does; otherwise
-            they are the package's defaults.
+        options: other ones of its configuration than the package's defaults, such as TUNED: no dropout of attention
+            weights and the fused activation.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    options: dict[str, Any] = {"attn_pdrop": 0.0, "activation_function": "gelu"} if tuned else {}
-    theirs = GPT2Config(
-        vocab_size=config.vocab_size,
-        n_positions=config.max_len,
-        n_embd=config.d_model,
-        n_layer=config.layers,
-        n_head=config.heads,
-        n_inner=config.d_ff,
-        resid_pdrop=config.dropout,
-        embd_pdrop=config.dropout,
-        add_cross_attention=cross_attention,
-        use_cache=False,
-        bos_token_id=1,
-        eos_token_id=2,
-        **options,
-    )
-    model: Any = GPT2LMHeadModel(theirs)
+    shape: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "n_positions": config.max_len,
+        "n_embd": config.d_model,
+        "n_layer": config.layers,
+        "n_head": config.heads,
+        "n_inner": config.d_ff,
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "add_cross_attention": cross_attention,
+        "use_cache": False,  # of generation; in training it only costs time
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    model: Any = GPT2LMHeadModel(GPT2Config(**(shape | options)))
     return model
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from benchmarks.decoders import PlainTorch, gpt2, step_flops, token_loss, train_step, x_transformer
+from benchmarks.decoders import TUNED, PlainTorch, gpt2, step_flops, token_loss, train_step, x_transformer
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
 from lockdec.modules.language_modeling import next_token_loss
@@ -64,8 +64,8 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
     return {
         "lockdec": ours,
         "transformers": peer(gpt2),
-        "transformers tuned": peer(lambda config: gpt2(config, tuned=True)),
-        "tuned, memory kept": peer(lambda config: gpt2(config, tuned=True)),
+        "transformers tuned": peer(lambda config: gpt2(config, **TUNED)),
+        "tuned, memory kept": peer(lambda config: gpt2(config, **TUNED)),
         "x-transformers": peer(x_transformer),
         "torch": peer(PlainTorch),
     }
