@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -109,12 +108,11 @@ def milliseconds(steps: Mapping[int, Step], rounds: int) -> dict[int, float]:
 
 def sweeps() -> tuple[dict[int, float], float]:
     """The seconds of sweeps by their cells, and those of a cell's own stages in them, finetune and evaluate."""
-    outputs = os.environ.get("LOCKDEC_OUTPUTS", "outputs")
     seeds = iter(random.SystemRandom().sample(range(10**6, 10**9), 1 + sum(CELLS)))  # new ones: nothing is reused
     taken, own = {}, []
 
     def run(*arguments: str) -> float:
-        command = [sys.executable, "-m", "lockdec.run", *arguments, *CELL, f"paths.outputs={outputs}"]
+        command = [sys.executable, "-m", "lockdec.run", *arguments, *CELL]
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - started
