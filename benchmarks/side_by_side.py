@@ -21,8 +21,12 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Protocol, cast
 
+from lockdec.process import waits
+
 ROOT = Path(__file__).parent.parent
 OURS, PEAK = "lockdec", "matmul"
+# As their packages come; whoever else takes turns is lockdec, or works in lockdec's place, in a process as it makes it.
+PEERS = ("transformers", "x-transformers", "torch", "hydra")
 BEFORE = "before"  # lockdec at an earlier commit
 TURN = 0.4  # seconds that a turn takes at least, so that a clock's tick and a waking process do not count
 
@@ -50,6 +54,7 @@ class Suite(Protocol):
         UNIT: of the work, in the plural.
         GOALS: by a subject's name, how many times as fast as it lockdec should be; by "matmul", the share of the peak.
         MEMORY_GOALS: by a subject's name, how many times as much memory lockdec may take; may be left out.
+        ENVIRONMENT: by a subject's name, what is added to the environment of its process; may be left out.
     """
 
     TITLE: str
@@ -103,6 +108,9 @@ def worker(suite: str, subject: str, threads: int, tree: Path = ROOT) -> Iterato
     """A subject, built and warmed up, whose turns are long enough."""
     command = [sys.executable, "-m", "benchmarks.worker", suite, subject, str(threads)]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
+    environment |= getattr(load(suite), "ENVIRONMENT", {}).get(subject, {})
+    if tree == ROOT and not subject.startswith(PEERS):
+        environment |= waits(environment)
     with subprocess.Popen(
         command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:

@@ -20,10 +20,8 @@ from typing import TextIO
 
 import torch
 
-from benchmarks.side_by_side import PEAK, Subject, load
+from benchmarks.side_by_side import PEAK, PEERS, Subject, load
 
-# As their packages come; whoever else takes turns is lockdec, or works in lockdec's place, in a process as it makes it.
-PEERS = ("transformers", "x-transformers", "torch", "hydra")
 SIDE = 2048  # of the square matrices whose product is the peak
 _STATUS = Path("/proc/self/status")
 

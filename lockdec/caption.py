@@ -97,10 +97,11 @@ def _as_it_is(text: str) -> Input:
 
 def _caption(options: argparse.Namespace) -> bool:
     """Whether an input could not be captioned."""
-    from lockdec.acceleration import keep_memory
+    from lockdec.process import ready
+
+    ready(loggers=())
     from lockdec.finished import find_run, open_captioner
 
-    keep_memory()
     run = find_run(Path(options.run_dir))
     if run.chosen:
         _say(f"{run.chosen}: {run.folder}")

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lockdec import ranks
 from lockdec.cells import Sweep, read_cells
-from lockdec.process import ready, share_cores
+from lockdec.process import ready
 from lockdec.redaction import redacted
 
 if TYPE_CHECKING:
@@ -96,7 +96,6 @@ class SweepWatch(Callback):
         _watch = Watch(sweep, config.sweep_name)
         _watch.start()
         if beside_each_other_here(config) and len(overrides) - sweep.standing().done > 1:
-            share_cores()
             ready(config.logger.kinds)
             from lockdec.shared import make_shared  # here, since it imports torch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,18 @@ def test_products_in_32_bits_may_take_tf32_where_16_bits_are_asked_for(precision
         assert torch.get_float32_matmul_precision() == expected
         assert torch.backends.cudnn.allow_tf32 == (expected == "high")  # of convolutions
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
+)
+def test_threads_that_wait_soon_sleep_unless_the_user_has_said_otherwise(chosen: dict[str, str], turns: str) -> None:
+    """As libgomp says it when torch loads it."""
+    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = others | {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
+    command = [sys.executable, "-c", "from lockdec.process import ready; ready(loggers=())"]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{turns}'" in answer.stderr
 
 
 COMPILED = """

@@ -182,16 +182,6 @@ def test_only_cells_beside_each_other_on_this_machine_get_something_made_first(
     assert beside_each_other_here(config) is answer
 
 
-@pytest.mark.parametrize(("set_before", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_that_wait_sleep_unless_the_user_has_said_otherwise(set_before: dict[str, str], policy: str) -> None:
-    """As libgomp says it when torch loads it."""
-    code = "from lockdec.process import share_cores; share_cores(); import torch"
-    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment = others | {"OMP_DISPLAY_ENV": "TRUE"} | set_before
-    answer = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert f"OMP_WAIT_POLICY = '{policy}'" in answer.stderr
-
-
 def test_cells_share_what_all_of_them_need_that_can_work(tmp_path: Path) -> None:
     def shared(*cells: tuple[str, ...]) -> tuple[int, list[str]] | None:
         configs = [composed("debug=tiny", f"paths.outputs={tmp_path}", *cell) for cell in cells]
