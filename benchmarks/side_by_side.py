@@ -21,8 +21,6 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Protocol, cast
 
-from lockdec.process import waits
-
 ROOT = Path(__file__).parent.parent
 OURS, PEAK = "lockdec", "matmul"
 # As their packages come; whoever else takes turns is lockdec, or works in lockdec's place, in a process as it makes it.
@@ -106,6 +104,8 @@ class Worker:
 @contextmanager
 def worker(suite: str, subject: str, threads: int, tree: Path = ROOT) -> Iterator[Worker]:
     """A subject, built and warmed up, whose turns are long enough."""
+    from lockdec.process import waits  # here, since lockdec as it was, beside these benchmarks, may have no such thing
+
     command = [sys.executable, "-m", "benchmarks.worker", suite, subject, str(threads)]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}
     environment |= getattr(load(suite), "ENVIRONMENT", {}).get(subject, {})
