@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.caching import FixedKeyValueCache, KeyValueCache, Memory
+from lockdec.transformer.caching import FixedKeyValueCache, KeyValueCache, Memory, mask_bias
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.positional import RotaryPositions
 
@@ -76,7 +76,7 @@ def step_attention(
     query: Float[Tensor, "n heads t d"],
     key: Float[Tensor, "b kv_heads s d"],
     value: Float[Tensor, "b kv_heads s d_v"],
-    mask: Bool[Tensor, "b _ s"] | None = None,
+    bias: Float[Tensor, "b _ s"] | None = None,
 ) -> Float[Tensor, "n heads t d_v"]:
     """The same for a handful of queries, as a step of writing has them, with nothing ahead of any.
 
@@ -84,14 +84,17 @@ def step_attention(
 
     Args:
         query: its rows are n / b beams of each row of the keys, side by side.
-        mask: true where all queries of a row, or each of its beams, may look.
+        bias: added to the scores of all queries of a row, or of each of its beams: see `mask_bias`.
     """
-    (n, heads, t, d), (b, kv_heads, _, _) = query.shape, key.shape
+    (n, heads, t, d), (b, kv_heads, s, _) = query.shape, key.shape
     # Heads that share keys, and beams, side by side: (b, kv_heads, heads / kv_heads * beams * t, d)
-    shared = query.view(b, n // b, heads, t, d).transpose(1, 2).reshape(b, kv_heads, -1, d)
-    repeated = None if mask is None else mask.unsqueeze(1).repeat(1, 1, shared.shape[2] // mask.shape[1], 1)
-    mixed = attention_weights(shared, key, repeated) @ value
-    return mixed.view(b, heads, -1, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
+    shared = query.view(b, n // b, heads, t, d).transpose(1, 2).reshape(b * kv_heads, -1, d)
+    keys, values = key.flatten(0, 1), value.flatten(0, 1)
+    scores = torch.baddbmm(shared.new_empty(1), shared, keys.mT, beta=0, alpha=1 / math.sqrt(d))
+    if bias is not None:
+        scores.view(b, -1, bias.shape[1], s).add_(bias.unsqueeze(1))
+    mixed = scores.softmax(-1) @ values
+    return mixed.view(b, heads, n // b, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
 
 
 def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b heads t d"]:
@@ -208,13 +211,15 @@ class MultiHeadAttention(nn.Module):
         shared = query.reshape(len(memory), -1, query.shape[-1]) if packing is None else query
         mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
         queries = self.queries(shared, packing)  # (b, heads, t, d_k)
-        if packing is None and shared.shape[1] == len(query) // len(memory):  # one position, that is a step of writing
-            mixed = step_attention(queries, memory.key, memory.value, mask)
+        is_step = packing is None and shared.shape[1] == len(query) // len(memory)  # one position, as in writing
+        if is_step:
+            bias = None if mask is None else mask_bias(mask, queries.dtype)
+            mixed = step_attention(queries, memory.key, memory.value, bias)
         else:
             mixed = scaled_dot_product_attention(queries, memory.key, memory.value, mask, causal)
         merged = merge_heads(mixed)  # (b, t * n / b, heads * d_v)
         out: Tensor = self.output(merged if packing is None else packing.pack(merged))
-        if mask is not None and self.output.bias is not None:
+        if mask is not None and (is_step or self.output.bias is not None):
             # Nothing to look at: not even the bias is seen.
             seen = mask.any(-1, keepdim=True).to(out).expand(*merged.shape[:-1], 1)
             out = out * (seen if packing is None else packing.pack(seen))
@@ -289,7 +294,7 @@ class SelfAttention(nn.Module):
             query, key = self.rotary(query, start), self.rotary(key, start)
         past = None if cache is None else cache.append(key, value)
         if past is not None and query.shape[2] == 1:
-            mixed = step_attention(query, past.key, past.value, past.mask)
+            mixed = step_attention(query, past.key, past.value, past.bias)
         else:
             rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
             if past is not None:

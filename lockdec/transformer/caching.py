@@ -65,10 +65,17 @@ class Ancestry:
     Args:
         beams: of each input; they write a token each in every step.
         max_len: how many steps there is room for.
+        dtype: of the scores.
+
+    Attributes:
+        bias: of this step, for `step_attention`, over the places there are or, where these are counted on the device,
+            all there is room for.
     """
 
-    def __init__(self, inputs: int, beams: int, max_len: int, device: torch.device) -> None:
-        self.beams = beams
+    bias: Float[Tensor, "b beams s"]
+
+    def __init__(self, inputs: int, beams: int, max_len: int, device: torch.device, dtype: torch.dtype) -> None:
+        self.beams, self._dtype = beams, dtype
         self._own = torch.eye(beams, dtype=torch.bool, device=device)
         self._seen = torch.zeros(inputs, beams, max_len, beams, dtype=torch.bool, device=device)
 
@@ -80,13 +87,11 @@ class Ancestry:
         """Have every beam see the token that it adds in this step."""
         if isinstance(step, int):
             self._seen[:, :, step] = self._own
+            seen = self._seen[:, :, : step + 1]
         else:
             own = self._own.unsqueeze(1).expand(len(self._seen), -1, 1, -1)
-            self._seen.index_copy_(2, step.view(1), own)
-
-    def mask(self, steps: int | None = None) -> Bool[Tensor, "b beams s"]:
-        """True where a beam sees a token, among those of so many steps, or of all there is room for."""
-        return self._seen[:, :, :steps].flatten(2)
+            seen = self._seen.index_copy_(2, step.view(1), own)
+        self.bias = mask_bias(seen.flatten(2), self._dtype)
 
     def select(self, parents: Int[Tensor, "b beams"], inputs: Rows | None) -> None:
         """Have each beam go on from another of the same input, and keep these inputs of the batch."""
@@ -96,12 +101,17 @@ class Ancestry:
             self._seen = inputs.move(self._seen)
 
 
+def mask_bias(mask: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
+    """What to add to scores so that softmax gives nothing to what is not in the mask, if anything is in it."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min / 2)
+
+
 class Past(NamedTuple):
-    """The keys and values of all tokens so far, and which of them each beam sees; without a mask all of them."""
+    """The keys and values of all tokens so far, and which of them each beam sees; without a bias all of them."""
 
     key: Float[Tensor, "b heads s d"]
     value: Float[Tensor, "b heads s d"]
-    mask: Bool[Tensor, "b beams s"] | None
+    bias: Float[Tensor, "b beams s"] | None
 
 
 class KeyValueCache:
@@ -131,8 +141,8 @@ class KeyValueCache:
         self.length = end // beams
         self._keys[:, :, start:end] = key
         self._values[:, :, start:end] = value
-        mask = None if self._ancestry is None else self._ancestry.mask(self.length)
-        return Past(self._keys[:, :, :end], self._values[:, :, :end], mask)
+        bias = None if self._ancestry is None else self._ancestry.bias
+        return Past(self._keys[:, :, :end], self._values[:, :, :end], bias)
 
     def select(self, rows: Rows) -> None:
         """Keep these rows: what is finished leaves."""
@@ -172,7 +182,7 @@ class FixedKeyValueCache:
         self._keys.index_copy_(2, places, key)
         self._values.index_copy_(2, places, value)
         self.length += 1
-        return Past(self._keys, self._values, self._ancestry.mask())
+        return Past(self._keys, self._values, self._ancestry.bias)
 
 
 def side_by_side(x: Float[Tensor, "n heads t d"], beams: int) -> Float[Tensor, "b heads places d"]:
@@ -190,7 +200,7 @@ class DecoderCache:
         memories: of each layer.
         inputs, beams: rows are beams of inputs, side by side.
         max_len: how many tokens of a row there is room for.
-        device: where the tensors are.
+        like: any tensor where, and of the kind that, keys and values will be.
         fixed: whether all steps are alike, so that one can be recorded; then all inputs stay.
     """
 
@@ -200,14 +210,14 @@ class DecoderCache:
         inputs: int,
         beams: int,
         max_len: int,
-        device: torch.device,
+        like: Tensor,
         fixed: bool = False,
     ) -> None:
         self.memories = [memory and memory.laid_out() for memory in memories]
         self.fixed = fixed
-        self._ancestry = Ancestry(inputs, beams, max_len, device) if fixed or beams > 1 else None
+        self._ancestry = Ancestry(inputs, beams, max_len, like.device, like.dtype) if fixed or beams > 1 else None
         self.past = [
-            FixedKeyValueCache(max_len, self._ancestry, device)
+            FixedKeyValueCache(max_len, self._ancestry, like.device)
             if fixed and self._ancestry is not None
             else KeyValueCache(max_len, self._ancestry)
             for _ in memories

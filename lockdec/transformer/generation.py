@@ -236,8 +236,9 @@ def beam_search(
         if cache.fixed:
             on = torch.arange(inputs, device=device)
         cache.select(on if len(on) < len(going) else None, parent)
-        going, alive, written, score = going[on], alive[on], written[on], score[on]
-        finished, worth = finished[on], worth[on]
+        if len(on) < len(going):
+            going, alive, written, score = going[on], alive[on], written[on], score[on]
+            finished, worth = finished[on], worth[on]
     used = int((best >= 0).any(0).sum())
     return best[:, :used].masked_fill(best[:, :used] < 0, special.pad)
 

@@ -166,7 +166,7 @@ class AutoregressiveModel(nn.Module, ABC):
         """
         self.embedding.require_room(max_len)
         memories = self.decoder.remember(self.admit(encoded))
-        return DecoderCache(memories, len(encoded), beams, max_len, encoded.states.device, fixed)
+        return DecoderCache(memories, len(encoded), beams, max_len, encoded.states, fixed)
 
     def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         """Add the next t tokens to the cache and predict the one after them.

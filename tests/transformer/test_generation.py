@@ -219,7 +219,7 @@ def test_a_step_that_is_recorded_reads_no_value_and_is_like_all_others(
 ) -> None:
     model = captioner(**style).to("meta")  # where no value can be read, and nothing meets what is elsewhere
     encoded = encoded_batch(rows=4).to("meta")
-    cache = DecoderCache([None] * model.config.layers, 4, beams, 8, encoded.states.device, fixed)
+    cache = DecoderCache([None] * model.config.layers, 4, beams, 8, encoded.states, fixed)
     cache.memories = model.decoder.remember(encoded)
     tokens = torch.zeros(4 * beams, 1, dtype=torch.long, device="meta")
     found = set()
