@@ -28,7 +28,7 @@ def waits(environment: Mapping[str, str]) -> dict[str, str]:
 
     GNU's OpenMP lets them spin for 300,000 turns. Where other processes want the same cores they then wait for threads
     that are kept from running by their own spinning: training on two busy cores could take six times as long as on one.
-    Without any spinning, waking them up would cost a third of a step of finetuning on cores that are not busy.
+    Without any spinning, waking them up would cost more than a third of the speed of finetuning on idle cores.
 
     Args:
         environment: of the process; what the user has set there stays.
