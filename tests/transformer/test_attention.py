@@ -364,3 +364,13 @@ def test_a_step_of_writing_attends_as_a_whole_sequence_does(heads: int, kv_heads
     expected = scaled_dot_product_attention(query, key, value, mask)
     bias = None if mask is None else mask_bias(mask, key.dtype)
     torch.testing.assert_close(step_attention(query, key, value, bias), expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_step_that_may_look_nowhere_sees_nothing(bias: bool) -> None:
+    attention = MultiHeadAttention(12, 2, 3, 3, 4, key_dim=5, value_dim=5, bias=bias)
+    shake(attention)
+    states, mask = normal(2, 5, 5).float(), torch.tensor([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]]).bool()
+    seen = attention.attend(normal(2, 1, 12).float(), attention.remember(states, states, mask))
+    assert seen[0].any()
+    assert not seen[1].any()
