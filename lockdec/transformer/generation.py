@@ -1,7 +1,7 @@
 """Writing: turn predictions of the next token into sequences, with nothing computed twice.
 
 The keys and values of what was written are cached, those of the encoded input are computed once, what has
-ended leaves the batch, and it stops when everything has ended.
+ended leaves the batch (unless a recorded step has to stay as it is), and it stops when everything has ended.
 """
 
 from __future__ import annotations
