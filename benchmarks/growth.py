@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from lockdec.acceleration import keep_memory
+from lockdec.acceleration import keep_memory, multiply_exactly
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
 
 ROOT = Path(__file__).parent.parent
@@ -154,6 +154,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     keep_memory()
+    multiply_exactly()
     curves = {}
     for name, builders in CURVES.items():
         curves[name] = milliseconds({size: build() for size, build in builders.items()}, given.rounds)

@@ -222,7 +222,9 @@ class Packed:
     def losses(self, tokens: Int[Tensor, "rows t"], encoded: Encoded) -> Float[Tensor, " cells"]:
         """The mean loss of each cell's tokens."""
         real = real_targets(tokens, defaults.tokenizer().special.eos)
-        logits = self.model.logits(self.model.real_hidden(tokens[:, :-1], real, encoded))
+        packing = Packing(real)
+        hidden = self.model.real_hidden(tokens[:, :-1], packing, encoded)
+        logits = self.model.logits(hidden[: len(hidden) - packing.filling])
         every = F.cross_entropy(logits, tokens[:, 1:][real], reduction="none", label_smoothing=self.fit.label_smoothing)
         counts = real.view(len(self.cells), -1).sum(1).tolist()
         return torch.stack([part.mean() for part in torch.split(every, counts)])

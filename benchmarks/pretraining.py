@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ TITLE = (
     "A pretraining step (loss, backward, clipping, fused AdamW; 32 bits): d_model 256, 6 layers, 8 heads, vocabulary "
     "4,096, dropout 0.1, batch 16 x 128 tokens without padding; lockdec's decoder is locked. Tuned is the GPT-2 of "
     "transformers without its dropout of attention weights and with a fused activation; below "
-    "it the same with lockdec's way with freed memory"
+    "it the same with lockdec's way with freed memory, and with its way with products, too"
 )
 UNIT = "tokens"
 GOALS = {"transformers": 1.2, "transformers tuned": 1.0, "x-transformers": 1.0, "torch": 1.0, "matmul": 0.65}
@@ -59,13 +60,20 @@ def peer(build: Callable[[DecoderConfig], nn.Module]) -> Callable[[], Subject]:
     return subject
 
 
+def as_torch_multiplies(config: DecoderConfig) -> nn.Module:
+    """The tuned GPT-2 in a process that multiplies as torch does by itself."""
+    torch.set_float32_matmul_precision("highest")
+    return cast(nn.Module, gpt2(config, **TUNED))
+
+
 def subjects() -> Mapping[str, Callable[[], Subject]]:
     """lockdec and its peers."""
     return {
         "lockdec": ours,
         "transformers": peer(gpt2),
         "transformers tuned": peer(lambda config: gpt2(config, **TUNED)),
-        "tuned, memory kept": peer(lambda config: gpt2(config, **TUNED)),
+        "tuned, memory kept": peer(as_torch_multiplies),
+        "tuned, memory kept, products too": peer(lambda config: gpt2(config, **TUNED, attn_implementation="eager")),
         "x-transformers": peer(x_transformer),
         "torch": peer(PlainTorch),
     }

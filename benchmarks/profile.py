@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.__main__ import keep, stamped, suites
 from benchmarks.side_by_side import OURS, load
 from benchmarks.table import profile_table
-from lockdec.acceleration import keep_memory
+from lockdec.acceleration import keep_memory, multiply_exactly
 
 SECONDS = 5.0  # of profiled steps
 ATEN = "aten::"
@@ -83,6 +83,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     keep_memory()
+    multiply_exactly()
     for suite in given.suites:
         section = stamped({"threads": given.threads, **profiled(suite)})
         print(f"## {suite}\n\n{profile_table(section)}\n\n{keep(f'{suite}_profile', section)}\n", flush=True)

@@ -1,4 +1,6 @@
-"""Freed memory serves again; what a GPU's settings change on any device: TF32 in 16 bits alone, compiled layers."""
+"""Freed memory serves again; the faster library multiplies, if it keeps 32 bits; what a GPU's settings change on any
+device: TF32 in 16 bits alone, compiled layers.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ import ctypes
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from lockdec.acceleration import accelerated
+from lockdec.acceleration import accelerated, exact_products, multiply_exactly
 from lockdec.config import TrainerConfig
 from tests.conftest import composed
 from tests.transformer.tiny_transformers import locking_model
@@ -19,12 +23,58 @@ from tests.transformer.tiny_transformers import locking_model
 PLAIN = TrainerConfig("cpu", 1, "32-true", None, 20.0)
 
 
-@pytest.mark.parametrize(("precision", "expected"), [("32-true", "highest"), ("bf16-mixed", "high")])
+@pytest.mark.parametrize(("precision", "expected"), [("32-true", exact_products()), ("bf16-mixed", "high")])
 def test_products_in_32_bits_may_take_tf32_where_16_bits_are_asked_for(precision: str, expected: str) -> None:
     with accelerated(locking_model(), replace(PLAIN, precision=precision)):
         assert torch.get_float32_matmul_precision() == expected
         assert torch.backends.cudnn.allow_tf32 == (expected == "high")  # of convolutions
     assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """What this machine's products are like is found out once a process; here before and after the test."""
+    exact_products.cache_clear()
+    yield
+    exact_products.cache_clear()
+
+
+@pytest.fixture
+def multiplying_as_a_run() -> Iterator[None]:
+    multiply_exactly()
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+SHAPES = [(2, 3, 4), (1, 192, 768), (64, 192, 192), (189, 768, 192), (500, 149, 256), (33, 2048, 17)]
+
+
+@pytest.mark.usefixtures("multiplying_as_a_run")
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_products_keep_32_bits_whichever_library_computes_them(m: int, k: int, n: int) -> None:
+    for a, b in ((torch.randn(m, k), torch.randn(k, n)), (torch.randn(6, k, m).mT, torch.randn(6, n, k).mT)):
+        exact = a.double() @ b.double()
+        assert (a @ b - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_library_that_shortens_products_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    multiply = torch.Tensor.__matmul__
+
+    def shortened(a: Tensor, b: Tensor) -> Tensor:
+        if torch.get_float32_matmul_precision() != "medium" or a.dtype != torch.float32:
+            return multiply(a, b)
+        return multiply(a.bfloat16(), b.bfloat16()).float()
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", shortened)
+    assert exact_products() == "highest"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_where_there_is_a_gpu_it_is_not_told_to_shorten_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert exact_products() == "highest"
 
 
 @pytest.mark.parametrize(

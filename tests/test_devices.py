@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lockdec.acceleration import exact_products
 from lockdec.building import Builder
 from lockdec.config import TrainerConfig, plain
 from lockdec.devices import device_of, exact, settle
@@ -88,7 +89,7 @@ def test_32_bits_are_32_bits_and_nothing_is_refused_that_a_trainer_refused() -> 
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=True), exact():
             assert not torch.backends.cudnn.allow_tf32
             assert torch.backends.cudnn.deterministic
-            assert torch.get_float32_matmul_precision() == "highest"
+            assert torch.get_float32_matmul_precision() == exact_products()
             assert not torch.are_deterministic_algorithms_enabled()
         assert torch.are_deterministic_algorithms_enabled()
     finally:

@@ -15,7 +15,10 @@ from lockdec.data.batching import TextBatch
 from lockdec.data.tokenizer import EOS_ID, real_targets
 from lockdec.modules import optimization
 from lockdec.modules.configuration import OptimizerConfig
+from lockdec.transformer.attention import Packing
 from lockdec.transformer.models import Encoded, LockingDecoderModel
+
+IGNORED = -100  # what stands for a target where there is none
 
 
 def next_token_loss(
@@ -35,9 +38,11 @@ def next_token_loss(
         pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
     """
     seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id)
-    hidden = model.real_hidden(seen, real, encoded) if pack else model.hidden(seen, encoded)[real]  # (n, d_model)
+    packing = Packing(real)
+    hidden = model.real_hidden(seen, packing, encoded) if pack else packing.pack(model.hidden(seen, encoded))[0]
     logits = model.logits(hidden)  # (n, vocab)
-    return F.cross_entropy(logits, targets[real], label_smoothing=label_smoothing), int(real.sum())
+    wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
+    return F.cross_entropy(logits, wanted, ignore_index=IGNORED, label_smoothing=label_smoothing), int(real.sum())
 
 
 class LanguageModeling(L.LightningModule):

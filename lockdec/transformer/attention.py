@@ -23,6 +23,11 @@ from lockdec.transformer.caching import FixedKeyValueCache, KeyValueCache, Memor
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.positional import RotaryPositions
 
+# With up to so many keys, plain products are faster on a CPU than torch's fused kernel, which multiplies block by block
+# and gains by never keeping all scores.
+SHORT = 256
+MULTIPLE = 8  # packed positions
+
 
 def attention_weights(
     query: Float[Tensor, "*b t d"],
@@ -54,7 +59,7 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, "b _ s"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b heads t d_v"]:
-    """`attention_weights(query, key, mask) @ value` for every head, fused.
+    """`attention_weights(query, key, mask) @ value` for every head, by whichever is fastest here.
 
     Args:
         query: its heads are a multiple of kv_heads; neighbouring heads share keys and values.
@@ -62,29 +67,32 @@ def scaled_dot_product_attention(
         causal: the queries are the last t of s positions, and look only at themselves and back.
     """
     t, s = query.shape[-2], key.shape[-2]
+    causal = causal and t > 1  # the last position sees everything
+    short = query.device.type == "cpu" and s <= SHORT
+    seen = mask
+    if causal and (short or mask is not None or t != s):
+        ahead = look_ahead_mask(t, s, query.device).unsqueeze(0)
+        seen, causal = ahead if mask is None else mask & ahead, False
+    if short:
+        mixed = plain_attention(query, key, value, None if seen is None else mask_bias(seen, query.dtype))
+        return mixed if mask is None or seen is None else mixed * seen.any(-1)[:, None, :, None]
+    heads_mask = None if seen is None else seen.unsqueeze(1)  # (b or 1, 1, t, s)
     grouped = query.shape[1] != key.shape[1]
-    if causal and t == 1:
-        causal = False  # the last position sees everything
-    if causal and (mask is not None or t != s):
-        ahead = look_ahead_mask(t, s, query.device)
-        mask, causal = ahead.expand(query.shape[0], t, s) if mask is None else mask & ahead, False
-    heads_mask = None if mask is None else mask.unsqueeze(1)  # (b, 1, t, s)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=heads_mask, is_causal=causal, enable_gqa=grouped)
 
 
-def step_attention(
+def plain_attention(
     query: Float[Tensor, "n heads t d"],
     key: Float[Tensor, "b kv_heads s d"],
     value: Float[Tensor, "b kv_heads s d_v"],
-    bias: Float[Tensor, "b _ s"] | None = None,
+    bias: Float[Tensor, "_ _ s"] | None = None,
 ) -> Float[Tensor, "n heads t d_v"]:
-    """The same for a handful of queries, as a step of writing has them, with nothing ahead of any.
-
-    Two plain products: a fused kernel gains by not keeping all t x s scores, of which there are few here.
+    """The same by two plain products, for as few scores as a step of writing or a short sequence has.
 
     Args:
         query: its rows are n / b beams of each row of the keys, side by side.
-        bias: added to the scores of all queries of a row, or of each of its beams: see `mask_bias`.
+        bias: of each row or of all; added to the scores of all its queries, of each of its beams, or of each of its t
+            positions: see `mask_bias`. A query that may look nowhere gets anything.
     """
     (n, heads, t, d), (b, kv_heads, s, _) = query.shape, key.shape
     # Heads that share keys, and beams, side by side: (b, kv_heads, heads / kv_heads * beams * t, d)
@@ -113,16 +121,25 @@ class Packing:
     Packed, the b sequences lie one after the other as a single sequence of all n real positions; only attention, which
     has to tell the sequences apart, lays them out side by side again.
 
+    A few places of padding come last, so that few different n occur: oneDNN writes a program for every size it
+    multiplies, and a GPU's products like multiples of 8, too.
+
     Args:
         real: true where there is a token; what stands after a sequence's last one is padding.
+
+    Attributes:
+        filling: how many of the n positions are padding; what is computed there means nothing.
     """
 
     def __init__(self, real: Bool[Tensor, "b t"]) -> None:
         self.shape = real.shape
-        self.positions = real.flatten().nonzero().squeeze(1)  # (n,) of b * t
+        places, padding = real.flatten().nonzero(), (~real).flatten().nonzero()
+        filling = padding[: -len(places) % MULTIPLE]
+        self.filling = len(filling)
+        self.positions = torch.cat([places, filling]).squeeze(1)  # (n,) of b * t
 
     def pack(self, x: Float[Tensor, "b t width"]) -> Float[Tensor, "1 n width"]:
-        """The real positions of x."""
+        """The n positions of x."""
         return x.flatten(0, 1).index_select(0, self.positions).unsqueeze(0)
 
     def unpack(self, x: Float[Tensor, "1 n width"]) -> Float[Tensor, "b t width"]:
@@ -214,7 +231,7 @@ class MultiHeadAttention(nn.Module):
         is_step = packing is None and shared.shape[1] == len(query) // len(memory)  # one position, as in writing
         if is_step:
             bias = None if mask is None else mask_bias(mask, queries.dtype)
-            mixed = step_attention(queries, memory.key, memory.value, bias)
+            mixed = plain_attention(queries, memory.key, memory.value, bias)
         else:
             mixed = scaled_dot_product_attention(queries, memory.key, memory.value, mask, causal)
         merged = merge_heads(mixed)  # (b, t * n / b, heads * d_v)
@@ -294,7 +311,7 @@ class SelfAttention(nn.Module):
             query, key = self.rotary(query, start), self.rotary(key, start)
         past = None if cache is None else cache.append(key, value)
         if past is not None and query.shape[2] == 1:
-            mixed = step_attention(query, past.key, past.value, past.bias)
+            mixed = plain_attention(query, past.key, past.value, past.bias)
         else:
             rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
             if past is not None:

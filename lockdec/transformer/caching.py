@@ -68,7 +68,7 @@ class Ancestry:
         dtype: of the scores.
 
     Attributes:
-        bias: of this step, for `step_attention`, over the places there are or, where these are counted on the device,
+        bias: of this step, for `plain_attention`, over the places there are or, where these are counted on the device,
             all there is room for.
     """
 

@@ -136,17 +136,13 @@ class AutoregressiveModel(nn.Module, ABC):
         return hidden
 
     def real_hidden(
-        self, tokens: Int[Tensor, "b t"], real: Bool[Tensor, "b t"], encoded: Encoded | None = None
+        self, tokens: Int[Tensor, "b t"], packing: Packing, encoded: Encoded | None = None
     ) -> Float[Tensor, "n d_model"]:
-        """`hidden` at the n real positions, row by row; at the others nothing is computed.
-
-        Args:
-            real: true at a sequence's tokens, all of which stand before its padding.
+        """`hidden` at the packed positions, row by row; at the others nothing is computed.
 
         Raises:
             LockdecError: as `hidden`.
         """
-        packing = Packing(real)
         x = packing.pack(self.embedding(tokens))  # (1, n, d_model)
         return cast(Tensor, self.decoder(x, self.admit(encoded), packing=packing)).squeeze(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lockdec.transformer.attention import (
+    SHORT,
     MultiHeadAttention,
     SelfAttention,
     attention_weights,
     look_ahead_mask,
+    plain_attention,
     scaled_dot_product_attention,
-    step_attention,
 )
 from lockdec.transformer.caching import KeyValueCache, Rows, mask_bias
 from lockdec.transformer.positional import RotaryPositions
@@ -59,9 +61,10 @@ def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     d_v=SIZES,
     masked=st.booleans(),
     causal=st.booleans(),
+    short=st.sampled_from([0, SHORT]),
     seed=st.integers(0, 9),
 )
-def test_the_fused_attention_is_the_explicit_one(
+def test_the_fast_attention_is_the_explicit_one(
     rows: int,
     kv_heads: int,
     group: int,
@@ -71,6 +74,7 @@ def test_the_fused_attention_is_the_explicit_one(
     d_v: int,
     masked: bool,
     causal: bool,
+    short: int,
     seed: int,
 ) -> None:
     s = t + past
@@ -78,7 +82,8 @@ def test_the_fused_attention_is_the_explicit_one(
     key = normal(rows, kv_heads, s, d, seed=seed + 1, grad=True)
     value = normal(rows, kv_heads, s, d_v, seed=seed + 2, grad=True)
     mask = some_mask(rows, t, s, seed=seed) if masked else None
-    fused = scaled_dot_product_attention(query, key, value, mask, causal)
+    with patch("lockdec.transformer.attention.SHORT", short):  # torch's fused kernel where 0
+        fast = scaled_dot_product_attention(query, key, value, mask, causal)
 
     allowed = torch.ones(rows, t, s, dtype=torch.bool) if mask is None else mask
     if causal:
@@ -86,10 +91,10 @@ def test_the_fused_attention_is_the_explicit_one(
         allowed = allowed & (positions <= positions[past:, None])
     shared = [part.repeat_interleave(group, dim=1) for part in (key, value)]
     weights = attention_weights(query, shared[0], allowed.unsqueeze(1))
-    agree(fused, weights @ shared[1])
+    agree(fast, weights @ shared[1])
     agree(weights.sum(-1), allowed.any(-1).unsqueeze(1).expand(weights.shape[:-1]).double())
     for ours, theirs in zip(
-        gradients(fused, [query, key, value]),
+        gradients(fast, [query, key, value]),
         gradients(weights @ shared[1], [query, key, value]),
         strict=True,
     ):
@@ -109,12 +114,15 @@ def test_the_look_ahead_mask_ends_at_the_present() -> None:
     assert look_ahead_mask(2, 4, torch.device("cpu")).tolist() == expected
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_query_that_may_look_nowhere_gets_zeros_and_no_nan(fused: bool) -> None:
+@pytest.mark.parametrize(("fast", "short"), [(True, SHORT), (True, 0), (False, SHORT)])
+def test_a_query_that_may_look_nowhere_gets_zeros_and_no_nan(
+    fast: bool, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lockdec.transformer.attention.SHORT", short)
     for d_v in (2, 3):  # equal sizes and unequal ones take different kernels
         query, key, value = (normal(2, 1, 3, size, seed=size, grad=True) for size in (2, 2, d_v))
         mask = torch.tensor([[[True, False, True]], [[False, False, False]]])
-        if fused:
+        if fast:
             out = scaled_dot_product_attention(query, key, value, mask.expand(2, 3, 3))
         else:
             out = attention_weights(query, key, mask.unsqueeze(1)) @ value
@@ -363,7 +371,7 @@ def test_a_step_of_writing_attends_as_a_whole_sequence_does(heads: int, kv_heads
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]).bool().unsqueeze(1) if masked else None
     expected = scaled_dot_product_attention(query, key, value, mask)
     bias = None if mask is None else mask_bias(mask, key.dtype)
-    torch.testing.assert_close(step_attention(query, key, value, bias), expected)
+    torch.testing.assert_close(plain_attention(query, key, value, bias), expected)
 
 
 @pytest.mark.parametrize("bias", [False, True])
