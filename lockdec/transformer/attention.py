@@ -27,6 +27,7 @@ from lockdec.transformer.positional import RotaryPositions
 # and gains by never keeping all scores.
 SHORT = 256
 MULTIPLE = 8  # packed positions
+VECTOR = 16  # numbers of 32 bits in the widest registers of a CPU
 
 
 def attention_weights(
@@ -101,8 +102,16 @@ def plain_attention(
     scores = torch.baddbmm(shared.new_empty(1), shared, keys.mT, beta=0, alpha=1 / math.sqrt(d))
     if bias is not None:
         scores.view(b, -1, bias.shape[1], s).add_(bias.unsqueeze(1))
-    mixed = scores.softmax(-1) @ values
+    mixed = softmax(scores) @ values
     return mixed.view(b, heads, n // b, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
+
+
+def softmax(scores: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
+    """scores.softmax(-1); torch's own takes one number after the other where there are fewer than a vector holds."""
+    missing = VECTOR - scores.shape[-1] if scores.device.type == "cpu" else 0
+    if missing <= 0:
+        return scores.softmax(-1)
+    return F.pad(scores, (0, missing), value=-math.inf).softmax(-1)[..., :-missing]
 
 
 def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b heads t d"]:
