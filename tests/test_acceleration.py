@@ -77,6 +77,9 @@ def test_where_there_is_a_gpu_it_is_not_told_to_shorten_products(monkeypatch: py
     assert exact_products() == "highest"
 
 
+PRECISION = "import torch; print(torch.get_float32_matmul_precision())"
+
+
 @pytest.mark.parametrize(
     ("chosen", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
 )
@@ -84,9 +87,10 @@ def test_threads_that_wait_soon_sleep_unless_the_user_has_said_otherwise(chosen:
     """As libgomp says it when torch loads it."""
     others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     environment = others | {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
-    command = [sys.executable, "-c", "from lockdec.process import ready; ready(loggers=())"]
+    command = [sys.executable, "-c", "from lockdec.process import ready; ready(loggers=()); " + PRECISION]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert f"GOMP_SPINCOUNT = '{turns}'" in answer.stderr
+    assert answer.stdout.strip() == exact_products()  # the process multiplies by the faster library, too
 
 
 COMPILED = """
