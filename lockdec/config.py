@@ -19,6 +19,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from lockdec.errors import ConfigError
 from lockdec.modules.configuration import (
+    FinetuneOptimizerConfig,
     OptimizerConfig,
     PretrainEncoderConfig,
     PretrainVAEConfig,
@@ -141,7 +142,7 @@ class FinetuneConfig:
     decoder_dropout: bool = MISSING
     state_noise: float = MISSING
     state_dropout: float = MISSING
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""

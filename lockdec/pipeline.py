@@ -61,6 +61,7 @@ CANNOT_CHANGE_RESULT = (
     "*.trainer.checkpoint_seconds",
     "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
     "*.trainer.compile=False",  # what a stage is without it; compiled, it draws other dropout
+    "*.fit.optimizer.kind=adamw",  # what a stage is without it
     "*.data.cache",
 )
 

@@ -68,7 +68,8 @@ class Captioning(L.LightningModule):
             self.log(f"{self.stage}/gradient_norm", ranks.whole(nn.utils.get_total_norm(gradients)))
 
     def configure_optimizers(self) -> Any:
-        return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)
+        muon = self.config.optimizer.kind == "muon"
+        return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps, muon)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         state = super().state_dict(*args, **kwargs)

@@ -13,6 +13,7 @@ from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.errors import ConfigError
 from lockdec.transformer.configuration import EncoderConfig, require, require_counts
 
+OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "constant", "inverse_square_root")
 
 
@@ -50,6 +51,22 @@ class OptimizerConfig:
         for name in ("weight_decay", "warmup_steps", "clip_norm"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{key}.{name}={getattr(self, name)} must not be negative")
+
+
+@dataclass
+class FinetuneOptimizerConfig(OptimizerConfig):
+    """The same for cross-attention, which Muon may train instead of AdamW: in fewer steps, of a higher learning rate.
+
+    Attributes:
+        kind: adamw, or muon: see `lockdec.modules.muon`. Of the betas the first is Muon's momentum; it has no second.
+    """
+
+    kind: str = MISSING
+
+    def check(self, key: str) -> None:
+        super().check(key)
+        if self.kind not in OPTIMIZERS:
+            raise ConfigError(f"{key}.kind={self.kind} is not one of: {', '.join(OPTIMIZERS)}")
 
 
 @dataclass

@@ -12,12 +12,15 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lockdec.modules.configuration import OptimizerConfig
+from lockdec.modules.muon import Muon
 
 LOG_EVERY = 10  # steps between two rows of a curve; the last step has one, too
 
 
-def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps: int) -> dict[str, Any]:
-    """What `configure_optimizers` returns: AdamW over the trainable parameters, with its schedule a step.
+def configure(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps: int, muon: bool = False
+) -> dict[str, Any]:
+    """What `configure_optimizers` returns: AdamW or Muon over the trainable parameters, with its schedule a step.
 
     Weight decay is for matrices; gates, biases and norms go without, as in GPT-2's training.
 
@@ -29,13 +32,13 @@ def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps
         {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=(config.betas[0], config.betas[1]),
-        eps=config.eps,
-        fused=True,
-    )
+    groups = [group for group in groups if group["params"]]
+    optimizer: torch.optim.Optimizer
+    if muon:
+        optimizer = Muon(groups, lr=config.learning_rate, momentum=config.betas[0])
+    else:
+        betas = (config.betas[0], config.betas[1])
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step, config, steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

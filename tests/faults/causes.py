@@ -78,7 +78,7 @@ class _Watch:
             self.note(f"{stage} {time.monotonic()}")
         elif self.fault.stage == stage:
             self.wait_for_the_moment(path)
-        elif self.met:  # the stage was over before the moment came
+        elif self.met and self.counting:  # the stage was over before the moment came
             os.kill(os.getpid(), self.fault.number)
 
     def wait_for_the_moment(self, path: str) -> None:

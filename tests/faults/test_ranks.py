@@ -129,24 +129,27 @@ def test_ranks_reuse_what_one_process_has_made(warm: Warm, alone: Command) -> No
     assert started.commands[1].printed == ""
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_a_killed_rank_ends_the_others_and_the_next_start_goes_on(strategy: str, warm: Warm, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strategy", "stage"), [("ddp", "pretrain"), ("fsdp", "pretrain"), ("fsdp", "finetune")])
+def test_a_killed_rank_ends_the_others_and_the_next_start_goes_on(
+    strategy: str, stage: str, warm: Warm, tmp_path: Path
+) -> None:
     """Killed while it saves its sixth checkpoint: what comes of it is what comes of two ranks that nobody kills."""
     outputs = tmp_path / "outputs"
-    short = ("pipeline.order=[pretrain]",)
-    fault = Fault(stage="pretrain", after=CHECKPOINT, event=11)
+    before = {"pretrain": "", "finetune": "pretrain,attach,unlock,"}[stage]
+    short = (f"pipeline.order=[{before}{stage}]",)
+    fault = Fault(stage=stage, after=CHECKPOINT, event=11)
     started = Ranks(warm, outputs, strategy, *short, fault=fault)
     began = time.monotonic()
     assert started.wait() == [-signal.SIGKILL, 1]
     assert time.monotonic() - began < 120
     assert "another rank of this job is gone" in started.commands[1].printed
-    checkpoint = next(outputs.glob(f"stages/pretrain/*/{CHECKPOINT}"))
-    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < 24
+    checkpoint = next(outputs.glob(f"stages/{stage}/*/{CHECKPOINT}"))
+    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < {"pretrain": 24, "finetune": 16}[stage]
     assert Ranks(warm, outputs, strategy, *short).wait() == [0, 0]
     whole = Ranks(warm, tmp_path / "whole", strategy, *short)
     assert whole.wait() == [0, 0]
-    resumed = weights(started.first, "pretrain")
-    assert all(weight.equal(resumed[name]) for name, weight in weights(whole.first, "pretrain").items())
+    resumed = weights(started.first, stage)
+    assert all(weight.equal(resumed[name]) for name, weight in weights(whole.first, stage).items())
 
 
 def test_one_that_is_asked_to_stop_has_all_save_and_stop(warm: Warm, tmp_path: Path) -> None:
