@@ -19,11 +19,10 @@ COEFFICIENTS = (
     2.0315,
 )  # steep at zero, so that small singular values grow soon
 EPS = 1e-7
-RMS = 0.2  # of a step's numbers, as AdamW's have it (Liu et al. 2025, 2.2)
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose matrices are orthogonalised: see `orthogonalised`.
+    """Momentum, orthogonalised: a step moves all that a matrix can yield as far, whatever size the gradient has.
 
     torch has an optimizer of this name, which works in bfloat16, matrix by matrix. The matrices of cross-attention are
     small and alike in every layer, and few CPUs multiply bfloat16 fast, so here equal ones are orthogonalised together
@@ -31,8 +30,9 @@ class Muon(torch.optim.Optimizer):
 
     Args:
         params: parameters or groups of them. Of more than two dimensions, the last two are a matrix; of fewer, all are
-            the one row of a matrix.
-        lr: a step's numbers have a root mean square of about a fifth of it, whatever the gradient's size.
+            the one column of a matrix.
+        lr: how far a step moves what a matrix makes of inputs of unit length; more where it widens them, by the
+            root of how much.
         momentum: 0 <= value < 1; Nesterov's.
         weight_decay: a step takes this share, times lr, off the weights.
     """
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
     def _move(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         """A step of parameters of one shape."""
         ahead = torch.stack([self._ahead(parameter, group["momentum"]) for parameter in parameters])
-        rows, columns = parameters[0].shape[-2:] if parameters[0].ndim > 1 else (1, parameters[0].numel())
+        rows, columns = parameters[0].shape[-2:] if parameters[0].ndim > 1 else (parameters[0].numel(), 1)
         steps = orthogonalised(ahead.reshape(-1, rows, columns)).reshape(ahead.shape)
         for parameter, step in zip(parameters, steps, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -78,9 +78,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
-    """Each matrix with all its singular values brought near one, times the factor that gives its numbers `RMS`.
+    """Each matrix with all its singular values brought near one, and near sqrt(rows / columns) where that is more.
 
-    By five iterations of Newton and Schulz, which are products alone; singular values end between about 0.7 and 1.2.
+    By five iterations of Newton and Schulz, which are products alone; they end within about a third of that.
     Zeros stay.
     """
     a, b, c = COEFFICIENTS
@@ -90,7 +90,7 @@ def orthogonalised(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if rows > columns else x) * (RMS * math.sqrt(max(rows, columns)))
+    return (x.mT if rows > columns else x) * math.sqrt(max(1.0, rows / columns))
 
 
 def whole(x: Tensor) -> Tensor:
