@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from lockdec.config import TrainerConfig
 from lockdec.errors import LockdecError
 from lockdec.modules import optimization
-from lockdec.modules.captioning import perturbed
+from lockdec.modules.captioning import hidden, perturbed
 from lockdec.modules.configuration import OptimizerConfig
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.training import StepSeed, fit
@@ -132,18 +132,33 @@ def test_weight_decay_is_for_matrices_alone() -> None:
     assert decays == {id(layer.weight): 0.01, id(layer.bias): 0.0}
 
 
-def test_perturbed_states_keep_their_mask_and_never_lose_all() -> None:
+@pytest.mark.parametrize(
+    ("real", "share", "counts"), [(8, 0.3, {5, 6}), (8, 0.25, {6}), (1, 0.9, {1}), (2, 0.9, {1}), (0, 0.5, {0})]
+)
+def test_a_share_of_the_states_is_hidden_and_never_all(real: int, share: float, counts: set[int]) -> None:
     torch.manual_seed(0)
-    encoded = Encoded(torch.ones(64, 3, 2), torch.tensor([True, True, False]).expand(64, 3))
-    hidden = perturbed(encoded, noise=0.0, dropout=0.6)
-    assert hidden.states.equal(encoded.states)
-    assert not (hidden.mask & ~encoded.mask).any()
-    assert hidden.mask.any(dim=1).all()
-    # Each of two states stays with 0.4; where both would go (0.36) both stay: 0.4 + 0.36 = 0.76 on average.
-    assert hidden.mask[:, :2].float().mean() == pytest.approx(0.76, abs=0.1)
+    mask = (torch.arange(10) < real).expand(400, 10)
+    hides = hidden(mask, share)
+    assert not (hides & ~mask).any()
+    assert set((mask & ~hides).sum(1).tolist()) == counts
+    if len(counts) == 2:
+        assert hides[:, :real].float().mean() == pytest.approx(share, abs=0.01)
+        assert hides[:, :real].float().mean(0).tolist() == pytest.approx([share] * real, abs=0.1)
+
+
+def test_perturbed_states_are_those_that_are_left_with_noise() -> None:
+    torch.manual_seed(0)
+    states = torch.arange(64 * 10.0).view(64, 10, 1).expand(-1, -1, 200)
+    encoded = Encoded(states, (torch.arange(10) < 8).expand(64, 10))
+    left = perturbed(encoded, noise=0.0, dropout=0.5)
+    assert left.states.shape == (64, 4, 200)
+    assert left.mask.all()
+    places = left.states[:, :, 0] - states[:, :1, 0]
+    assert (places.diff(dim=1) > 0).all()  # in their order, each once
+    assert places.max() < 8
     noisy = perturbed(encoded, noise=0.5, dropout=0.0)
     assert noisy.mask.equal(encoded.mask)
-    assert (noisy.states - encoded.states).std() == pytest.approx(0.5, rel=0.2)
+    assert (noisy.states - encoded.states).std() == pytest.approx(0.5, rel=0.05)
 
 
 def test_each_step_draws_from_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

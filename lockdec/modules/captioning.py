@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec import ranks
@@ -49,7 +49,7 @@ class Captioning(L.LightningModule):
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
-        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout).trimmed()
+        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)
@@ -78,14 +78,20 @@ class Captioning(L.LightningModule):
 
 
 def perturbed(encoded: Encoded, noise: float, dropout: float) -> Encoded:
-    """The states with Gaussian noise added and a share of them hidden: regularisation for small support sets.
-
-    An input whose states would all be hidden keeps them.
-    """
-    states, mask = encoded.states, encoded.mask
-    if noise:
-        states = states + noise * torch.randn_like(states)
+    """A share of the states left out, and Gaussian noise added to the others: regularisation for small support sets."""
     if dropout:
-        kept = mask & (torch.rand(mask.shape, device=mask.device) >= dropout)
-        mask = torch.where(kept.any(dim=1, keepdim=True), kept, mask)
-    return Encoded(states, mask)
+        encoded = Encoded(encoded.states, encoded.mask & ~hidden(encoded.mask, dropout)).trimmed()
+    if not noise:
+        return encoded
+    return Encoded(torch.randn_like(encoded.states).mul_(noise).add_(encoded.states), encoded.mask)
+
+
+def hidden(mask: Bool[Tensor, "b s"], share: float) -> Bool[Tensor, "b s"]:
+    """A random choice of each input's states: this share of them, rounded up or down by luck, and never all.
+
+    Hiding each by itself would hide as many on average, but a batch is as wide as its fullest row.
+    """
+    luck = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)  # what is not there comes last
+    real = mask.sum(1, keepdim=True)
+    many = (share * real + torch.rand(real.shape, device=mask.device)).long().clamp(max=real - 1)
+    return mask & (luck.argsort(1).argsort(1) < many)
