@@ -102,10 +102,29 @@ def token_loss(logits: Tensor, targets: Tensor, ignored: int = -100) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=ignored)
 
 
-def train_step(parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor]) -> Callable[[], None]:
+Optimized = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer that a user of torch would take."""
+    return torch.optim.AdamW(parameters, lr=1e-4, fused=True)
+
+
+def muon(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """What the finetune stage takes by default; a commit of before it (`--against`) has none."""
+    from lockdec.modules.muon import Muon
+
+    return Muon(parameters, lr=1e-3, momentum=0.95)
+
+
+def train_step(
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[], Tensor],
+    optimized: Optimized = adamw,
+) -> Callable[[], None]:
     """A bare training step, as a user would write it with what torch has that is fast."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
+    optimizer = optimized(trained)
 
     def run() -> None:
         torch.autograd.backward(loss())

@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 
 from benchmarks import defaults
-from benchmarks.decoders import train_step
+from benchmarks.decoders import muon, train_step
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
 from lockdec.config import LoggerConfig, TrainerConfig
@@ -73,7 +73,7 @@ def bare() -> Subject:
     training.model.to(device()).eval()
     batches = iter(defaults.support().train_dataloader())
     weights = list(training.model.cross_attention_parameters().values())
-    step = train_step(weights, lambda: training.objective(defaults.on_device(next(batches))))
+    step = train_step(weights, lambda: training.objective(defaults.on_device(next(batches))), muon)
 
     def run() -> None:
         for _ in range(STEPS):

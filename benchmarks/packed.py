@@ -31,6 +31,7 @@ from lockdec.data.batching import CaptionBatch, SupportDataModule
 from lockdec.data.tokenizer import real_targets
 from lockdec.modules import optimization
 from lockdec.modules.captioning import Captioning, perturbed
+from lockdec.modules.configuration import OptimizerConfig
 from lockdec.transformer.attention import MultiHeadAttention, Packing, merge_heads, scaled_dot_product_attention
 from lockdec.transformer.caching import Memory
 from lockdec.transformer.encoded import Encoded
@@ -119,11 +120,10 @@ class Cell:
 
 
 class Optimizer:
-    """AdamW with its schedule, as the finetune stage has it, for weights of one cell or of stacked ones."""
+    """AdamW with a schedule, as experiment=adamw has it, for weights of one cell or of stacked ones."""
 
     def __init__(self, weights: list[nn.Parameter]) -> None:
-        fit = defaults.finetune().fit
-        found = optimization.configure(weights, fit.optimizer, fit.steps)
+        found = optimization.configure(weights, OptimizerConfig(3e-3, 0.01, [0.9, 0.99], 100, "cosine", 1.0), 1200)
         self._optimizer, self._schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
 
     def step(self) -> None:
@@ -212,7 +212,11 @@ class Packed:
         width = max(batch.tokens.shape[1] for batch in batches)
         pad = defaults.tokenizer().special.pad
         tokens = torch.cat([F.pad(batch.tokens, (0, width - batch.tokens.shape[1]), value=pad) for batch in batches])
-        encoded = Encoded(torch.cat([one.states for one in states]), torch.cat([one.mask for one in states]))
+        most = max(one.states.shape[1] for one in states)
+        encoded = Encoded(
+            torch.cat([F.pad(one.states, (0, 0, 0, most - one.states.shape[1])) for one in states]),
+            torch.cat([F.pad(one.mask, (0, most - one.mask.shape[1])) for one in states]),
+        )
         losses = self.losses(tokens, encoded)
         torch.autograd.backward(losses.sum())
         self.clip()

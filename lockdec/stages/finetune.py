@@ -27,7 +27,7 @@ WATCHED = 64  # validation pairs that only loggers are told about
 class Finetune(Stage):
     """Learns from the support set and nothing else of the data; the trained cross-attention is the artifact."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     together: ClassVar[bool] = True
     data: CaptionSet
     fewshot: FewshotConfig
