@@ -23,7 +23,7 @@ from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
 class Pretrain(Stage):
     """Trains the tokenizer and the decoder; their files are the artifact."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     together: ClassVar[bool] = True
     decoder: DecoderConfig
     tokenizer: TokenizerConfig

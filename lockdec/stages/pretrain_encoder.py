@@ -30,7 +30,7 @@ class PretrainEncoder(Stage):
         untrained: leave the first weights as they are: the control that says what training was worth.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     data: CaptionSet
     fit: PretrainEncoderConfig
     trainer: TrainerConfig

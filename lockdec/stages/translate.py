@@ -34,7 +34,7 @@ class Translate(Stage):
         decoder: the sizes of the decoder, and of the encoder too.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     exports: ClassVar[tuple[str, ...]] = (PICTURE,)
     decoder: DecoderConfig
     tokenizer: TokenizerConfig

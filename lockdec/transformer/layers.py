@@ -27,6 +27,7 @@ from lockdec.transformer.attention import (
 )
 from lockdec.transformer.caching import DecoderCache, FixedKeyValueCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
+from lockdec.transformer.dropout import Dropout
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.positional import RotaryPositions
 
@@ -51,7 +52,7 @@ class AddNorm(nn.Module):
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = normalisation(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer) -> Float[Tensor, "b t d_model"]:
         """Apply the sublayer to x."""
@@ -73,7 +74,7 @@ class LockingAddNorm(AddNorm):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
         self.norm = normalisation(config, affine=False)
-        self.dropout = nn.Dropout(0.0)
+        self.dropout = Dropout(0.0)
 
     def forward(self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer) -> Float[Tensor, "b t d_model"]:
         """Apply the sublayer to x."""
@@ -218,7 +219,7 @@ class LockingDecoderLayer(TransformerLayer):
     def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
         """Draw fresh cross-attention parameters; the layer is locked."""
         self.cross_attention.attach(config, encoder_dim)
-        self.cross_attention_norm.dropout = nn.Dropout(config.dropout)
+        self.cross_attention_norm.dropout = Dropout(config.dropout)
 
     def remember(self, encoded: Encoded) -> Memory | None:
         """The keys and values that this layer looks at; None while locked."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import RopeScaling, TransformerConfig
+from lockdec.transformer.dropout import Dropout
 
 
 def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
@@ -113,7 +114,7 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.untied = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.positions = self._positions(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         # Sinusoids have a size of their own, so the vectors they are added to must be as large once scaled.
         std = config.d_model**-0.5 if config.position == "sinusoidal" else 0.02
         nn.init.normal_(self.tokens.weight, std=std)
