@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 import matplotlib
 
@@ -28,7 +29,7 @@ from lockdec.report.tables import results_csv
 STUDY = Path(__file__).parent / "study"
 METRIC = "token_f1"
 FULL = 32  # the largest tied dimension: what the others are compared with
-STEPS = 1200  # of finetuning, by default
+STEPS = 400  # of finetuning, by default
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
 Key = tuple[object, ...]
 
@@ -235,6 +236,50 @@ def steps(study: Study) -> dict[str, str]:
     }
 
 
+def decoders(study: Study) -> dict[str, str]:
+    """A row a pretrained decoder, a column a tied dimension; and how far decoders and seeds lie apart."""
+    found = {
+        (str(overrides).removeprefix("pretrain.seed="), int(str(size))): setting
+        for (overrides, size), setting in by(study, "overrides", "cross_attention.d_k").items()
+    }
+    rows, sizes = sorted({row for row, _ in found}), sorted({size for _, size in found})
+    smallest, largest = sizes[0], sizes[-1]
+    body = [
+        [
+            row,
+            *(interval(score(found[row, size])) for size in sizes),
+            interval(loss(found[row, smallest], found[row, largest]), signed=True),
+        ]
+        for row in rows
+    ]
+    spreads = [
+        ["between decoders", *(f"{stdev(score(found[row, size]).mean for row in rows):.3f}" for size in sizes)],
+        [
+            "between seeds",
+            *(f"{fmean(stdev(found[row, size].values(METRIC).values()) for row in rows):.3f}" for size in sizes),
+        ],
+    ]
+    head = [f"d = {size}" for size in sizes]
+    return {
+        "decoders": table(["pretrain.seed", *head, f"d = {smallest} less d = {largest}"], body),
+        "decoders spread": table(["standard deviation", *head], spreads),
+    }
+
+
+def optimizers(study: Study) -> dict[str, str]:
+    """A row a number of shots and sizes of cross-attention: AdamW, Muon and their paired difference."""
+    found = by(study, "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots", "overrides")
+    rows = []
+    for d_k, d_v, shots in sorted({key[:3] for key in found}, key=str):
+        adamw, muon = (found[d_k, d_v, shots, f"experiment={name}"] for name in ("adamw", "null"))
+        gap = interval(loss(muon, adamw), signed=True)
+        exact = interval(loss(muon, adamw, "exact"), signed=True)
+        rows.append([f"{d_k}", f"{d_v}", f"{shots}", interval(score(adamw)), interval(score(muon)), gap, exact])
+    rows.sort(key=lambda row: (int(row[1]), int(row[2])))
+    head = ["d_k", "d_v", "shots", "AdamW, 1,200 steps", "Muon, 400 steps", "difference", "difference in exact names"]
+    return {"optimizers": table(head, rows)}
+
+
 Part = Callable[[Study], Mapping[str, str]]
 # What fills the places of a name, and the sweeps it is made of.
 PARTS: dict[str, tuple[str, Part]] = {
@@ -249,6 +294,8 @@ PARTS: dict[str, tuple[str, Part]] = {
     "encoders": ("encoder_*", encoders),
     "remedies": ("screen", remedies),
     "steps": ("steps", steps),
+    "decoders": ("decoders", decoders),
+    "optimizers": ("optimizers", optimizers),
 }
 
 

@@ -101,7 +101,7 @@ def plain_attention(
     keys, values = key.flatten(0, 1), value.flatten(0, 1)
     scores = torch.baddbmm(shared.new_empty(1), shared, keys.mT, beta=0, alpha=1 / math.sqrt(d))
     if bias is not None:
-        scores.view(b, -1, bias.shape[1], s).add_(bias.unsqueeze(1))
+        scores = (scores.view(b, -1, bias.shape[1], s) + bias.unsqueeze(1)).view_as(scores)
     mixed = softmax(scores) @ values
     return mixed.view(b, heads, n // b, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
 
