@@ -271,7 +271,7 @@ def optimizers(study: Study) -> dict[str, str]:
     found = by(study, "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots", "overrides")
     rows = []
     for d_k, d_v, shots in sorted({key[:3] for key in found}, key=str):
-        adamw, muon = (found[d_k, d_v, shots, f"experiment={name}"] for name in ("adamw", "null"))
+        adamw, muon = (found[d_k, d_v, shots, choice] for choice in ("experiment=adamw", ""))
         gap = interval(loss(muon, adamw), signed=True)
         exact = interval(loss(muon, adamw, "exact"), signed=True)
         rows.append([f"{d_k}", f"{d_v}", f"{shots}", interval(score(adamw)), interval(score(muon)), gap, exact])
@@ -295,7 +295,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "remedies": ("screen", remedies),
     "steps": ("steps", steps),
     "decoders": ("decoders", decoders),
-    "optimizers": ("optimizers", optimizers),
+    "optimizers": ("optimizers_*", optimizers),
 }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+NO_OPTION = "Config group override must be"  # as Hydra says that a group was given null
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
@@ -111,6 +112,9 @@ def _end(error: Exception) -> NoReturn:
     if not TRACEBACK_WANTED:
         if isinstance(error, LockdecError | HydraException | OmegaConfBaseException):
             sys.exit(f"lockdec: {said(error)}")
+        if isinstance(error, ValueError) and NO_OPTION in str(error):
+            nulls = [word for word in sys.argv[1:] if "null" in word.partition("=")[2].split(",")]
+            sys.exit(f"lockdec: {visible(' '.join(nulls))}: a group cannot be null; leave it out, or say GROUP=[]")
         if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
             place = visible(f"cannot write {error.filename} ({error.strerror})")
             sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
