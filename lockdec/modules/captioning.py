@@ -94,4 +94,4 @@ def hidden(mask: Bool[Tensor, "b s"], share: float) -> Bool[Tensor, "b s"]:
     luck = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)  # what is not there comes last
     real = mask.sum(1, keepdim=True)
     many = (share * real + torch.rand(real.shape, device=mask.device)).long().clamp(max=real - 1)
-    return mask & (luck.argsort(1).argsort(1) < many)
+    return mask & (luck < luck.sort(1).values.gather(1, many.clamp(min=0)))
