@@ -19,7 +19,7 @@ from lockdec.modules.captioning import Captioning
 from lockdec.tracking import Tracking
 from lockdec.training import fit
 
-STEPS = 100
+STEPS = 400  # of a finetune stage
 
 TITLE = (
     f"{STEPS} steps of finetuning at default sizes by lockdec's fit, from building the Trainer to the written curve, "
