@@ -93,6 +93,7 @@ def test_a_config_read_back_builds_only_what_is_trusted(target: str) -> None:
         ("fewshot.shots=0", "fewshot.shots=0 must be at least 1"),
         ("finetune.steps=0", "finetune.steps=0 must be at least 1"),
         ("finetune.optimizer.learning_rate=0", "finetune.optimizer.learning_rate=0.0 must be above 0"),
+        ("finetune.optimizer.kind=sgd", "finetune.optimizer.kind=sgd is not one of: adamw, muon"),
         ("pretrain.optimizer.betas=[0.9]", "pretrain.optimizer.betas="),
         ("pretrain.optimizer.schedule=square", "pretrain.optimizer.schedule=square is not one of"),
         ("evaluate.split=train", "evaluate.split=train is not one of: val, test"),

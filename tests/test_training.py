@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lockdec.config import TrainerConfig
+from lockdec.config import FinetuneConfig, TrainerConfig
 from lockdec.errors import LockdecError
 from lockdec.modules import optimization
-from lockdec.modules.captioning import hidden, perturbed
-from lockdec.modules.configuration import OptimizerConfig
+from lockdec.modules.captioning import Captioning, hidden, perturbed
+from lockdec.modules.configuration import FinetuneOptimizerConfig, OptimizerConfig
 from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.muon import Muon
 from lockdec.training import StepSeed, fit
+from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.encoded import Encoded
 from tests.transformer.tiny_transformers import locking_model, token_batch
 
@@ -144,6 +146,23 @@ def test_a_share_of_the_states_is_hidden_and_never_all(real: int, share: float, 
     if len(counts) == 2:
         assert hides[:, :real].float().mean() == pytest.approx(share, abs=0.01)
         assert hides[:, :real].float().mean(0).tolist() == pytest.approx([share] * real, abs=0.1)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
+def test_cross_attention_is_finetuned_by_the_optimizer_of_the_config(
+    kind: str, wanted: type[torch.optim.Optimizer]
+) -> None:
+    optimizer = FinetuneOptimizerConfig(0.1, 0.2, [0.7, 0.9], 5, "constant", 1.0, kind=kind)
+    model = locking_model()
+    model.attach(CrossAttentionConfig(heads=2, d_q=2, d_k=2, d_v=2), 5)
+    model.unlock()
+    module = Captioning(model, FinetuneConfig(10, 2, 0.0, False, 0.0, 0.0, optimizer), eos_id=2, stage="finetune")
+    made = module.configure_optimizers()["optimizer"]
+    assert type(made) is wanted
+    (group,) = made.param_groups
+    assert {id(one) for one in group["params"]} == {id(one) for one in model.cross_attention_parameters().values()}
+    assert (group["initial_lr"], group["weight_decay"]) == (0.1, 0.2)
+    assert group["momentum" if kind == "muon" else "betas"] == (0.7 if kind == "muon" else (0.7, 0.9))
 
 
 def test_perturbed_states_are_those_that_are_left_with_noise() -> None:

@@ -13,11 +13,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 ITERATIONS = 5
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # steep at zero, so that small singular values grow soon
+# Steep at zero, so that small singular values grow soon.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
 
 
