@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.caching import FixedKeyValueCache, KeyValueCache, Memory, mask_bias
+from lockdec.transformer.caching import KeyValueCache, Memory, mask_bias
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.positional import RotaryPositions
 
@@ -27,6 +27,7 @@ from lockdec.transformer.positional import RotaryPositions
 # and gains by never keeping all scores.
 SHORT = 256
 MULTIPLE = 8  # packed positions
+FEW = 4  # queries that meet the same keys; in products of so few, MKL is faster than oneDNN
 VECTOR = 16  # numbers of 32 bits in the widest registers of a CPU
 
 
@@ -104,6 +105,24 @@ def plain_attention(
         scores = (scores.view(b, -1, bias.shape[1], s) + bias.unsqueeze(1)).view_as(scores)
     mixed = softmax(scores) @ values
     return mixed.view(b, heads, n // b, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
+
+
+def attend_in_a_step(
+    query: Float[Tensor, "n heads t d"],
+    key: Float[Tensor, "b kv_heads s d"],
+    value: Float[Tensor, "b kv_heads s d_v"],
+    bias: Float[Tensor, "_ _ s"] | None = None,
+) -> Float[Tensor, "n heads t d_v"]:
+    """`plain_attention` of one position, as while writing, by the library that is faster with few queries."""
+    products = torch.get_float32_matmul_precision()
+    queries = query.numel() // (query.shape[-1] * key.shape[0] * key.shape[1])  # of each key head
+    if products == "highest" or queries > FEW or query.device.type != "cpu":
+        return plain_attention(query, key, value, bias)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        return plain_attention(query, key, value, bias)
+    finally:
+        torch.set_float32_matmul_precision(products)
 
 
 def softmax(scores: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
@@ -240,7 +259,7 @@ class MultiHeadAttention(nn.Module):
         is_step = packing is None and shared.shape[1] == len(query) // len(memory)  # one position, as in writing
         if is_step:
             bias = None if mask is None else mask_bias(mask, queries.dtype)
-            mixed = plain_attention(queries, memory.key, memory.value, bias)
+            mixed = attend_in_a_step(queries, memory.key, memory.value, bias)
         else:
             mixed = scaled_dot_product_attention(queries, memory.key, memory.value, mask, causal)
         merged = merge_heads(mixed)  # (b, t * n / b, heads * d_v)
@@ -300,13 +319,13 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "b t d_model"],
         mask: Bool[Tensor, "b t"] | None = None,
         causal: bool = False,
-        cache: KeyValueCache | FixedKeyValueCache | None = None,
+        cache: KeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Let every position look at all that the mask allows (and, if causal, at none ahead of it).
 
         Args:
-            x: the sequence, or, with a cache, its next t positions.
+            x: the sequence, or, with a cache, its next position.
             mask: true where there is a token; not together with a cache.
             cache: the past; x is added to it.
             packing: how x is packed; without a mask only if causal, where no token looks ahead at padding.
@@ -316,16 +335,13 @@ class SelfAttention(nn.Module):
         heads = [self.heads, self.kv_heads, self.kv_heads]
         query, key, value = torch.split(parts, heads, dim=1)  # (b, heads, t, d)
         if self.rotary is not None:
-            start = 0 if cache is None else cache.length
+            start = 0 if cache is None else cache.ancestry.step
             query, key = self.rotary(query, start), self.rotary(key, start)
-        past = None if cache is None else cache.append(key, value)
-        if past is not None and query.shape[2] == 1:
-            mixed = plain_attention(query, past.key, past.value, past.bias)
-        else:
+        if cache is None:
             rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
-            if past is not None:
-                key, value = past.key, past.value
             mixed = scaled_dot_product_attention(query, key, value, rows, causal)
+        else:
+            mixed = attend_in_a_step(query, *cache.append(key, value))
         merged = merge_heads(mixed)
         return cast(Tensor, self.output(merged if packing is None else packing.pack(merged)))
 

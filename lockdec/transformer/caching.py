@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
+
+TOGETHER = 16  # places of the past: products and softmax are fast where vectors are full, and few sizes occur
 
 
 class Rows:
@@ -22,15 +25,9 @@ class Rows:
         self._to = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
         self._from = kept[self._to]
 
-    def move(self, x: Tensor, used: int | None = None) -> Tensor:
-        """The rows at their new places, which are the first of x itself.
-
-        Args:
-            x: (b, ...), overwritten.
-            used: of the third dimension, how much is in use and has to be moved; all of it where not given.
-        """
-        moving = x if used is None else x[:, :, :used]
-        moving[self._to] = moving[self._from]
+    def move(self, x: Tensor) -> Tensor:
+        """The rows of x (b, ...) at their new places, which are the first of x itself."""
+        x[self._to] = x[self._from]
         return x[: self._count]
 
 
@@ -62,43 +59,64 @@ class Memory:
 class Ancestry:
     """Which of the tokens written for an input each of its beams goes on from: no past is copied when beams fork.
 
+    The tokens of all beams of an input share a row of places, those of a step side by side.
+
     Args:
         beams: of each input; they write a token each in every step.
         max_len: how many steps there is room for.
         dtype: of the scores.
+        fixed: whether all steps are alike, so that a GPU can repeat one of them by itself: steps are counted on the
+            device, and every step looks at all places. Otherwise it looks at the next multiple of TOGETHER.
 
     Attributes:
-        bias: of this step, for `plain_attention`, over the places there are or, where these are counted on the device,
-            all there is room for.
+        step: the present one, from 0.
+        places: where its tokens go.
+        until: how many places it looks at.
+        bias: for `plain_attention`, over these places: each beam sees the tokens that it goes on from, and its own.
     """
 
+    places: slice | Int[Tensor, " beams"]
+    until: int
     bias: Float[Tensor, "b beams s"]
 
-    def __init__(self, inputs: int, beams: int, max_len: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, inputs: int, beams: int, max_len: int, device: torch.device, dtype: torch.dtype, fixed: bool
+    ) -> None:
         self.beams, self._dtype = beams, dtype
-        self._own = torch.eye(beams, dtype=torch.bool, device=device)
-        self._seen = torch.zeros(inputs, beams, max_len, beams, dtype=torch.bool, device=device)
+        self._room = whole_pieces(max_len * beams)
+        self.step: int | Int[Tensor, ""] = torch.full((), -1, device=device) if fixed else -1
+        self._own, self._beam = torch.eye(beams, dtype=torch.bool, device=device), torch.arange(beams, device=device)
+        self._seen = torch.zeros(inputs, beams, self._room, dtype=torch.bool, device=device)
 
-    def clear(self) -> None:
-        """Have no beam see anything."""
+    def restart(self) -> None:
+        """Go back to before the first step, where all steps are alike."""
+        if isinstance(self.step, Tensor):
+            self.step.fill_(-1)
         self._seen.zero_()
 
-    def begin(self, step: int | Int[Tensor, ""]) -> None:
-        """Have every beam see the token that it adds in this step."""
-        if isinstance(step, int):
-            self._seen[:, :, step] = self._own
-            seen = self._seen[:, :, : step + 1]
+    def begin(self) -> None:
+        """Go on to the next step, where every beam sees the token that it adds."""
+        self.step += 1
+        start = self.step * self.beams
+        if isinstance(start, Tensor):
+            self.places, self.until = start + self._beam, self._room
+            self._seen.index_copy_(2, self.places, self._own.expand(len(self._seen), -1, -1))
         else:
-            own = self._own.unsqueeze(1).expand(len(self._seen), -1, 1, -1)
-            seen = self._seen.index_copy_(2, step.view(1), own)
-        self.bias = mask_bias(seen.flatten(2), self._dtype)
+            self.places, self.until = slice(start, start + self.beams), whole_pieces(start + self.beams)
+            self._seen[:, :, self.places] = self._own
+        self.bias = mask_bias(self._seen[:, :, : self.until], self._dtype)
 
-    def select(self, parents: Int[Tensor, "b beams"], inputs: Rows | None) -> None:
+    def select(self, parents: Int[Tensor, "b beams"] | None, inputs: Rows | None) -> None:
         """Have each beam go on from another of the same input, and keep these inputs of the batch."""
-        places = parents[:, :, None, None].expand_as(self._seen)
-        self._seen.copy_(self._seen.gather(1, places))
+        if parents is not None and self.beams > 1:
+            self._seen.copy_(self._seen.gather(1, parents.unsqueeze(2).expand_as(self._seen)))
         if inputs is not None:
             self._seen = inputs.move(self._seen)
+
+
+def whole_pieces(places: int) -> int:
+    """So many places, rounded up."""
+    return -(-places // TOGETHER) * TOGETHER
 
 
 def mask_bias(mask: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
@@ -107,90 +125,49 @@ def mask_bias(mask: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor,
 
 
 class Past(NamedTuple):
-    """The keys and values of all tokens so far, and which of them each beam sees; without a bias all of them."""
+    """The keys and values of a row's places, and which of them each beam sees."""
 
     key: Float[Tensor, "b heads s d"]
     value: Float[Tensor, "b heads s d"]
-    bias: Float[Tensor, "b beams s"] | None
+    bias: Float[Tensor, "b beams s"]
 
 
 class KeyValueCache:
-    """The keys and values of the tokens so far, in a buffer of a fixed size that is written in place.
+    """One layer's keys and values of the tokens so far, written in place.
 
     Args:
-        max_len: how many tokens of a row it has room for.
-        ancestry: of the beams, where there are several; the tokens of all beams of an input then share a row.
+        ancestry: which all layers share.
     """
 
-    def __init__(self, max_len: int, ancestry: Ancestry | None = None) -> None:
-        self.length = 0
-        self._max_len, self._ancestry = max_len, ancestry
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-
-    def append(self, key: Float[Tensor, "n heads t d"], value: Float[Tensor, "n heads t d"]) -> Past:
-        """Add the next t tokens of every row or beam, and return all so far."""
-        beams = 1 if self._ancestry is None else self._ancestry.beams
-        key, value = side_by_side(key, beams), side_by_side(value, beams)
-        if self._keys is None or self._values is None:
-            rows, heads, _, d = key.shape
-            self._keys = key.new_empty(rows, heads, self._max_len * beams, d)
-            self._values = value.new_empty(rows, heads, self._max_len * beams, d)
-        start = self.length * beams
-        end = start + key.shape[2]
-        self.length = end // beams
-        self._keys[:, :, start:end] = key
-        self._values[:, :, start:end] = value
-        bias = None if self._ancestry is None else self._ancestry.bias
-        return Past(self._keys[:, :, :end], self._values[:, :, :end], bias)
-
-    def select(self, rows: Rows) -> None:
-        """Keep these rows: what is finished leaves."""
-        if self._keys is not None and self._values is not None:
-            used = self.length * (1 if self._ancestry is None else self._ancestry.beams)
-            self._keys = rows.move(self._keys, used)
-            self._values = rows.move(self._values, used)
-
-
-class FixedKeyValueCache:
-    """The same for steps that are all alike, so that a GPU can repeat one of them by itself.
-
-    How many tokens there are is counted on the device, and every step sees the whole buffer, where the ancestry hides
-    what has not been written yet. All rows stay.
-
-    Args:
-        max_len: how many tokens of a row it has room for.
-        ancestry: of the beams, be it one.
-    """
-
-    def __init__(self, max_len: int, ancestry: Ancestry, device: torch.device) -> None:
-        self.length = torch.zeros((), dtype=torch.long, device=device)
-        self._max_len, self._ancestry = max_len, ancestry
-        self._places = torch.arange(ancestry.beams, device=device)
+    def __init__(self, ancestry: Ancestry) -> None:
+        self.ancestry = ancestry
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
     def append(self, key: Float[Tensor, "n heads 1 d"], value: Float[Tensor, "n heads 1 d"]) -> Past:
-        """Add the next token of every row or beam, and return all there is room for."""
-        beams = self._ancestry.beams
-        key, value = side_by_side(key, beams), side_by_side(value, beams)
-        if self._keys is None or self._values is None:
-            rows, heads, _, d = key.shape
-            self._keys = key.new_zeros(rows, heads, self._max_len * beams, d)
-            self._values = value.new_zeros(rows, heads, self._max_len * beams, d)
-        places = self.length * beams + self._places
-        self._keys.index_copy_(2, places, key)
-        self._values.index_copy_(2, places, value)
-        self.length += 1
-        return Past(self._keys, self._values, self._ancestry.bias)
+        """Add this step's token of every row or beam, and return all there is to look at."""
+        self._keys = self._with(self._keys, key)
+        self._values = self._with(self._values, value)
+        return Past(self._keys, self._values, self.ancestry.bias)
 
+    def _with(self, kept: Float[Tensor, "b heads s d"] | None, new: Tensor) -> Float[Tensor, "b heads more d"]:
+        """What was kept, with a step's tokens at their places, zeros where there is nothing yet."""
+        past = self.ancestry
+        beside = new.view(-1, past.beams, *new.shape[1:]).transpose(1, 2).squeeze(3)  # (b, heads, beams, d)
+        if kept is None:
+            kept = beside.new_empty(*beside.shape[:2], 0, beside.shape[3])
+        if kept.shape[2] < past.until:
+            kept = F.pad(kept, (0, 0, 0, past.until - kept.shape[2]))
+        if isinstance(past.places, slice):
+            kept[:, :, past.places] = beside
+        else:
+            kept.index_copy_(2, past.places, beside)
+        return kept
 
-def side_by_side(x: Float[Tensor, "n heads t d"], beams: int) -> Float[Tensor, "b heads places d"]:
-    """The t tokens of each beam of an input, as t * beams places of one row."""
-    if beams == 1:
-        return x
-    rows, heads, t, d = x.shape
-    return x.view(rows // beams, beams, heads, t, d).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    def select(self, rows: Rows) -> None:
+        """Keep these rows: what is finished leaves."""
+        if self._keys is not None and self._values is not None:
+            self._keys, self._values = rows.move(self._keys), rows.move(self._values)
 
 
 class DecoderCache:
@@ -215,31 +192,21 @@ class DecoderCache:
     ) -> None:
         self.memories = [memory and memory.laid_out() for memory in memories]
         self.fixed = fixed
-        self._ancestry = Ancestry(inputs, beams, max_len, like.device, like.dtype) if fixed or beams > 1 else None
-        self.past = [
-            FixedKeyValueCache(max_len, self._ancestry, like.device)
-            if fixed and self._ancestry is not None
-            else KeyValueCache(max_len, self._ancestry)
-            for _ in memories
-        ]
+        self._ancestry = Ancestry(inputs, beams, max_len, like.device, like.dtype, fixed)
+        self.past = [KeyValueCache(self._ancestry) for _ in memories]
 
     @property
-    def length(self) -> int | Int[Tensor, ""]:
-        """How many tokens of a row it holds."""
-        return self.past[0].length
+    def step(self) -> int | Int[Tensor, ""]:
+        """Which step it is, from 0: the position of the tokens that it adds."""
+        return self._ancestry.step
 
     def begin(self) -> None:
         """Get ready for the next token of every row."""
-        if self._ancestry is not None:
-            self._ancestry.begin(self.length)
+        self._ancestry.begin()
 
     def restart(self) -> None:
         """Forget all tokens, where it is fixed."""
-        for past in self.past:
-            if isinstance(past, FixedKeyValueCache):
-                past.length.zero_()
-        if self._ancestry is not None:
-            self._ancestry.clear()
+        self._ancestry.restart()
 
     def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:
         """Have beams go on from others, and let inputs leave.
@@ -249,10 +216,8 @@ class DecoderCache:
             parents: the beam of the same input that each beam goes on from, before any input leaves.
         """
         moves = None if inputs is None else Rows(inputs)
-        if self._ancestry is not None and parents is not None:
-            self._ancestry.select(parents, moves)
+        self._ancestry.select(parents, moves)
         if moves is not None:
             for past in self.past:
-                if isinstance(past, KeyValueCache):
-                    past.select(moves)
+                past.select(moves)
             self.memories = [memory and memory.select(moves) for memory in self.memories]

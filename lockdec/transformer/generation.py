@@ -19,6 +19,10 @@ from lockdec.transformer.caching import DecoderCache
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.encoded import Encoded
 
+CROWD = (
+    0.9  # of a batch; what has ended leaves it when no more than this goes on, since to move rows takes time as well
+)
+
 
 @dataclass(frozen=True)
 class SpecialTokens:
@@ -40,8 +44,8 @@ class Writes(Protocol):
         """An empty cache for `step`: what there is to look at, and room for max_len tokens; fixed for `Recorded`."""
         ...
 
-    def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
-        """Add the next t tokens to the cache and predict the one after them.
+    def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        """Add the next token of every row to the cache and predict the one after it.
 
         The rows may be several per input, side by side: beams.
         """
@@ -177,7 +181,7 @@ def write_one_by_one(
         on = close_ranks(alive)
         if not len(on):
             break
-        if len(on) < len(going) and not cache.fixed:
+        if len(on) <= CROWD * len(going) and not cache.fixed:
             going, alive = going[on], alive[on]
             cache.select(on)
     return written[:, 1 : length + 1]
@@ -233,10 +237,9 @@ def beam_search(
         on = close_ranks(alive)
         if length == longest or not len(on):
             break
-        if cache.fixed:
-            on = torch.arange(inputs, device=device)
-        cache.select(on if len(on) < len(going) else None, parent)
-        if len(on) < len(going):
+        leave = len(on) <= CROWD * len(going) and not cache.fixed
+        cache.select(on if leave else None, parent)
+        if leave:
             going, alive, written, score = going[on], alive[on], written[on], score[on]
             finished, worth = finished[on], worth[on]
     used = int((best >= 0).any(0).sum())

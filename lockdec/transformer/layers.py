@@ -25,7 +25,7 @@ from lockdec.transformer.attention import (
     Packing,
     SelfAttention,
 )
-from lockdec.transformer.caching import DecoderCache, FixedKeyValueCache, KeyValueCache, Memory
+from lockdec.transformer.caching import DecoderCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
 from lockdec.transformer.dropout import Dropout
 from lockdec.transformer.encoded import Encoded
@@ -136,7 +136,7 @@ class TransformerLayer(nn.Module):
         x: Tensor,
         mask: Tensor | None = None,
         causal: bool = False,
-        cache: KeyValueCache | FixedKeyValueCache | None = None,
+        cache: KeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
         """Self-attention, added and normalised."""
@@ -187,7 +187,7 @@ class DecoderLayer(TransformerLayer):
         self,
         x: Float[Tensor, "b t d_model"],
         memory: Memory,
-        cache: KeyValueCache | FixedKeyValueCache | None = None,
+        cache: KeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
@@ -229,7 +229,7 @@ class LockingDecoderLayer(TransformerLayer):
         self,
         x: Float[Tensor, "b t d_model"],
         memory: Memory | None = None,
-        cache: KeyValueCache | FixedKeyValueCache | None = None,
+        cache: KeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
@@ -311,7 +311,7 @@ class DecoderStack(Stack):
         cache: DecoderCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply all layers to x, which may be packed, or, with a cache, to its next t positions."""
+        """Apply all layers to x, which may be packed, or, with a cache, to its next position."""
         memories = self.remember(encoded) if cache is None else cache.memories
         past = [None] * len(memories) if cache is None else cache.past
         for layer, memory, layer_past in zip(self.layers, memories, past, strict=True):

@@ -164,14 +164,14 @@ class AutoregressiveModel(nn.Module, ABC):
         memories = self.decoder.remember(self.admit(encoded))
         return DecoderCache(memories, len(encoded), beams, max_len, encoded.states, fixed)
 
-    def step(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
-        """Add the next t tokens to the cache and predict the one after them.
+    def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        """Add the next token of every row to the cache and predict the one after it.
 
         Args:
-            tokens: one row for each beam of each input, side by side; where there are several beams, t = 1.
+            tokens: one for each beam of each input, side by side.
         """
         cache.begin()
-        hidden: Tensor = self.decoder(self.embedding(tokens, cache.length), cache=cache)
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
         return self.logits(hidden[:, -1])
 
     def generate(

@@ -14,15 +14,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lockdec.transformer.attention import (
+    FEW,
     SHORT,
     MultiHeadAttention,
     SelfAttention,
+    attend_in_a_step,
     attention_weights,
     look_ahead_mask,
     plain_attention,
     scaled_dot_product_attention,
 )
-from lockdec.transformer.caching import KeyValueCache, Rows, mask_bias
+from lockdec.transformer.caching import TOGETHER, Ancestry, KeyValueCache, Rows, mask_bias
 from lockdec.transformer.positional import RotaryPositions
 from tests.transformer.tiny_transformers import shake
 
@@ -335,33 +337,43 @@ def test_rotary_scores_depend_on_distance_only(i: int, j: int, shift: int) -> No
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    chunks=st.lists(st.integers(1, 3), min_size=1, max_size=4),
-    kv_heads=st.sampled_from([1, 2, 4]),
-    rotate=st.booleans(),
-)
-def test_cached_self_attention_is_causal_self_attention(chunks: list[int], kv_heads: int, rotate: bool) -> None:
-    total = sum(chunks)
-    attention = SelfAttention(16, 4, kv_heads, rotary=RotaryPositions(12, 4) if rotate else None)
+def no_beams(inputs: int, max_len: int, fixed: bool = False) -> Ancestry:
+    """Of rows that are written one by one."""
+    return Ancestry(inputs, 1, max_len, torch.device("cpu"), torch.float32, fixed)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+@pytest.mark.parametrize("rotate", [False, True])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_cached_self_attention_is_causal_self_attention(kv_heads: int, rotate: bool, fixed: bool) -> None:
+    total = 2 * TOGETHER + 1
+    attention = SelfAttention(16, 4, kv_heads, rotary=RotaryPositions(total, 4) if rotate else None)
     shake(attention)
-    x = normal(3, total, 16).float()
-    cache, parts = KeyValueCache(total), []
-    for part in x.split(chunks, dim=1):  # type: ignore[no-untyped-call]
-        parts.append(attention(part, causal=True, cache=cache))
-    assert cache.length == total
+    x, ancestry = normal(3, total, 16).float(), no_beams(3, total, fixed)
+    cache, parts = KeyValueCache(ancestry), []
+    for t in range(total):
+        ancestry.begin()
+        assert ancestry.step == t
+        parts.append(attention(x[:, t : t + 1], cache=cache))
     torch.testing.assert_close(torch.cat(parts, dim=1), attention(x, causal=True), atol=1e-5, rtol=1e-5)
 
 
 def test_a_cache_keeps_the_chosen_rows_in_their_order() -> None:
-    cache = KeyValueCache(3)
+    ancestry = no_beams(4, 3)
+    cache = KeyValueCache(ancestry)
     rows = torch.arange(4.0).view(4, 1, 1, 1)
+    ancestry.begin()
     cache.append(rows, rows * 10)
-    cache.select(Rows(torch.tensor([3, 3, 0, 1])))
-    cache.select(Rows(torch.tensor([1, 2])))
-    memory = cache.append(rows[:2] + 5, rows[:2])
-    assert memory.key.flatten(1).tolist() == [[3.0, 5.0], [0.0, 6.0]]
-    assert memory.value.flatten(1).tolist() == [[30.0, 0.0], [0.0, 1.0]]
+    for kept in ([3, 3, 0, 1], [1, 2]):
+        cache.select(Rows(torch.tensor(kept)))
+        ancestry.select(None, Rows(torch.tensor(kept)))
+    ancestry.begin()
+    key, value, bias = cache.append(rows[:2] + 5, rows[:2])
+    assert key[:, 0, :2, 0].tolist() == [[3.0, 5.0], [0.0, 6.0]]
+    assert value[:, 0, :2, 0].tolist() == [[30.0, 0.0], [0.0, 1.0]]
+    assert bias.shape == (2, 1, TOGETHER)
+    assert (bias == 0).tolist() == [[[True, True] + [False] * (TOGETHER - 2)]] * 2
+    assert not key[:, :, 2:].any(), "what is hidden has to be finite"
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(3, 3), (4, 2), (4, 1)])
@@ -373,6 +385,30 @@ def test_a_step_of_writing_attends_as_a_whole_sequence_does(heads: int, kv_heads
         expected = scaled_dot_product_attention(query, key, value, mask)
     bias = None if mask is None else mask_bias(mask, key.dtype)
     torch.testing.assert_close(plain_attention(query, key, value, bias), expected)
+
+
+@pytest.mark.parametrize(("queries", "expected"), [(FEW, "highest"), (FEW + 1, "medium")])
+def test_few_queries_are_multiplied_by_mkl_and_the_choice_is_put_back(queries: int, expected: str) -> None:
+    query, key = normal(2 * queries, 3, 1, 4), normal(2, 3, 5, 4, seed=1)  # beams of two rows
+    found: list[str] = []
+
+    def softmax(scores: Tensor) -> Tensor:
+        found.append(torch.get_float32_matmul_precision())
+        if len(found) > 1:
+            raise RuntimeError("on purpose")
+        return scores.softmax(-1)
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with patch("lockdec.transformer.attention.softmax", softmax):
+            attend_in_a_step(query, key, key)
+            with pytest.raises(RuntimeError, match="on purpose"):
+                attend_in_a_step(query, key, key)
+        after = torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert (found, after) == ([expected] * 2, "medium")
 
 
 @pytest.mark.parametrize("bias", [False, True])

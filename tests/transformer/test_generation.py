@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -223,13 +224,32 @@ def test_a_step_that_is_recorded_reads_no_value_and_is_like_all_others(
     cache.memories = model.decoder.remember(encoded)
     tokens = torch.zeros(4 * beams, 1, dtype=torch.long, device="meta")
     found = set()
-    with torch.inference_mode():
+    with torch.inference_mode(), patch("lockdec.transformer.caching.TOGETHER", 1):
         model.step(tokens, cache)  # the first makes the buffers
         for _ in range(3):
             with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as watched:
                 model.step(tokens, cache)
             found.add(str([(event.name, event.input_shapes) for event in watched.events()]))
     assert len(found) == kinds
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_has_ended_may_stay_in_the_batch(strategy: dict[str, Any]) -> None:
+    model, encoded = captioner(1), encoded_batch(rows=4, seed=1)
+    rows: dict[float, list[int]] = {}
+    results = []
+    for crowd in (0.0, 0.99):  # nothing leaves; everything at once
+        rows[crowd] = []
+        hook = model.embedding.tokens.register_forward_hook(
+            lambda _, inputs, __, seen=rows[crowd]: seen.append(len(inputs[0]))
+        )
+        with patch("lockdec.transformer.generation.CROWD", crowd):
+            generator = torch.Generator().manual_seed(3)
+            results.append(model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, **strategy))
+        hook.remove()
+    assert torch.equal(*results)
+    assert len(set(rows[0.0])) == 1
+    assert len(set(rows[0.99])) > 1
 
 
 def test_the_joined_transformer_writes_like_its_decoder() -> None:
