@@ -113,6 +113,22 @@ for one, other in zip(compiled.parameters(), plain.parameters(), strict=True):
 """
 
 
+COMPILED_STEP = """
+import torch
+from lockdec.transformer.attention import attend_in_a_step, plain_attention
+
+torch.set_float32_matmul_precision("medium")
+query, key = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 5, 4)
+compiled = torch.compile(attend_in_a_step, backend="eager", fullgraph=True)  # an error where the graph would break
+torch.testing.assert_close(compiled(query, key, key), plain_attention(query, key, key))
+"""
+
+
+def test_attention_of_a_step_is_compiled_in_one_graph() -> None:
+    done = subprocess.run([sys.executable, "-c", COMPILED_STEP], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_compiled_layers_have_the_same_names_losses_and_gradients() -> None:
     # In a process of its own: the checks of types and shapes that tests run with cannot be traced.
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)

@@ -114,10 +114,10 @@ def attend_in_a_step(
     bias: Float[Tensor, "_ _ s"] | None = None,
 ) -> Float[Tensor, "n heads t d_v"]:
     """`plain_attention` of one position, as while writing, by the library that is faster with few queries."""
-    products = torch.get_float32_matmul_precision()
     queries = query.numel() // (query.shape[-1] * key.shape[0] * key.shape[1])  # of each key head
-    if products == "highest" or queries > FEW or query.device.type != "cpu":
+    if query.device.type != "cpu" or queries > FEW or torch.compiler.is_compiling():
         return plain_attention(query, key, value, bias)
+    products = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         return plain_attention(query, key, value, bias)
