@@ -19,9 +19,8 @@ from lockdec.transformer.caching import DecoderCache
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.encoded import Encoded
 
-CROWD = (
-    0.9  # of a batch; what has ended leaves it when no more than this goes on, since to move rows takes time as well
-)
+# Of a batch: rows that have ended leave it when no more than this goes on, since to move rows takes time as well.
+CROWD = 0.9
 
 
 @dataclass(frozen=True)
