@@ -22,10 +22,10 @@ from torch.nn import functional as F
 from benchmarks.decoders import gpt2
 from benchmarks.side_by_side import Subject
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.finished import find_run
-from lockdec.stages.stored import load_captioner, load_tokenizer
-from lockdec.transformer.generation import SpecialTokens
-from lockdec.transformer.huggingface import gpt2_weights
+from lockdec.evaluation.finished import find_run
+from lockdec.evaluation.stored import load_captioner, load_tokenizer
+from lockdec.transformer.decoding.generation import SpecialTokens
+from lockdec.transformer.importing.huggingface import gpt2_weights
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
 LONGEST = 32  # tokens of a caption

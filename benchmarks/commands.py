@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.side_by_side import ROOT, Subject
-from lockdec.config import config_folder
+from lockdec.config.schema import config_folder
 
 
 def python(*arguments: str, folder: Path | None = None, **environment: str) -> Subject:

@@ -10,8 +10,8 @@ from benchmarks.decoders import train_step
 from benchmarks.pretraining import CONFIG, LENGTH, ours, step, tokens
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
-from lockdec.acceleration import accelerated
 from lockdec.modules.language_modeling import next_token_loss
+from lockdec.runtime.acceleration import accelerated
 from lockdec.transformer.models import LockingDecoderModel
 
 TITLE = "A pretraining step with trainer.compile=true and without, once the kernels are made; sizes as in pretraining"

@@ -112,7 +112,7 @@ def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
 
 def muon(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """What the finetune stage takes by default; a commit of before it (`--against`) has none."""
-    from lockdec.modules.muon import Muon
+    from lockdec.optimizers.muon import Muon
 
     return Muon(parameters, lr=1e-3, momentum=0.95)
 

@@ -13,21 +13,21 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from benchmarks.worker import device
-from lockdec.building import Builder
-from lockdec.config import config_folder, plain, register
-from lockdec.data.batching import SupportDataModule, TextDataModule
+from lockdec.config.building import Builder
+from lockdec.config.schema import config_folder, plain, register
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.data.text import pretraining_text
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
-from lockdec.pipeline import build_stages
+from lockdec.pipeline.assembling import build_stages
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune
 from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import Stage
 from lockdec.stages.unlock import Unlock
+from lockdec.training.batching import SupportDataModule, TextDataModule
 from lockdec.transformer.models import LockingDecoderModel
 
 FOREVER = 10**9  # steps: longer than any measurement

@@ -10,9 +10,9 @@ from benchmarks import defaults
 from benchmarks.decoders import Optimized, adamw, gpt2, muon, train_step
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
-from lockdec.data.batching import CaptionBatch
 from lockdec.encoders.encoded import normalised
 from lockdec.modules.captioning import Captioning
+from lockdec.training.batching import CaptionBatch
 
 TITLE = (
     "A finetuning step on the 256 drawings of the default support set at default sizes (d_model 192, 4 layers, 8 heads "

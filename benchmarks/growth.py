@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from lockdec.acceleration import keep_memory, multiply_exactly
+from lockdec.runtime.acceleration import keep_memory, multiply_exactly
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
 
 ROOT = Path(__file__).parent.parent

@@ -14,10 +14,10 @@ from benchmarks import defaults
 from benchmarks.decoders import muon, train_step
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
-from lockdec.config import LoggerConfig, TrainerConfig
+from lockdec.config.schema import LoggerConfig, TrainerConfig
 from lockdec.modules.captioning import Captioning
-from lockdec.tracking import Tracking
-from lockdec.training import fit
+from lockdec.tracking.loggers import Tracking
+from lockdec.training.fit import fit
 
 STEPS = 400  # of a finetune stage
 

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 
 from benchmarks import defaults
 from benchmarks.side_by_side import Subject
-from lockdec.data.batching import CaptionBatch, SupportDataModule
 from lockdec.data.tokenizer import real_targets
-from lockdec.modules import optimization
 from lockdec.modules.captioning import Captioning, perturbed
 from lockdec.modules.configuration import OptimizerConfig
+from lockdec.optimizers import optimization
+from lockdec.training.batching import CaptionBatch, SupportDataModule
 from lockdec.transformer.attention import MultiHeadAttention, Packing, merge_heads, scaled_dot_product_attention
-from lockdec.transformer.caching import Memory
+from lockdec.transformer.decoding.caching import Memory
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
 
@@ -105,7 +105,7 @@ class Cell:
         return iter(module.train_dataloader())
 
     def draw(self) -> None:
-        """Seed what the next step draws, as `lockdec.training.StepSeed` does."""
+        """Seed what the next step draws, as `lockdec.training.fit.StepSeed` does."""
         torch.manual_seed(self.seed * 1_000_003 + self.done)
         self.done += 1
 

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.__main__ import keep, stamped, suites
 from benchmarks.side_by_side import OURS, load
 from benchmarks.table import profile_table
-from lockdec.acceleration import keep_memory, multiply_exactly
+from lockdec.runtime.acceleration import keep_memory, multiply_exactly
 
 SECONDS = 5.0  # of profiled steps
 ATEN = "aten::"

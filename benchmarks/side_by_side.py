@@ -104,7 +104,9 @@ class Worker:
 @contextmanager
 def worker(suite: str, subject: str, threads: int, tree: Path = ROOT) -> Iterator[Worker]:
     """A subject, built and warmed up, whose turns are long enough."""
-    from lockdec.process import waits  # here, since lockdec as it was, beside these benchmarks, may have no such thing
+    from lockdec.runtime.process import (
+        waits,  # here, since lockdec as it was, beside these benchmarks, may have no such thing
+    )
 
     command = [sys.executable, "-m", "benchmarks.worker", suite, subject, str(threads)]
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": str(threads)}

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from statistics import fmean
 
-from lockdec.cells import MADE_BEFORE, own_seconds, read_cells
-from lockdec.store.reading import read_object
+from lockdec.store.reading import MADE_BEFORE, read_object
+from lockdec.sweeps.cells import own_seconds, read_cells
 
 SIZES = (1, 2, 4, 8)  # d_k x d_v: 16 cells
 

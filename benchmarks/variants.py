@@ -30,13 +30,13 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lockdec.config import config_folder, register
-from lockdec.pipeline import run
+from lockdec.config.schema import config_folder, register
+from lockdec.pipeline.running import run
 from lockdec.report.statistics import estimates
 from lockdec.transformer import attention, layers
 from lockdec.transformer.attention import LockingMultiHeadAttention, MultiHeadAttention, Packing
-from lockdec.transformer.caching import Memory
 from lockdec.transformer.configuration import CrossAttentionConfig
+from lockdec.transformer.decoding.caching import Memory
 
 FEED_FORWARD = 128  # wide
 WIDER = 50  # d_v that costs as many parameters as such a feed-forward network, instead of 32

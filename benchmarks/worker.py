@@ -20,7 +20,7 @@ from typing import TextIO
 import torch
 
 from benchmarks.side_by_side import PEAK, PEERS, Subject, load
-from lockdec import acceleration
+from lockdec.runtime import acceleration
 
 SIDE = 2048  # of the square matrices whose product is the peak
 _STATUS = Path("/proc/self/status")

@@ -17,7 +17,7 @@ from lockdec.errors import DataError, LockdecError, visible
 
 if TYPE_CHECKING:
     from lockdec.data.captions import Input, Modality
-    from lockdec.finished import NewInputCaptioner
+    from lockdec.evaluation.finished import NewInputCaptioner
 
 T = TypeVar("T")
 
@@ -97,10 +97,10 @@ def _as_it_is(text: str) -> Input:
 
 def _caption(options: argparse.Namespace) -> bool:
     """Whether an input could not be captioned."""
-    from lockdec.process import ready
+    from lockdec.runtime.process import ready
 
     ready(loggers=())
-    from lockdec.finished import find_run, open_captioner
+    from lockdec.evaluation.finished import find_run, open_captioner
 
     run = find_run(Path(options.run_dir))
     if run.chosen:

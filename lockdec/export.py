@@ -56,11 +56,12 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
         StoreError: there is no finished run, `out` is not empty, or something cannot be copied.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
-    from lockdec.building import TRUSTED, Builder
+    from lockdec.config.building import TRUSTED, Builder
     from lockdec.encoders.contract import Encoder, PretrainedHere
-    from lockdec.finished import CONFIG, NEEDED, RESULT, find_run
+    from lockdec.evaluation.finished import NEEDED, find_run
     from lockdec.redaction import redacted
     from lockdec.store import copy_part
+    from lockdec.store.reading import CONFIG, RESULT
     from lockdec.store.writing import write_json, write_text
 
     run = find_run(run_dir)
@@ -100,7 +101,7 @@ class _Bundle:
         return [self.of(value) for value in node] if isinstance(node, list) else node
 
     def _copied(self, node: Any) -> Any:
-        from lockdec.finished import BUNDLED
+        from lockdec.evaluation.finished import BUNDLED
 
         if not isinstance(node, str) or not Path(node).expanduser().exists():
             return node  # an id of the hub, say

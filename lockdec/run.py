@@ -21,12 +21,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from lockdec import ranks, redaction
-from lockdec.config import config_folder, register
+from lockdec import redaction
+from lockdec.config.schema import config_folder, register
+from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, visible
-from lockdec.interruption import InterruptedRunError
-from lockdec.process import ready
-from lockdec.sweep import DryRun, end_watch, failed_cells, typed_overrides
+from lockdec.runtime.interruption import InterruptedRunError
+from lockdec.runtime.process import ready
+from lockdec.sweeps.callback import DryRun, end_watch, failed_cells, typed_overrides
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -40,8 +41,8 @@ TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 def job(config: DictConfig) -> float:
     """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
     ready(config.logger.kinds)
-    from lockdec.following import follow, lead
-    from lockdec.pipeline import run_job
+    from lockdec.pipeline.following import follow, lead
+    from lockdec.sweeps.jobs import run_job
 
     watchers: Sequence[Logger] = ()
     register()  # in a process that a launcher has started, nobody has done so
@@ -55,7 +56,7 @@ def job(config: DictConfig) -> float:
             config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
         if sweeping and "lockdec_search" in hydra_config.sweeper._target_:
-            from lockdec.search import pruning_loggers
+            from lockdec.sweeps.search import pruning_loggers
 
             watchers = pruning_loggers(hydra_config)
         folder = Path(hydra_config.runtime.output_dir)
@@ -89,7 +90,7 @@ def main() -> None:
         try:
             hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
         except DryRun as wanted:
-            from lockdec.plan import plan, show
+            from lockdec.sweeps.plan import plan, show
 
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
         finally:

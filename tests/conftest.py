@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from lockdec.config import config_folder, register
+from lockdec.config.schema import config_folder, register
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -37,7 +37,7 @@ class TinyRun:
 
 def run_tiny(outputs: Path, name: str, *overrides: str) -> TinyRun:
     """Run the tiny pipeline in this process."""
-    from lockdec.pipeline import run
+    from lockdec.pipeline.running import run
 
     arguments = ("debug=tiny", f"paths.outputs={outputs}", f"name={name}", *overrides)
     folder = outputs / "runs" / name

@@ -18,8 +18,8 @@ from PIL import Image
 
 from lockdec.caption import main
 from lockdec.errors import ConfigError, LockdecError, StoreError
+from lockdec.evaluation.finished import find_run, open_captioner
 from lockdec.export import export
-from lockdec.finished import find_run, open_captioner
 from lockdec.store.writing import write_json
 from tests.conftest import TinyRun, run_tiny
 from tests.data.user_files import write_arrays, write_csv, write_lines, write_pictures
@@ -233,7 +233,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_captioned(
 def test_captions_and_names_cannot_steer_the_terminal(
     texts: TinyRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockdec.stages.stored.write_captions", lambda *_: ["\x1b[2Jred\x9b31m"])
+    monkeypatch.setattr("lockdec.evaluation.stored.write_captions", lambda *_: ["\x1b[2Jred\x9b31m"])
     main([str(texts.folder), "text\x07 with [bold]brackets[/]"])
     assert capsys.readouterr().out == "text\ufffd with [bold]brackets[/]: \ufffd[2Jred\ufffd31m\n"
     main([str(texts.folder), "text\x07", "--jsonl"])

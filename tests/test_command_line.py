@@ -109,7 +109,7 @@ def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:
     answer = lockdec("--help", cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path / "site"))
     assert "cross_attention: low" in answer.stdout
     place = subprocess.run(
-        [sys.executable, "-c", "from lockdec.config import config_folder; print(config_folder())"],
+        [sys.executable, "-c", "from lockdec.config.schema import config_folder; print(config_folder())"],
         cwd=tmp_path / "elsewhere",
         env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
         capture_output=True,
@@ -120,7 +120,7 @@ def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:
 
 
 def test_a_checkout_works_without_being_installed(tmp_path: Path) -> None:
-    code = "from lockdec.config import config_folder; print(config_folder())"
+    code = "from lockdec.config.schema import config_folder; print(config_folder())"
     answer = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {[str(REPOSITORY), *sys.path]!r}; {code}"],
         cwd=tmp_path,

@@ -40,7 +40,7 @@ class OptunaSweeper(Sweeper):
 
     def __init__(
         self, trials: int, jobs: int, objectives: Mapping[str, str], seed: int, params: Mapping[str, str], **_: object
-    ) -> None:  # the rest is read by the cells: lockdec.search.pruning_loggers
+    ) -> None:  # the rest is read by the cells: lockdec.sweeps.search.pruning_loggers
         self.trials, self.jobs, self.objectives, self.seed, self.params = trials, jobs, objectives, seed, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -54,7 +54,7 @@ class OptunaSweeper(Sweeper):
         """Ask, run and tell until there are as many trials as wanted."""
         from optuna.samplers import TPESampler
 
-        from lockdec.search import open_study, show_best
+        from lockdec.sweeps.search import open_study, show_best
 
         self.folder.mkdir(parents=True, exist_ok=True)
         words = [f"{key}={value}" for key, value in self.params.items()] + arguments
@@ -70,7 +70,7 @@ class OptunaSweeper(Sweeper):
         show_best(study, self.objectives)
 
     def _run(self, study: Study, numbers: Sequence[int], fixed: Sequence[str]) -> None:
-        from lockdec.search import tell
+        from lockdec.sweeps.search import tell
 
         params = {trial.number: trial.params for trial in study.trials}
         # A launcher numbers its cells from the first one on.

@@ -14,7 +14,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from torch import Tensor
 
 from lockdec.errors import ConfigError, DataError, StoreError
-from lockdec.transformer.generation import SpecialTokens
+from lockdec.transformer.decoding.generation import SpecialTokens
 
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer learned here
 OURS = SpecialTokens(bos=BOS_ID, eos=EOS_ID, pad=PAD_ID)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec.data.pixels import PixelBatch
 from lockdec.encoders.autoencoder import Autoencoder, from_bytes
 from lockdec.encoders.vae import VAE
 from lockdec.encoders.vqvae import VQVAE
-from lockdec.modules import optimization
 from lockdec.modules.configuration import PretrainAutoencoderConfig, PretrainVAEConfig, PretrainVQVAEConfig
+from lockdec.optimizers import optimization
+from lockdec.training.pixels import PixelBatch
+from lockdec.training.watching import is_logged
 
 Losses = dict[str, Tensor]
 
@@ -48,7 +49,7 @@ class Autoencoding(L.LightningModule, ABC):
         self.log_dict({f"{self.stage}/val_{name}": value for name, value in losses.items()}, batch_size=len(batch))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:

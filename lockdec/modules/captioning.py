@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lockdec import ranks
-from lockdec.config import FinetuneConfig
-from lockdec.data.batching import CaptionBatch
+from lockdec.config.schema import FinetuneConfig
 from lockdec.data.tokenizer import real_targets
-from lockdec.modules import optimization
+from lockdec.distributed import ranks
 from lockdec.modules.language_modeling import next_token_loss
+from lockdec.optimizers import optimization
+from lockdec.training.batching import CaptionBatch
+from lockdec.training.watching import is_logged
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
 
@@ -57,12 +58,12 @@ class Captioning(L.LightningModule):
 
     def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
         loss = self.objective(batch)
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/loss", ranks.mean(loss))
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self.log(f"{self.stage}/gradient_norm", ranks.whole(nn.utils.get_total_norm(gradients)))

@@ -58,7 +58,7 @@ class FinetuneOptimizerConfig(OptimizerConfig):
     """The same for cross-attention, which Muon may train instead of AdamW: in fewer steps, of a higher learning rate.
 
     Attributes:
-        kind: adamw, or muon: see `lockdec.modules.muon`. Of the betas the first is Muon's momentum; it has no second.
+        kind: adamw, or muon (`lockdec.optimizers.muon`). Of the betas the first is Muon's momentum; it has no second.
     """
 
     kind: str = MISSING

@@ -10,11 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec import ranks
-from lockdec.data.batching import TextBatch
 from lockdec.data.tokenizer import EOS_ID, real_targets
-from lockdec.modules import optimization
+from lockdec.distributed import ranks
 from lockdec.modules.configuration import OptimizerConfig
+from lockdec.optimizers import optimization
+from lockdec.training.batching import TextBatch
+from lockdec.training.watching import is_logged
 from lockdec.transformer.attention import Packing
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
@@ -71,7 +72,7 @@ class LanguageModeling(L.LightningModule):
         tokens = batch.tokens[rows]
         loss, real = next_token_loss(self.model, tokens, EOS_ID)
         loss = weight * loss
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/loss", ranks.mean(loss))
             self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())  # of several ranks, the first's
         return loss
@@ -82,7 +83,7 @@ class LanguageModeling(L.LightningModule):
         self.log(f"{self.stage}/val_loss", loss, batch_size=real if weight else 0, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:

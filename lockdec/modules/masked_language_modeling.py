@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec.data.batching import TextBatch
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from lockdec.modules import optimization
 from lockdec.modules.configuration import PretrainEncoderConfig
+from lockdec.optimizers import optimization
+from lockdec.training.batching import TextBatch
+from lockdec.training.watching import is_logged
 from lockdec.transformer.models import MaskedLanguageModel
 
 _HIDDEN, _REPLACED = 0.8, 0.1  # of the tokens to be predicted; the rest stay as they are
@@ -71,7 +72,7 @@ class MaskedLanguageModeling(L.LightningModule):
         self.log(f"{self.stage}/val_accuracy", accuracy, batch_size=chosen)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:

@@ -10,10 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec.config import TranslateConfig
-from lockdec.data.batching import TranslationBatch
+from lockdec.config.schema import TranslateConfig
 from lockdec.data.tokenizer import EOS_ID, real_targets
-from lockdec.modules import optimization
+from lockdec.optimizers import optimization
+from lockdec.training.batching import TranslationBatch
+from lockdec.training.watching import is_logged
 from lockdec.transformer.models import TransformerModel
 
 
@@ -50,7 +51,7 @@ class Translation(L.LightningModule):
 
     def training_step(self, batch: TranslationBatch, batch_idx: int) -> Tensor:
         loss, accuracy, _ = translation_loss(self.model, batch.source, batch.target, self.config.label_smoothing)
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/loss", loss)
             self.log(f"{self.stage}/accuracy", accuracy)
         return loss
@@ -61,7 +62,7 @@ class Translation(L.LightningModule):
         self.log(f"{self.stage}/val_accuracy", accuracy, batch_size=real)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if optimization.is_logged(self.trainer):
+        if is_logged(self.trainer):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:

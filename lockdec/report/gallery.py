@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lockdec.metrics import words
+from lockdec.evaluation.metrics import words
 from lockdec.report.results import Captioned, Look, Run, drawing, read_attention, read_captions
 
 MOST_INPUTS = 24

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from lockdec import redaction
 from lockdec.errors import StoreError
-from lockdec.metrics import LOWER_IS_BETTER
+from lockdec.evaluation.metrics import LOWER_IS_BETTER
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC

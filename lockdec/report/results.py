@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lockdec.cells import MADE_BEFORE
 from lockdec.console import track
 from lockdec.errors import DataError
+from lockdec.store.reading import MADE_BEFORE
 
 Scalar = str | int | float | bool | None
 

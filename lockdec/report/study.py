@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lockdec.metrics import LOWER_IS_BETTER, METRICS
+from lockdec.evaluation.metrics import LOWER_IS_BETTER, METRICS
 from lockdec.report.results import Run
 from lockdec.report.settings import (
     AXES,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lockdec.data.captions import CaptionSet
-from lockdec.devices import settle
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
+from lockdec.runtime.devices import settle
 from lockdec.stages.stage import Stage, Work
 
 

@@ -17,20 +17,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lockdec.config import EvaluateConfig, FewshotConfig
+from lockdec.config.schema import EvaluateConfig, FewshotConfig
 from lockdec.console import track
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.data.tokenizer import Tokenizer
-from lockdec.devices import settle
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.metrics import score
+from lockdec.evaluation.looking import looking
+from lockdec.evaluation.metrics import score
+from lockdec.evaluation.nearest import nearest_phrases
+from lockdec.evaluation.stored import load_captioner, load_tokenizer, write_captions
 from lockdec.modules.language_modeling import next_token_loss
-from lockdec.nearest import nearest_phrases
+from lockdec.runtime.devices import settle
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.stored import load_captioner, load_tokenizer, write_captions
 from lockdec.transformer.models import Encoded, LockingDecoderModel
-from lockdec.watching import looking
 
 T = TypeVar("T")
 
@@ -180,7 +180,7 @@ class Captioner:
         return total / count
 
     def looking(self, rows: Sequence[int], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Whether cross-attention looks, on the first batch; see `lockdec.watching.looking`."""
+        """Whether cross-attention looks, on the first batch; see `lockdec.training.watching.looking`."""
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
         encoded, tokens = self._states(rows), self._tokens(references)
         return looking(self.model, tokens, encoded, self.tokenizer.special.eos)

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from lockdec.config import EvaluateConfig
+from lockdec.config.schema import EvaluateConfig
 from lockdec.console import track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
-from lockdec.devices import settle
-from lockdec.metrics import score
+from lockdec.evaluation.metrics import score
+from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.modules.translation import translation_loss
-from lockdec.nearest import nearest_phrases
+from lockdec.runtime.devices import settle
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.translate import known_pairs, load_translator
 from lockdec.transformer.models import TransformerModel
@@ -29,8 +29,8 @@ ALWAYS = ("greedy", "beam")  # strategies that are measured whatever `decode.str
 class EvaluateTranslation(Stage):
     """Generates, scores and compares; the translations are the artifact.
 
-    Two controls: `nearest_neighbour` copies the translation of the nearest training phrase (`lockdec.nearest`),
-    `shuffled` is the transformer given another text.
+    Two controls: `nearest_neighbour` copies the translation of the nearest training phrase
+    (`lockdec.evaluation.nearest`), `shuffled` is the transformer given another text.
 
     Attributes:
         shots, support_seed: of `TranslateConfig`; the copying control knows the same pairs as the transformer.

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from lockdec.config import FewshotConfig, FinetuneConfig, TrainerConfig
-from lockdec.data.batching import SupportDataModule
+from lockdec.config.schema import FewshotConfig, FinetuneConfig, TrainerConfig
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.evaluation.looking import Looking
+from lockdec.evaluation.stored import load_captioner, load_tokenizer, save_cross_attention
 from lockdec.modules.captioning import Captioning
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.stored import load_captioner, load_tokenizer, save_cross_attention
-from lockdec.training import fit
+from lockdec.training.batching import SupportDataModule
+from lockdec.training.fit import fit
 from lockdec.transformer.models import LockingDecoderModel
-from lockdec.watching import Looking
 
 WATCHED = 64  # validation pairs that only loggers are told about
 

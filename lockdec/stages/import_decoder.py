@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
+from lockdec.evaluation.stored import TOKENIZER, save_decoder
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.stored import TOKENIZER, save_decoder
 from lockdec.store import file_sha256
 from lockdec.transformer.models import LockingDecoderModel
 

@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from lockdec.config import PretrainConfig, TokenizerConfig, TrainerConfig
-from lockdec.data.batching import TextDataModule
+from lockdec.config.schema import PretrainConfig, TokenizerConfig, TrainerConfig
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
 from lockdec.data.tokenizer import train_tokenizer
+from lockdec.evaluation.stored import TOKENIZER, save_decoder
 from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.stored import TOKENIZER, save_decoder
-from lockdec.training import fit
+from lockdec.training.batching import TextDataModule
+from lockdec.training.fit import fit
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
 
 

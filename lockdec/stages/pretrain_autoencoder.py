@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lockdec.config import TrainerConfig
+from lockdec.config.schema import TrainerConfig
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
-from lockdec.data.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
-from lockdec.devices import settle
 from lockdec.encoders.autoencoder import Autoencoder, from_bytes, save_autoencoder
 from lockdec.encoders.vae import ACTIVE_VARIANCE, VAE
 from lockdec.encoders.vqvae import VQVAE
 from lockdec.errors import ConfigError
 from lockdec.modules.autoencoding import Autoencoding, VariationalAutoencoding, VectorQuantisedAutoencoding
 from lockdec.modules.configuration import PretrainAutoencoderConfig, PretrainVAEConfig, PretrainVQVAEConfig
+from lockdec.runtime.devices import settle
 from lockdec.stages.stage import Stage, Work
-from lockdec.training import fit
+from lockdec.training.fit import fit
+from lockdec.training.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
 
 RECONSTRUCTIONS = "reconstructions.png"
 _SHOWN = 12  # pictures of the validation split, each above what became of it

@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from lockdec.config import TrainerConfig
-from lockdec.data.batching import TextDataModule
+from lockdec.config.schema import TrainerConfig
 from lockdec.data.captions import CaptionSet, Split
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
@@ -16,7 +15,8 @@ from lockdec.errors import ConfigError
 from lockdec.modules.configuration import PretrainEncoderConfig
 from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
 from lockdec.stages.stage import Stage, Work
-from lockdec.training import fit
+from lockdec.training.batching import TextDataModule
+from lockdec.training.fit import fit
 from lockdec.transformer.models import MaskedLanguageModel
 
 

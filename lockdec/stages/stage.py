@@ -42,7 +42,7 @@ class Stage(ABC):
     Attributes:
         version: raised when the same config gives another result than before.
         exports: files of its artifact that a run's folder gets a copy of.
-        together: whether all ranks of a job train it, and not the first alone; see `lockdec.ranks`.
+        together: whether all ranks of a job train it, and not the first alone; see `lockdec.distributed.ranks`.
         parents: the stages whose artifacts it reads.
     """
 

@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 
 import lightning as L
 
-from lockdec.config import TokenizerConfig, TrainerConfig, TranslateConfig
-from lockdec.curves import draw_curves
-from lockdec.data.batching import TranslationDataModule
+from lockdec.config.schema import TokenizerConfig, TrainerConfig, TranslateConfig
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.data.tokenizer import PAD_ID, Tokenizer, train_tokenizer
 from lockdec.data.translation import TextPairs
@@ -19,7 +17,9 @@ from lockdec.stages.stage import Stage, Work
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_object
 from lockdec.store.tensors import load_weights, save_tensors
-from lockdec.training import fit
+from lockdec.tracking.curves import draw_curves
+from lockdec.training.batching import TranslationDataModule
+from lockdec.training.fit import fit
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 
 SOURCE, TARGET = "source_tokenizer.json", "target_tokenizer.json"

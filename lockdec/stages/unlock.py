@@ -10,10 +10,10 @@ import torch
 
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
-from lockdec.devices import settle
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_cross_attention
+from lockdec.runtime.devices import settle
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.stored import load_decoder, load_tokenizer, save_cross_attention
 from lockdec.transformer.models import CrossAttentionConfig
 
 PROBES = 32  # training pairs on which logits are compared before and after unlocking

@@ -17,6 +17,8 @@ from lockdec.errors import StoreError
 
 Kind = TypeVar("Kind")
 
+RESULT, CONFIG = "result.json", "config.yaml"  # of a run
+MADE_BEFORE = Path("shared", "made.json")  # in a sweep's folder: the stages that were made before its cells started
 MOST_BYTES = 256_000_000  # of a JSON or YAML file; ours are far smaller
 MOST_NESTED = 100  # levels of a config
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.caching import KeyValueCache, Memory, mask_bias
 from lockdec.transformer.configuration import CrossAttentionConfig
+from lockdec.transformer.decoding.caching import KeyValueCache, Memory, mask_bias
 from lockdec.transformer.positional import RotaryPositions
 
 # With up to so many keys, plain products are faster on a CPU than torch's fused kernel, which multiplies block by block

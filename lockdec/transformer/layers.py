@@ -25,10 +25,10 @@ from lockdec.transformer.attention import (
     Packing,
     SelfAttention,
 )
-from lockdec.transformer.caching import DecoderCache, KeyValueCache, Memory
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
-from lockdec.transformer.dropout import Dropout
+from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, Memory
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.fast.dropout import Dropout
 from lockdec.transformer.positional import RotaryPositions
 
 Sublayer = Callable[[Tensor], Tensor]

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.attention import Packing
-from lockdec.transformer.caching import DecoderCache
 from lockdec.transformer.configuration import (
     CrossAttentionConfig,
     DecoderConfig,
     EncoderConfig,
     GenerationConfig,
 )
+from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.decoding.generation import SpecialTokens, generate
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.generation import SpecialTokens, generate
 from lockdec.transformer.layers import (
     CrossAttentionLook,
     Decoder,
@@ -282,7 +282,7 @@ class LockingDecoderModel(AutoregressiveModel):
         Raises:
             LockdecError: the checkpoint is of another family, or has an option that is not supported.
         """
-        from lockdec.transformer import huggingface
+        from lockdec.transformer.importing import huggingface
 
         return huggingface.import_decoder(source)
 

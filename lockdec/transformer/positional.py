@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import RopeScaling, TransformerConfig
-from lockdec.transformer.dropout import Dropout
+from lockdec.transformer.fast.dropout import Dropout
 
 
 def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lockdec import divergence
-from lockdec.divergence import DivergedError
 from lockdec.store import CHECKPOINT
-from lockdec.training import fit
+from lockdec.training import divergence
+from lockdec.training.divergence import DivergedError
+from lockdec.training.fit import fit
 from tests.faults.causes import Fault
 from tests.faults.warm import Warm
-from tests.test_training import CPU, Line, Steps
+from tests.training.test_fit import CPU, Line, Steps
 
 ROLLBACK = dataclasses.replace(CPU, on_nan="rollback")
 

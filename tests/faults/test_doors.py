@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from lockdec.building import TRUSTED, Builder
+from lockdec.config.building import TRUSTED, Builder
 from lockdec.data.captions import CaptionSet
 from lockdec.data.folder import Folder
 from lockdec.data.openmoji import refuse_references
@@ -37,7 +37,7 @@ from lockdec.store.reading import read_config, read_dataclass, read_json
 from lockdec.store.tensors import load_tensors
 from lockdec.transformer.configuration import DecoderConfig
 from tests.faults.warm import Command, Warm
-from tests.test_training import Line, train
+from tests.training.test_fit import Line, train
 
 
 class Payload:

@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import load_file
 from torch import distributed
 
-from lockdec import ranks
-from lockdec.building import Builder
-from lockdec.config import TrainerConfig, plain
+from lockdec.config.building import Builder
+from lockdec.config.schema import TrainerConfig, plain
+from lockdec.distributed import ranks
+from lockdec.distributed.ranks import Started
 from lockdec.errors import ConfigError
-from lockdec.pipeline import build_stages, stage_keys
-from lockdec.ranks import Started
+from lockdec.pipeline.assembling import build_stages
+from lockdec.pipeline.keys import stage_keys
 from lockdec.store import CHECKPOINT
 from tests.conftest import composed
 from tests.faults.causes import Fault

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 import pytest
 
-from lockdec.config import plain
+from lockdec.config.schema import plain
 from lockdec.redaction import REDACTED, is_secret, redacted, text
 from tests.conftest import composed
 from tests.faults.warm import Warm

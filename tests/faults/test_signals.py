@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lockdec import interruption
-from lockdec.interruption import InterruptedRunError, asked_to_stop, stoppable
+from lockdec.runtime import interruption
+from lockdec.runtime.interruption import InterruptedRunError, asked_to_stop, stoppable
 from lockdec.store import CHECKPOINT
 from tests.faults.causes import Fault
 from tests.faults.conftest import essence, leftovers
 from tests.faults.warm import Command, Warm
-from tests.test_training import Line, train
+from tests.training.test_fit import Line, train
 
 STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 

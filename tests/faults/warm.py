@@ -134,8 +134,8 @@ def serve() -> None:
     """What the warm process does: fork a child for each command it reads, wait for those it is asked about."""
     import torch
 
-    from lockdec import pipeline, sweep  # noqa: F401
     from lockdec.report import page  # noqa: F401
+    from lockdec.sweeps import callback as sweep  # noqa: F401
 
     torch.set_num_threads(1)
     for line in sys.stdin:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from lockdec.cells import MADE_BEFORE
 from lockdec.errors import DataError, StoreError
 from lockdec.report.__main__ import main
 from lockdec.report.page import HERE, METRIC_LABELS, write_report
 from lockdec.report.study import ALL_METRICS
+from lockdec.store.reading import MADE_BEFORE
 from tests.report.runs import DRAWINGS, METRICS, result, write_run, write_sweep
 
 NASTY = '"><img src=x onerror="hacked=1"><script>hacked=1</script></script ><!--<script>\u2028&lt;{{7*7}}'

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from lockdec.cells import MADE_BEFORE
 from lockdec.errors import DataError
 from lockdec.report import results
 from lockdec.report.figures import learning_curves
 from lockdec.report.tables import results_csv
+from lockdec.store.reading import MADE_BEFORE
 from tests.report.runs import result, write_run, write_sweep
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 40

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from lockdec.data.captions import CaptionSet, Input
 from lockdec.data.openmoji import OpenMoji
-from lockdec.data.pixels import write_pixels
 from lockdec.data.translation import translation_pairs
 from lockdec.encoders.autoencoder import AutoencoderEncoder, from_bytes
 from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
@@ -33,9 +32,10 @@ from lockdec.stages.pretrain_autoencoder import (
     draw_reconstructions,
 )
 from lockdec.stages.stage import Work
+from lockdec.training.pixels import write_pixels
 from tests.encoders.kinds import Given
-from tests.second_device import SECOND, second_device
-from tests.test_training import CPU, adamw
+from tests.runtime.second_device import SECOND, second_device
+from tests.training.test_fit import CPU, adamw
 
 SIZES: dict[str, Any] = {"resolution": 32, "widths": [8, 12], "blocks": 1, "channels": 6}
 

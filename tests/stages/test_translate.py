@@ -15,24 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lockdec.building import Builder
-from lockdec.config import noam_peak, plain
+from lockdec.config.building import Builder
+from lockdec.config.schema import noam_peak, plain
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import EOS_ID, PAD_ID
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.modules.configuration import OptimizerConfig
 from lockdec.modules.masked_language_modeling import hide
-from lockdec.modules.optimization import rate_factor
 from lockdec.modules.translation import translation_loss
-from lockdec.pipeline import build_stages, run
+from lockdec.optimizers.optimization import rate_factor
+from lockdec.pipeline.assembling import build_stages
+from lockdec.pipeline.running import run
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Work
 from lockdec.stages.translate import load_translator
 from lockdec.store import Store
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 from tests.conftest import TinyRun, composed
-from tests.second_device import SECOND, numbers, second_device
+from tests.runtime.second_device import SECOND, numbers, second_device
 
 TRANSLATION = (
     "experiment=translation",

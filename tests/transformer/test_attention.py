@@ -24,7 +24,7 @@ from lockdec.transformer.attention import (
     plain_attention,
     scaled_dot_product_attention,
 )
-from lockdec.transformer.caching import TOGETHER, Ancestry, KeyValueCache, Rows, mask_bias
+from lockdec.transformer.decoding.caching import TOGETHER, Ancestry, KeyValueCache, Rows, mask_bias
 from lockdec.transformer.positional import RotaryPositions
 from tests.transformer.tiny_transformers import shake
 

@@ -1,0 +1,1 @@
+"""What a captioner is worth: metrics, controls, and finished runs put to use."""

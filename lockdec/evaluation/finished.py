@@ -1,0 +1,243 @@
+"""A finished run as a captioner of new inputs: found, verified, and put together again from what it left.
+
+Everything comes out of the run's folder and its artifacts: config and sizes are data, weights are safetensors, and only
+classes from trusted modules are built. Nothing here needs lightning or the data the run was made of.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lockdec.errors import StoreError
+from lockdec.store import METADATA, Artifact, damage
+from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
+
+if TYPE_CHECKING:
+    import torch
+
+    from lockdec.config.schema import EvaluateConfig
+    from lockdec.data.captions import Input
+    from lockdec.data.tokenizer import Tokenizer
+    from lockdec.encoders.contract import Encoder
+    from lockdec.encoders.normalisation import Normalisation
+    from lockdec.transformer.models import LockingDecoderModel
+
+BUNDLED = "run:"  # begins a path of the encoder's settings that is meant from the run's folder on
+NEEDED = ("pretrain", "attach", "finetune")
+# Of the encoded data a captioner needs one file alone; of other artifacts all but the curve.
+_OF_ATTACH = ("normalisation.safetensors",)
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a run or cell left.
+
+    Attributes:
+        folder: of the run.
+        config: its config.yaml, resolved.
+        result: its result.json.
+        chosen: how it was chosen among the cells of a sweep; empty for a single run.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    result: Mapping[str, Any]
+    chosen: str = ""
+
+    @property
+    def encoder(self) -> Mapping[str, Any]:
+        """The config of its encoder."""
+        node = self._node("stages", "attach", "encoder")
+        if not isinstance(node, Mapping):
+            raise StoreError(f"{self.folder / CONFIG}: no stages.attach.encoder in it")
+        return node
+
+    @property
+    def evaluate(self) -> Mapping[str, Any]:
+        """The config of how it captions."""
+        node = self._node("evaluate")
+        if not isinstance(node, Mapping):
+            raise StoreError(f"{self.folder / CONFIG}: no section evaluate in it, which says how to caption")
+        return node
+
+    def artifact(self, stage: str) -> Artifact:
+        """The artifact of one of its stages, with the files that captioning needs verified.
+
+        Raises:
+            StoreError: it is not there, or one of those files is damaged.
+        """
+        key = self._key(stage)
+        places = list(self._stores())
+        folder = next((place / stage / key for place in places if (place / stage / key).is_dir()), None)
+        if folder is None:
+            raise StoreError(f"{self.folder}: its artifact stages/{stage}/{key[:12]}... is not there; looked in "
+                             f"{', '.join(map(str, places))}")  # fmt: skip
+        if problem := damage(folder, stage, key, names=_OF_ATTACH if stage == "attach" else None):
+            raise StoreError(f"{folder / problem}: missing or damaged; run the run's command again to mend it")
+        record = read_object(folder / METADATA)
+        names = ("metrics", "config", "parents", "seconds")
+        return Artifact(folder, stage, key, reused=True, **{name: record[name] for name in names})
+
+    def needed_files(self, artifact: Artifact) -> list[str]:
+        """The files of an artifact that captioning needs."""
+        if artifact.stage == "attach":
+            return list(_OF_ATTACH)
+        files: Mapping[str, Any] = read_object(artifact.path(METADATA))["files"]
+        return [name for name in files if name != "metrics.csv"]
+
+    def _key(self, stage: str) -> str:
+        stages = self.result.get("stages")
+        entry = stages.get(stage) if isinstance(stages, Mapping) else None
+        key = entry.get("key") if isinstance(entry, Mapping) else None
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise StoreError(f"{self.folder / RESULT}: no stage {stage} in it, which captioning needs")
+        return key
+
+    def _stores(self) -> Iterator[Path]:
+        """Where its artifacts may lie: in the folder itself, above it, or where the config wrote them."""
+        folder = self.folder.resolve()
+        for place in (folder, *folder.parents):
+            if (place / "stages").is_dir():
+                yield place / "stages"
+        outputs = self._node("paths", "outputs")
+        if isinstance(outputs, str) and Path(outputs).is_absolute():
+            yield Path(outputs) / "stages"
+
+    def _node(self, *names: str) -> Any:
+        node: Any = self.config
+        for name in names:
+            node = node.get(name) if isinstance(node, Mapping) else None
+        return node
+
+
+@dataclass(frozen=True)
+class NewInputCaptioner:
+    """Captions inputs that no run has seen.
+
+    Attributes:
+        encoder: frozen; its `modality` says what it reads.
+        normalisation: fitted on the training inputs of the run.
+        decode: how captions are written.
+    """
+
+    encoder: Encoder
+    normalisation: Normalisation
+    model: LockingDecoderModel
+    tokenizer: Tokenizer
+    decode: EvaluateConfig
+    generator: torch.Generator
+
+    def captions(self, inputs: Sequence[Input]) -> list[str]:
+        """One caption for each input, in order.
+
+        Raises:
+            DataError: an input is not of the encoder's modality, or its states are not finite.
+        """
+        from lockdec.encoders.encoded import normalised
+        from lockdec.evaluation.stored import write_captions
+
+        encoded = normalised(self.encoder.encode(inputs), self.normalisation)
+        return write_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
+
+
+def find_run(folder: Path) -> FinishedRun:
+    """The finished run in a folder; of a sweep, the best of its cells by the metric that the sweep was told to improve.
+
+    Raises:
+        StoreError: there is none.
+    """
+    from lockdec.evaluation.metrics import LOWER_IS_BETTER  # here, since captioning with a single run needs no metric
+
+    if (folder / RESULT).is_file():
+        return _read_run(folder)
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such folder; name the folder of a run, of a sweep, or of an export")
+    cells = [path for path in folder.iterdir() if path.name.isdecimal() and (path / RESULT).is_file()]
+    best: tuple[float, FinishedRun] | None = None
+    finished = 0
+    for cell in sorted(cells, key=lambda path: int(path.name)):
+        try:
+            run = _read_run(cell)
+        except StoreError:
+            continue  # an unfinished cell is no candidate
+        finished += 1
+        metric, value = _objective(run)
+        value = -value if metric in LOWER_IS_BETTER else value
+        if not math.isnan(value) and (best is None or value > best[0]):
+            split = run.evaluate.get("split", "its split")
+            chosen = f"cell {cell.name} of {len(cells)}, the best by {metric} on {split} ({abs(value):.3f})"
+            best = value, FinishedRun(run.folder, run.config, run.result, chosen)
+    if best is None:
+        raise StoreError(f"{folder}: no {RESULT} of a finished run in it, nor in the cells of a sweep below it "
+                         f"({finished} finished)")  # fmt: skip
+    return best[1]
+
+
+def open_captioner(run: FinishedRun, trusted: Sequence[str] = ()) -> NewInputCaptioner:
+    """Put encoder, normalisation and finetuned decoder together.
+
+    Args:
+        trusted: prefixes of modules, beside lockdec's own, that the encoder's class may come from.
+
+    Raises:
+        StoreError: an artifact is missing or damaged.
+        ConfigError: the encoder's class is not trusted or cannot be built.
+    """
+    import torch
+
+    from lockdec.config.building import TRUSTED, Builder
+    from lockdec.config.schema import EvaluateConfig
+    from lockdec.encoders.contract import Encoder, PretrainedHere
+    from lockdec.encoders.normalisation import Normalisation
+    from lockdec.evaluation.stored import load_captioner, load_tokenizer
+
+    builder = Builder((*TRUSTED, *trusted))
+    decode = builder.build(dict(run.evaluate), "evaluate", EvaluateConfig)
+    decode.check()
+    encoder = builder.build(_unbundled(run.encoder, run.folder), "encoder", Encoder | PretrainedHere)
+    if isinstance(encoder, PretrainedHere):
+        encoder = encoder.open(run.artifact(encoder.stage).folder)
+    pretrain = run.artifact("pretrain")
+    return NewInputCaptioner(
+        encoder,
+        Normalisation.load(run.artifact("attach").path(_OF_ATTACH[0])),
+        load_captioner(pretrain, run.artifact("finetune")),
+        load_tokenizer(pretrain),
+        decode,
+        torch.Generator().manual_seed(decode.seed),
+    )
+
+
+def _read_run(folder: Path) -> FinishedRun:
+    result = read_object(folder / RESULT)
+    if result.get("status") != "ok":
+        reason = f"its status is {result.get('status')}"
+        raise StoreError(f"{folder}: not a finished run ({reason}); run its command again to finish it")
+    return FinishedRun(folder, read_config(folder / CONFIG), result)
+
+
+def _objective(run: FinishedRun) -> tuple[str, float]:
+    metric, metrics = run.config.get("objective"), run.result.get("metrics")
+    value = metrics.get(metric) if isinstance(metrics, Mapping) else None
+    return str(metric), float(value) if isinstance(value, int | float) else math.nan
+
+
+def _unbundled(node: Any, folder: Path) -> Any:
+    """The encoder's config with what an export brought along named by its path here."""
+    if isinstance(node, Mapping):
+        return {name: _unbundled(value, folder) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_unbundled(value, folder) for value in node]
+    if isinstance(node, str) and node.startswith(BUNDLED):
+        root = folder.resolve()
+        path = (root / node.removeprefix(BUNDLED)).resolve()
+        if not path.is_relative_to(root):
+            raise StoreError(f"{folder / CONFIG}: {node} leads outside the folder")
+        return str(path)
+    return node

@@ -1,0 +1,75 @@
+"""Whether cross-attention attends: measured on pairs, after training and beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lockdec.data.tokenizer import real_targets
+from lockdec.modules.language_modeling import next_token_loss
+from lockdec.training.watching import log
+from lockdec.transformer.models import Encoded, LockingDecoderModel
+
+LOOK_EVERY = 100  # steps between two measurements
+
+
+class Looking(L.Callback):
+    """Logs, on a few validation pairs, the loss and what `looking` and `gates` say, under the stage's name.
+
+    Args:
+        tokens: BOS, caption, EOS, padding.
+        encoded: the states of the captions' inputs.
+    """
+
+    def __init__(self, stage: str, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int) -> None:
+        self.stage, self.tokens, self.encoded, self.eos_id = stage, tokens, encoded, eos_id
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if not trainer.loggers or (trainer.global_step % LOOK_EVERY and trainer.global_step < trainer.max_steps):
+            return
+        model = module.model
+        assert isinstance(model, LockingDecoderModel)
+        device = next(model.parameters()).device
+        tokens = self.tokens.to(device)
+        encoded = Encoded(self.encoded.states.to(device), self.encoded.mask.to(device))
+        model.eval()  # the next step chooses the mode anew
+        with torch.no_grad():
+            loss = next_token_loss(model, tokens, self.eos_id, encoded)[0]
+            measured = {"val_loss": float(loss)} | looking(model, tokens, encoded, self.eos_id) | gates(model)
+        log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
+
+
+def looking(model: LockingDecoderModel, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int) -> dict[str, float]:
+    """Whether cross-attention looks: its entropy as a share of the uniform one's, and how much it writes.
+
+    Args:
+        model: unlocked.
+        tokens: BOS, caption, EOS, padding.
+
+    Returns:
+        `attention_entropy` in 0..1 (1: every state alike) and `cross_to_residual_norm`, both means over real
+        tokens, heads and layers.
+    """
+    real = real_targets(tokens, eos_id)
+    with torch.inference_mode():
+        looks = model.look(tokens[:, :-1], encoded)
+    uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]
+    entropies, ratios = [], []
+    for look in looks:
+        entropy = torch.special.entr(look.weights).sum(dim=-1) / uniform  # (b, heads, t)
+        entropies.append(entropy.mean(dim=1)[real].mean())
+        ratios.append((look.cross_norm / look.residual_norm)[real].mean())
+    return {
+        "attention_entropy": float(torch.stack(entropies).mean()),
+        "cross_to_residual_norm": float(torch.stack(ratios).mean()),
+    }
+
+
+def gates(model: LockingDecoderModel) -> dict[str, float]:
+    """`gate/<layer>`: the mean size of each layer's gate, before any tanh; empty where nothing is gated."""
+    found = [(name, weight) for name, weight in model.named_parameters() if name.endswith("cross_attention.gate")]
+    return {f"gate/{name.split('.layers.')[-1].split('.')[0]}": float(w.detach().abs().mean()) for name, w in found}

@@ -1,0 +1,91 @@
+"""What a captioner is made of as it lies in artifacts, and how it speaks. Needs no lightning, so it starts fast."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from lockdec.config.schema import EvaluateConfig
+from lockdec.data.tokenizer import Tokenizer
+from lockdec.errors import StoreError
+from lockdec.store import Artifact
+from lockdec.store.reading import as_dataclass, read_dataclass, read_object
+from lockdec.store.tensors import load_tensors, load_weights, save_tensors
+from lockdec.store.writing import write_json
+from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
+
+TOKENIZER, DECODER, DECODER_WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
+CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
+
+
+def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
+    """Write the weights of a decoder without cross-attention, and what it takes to build it again."""
+    write_json(folder / DECODER, asdict(model.config))
+    save_tensors(model.state_dict(), folder / DECODER_WEIGHTS)
+
+
+def load_decoder(artifact: Artifact) -> LockingDecoderModel:
+    """The pretrained decoder, locked, in evaluation mode."""
+    model = LockingDecoderModel(read_dataclass(artifact.path(DECODER), DecoderConfig))
+    load_weights(model, artifact.path(DECODER_WEIGHTS))
+    return model.eval()
+
+
+def load_tokenizer(artifact: Artifact) -> Tokenizer:
+    """The tokenizer the decoder was pretrained with."""
+    return Tokenizer.load(artifact.path(TOKENIZER))
+
+
+def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
+    """Write the cross-attention's weights and what it takes to build it again."""
+    save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
+    assert model.cross_attention_config is not None  # attached
+    config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
+    write_json(folder / CROSS_ATTENTION, config)
+
+
+def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
+    """The decoder with the cross-attention of an unlock or a finetune artifact: unlocked, in evaluation mode."""
+    model = load_decoder(pretrain)
+    config, weights = cross_attention.path(CROSS_ATTENTION), cross_attention.path(CROSS_ATTENTION_WEIGHTS)
+    sizes = read_object(config)
+    encoder_dim = sizes.pop("encoder_dim", None)
+    if not isinstance(encoder_dim, int):
+        raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
+    model.attach(as_dataclass(config, CrossAttentionConfig, sizes), encoder_dim)
+    saved, own = load_tensors(weights), model.cross_attention_parameters()
+    if {name: tensor.shape for name, tensor in saved.items()} != {name: tensor.shape for name, tensor in own.items()}:
+        raise StoreError(f"{weights}: not the weights of the cross-attention in {config.name}")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(saved[name])
+    model.unlock()
+    return model.eval()
+
+
+def write_captions(
+    model: LockingDecoderModel,
+    tokenizer: Tokenizer,
+    encoded: Encoded,
+    decode: EvaluateConfig,
+    generator: torch.Generator,
+) -> list[str]:
+    """One caption for each input.
+
+    Args:
+        encoded: normalised states.
+        generator: of the strategies that draw.
+    """
+    special = tokenizer.special
+    tokens = model.generate(
+        encoded,
+        bos_id=special.bos,
+        eos_id=special.eos,
+        pad_id=special.pad,
+        generator=generator,
+        **decode.generation,
+    )
+    return tokenizer.decode_batch(tokens)

@@ -1,0 +1,65 @@
+"""The stages of a run, built and checked, with their keys, before any of them works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lockdec.config.building import Builder
+from lockdec.config.schema import Config, checked, plain
+from lockdec.errors import ConfigError
+from lockdec.pipeline.keys import stage_keys
+from lockdec.stages.stage import Stage
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The stages of a run, before any of them works.
+
+    Attributes:
+        config: of the run, checked.
+        subtrees: the config of each stage, in the order of the pipeline.
+        stages: built and checked.
+        keys: of their artifacts.
+    """
+
+    config: Config
+    subtrees: Mapping[str, Mapping[str, Any]]
+    stages: Mapping[str, Stage]
+    keys: Mapping[str, str]
+
+
+def assemble(config: DictConfig, builder: Builder) -> Assembly:
+    """Check the config, build its stages and compute their keys; nothing is written.
+
+    Args:
+        config: composed by Hydra, without its own node.
+        builder: keeps what it has built, such as data, for the next cell of a sweep.
+
+    Raises:
+        ConfigError, DataError: the run cannot work.
+    """
+    typed = checked(config)
+    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    stages = build_stages(subtrees, builder)
+    return Assembly(typed, subtrees, stages, stage_keys(stages, subtrees))
+
+
+def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
+    """The stages, checked, before any of them works.
+
+    Raises:
+        ConfigError: a stage's config is wrong, or a parent of it does not come before it.
+    """
+    stages: dict[str, Stage] = {}
+    for name, subtree in subtrees.items():
+        stage = builder.build(subtree, f"stages.{name}", Stage)
+        for parent in stage.parents:
+            if parent not in stages:
+                raise ConfigError(f"pipeline.order={list(subtrees)}: {name} needs {parent} before it")
+        stage.check()
+        stages[name] = stage
+    return stages

@@ -1,0 +1,97 @@
+"""What a rank does that does not lead: it makes, together with the others, the stages that the first rank tells it to.
+
+Everything else of a run - the store, its locks, the stages that one process makes, result.json - is the first rank's.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers.logger import DummyLogger, Logger
+from omegaconf import DictConfig
+
+from lockdec.config.building import Builder
+from lockdec.config.schema import checked, plain
+from lockdec.console import console
+from lockdec.distributed import ranks
+from lockdec.pipeline.assembling import build_stages
+from lockdec.runtime.devices import device_of
+from lockdec.runtime.interruption import stoppable
+from lockdec.stages.stage import Stage, Work
+from lockdec.store import Store
+
+
+def lead(work: Callable[[], float], folder: Path) -> float:
+    """Do the work of the first rank, and let the others go when it has ended, well or not.
+
+    Args:
+        folder: of the run.
+    """
+    ranks.order({"folder": str(folder.resolve())})
+    status: Any = 1
+    try:
+        value = work()
+        status = 0
+    except BaseException as error:
+        status = getattr(error, "status", 1)
+        raise
+    else:
+        return value
+    finally:
+        ranks.order({"end": status, "objective": None if status or math.isnan(value) else value})
+
+
+def follow(config: DictConfig, folder: Path) -> float:
+    """Follow the first rank until its run has ended.
+
+    Args:
+        folder: that Hydra has made for this process; it may have looked at the clock later than the first rank's.
+
+    Returns:
+        The first rank's objective; NaN where it has none.
+
+    Raises:
+        SystemExit: the first rank has ended badly, and has said why.
+        LostRankError: it is gone.
+    """
+    console.quiet = True
+    if ranks.next_order()["folder"] != str(folder.resolve()):
+        with suppress(OSError):
+            folder.rmdir()
+    stages: dict[str, Stage] = {}
+    with stoppable():
+        while True:
+            order = ranks.next_order()
+            if "end" in order:
+                break
+            if not stages:
+                typed = checked(config)
+                if typed.trainer.threads:
+                    torch.set_num_threads(typed.trainer.threads)
+                stages = build_stages({name: plain(config.stages[name]) for name in typed.pipeline.order}, Builder())
+                store = Store(Path(typed.paths.outputs) / "stages")
+                device = device_of(typed.trainer)
+            _make(order, stages[order["make"]], store, device)
+    if order["end"]:
+        sys.exit(order["end"])
+    return math.nan if order["objective"] is None else float(order["objective"])
+
+
+def _make(order: dict[str, Any], stage: Stage, store: Store, device: torch.device) -> None:
+    parents = {name: store.open(name, key) for name, key in order["parents"].items()}
+    # What the stage writes beside its training is written by the first rank, too.
+    with TemporaryDirectory(prefix="lockdec-rank-") as scratch:
+        loggers: list[Logger] = [DummyLogger()] if order["logged"] else []
+        try:
+            with ranks.together():
+                stage.make(Work(order["make"], Path(scratch), parents, loggers, device))
+        except BaseException as error:
+            if not getattr(error, "agreed", False):
+                raise

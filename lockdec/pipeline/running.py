@@ -1,0 +1,253 @@
+"""A run: the stages in order, each restored from the store or made and published, then result.json.
+
+A stage's key is computed from its config subtree as resolved, its parents' keys, the content of what the config only
+names (data, weights) and the version of its code, so it is known before any work. Two runs that differ in a dimension
+of the cross-attention share the pretrained decoder and the encoded data by construction.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from lockdec import __version__
+from lockdec.config.building import Builder
+from lockdec.config.schema import plain
+from lockdec.console import Summary, console, printable
+from lockdec.data.captions import CaptionSet
+from lockdec.distributed import ranks
+from lockdec.errors import PrunedError, StoreError, visible
+from lockdec.pipeline.assembling import Assembly, assemble
+from lockdec.redaction import redacted
+from lockdec.runtime.devices import device_of, exact
+from lockdec.runtime.interruption import InterruptedRunError, stoppable
+from lockdec.runtime.memory import is_out_of_memory, out_of_memory
+from lockdec.stages.stage import Stage, Work
+from lockdec.store import Artifact, Store
+from lockdec.store.reading import CONFIG, RESULT
+from lockdec.store.writing import clear_partial, write_json, write_text
+from lockdec.tracking.loggers import Tracking
+
+SKIPPED = "skipped.txt"
+CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "fewshot", "seed")
+
+
+def run(
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    group: str | None = None,
+    watchers: Sequence[Logger] = (),
+) -> dict[str, Any]:
+    """Run every stage of `pipeline.order` and write result.json, whatever happens.
+
+    Args:
+        config: composed by Hydra; see `lockdec.config.schema.Config`.
+        folder: of this run or cell.
+        overrides: what the user typed, for the record.
+        group: the name of the sweep this is a cell of; None outside a sweep.
+        watchers: are told every metric beside the loggers of the config; they may end the run with PrunedError.
+
+    Returns:
+        What result.json holds.
+
+    Raises:
+        LockdecError: something the user can mend; result.json then says `failed` and why.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"paths.outputs={config.paths.outputs}: cannot write there ({error.strerror}); "
+            "name a folder you may write to"
+        ) from error
+    started, clock = datetime.now(UTC), time.monotonic()
+    result: dict[str, Any] = {
+        "schema": 1,
+        "status": "failed",
+        "error": None,
+        "name": config.name,
+        "sweep_name": group,
+        "command": shlex.join(["python", "-m", "lockdec.run", *overrides]),
+        "overrides": list(overrides),
+        "seed": config.seed,
+        "data": {name: value for name, value in plain(config.data).items() if name != "_target_"},
+        "stages": {},
+        "versions": versions(),
+        "started": started.isoformat(timespec="seconds"),
+    }
+    try:
+        with stoppable():
+            clear_partial(folder)
+            write_text(folder / CONFIG, _config_text(config))
+            tracking = _run_stages(config, folder, result, group, watchers)
+            tracking.cell(redacted(result | {"cost": cost(clock)}))
+        result["status"] = "ok"
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        result |= {"status": "interrupted", "error": f"{error}" or "interrupted by the user"}
+        raise
+    except PrunedError as error:
+        result |= {"status": "pruned", "error": f"{error}"}
+        raise
+    except BaseException as error:
+        result["error"] = f"{error}" or type(error).__name__
+        raise
+    finally:
+        result["cost"] = cost(clock)
+        result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+        result = redacted(result)
+        try:
+            write_json(folder / RESULT, result)
+        except StoreError as error:
+            if result["status"] == "ok":
+                raise
+            console.print(f"  {printable(str(error))}", soft_wrap=True)  # what went wrong first is what is raised
+    return result
+
+
+def cost(since: float) -> dict[str, float]:
+    """Seconds since that moment of the monotonic clock, and the most memory this process has ever held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": round(time.monotonic() - since, 3), "peak_memory_mb": round(peak / 1024, 1)}
+
+
+def _config_text(config: DictConfig) -> str:
+    """The config resolved, as YAML, without what is secret in it."""
+    return OmegaConf.to_yaml(OmegaConf.create(redacted(plain(config))))
+
+
+def _run_stages(
+    config: DictConfig, folder: Path, result: dict[str, Any], group: str | None, watchers: Sequence[Logger]
+) -> Tracking:
+    assembly = assemble(config, Builder())
+    outputs = Path(assembly.config.paths.outputs)
+    tracking = Tracking(assembly.config.logger, group or assembly.config.name, folder, outputs, watchers)
+    _tell_skipped(assembly.stages, folder, result)
+    summary = Summary(console)
+    for artifact, seconds in artifacts(config, assembly, tracking, list(assembly.stages)):
+        name = artifact.stage
+        entry = {"key": artifact.key, "reused": artifact.reused, "seconds": round(seconds, 3)}
+        result["stages"][name] = entry
+        _merge(result, artifact.metrics)
+        _export(artifact, assembly.stages[name], folder)
+        if group is None:  # a sweep has one line of its own
+            summary.stage(name, entry, made_in=artifact.seconds)
+    return tracking
+
+
+def artifacts(
+    config: DictConfig, assembly: Assembly, tracking: Tracking, names: Sequence[str]
+) -> Iterator[tuple[Artifact, float]]:
+    """Restore stages from the store, or make and publish them, with as many threads as the config says.
+
+    Args:
+        config: that the stages were assembled from.
+        names: of the stages, in the order of the pipeline; what is a parent of one of them is one of them.
+
+    Yields:
+        Each artifact, and the seconds until it was there.
+    """
+    trainer = assembly.config.trainer
+    device = device_of(trainer)
+    recorded = trainer.compile and device.type == "cuda"
+    if trainer.threads:
+        torch.set_num_threads(trainer.threads)
+    store = Store(Path(assembly.config.paths.outputs) / "stages")
+    keys = assembly.keys
+    records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
+    found: dict[str, Artifact] = {}
+    for name in names:
+        stage = assembly.stages[name]
+
+        def wait(name: str = name) -> None:
+            console.print(f"  {name}: another process is making it; waiting")
+
+        def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
+            parents = {parent: found[parent] for parent in stage.parents}
+            tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
+            with tracking.stage(name, choices(name, assembly.stages, records) | records[name] | tied) as loggers:
+                if stage.together:
+                    ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
+                try:
+                    with exact(), ranks.together() if stage.together else nullcontext():
+                        metrics = stage.make(Work(name, workspace, parents, loggers, device, recorded))
+                except Exception as error:
+                    if is_out_of_memory(error):
+                        raise out_of_memory(name, config, error) from error
+                    raise
+                tracking.publish(loggers, name, metrics, workspace)
+            return metrics
+
+        clock = time.monotonic()
+        found[name] = store.get_or_make(
+            name,
+            keys[name],
+            make,
+            records[name],
+            {parent: keys[parent] for parent in stage.parents},
+            waiting=wait,
+        )
+        yield found[name], time.monotonic() - clock
+
+
+def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
+    """Count the rows of the data that were left out, and list them in the run's folder where there are any."""
+    fields = [getattr(stage, "data", None) for stage in stages.values()]
+    sets = [data for data in fields if isinstance(data, CaptionSet)]
+    if not sets:
+        return
+    skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
+    result["data"]["skipped"] = len(skipped)
+    if skipped:
+        write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
+        rows = "1 row of the data is" if len(skipped) == 1 else f"{len(skipped)} rows of the data are"
+        console.print(f"  {rows} left out; {SKIPPED} in the run's folder says why")
+
+
+def choices(name: str, stages: Mapping[str, Stage], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The choices of the run that a stage depends on, its own and those of the stages before it, for loggers."""
+    found: dict[str, Any] = {}
+    for parent in stages[name].parents:
+        found |= choices(parent, stages, records)
+    return found | {section: value for section, value in records[name].items() if section in CHOICES}
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes the results."""
+    packages = ("torch", "lightning", "hydra-core", "tokenizers")
+    return {"lockdec": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for name, value in new.items():
+        if isinstance(value, Mapping) and isinstance(into.get(name), dict):
+            _merge(into[name], value)
+        else:
+            into[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _export(artifact: Artifact, stage: Stage, folder: Path) -> None:
+    """Copy into the run's folder what a person or the report reads there."""
+    for name in stage.exports:
+        source, target = artifact.path(name), folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copyfile(source, target)
+    curve, target = artifact.path("metrics.csv"), folder / "stages" / artifact.stage / "metrics.csv"
+    if curve.is_file() and not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(curve, target)

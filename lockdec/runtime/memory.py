@@ -1,0 +1,73 @@
+"""What is said when memory runs out, of the host or of the device: what did not fit, and what to lower."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lockdec.errors import LockdecError
+
+BATCH_KEYS = ("batch_size", "batch_tokens")
+_TEXTS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this error, or one it came of, says that memory ran out."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(seen, OSError) and seen.errno == errno.ENOMEM:
+            return True
+        if isinstance(seen, RuntimeError) and any(text in str(seen).lower() for text in _TEXTS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def out_of_memory(stage: str, config: DictConfig, error: BaseException) -> LockdecError:
+    """The error for a stage that needed more memory than there is.
+
+    Args:
+        config: the whole config; the stage's own keys are what can be lowered.
+        error: a note on it says which batch it was (`lockdec.training.fit` writes one).
+    """
+    notes = "; ".join(getattr(error, "__notes__", []))
+    keys = ", ".join(f"{key}={value}" for key, value in batch_keys(config, stage)) or "the sizes of the model"
+    return LockdecError(f"{stage}: out of memory{f' on {notes}' if notes else ''}; lower {keys}")
+
+
+def batch_keys(config: DictConfig, stage: str) -> Iterator[tuple[str, int]]:
+    """The keys that say how much a stage works on at a time, as a user types them, with their values."""
+    subtree = config.stages[stage]
+    for name in subtree:
+        if name in BATCH_KEYS:
+            yield f"stages.{stage}.{name}", subtree[name]
+            continue
+        raw = OmegaConf.to_container(subtree, resolve=False)
+        source = raw[name] if isinstance(raw, dict) else None
+        value = subtree[name]
+        if isinstance(source, str) and source.startswith("${") and isinstance(value, DictConfig):
+            yield from ((f"{source[2:-1]}.{key}", value[key]) for key in BATCH_KEYS if key in value)
+
+
+def shapes(batch: object) -> str:
+    """The sizes of the tensors in a batch by their names: "tokens 10 x 48"."""
+    return ", ".join(f"{name} {' x '.join(map(str, tensor.shape))}" for name, tensor in _tensors(batch, "batch"))
+
+
+def _tensors(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
+    fields: Mapping[str, Any] = {}
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        fields = value._asdict()
+    elif hasattr(value, "__dataclass_fields__"):
+        fields = {field: getattr(value, field) for field in value.__dataclass_fields__}
+    for field, inner in fields.items():
+        yield from _tensors(inner, field)

@@ -1,0 +1,1 @@
+"""Sweeps: their cells, progress, shared work, dry runs and searches."""

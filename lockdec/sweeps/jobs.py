@@ -1,0 +1,100 @@
+"""What Hydra runs: a run with its closing tables and report, or a cell of a sweep."""
+
+from __future__ import annotations
+
+import json
+import math
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lockdec.console import Summary, console, printable, printable_lines
+from lockdec.distributed import ranks
+from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError
+from lockdec.pipeline.keys import decisive
+from lockdec.pipeline.running import run
+from lockdec.redaction import redacted
+from lockdec.stages.evaluate import spread
+from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
+from lockdec.store.writing import write_text
+from lockdec.sweeps.cells import claimed
+
+SHOWN = 12  # captions printed at the end of a run
+
+
+def run_job(
+    config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool, watchers: Sequence[Logger] = ()
+) -> float:
+    """What Hydra runs: one run with its closing tables and report, or one cell of a sweep.
+
+    A cell that is finished already is not run again; one that fails is recorded and does not end the sweep.
+
+    Returns:
+        The objective; NaN for a failed cell.
+    """
+    if not sweeping:
+        result = run(config, folder, overrides)
+        Summary(console).result(result, spread(read_captions(folder), SHOWN), folder)
+        from lockdec.report.page import write_report
+
+        console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
+        return objective(result, config.objective)
+    with claimed(folder):
+        _redact_multirun(folder.parent / "multirun.yaml")
+        if finished := finished_cell(config, folder):
+            return objective(finished, config.objective)
+        try:
+            return objective(run(config, folder, overrides, config.sweep_name, watchers), config.objective)
+        except PrunedError:
+            return math.nan
+        except Exception as error:  # whatever it was is in result.json; the other cells still count
+            console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+            if not isinstance(error, LockdecError):
+                console.print(printable_lines(traceback.format_exc()), soft_wrap=True)
+            if ranks.broken():
+                raise
+            return math.nan
+
+
+def _redact_multirun(path: Path) -> None:
+    """Hydra has written every override of a sweep there, as it was typed."""
+    if path.is_file():
+        typed = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if (safe := redacted(typed)) != typed:
+            write_text(path, OmegaConf.to_yaml(OmegaConf.create(safe)))
+
+
+def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
+    try:
+        result = read_object(folder / RESULT)
+        before = OmegaConf.create(read_config(folder / CONFIG))
+        same = decisive(before) == redacted(decisive(config))  # as it was written
+    except (StoreError, OmegaConfBaseException):
+        return None
+    return result if same and result.get("status") == "ok" else None
+
+
+def objective(result: Mapping[str, Any], metric: str) -> float:
+    """The metric that Hydra's sweepers are told; NaN after a pipeline that evaluates nothing.
+
+    Raises:
+        ConfigError: result.json has no such metric.
+    """
+    if "metrics" not in result:
+        return math.nan
+    metrics = result["metrics"]
+    if metric not in metrics:
+        raise ConfigError(f"objective={metric} is not one of: {', '.join(metrics)}")
+    return float(metrics[metric])
+
+
+def read_captions(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a run's captions.jsonl; none when there is no such file."""
+    path = folder / "captions.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

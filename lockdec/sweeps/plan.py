@@ -1,0 +1,154 @@
+"""What a dry run says: how many cells, which stages they would make, and how long that takes. Nothing is run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from lockdec.config.building import Builder
+from lockdec.console import console, plan_table, printable, track
+from lockdec.errors import ConfigError, DataError
+from lockdec.pipeline.assembling import assemble
+from lockdec.store import METADATA
+from lockdec.sweeps.cells import duration
+from lockdec.sweeps.jobs import finished_cell
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage over all cells that are to be run.
+
+    Attributes:
+        made, reused: how many times its artifact would be made, and found made or made by another cell.
+        seconds: making them takes, judged by the artifacts in the store whose config differs least; None where there
+            are none to judge by.
+        judged_by: how many artifacts of the stage the store holds.
+    """
+
+    made: int
+    reused: int
+    seconds: float | None
+    judged_by: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep or run would do.
+
+    Attributes:
+        cells, finished: how many there are, and how many need no more work.
+        stages: in the order of the pipeline.
+        refused: the cells that cannot work, and why.
+        at_once: how many cells the launcher runs side by side.
+    """
+
+    cells: int
+    finished: int
+    stages: Mapping[str, StagePlan]
+    refused: Mapping[str, str]
+    at_once: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all stages that can be judged, divided by how many cells run side by side."""
+        return sum(stage.seconds or 0.0 for stage in self.stages.values()) / self.at_once
+
+    @property
+    def unknown(self) -> list[str]:
+        """The stages that have to be made and were never timed."""
+        return [name for name, stage in self.stages.items() if stage.made and stage.seconds is None]
+
+
+def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> Plan:
+    """Compute every stage's key and look in the store; reads, and writes nothing.
+
+    Args:
+        cells: each cell's folder (None outside a sweep) and config.
+    """
+    builder, finished = Builder(), 0
+    uses: dict[str, dict[str, tuple[Path, Mapping[str, Any]]]] = {}
+    times: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    for number, (folder, composed) in enumerate(track(cells, "looking up the stages of each cell")):
+        config = composed
+        if "hydra" in composed:  # a job does not get it either
+            config = composed.copy()
+            with open_dict(config):
+                config.pop("hydra")
+        if folder is not None and finished_cell(config, folder):
+            finished += 1
+            continue
+        try:
+            assembly = assemble(config, builder)
+        except (ConfigError, DataError) as error:
+            refused[str(number)] = str(error)
+            continue
+        for name, key in assembly.keys.items():
+            root = Path(assembly.config.paths.outputs) / "stages" / name
+            uses.setdefault(name, {})[key] = (root, assembly.subtrees[name])
+            times[name] = times.get(name, 0) + 1
+    stages = {name: _stage_plan(found, times[name]) for name, found in uses.items()}
+    return Plan(len(cells), finished, stages, refused, at_once)
+
+
+def _stage_plan(found: Mapping[str, tuple[Path, Mapping[str, Any]]], times: int) -> StagePlan:
+    missing = [(root, subtree) for key, (root, subtree) in found.items() if not (root / key / METADATA).is_file()]
+    made_before = [timing for root in {root for root, _ in found.values()} for timing in timings(root)]
+    seconds = [likely_seconds(subtree, made_before) for _, subtree in missing]
+    known = sum(value for value in seconds if value is not None)
+    return StagePlan(len(missing), times - len(missing), known if made_before else None, len(made_before))
+
+
+def timings(root: Path) -> Iterator[tuple[frozenset[str], float]]:
+    """The config, as a set of `name=value`, and the seconds of every artifact of a stage."""
+    for path in sorted(root.glob(f"*/{METADATA}")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            yield leaves(record["config"]), float(record["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # damaged: the run that wants it will set it aside
+
+
+def likely_seconds(config: Mapping[str, Any], known: Sequence[tuple[frozenset[str], float]]) -> float | None:
+    """The median over those artifacts whose config differs in the fewest values; None where there are none."""
+    wanted = leaves(config)
+    distances = [len(wanted ^ other) for other, _ in known]
+    return median(s for d, (_, s) in zip(distances, known, strict=True) if d == min(distances)) if known else None
+
+
+def leaves(node: Any, path: str = "") -> frozenset[str]:
+    """Every value of nested containers as `path=value`."""
+    if isinstance(node, Mapping):
+        return frozenset().union(*(leaves(value, f"{path}.{name}") for name, value in node.items()))
+    return frozenset([f"{path}={json.dumps(node, default=str)}"])
+
+
+def show(what: Plan, trials: int | None = None) -> int:
+    """Print the plan; returns the exit status, 1 where a cell cannot work.
+
+    Args:
+        trials: of a search, whose cells are not known before; the plan is then that of one of them.
+    """
+    if trials:
+        console.print(f"a search of {trials} trials: this is one cell as typed; a trial makes what its values change")
+    else:
+        cells = "1 cell" if what.cells == 1 else f"{what.cells} cells"
+        left = what.cells - what.finished - len(what.refused)
+        console.print(f"{cells}: {what.finished} finished, {left} to run, {len(what.refused)} cannot work")
+    for number, why in what.refused.items():
+        console.print(f"  cell {number} cannot work: {printable(why)}", soft_wrap=True)
+    if what.stages:
+        console.print(plan_table({name: vars(stage) for name, stage in what.stages.items()}))
+    side = f" with {what.at_once} cells at a time" if what.at_once > 1 else ""
+    if what.unknown:
+        console.print(f"time not known: nothing in the store was made by {', '.join(what.unknown)}")
+    if not what.unknown or what.seconds:
+        console.print(f"about {duration(what.seconds)} of work{side}{', and those' if what.unknown else ''}")
+    console.print("dry run: nothing was made or written")
+    return 1 if what.refused else 0

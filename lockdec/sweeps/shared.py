@@ -1,0 +1,113 @@
+"""What all cells of a sweep share, made before they start: with all cores, where a cell beside others has one.
+
+Left to the cells, one of them would make it with its one thread while the others wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from lockdec.config.building import Builder
+from lockdec.console import console, printable, track
+from lockdec.errors import StoreError
+from lockdec.pipeline.assembling import Assembly, assemble
+from lockdec.pipeline.running import artifacts
+from lockdec.runtime.acceleration import release_memory
+from lockdec.runtime.interruption import stoppable
+from lockdec.store import METADATA
+from lockdec.store.reading import MADE_BEFORE, read_object
+from lockdec.store.writing import write_json
+from lockdec.sweeps.jobs import finished_cell
+from lockdec.tracking.loggers import Tracking
+
+
+@dataclass(frozen=True)
+class Common:
+    """What cells have in common.
+
+    Attributes:
+        cells: how many they are.
+        config, assembly: of the first of them.
+        places: where the artifacts lie or will lie that all of them need, by stage and in the order of the pipeline.
+    """
+
+    cells: int
+    config: DictConfig
+    assembly: Assembly
+    places: dict[str, Path]
+
+    @property
+    def missing(self) -> list[str]:
+        """The stages that have to be made."""
+        return [stage for stage, place in self.places.items() if not (place / METADATA).is_file()]
+
+
+def make_shared(cells: Iterable[DictConfig], total: int, folder: Path, sweep_name: str) -> None:
+    """Make, in this process, the stages that all unfinished cells need with one and the same key.
+
+    An error is said in one line and left to the cells, each of which meets it again and keeps it. A signal ends the
+    sweep as it ends a cell: a stage that is training saves itself, and the same command goes on from there.
+
+    Args:
+        cells: the config of each, composed while they are read.
+        total: how many there are.
+        folder: of the sweep; `shared/made.json` in it says what was made and how long that took.
+
+    Raises:
+        InterruptedRunError: a signal has come.
+    """
+    with stoppable():
+        _make(in_common(cells, total, folder), folder, sweep_name)
+    release_memory()
+
+
+def in_common(cells: Iterable[DictConfig], total: int, folder: Path) -> Common | None:
+    """What the unfinished cells share; None as soon as it is clear that nothing has to be made for several of them."""
+    builder, common = Builder(), None
+    try:
+        for number, config in enumerate(track(cells, "looking up what the cells share", total)):
+            if finished_cell(config, folder / str(number)):
+                continue
+            try:
+                assembly = assemble(config, builder)
+            except Exception:  # whatever it is, the cell meets it again and keeps it
+                continue
+            stages = Path(assembly.config.paths.outputs) / "stages"
+            places = {stage: stages / stage / key for stage, key in assembly.keys.items()}
+            if common is None:
+                common = Common(1, config, assembly, places)
+            else:
+                both = {stage: place for stage, place in common.places.items() if places.get(stage) == place}
+                common = replace(common, cells=common.cells + 1, places=both)
+            if not common.missing:
+                return None
+    except (HydraException, OmegaConfBaseException):  # a cell cannot be composed; the sweep ends with that in a moment
+        return None
+    return common if common and common.cells > 1 else None
+
+
+def _make(common: Common | None, folder: Path, sweep_name: str) -> None:
+    if common is None:
+        return
+    config, missing = common.assembly.config, common.missing
+    console.print(f"  made first, for all {common.cells} cells: {', '.join(missing)}", soft_wrap=True)
+    path = folder / MADE_BEFORE
+    tracking = Tracking(config.logger, sweep_name, path.parent, Path(config.paths.outputs))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            made = dict(read_object(path)["stages"])  # by an earlier attempt
+        except (StoreError, KeyError, TypeError, ValueError):
+            made = {}
+        for artifact, seconds in artifacts(common.config, common.assembly, tracking, list(common.places)):
+            if not artifact.reused:
+                made[artifact.stage] = {"key": artifact.key, "reused": False, "seconds": round(seconds, 3)}
+                write_json(path, {"schema": 1, "stages": made})
+    except Exception as error:
+        console.print(f"  not made before the cells, which try it again: {printable(str(error))}", soft_wrap=True)

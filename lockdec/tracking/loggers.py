@@ -1,0 +1,97 @@
+"""Where curves and metrics go: Weights & Biases, CSV and TensorBoard, by Lightning's loggers.
+
+Metrics are named `<stage>/<metric>` everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+
+from lockdec.config.schema import LoggerConfig
+from lockdec.tracking import weights_and_biases as wandb_runs
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Opens the loggers of one stage.
+
+    Args:
+        config: which loggers.
+        group: the run's or the sweep's name.
+        folder: of the run or cell; receives `stages/<stage>/metrics.csv` and `tensorboard/`.
+        outputs: receives `wandb/`.
+        watchers: further loggers, which stay open from stage to stage.
+    """
+
+    config: LoggerConfig
+    group: str
+    folder: Path
+    outputs: Path
+    watchers: Sequence[Logger] = ()
+
+    @contextmanager
+    def stage(self, stage: str, hyperparameters: Mapping[str, Any]) -> Iterator[list[Logger]]:
+        """The stage's loggers, closed at the end: a W&B run left open would swallow the next stage's rows."""
+        loggers = [self._open(kind, stage) for kind in self.config.kinds]
+        status = "failed"
+        try:
+            for logger in loggers:
+                logger.log_hyperparams(dict(hyperparameters))
+            yield [*loggers, *self.watchers]
+            status = "success"
+        finally:
+            for logger in loggers:
+                logger.finalize(status)
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish(exit_code=0 if status == "success" else 1)
+
+    def publish(self, loggers: Sequence[Logger], stage: str, made: Mapping[str, Any], folder: Path) -> None:
+        """Log what a stage came to: its metrics, and to W&B its captions, and its weights where these are wanted.
+
+        Args:
+            made: the stage's metrics, as sections of result.json.
+            folder: of the artifact, not yet published.
+        """
+        for logger in loggers:
+            logger.log_metrics(flat({name: value for name, value in made.items() if name != stage}, stage))
+            if isinstance(logger, WandbLogger):
+                wandb_runs.log_files(logger.experiment, folder, stage, weights=self.config.log_artifacts)
+
+    def cell(self, result: Mapping[str, Any]) -> None:
+        """Log the whole run: to W&B as a run of its own, which links the stages, the reused ones as well."""
+        if "wandb" in self.config.kinds:
+            known = {name: result[name] for name in wandb_runs.PARTS_OF_CONFIG if name in result}
+            run = wandb_runs.open_run(self.config, self.group, self.folder.name, wandb_runs.CELL, self.outputs, known)
+            sections = {name: result[name] for name in wandb_runs.PARTS_OF_METRICS if name in result}
+            numbers = {name.removeprefix("/"): value for name, value in flat(sections, "").items()}
+            run.log(numbers)
+            run.finish()
+
+    def _open(self, kind: str, stage: str) -> Logger:
+        if kind == "csv":
+            return CSVLogger(save_dir=self.folder / "stages", name=stage, version="")
+        if kind == "tensorboard":
+            return TensorBoardLogger(save_dir=self.folder / "tensorboard", name=stage, version="")
+        return self._wandb(stage)
+
+    def _wandb(self, stage: str) -> WandbLogger:
+        run = wandb_runs.open_run(self.config, self.group, self.folder.name, stage, self.outputs)
+        wandb_runs.define_metrics(run, stage)
+        return WandbLogger(experiment=run)
+
+
+def flat(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """The numbers of nested metrics under names joined by `/`, as loggers want them."""
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        if isinstance(value, Mapping):
+            numbers |= flat(value, f"{prefix}/{name}")
+        elif isinstance(value, int | float):
+            numbers[f"{prefix}/{name}"] = float(value)
+    return numbers

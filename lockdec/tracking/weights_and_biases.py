@@ -1,0 +1,163 @@
+"""Runs of Weights & Biases: how they are opened without ever stalling a training, and what they show.
+
+A stage that is executed has a run of its own; a stage that is reused has none. What ties them together is the run of
+the cell: its config holds the artifact key of every stage and whether that was reused, and its metrics are those of
+result.json. A W&B sweep looks at the run of the cell.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lockdec.config.schema import LoggerConfig
+from lockdec.console import console
+
+if TYPE_CHECKING:
+    import wandb
+
+STEP = "trainer/global_step"
+PATIENCE = 15.0  # seconds an online run may take to begin
+FAREWELL = 60.0  # and to upload what is left when it ends; the rest is on disk for `wandb sync`
+LOWER_IS_BETTER = ("loss", "val_loss")
+HIGHER_IS_BETTER = ("accuracy", "val_accuracy")
+CELL = "cell"  # the job type of the run that stands for a whole run of lockdec or cell of a sweep
+PARTS_OF_CONFIG = (
+    "command",
+    "overrides",
+    "seed",
+    "data",
+    "encoder",
+    "cross_attention",
+    "fewshot",
+    "stages",
+    "versions",
+)
+PARTS_OF_METRICS = ("metrics", "controls", "gap_over_blind", "looking", "parameters", "unlock", "cost")
+
+_unreachable: set[str] = set()
+
+
+def open_run(
+    config: LoggerConfig, group: str, cell: str, job_type: str, outputs: Path, known: Mapping[str, Any] | None = None
+) -> wandb.Run:
+    """Begin a run; online where that was asked for and is possible within `PATIENCE`, else offline with a plain line.
+
+    Args:
+        group: the name of the run of lockdec or of the sweep.
+        cell: the name of the run's folder.
+        job_type: the stage, or `CELL`.
+        outputs: receives `wandb/`.
+        known: what the run's config says from the start.
+    """
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    outputs.mkdir(parents=True, exist_ok=True)
+    agent = from_agent() if job_type == CELL else {}
+    from_agent()  # also where it is not used: the stages must not take the cell's place
+
+    def begin(mode: str) -> wandb.Run:
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            group=group,
+            job_type=job_type,
+            name=f"{group}/{cell}/{job_type}",
+            tags=[job_type, group[:64]],
+            config=dict(known or {}),
+            id=agent.get("WANDB_RUN_ID"),
+            dir=outputs,
+            mode=mode,  # type: ignore[arg-type]
+            reinit="create_new",
+            settings=wandb.Settings(
+                console="off",
+                x_disable_stats=True,
+                x_disable_meta=True,
+                init_timeout=PATIENCE,
+                login_timeout=PATIENCE,
+                finish_timeout=FAREWELL,
+                sweep_id=agent.get("WANDB_SWEEP_ID"),
+            ),
+        )
+
+    mode = config.mode
+    if mode == "online" and _unreachable:
+        mode = "offline"  # waiting once is enough
+    try:
+        run = begin(mode)
+    except wandb.errors.Error as error:
+        if mode != "online":
+            raise
+        why = str(error).splitlines()[0]
+        _unreachable.add(why)
+        console.print(
+            f"  W&B cannot be reached ({why}); going on offline, `wandb sync` uploads it later",
+            soft_wrap=True,
+            markup=False,
+        )
+        run = begin("offline")
+    return run
+
+
+@cache
+def from_agent() -> dict[str, str]:
+    """What `wandb agent` says in the environment about its run. It is taken out, or every run would claim to be it."""
+    names = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")
+    return {name: os.environ.pop(name) for name in names if name in os.environ}
+
+
+def define_metrics(run: wandb.Run, stage: str) -> None:
+    """Name the step metric, and say of each curve whether its best value is the lowest or the highest."""
+    run.define_metric("*", step_metric=STEP)
+    for name in LOWER_IS_BETTER:
+        run.define_metric(f"{stage}/{name}", summary="min", step_metric=STEP)
+    for name in HIGHER_IS_BETTER:
+        run.define_metric(f"{stage}/{name}", summary="max", step_metric=STEP)
+
+
+def log_files(run: wandb.Run, folder: Path, stage: str, weights: bool) -> None:
+    """Log the captions of an artifact and, where wanted, its weights; a connection lost meanwhile costs no result."""
+    import wandb
+
+    try:
+        log_captions(run, folder)
+        if weights:
+            log_weights(run, folder, stage)
+    except (wandb.errors.Error, OSError) as error:
+        console.print(f"  W&B did not take the files of {stage} ({error}); they are in {folder.parent}", markup=False)
+
+
+def log_captions(run: wandb.Run, folder: Path) -> None:
+    """Log the table `captions` of an artifact that has some: the drawing, what was said, what should have been."""
+    import wandb
+
+    path = folder / "captions.jsonl"
+    if not path.is_file():
+        return
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    names = list(rows[0]) if rows else []
+    table = wandb.Table(columns=["drawing", *names])
+    for row in rows:
+        picture = folder / "drawings" / f"{row['id']}.png"
+        texts = [" / ".join(value) if isinstance(value, list) else value for value in (row.get(n) for n in names)]
+        table.add_data(wandb.Image(str(picture)) if picture.is_file() else None, *texts)
+    run.log({"captions": table})
+
+
+def log_weights(run: wandb.Run, folder: Path, stage: str) -> None:
+    """Keep a stage's weights as a W&B artifact of the stage's name and key."""
+    import wandb
+
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        return
+    known = {name: run.config[name] for name in ("key", "parents")}
+    artifact = wandb.Artifact(f"{stage}-{known['key'][:12]}", type=stage, metadata=known)
+    for path in (*weights, *sorted(folder.glob("*.json"))):
+        artifact.add_file(str(path))
+    run.log_artifact(artifact)

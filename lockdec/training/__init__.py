@@ -1,0 +1,1 @@
+"""How a module is trained: batches, the fit, divergence, and what is measured beside it."""

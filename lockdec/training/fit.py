@@ -1,0 +1,288 @@
+"""How a module is trained to its last step, by a Lightning Trainer that goes on bit-identically after a kill.
+
+Everything random in a step is a function of the seed and the number of the step: the batches (the data's loaders start
+at `trainer.global_step`) and the dropout (seeded before each step). So a resumed run needs no generator states and no
+count of batches, only the last checkpoint, and time may decide when checkpoints are written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from rich.progress import TaskID
+
+from lockdec.config.schema import TrainerConfig
+from lockdec.console import console, progress
+from lockdec.distributed import ranks
+from lockdec.errors import StoreError
+from lockdec.runtime.acceleration import accelerated
+from lockdec.runtime.interruption import asked_to_stop, patient, stop_now, take_signals_back
+from lockdec.runtime.memory import shapes
+from lockdec.store import CHECKPOINT
+from lockdec.store.writing import write_bytes
+from lockdec.training.divergence import DivergedError, Divergence, finite
+from lockdec.training.watching import LOG_EVERY, Pulse
+
+# One process where SLURM is installed may be what is wanted.
+warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+# Lightning's news of devices and its tips would stand between the lines of a run.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+
+
+def fit(
+    module: L.LightningModule,
+    data: L.LightningDataModule,
+    *,
+    stage: str,
+    folder: Path,
+    loggers: Sequence[Logger],
+    steps: int,
+    seed: int,
+    clip_norm: float,
+    trainer: TrainerConfig,
+    callbacks: Iterable[L.Callback] = (),
+    val_every: int | None = None,
+) -> dict[str, float]:
+    """Train `module` for `steps` optimizer steps, from the last checkpoint in `folder` where there is one.
+
+    Args:
+        stage: names the progress bar.
+        folder: of the unfinished artifact; receives `last.ckpt` and, at the end, `metrics.csv` with the whole curve.
+        clip_norm: the gradient's largest norm; 0 does not clip.
+        val_every: steps between two measurements on the validation data; None for one at the end.
+
+    Returns:
+        The last logged metrics; where the loss broke and `trainer.on_nan` is rollback, also how often (`rollbacks`)
+        and at which step the last time (`rolled_back_at`).
+
+    Raises:
+        DivergedError: the loss became infinite or NaN, or exploded.
+        InterruptedRunError: a signal asked the run to stop; `last.ckpt` is there.
+        LostRankError: this is one of several ranks, and another is gone.
+        FollowedError: this is one of several ranks, and not the first: it has done its part.
+    """
+    folder = Path(ranks.agree(str(folder)))
+    curve, divergence = Curve(), Divergence(stage, folder, trainer.on_nan == "rollback")
+    checkpoint = folder / CHECKPOINT
+    every_callback = [
+        StepSeed(seed),
+        curve,
+        divergence,
+        Checkpoints(checkpoint, trainer.checkpoint_seconds),
+        ProgressBar(stage, steps),
+        NameBatch(),
+        *([Pulse(stage)] if loggers else []),
+        *callbacks,
+    ]
+    while True:
+        lightning_trainer = _trainer(trainer, every_callback, loggers, folder, steps, clip_norm, val_every)
+        try:
+            with accelerated(module, trainer):
+                _fit(lightning_trainer, module, data, checkpoint if ranks.agree(checkpoint.is_file()) else None)
+            break
+        except DivergedError as error:
+            divergence.retreat(error)
+            checkpoint = divergence.good
+            console.print(f"  {error}", soft_wrap=True, markup=False)
+            console.print(f"  {stage}: going on from {checkpoint.name} at half the learning rate")
+    ranks.gather(module)
+    if ranks.rank() > 0:
+        raise ranks.FollowedError
+    curve.write(folder / "metrics.csv")
+    logged = {name: float(value) for name, value in lightning_trainer.callback_metrics.items()}
+    if broken := divergence.rollbacks:
+        logged |= {f"{stage}/rollbacks": float(len(broken)), f"{stage}/rolled_back_at": float(broken[-1])}
+    return logged
+
+
+def _trainer(
+    trainer: TrainerConfig,
+    callbacks: list[L.Callback],
+    loggers: Sequence[Logger],
+    folder: Path,
+    steps: int,
+    clip_norm: float,
+    val_every: int | None,
+) -> L.Trainer:
+    processes = ranks.strategy(trainer)
+    return L.Trainer(
+        accelerator=trainer.accelerator,
+        strategy=processes["strategy"],
+        devices=processes["devices"],
+        num_nodes=processes["num_nodes"],
+        use_distributed_sampler=False,  # the loaders give every rank the whole batch, of which it takes its share
+        precision=trainer.precision,  # type: ignore[arg-type]
+        max_epochs=1,
+        max_steps=steps,
+        gradient_clip_val=clip_norm or None,
+        logger=list(loggers) or False,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO(), *processes["plugins"]],
+        val_check_interval=min(val_every, steps) if val_every else None,
+        log_every_n_steps=LOG_EVERY,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        deterministic=True,
+        default_root_dir=folder,
+    )
+
+
+def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
+    # Deterministic training would write over all memory before it is used; nothing here reads what it has not written.
+    deterministic: Any = torch.utils.deterministic
+    deterministic.fill_uninitialized_memory = False
+    with warnings.catch_warnings(), patient():
+        # The loaders hand out prepared tensors: worker processes would cost more than they save.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen on purpose
+        warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view.*")  # nothing is in place
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # inside lightning
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        except RuntimeError as error:  # what torch's backends raise
+            if gone := ranks.lost(error):
+                raise gone from error
+            raise
+        except SystemExit:  # Lightning's answer to a signal that it has seen, too
+            if asked_to_stop():
+                stop_now()
+            raise
+
+
+class StepSeed(L.Callback):
+    """Seeds torch before each step with a function of the seed and the step."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        seed = self.seed * 1_000_003 + trainer.global_step
+        if trainer.strategy.root_device.type == "cpu":
+            torch.default_generator.manual_seed(seed)
+        else:  # does so, too, but first notes down the whole stack for every kind of device that has not been used
+            torch.manual_seed(seed)
+
+
+class Curve(L.Callback):
+    """Collects what is logged; its state travels in the checkpoint, so a resumed curve is whole."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.seconds = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step % LOG_EVERY == 0 or trainer.global_step == trainer.max_steps:
+            # What was measured on the validation data stays among the metrics until it is measured again.
+            logged = {name: float(value) for name, value in trainer.callback_metrics.items() if "/val_" not in name}
+            self.rows.append({"step": trainer.global_step, **logged})
+
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if self.rows:
+            self.rows[-1].update({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def write(self, path: Path) -> None:
+        """Write the curve as CSV, a row a logged step."""
+        columns = ["step", *sorted({name for row in self.rows for name in row} - {"step"})]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+class Checkpoints(L.Callback):
+    """Saves the unfinished stage every so many seconds, and when a signal asks the run to stop: then it stops, too."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds, self._last = path, seconds, time.monotonic()
+
+    def on_train_start(self, *_: Any) -> None:
+        take_signals_back()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        # Every rank has to decide alike: saving waits for all of them.
+        due = time.monotonic() - self._last >= self.seconds
+        wish = ranks.highest(2 if asked_to_stop() else int(due))
+        if wish and trainer.global_step < trainer.max_steps and finite(module):
+            trainer.save_checkpoint(self.path)
+            self._last = time.monotonic()
+        if wish == 2 and trainer.global_step < trainer.max_steps:
+            stop_now(agreed=True)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the old one and renames it, so that a kill leaves one that is whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_bytes(Path(path), buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
+        # torch raises whatever its readers of zip and of pickle meet; only plain data passes them.
+        except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise StoreError(f"{path}: not a checkpoint ({reason}); remove it to begin the stage again") from error
+        return checkpoint
+
+
+class NameBatch(L.Callback):
+    """Notes on an error which batch it met."""
+
+    def __init__(self) -> None:
+        self._batch: Any = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._batch = batch
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, Exception):
+            exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
+
+
+class ProgressBar(L.Callback):
+    """A rich bar with the loss, once the stage has taken two seconds."""
+
+    def __init__(self, stage: str, steps: int) -> None:
+        self.stage, self.steps = stage, steps
+        self._bar, self._task = progress(), TaskID(-1)
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self._bar.start()
+        self._task = self._bar.add_task(self.stage, total=self.steps, completed=trainer.global_step, note="")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step % LOG_EVERY == 0:
+            loss = trainer.callback_metrics.get(f"{self.stage}/loss")
+            note = "" if loss is None else f"loss {float(loss):.3f}"
+            self._bar.update(self._task, completed=trainer.global_step, note=note)
+
+    def on_train_end(self, *_: Any) -> None:
+        self._bar.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        self._bar.stop()

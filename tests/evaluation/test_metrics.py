@@ -1,0 +1,228 @@
+"""lockdec.evaluation.metrics against pycocoevalcap, sacrebleu and torchmetrics, and the laws that each metric obeys."""
+
+from __future__ import annotations
+
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockdec.evaluation import metrics
+
+VOCABULARY = (
+    "woman",
+    "man",
+    "firefighter",
+    "medium-light",
+    "skin",
+    "tone",
+    "flag",
+    "germany",
+    "red",
+    "heart",
+)
+caption = st.lists(st.sampled_from(VOCABULARY), max_size=7).map(" ".join)
+wordy = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=7).map(" ".join)
+wild = st.text(st.characters(codec="utf-8"), max_size=20)
+UPPER = {"cider_d": 10.0, "chrf": 100.0}
+# A caption can reach the top of these however short it is; BLEU-n and CIDEr-D need n words.
+PERFECT_AT_ANY_LENGTH = ("bleu1", "rouge_l", "chrf", "token_f1", "exact")
+
+
+def corpora(texts: st.SearchStrategy[str], least: int = 1) -> st.SearchStrategy[list[tuple[str, list[str]]]]:
+    return st.lists(st.tuples(texts, st.lists(texts, min_size=1, max_size=3)), min_size=least, max_size=8)
+
+
+def split(corpus: Sequence[tuple[str, list[str]]]) -> tuple[list[str], list[list[str]]]:
+    return [candidate for candidate, _ in corpus], [references for _, references in corpus]
+
+
+def pycocoevalcap_cider(candidates: list[str], references: list[list[str]]) -> float:
+    from pycocoevalcap.cider.cider import Cider  # by its clipping and its length penalty this is CIDEr-D
+
+    mean, _ = Cider().compute_score(dict(enumerate(references)), {i: [text] for i, text in enumerate(candidates)})
+    return float(mean)
+
+
+def test_words_keeps_joined_parts_together_and_drops_punctuation() -> None:
+    text = "Woman-Firefighter: medium-light Skin Tone, don't; 3.5 km. (ÄRZTIN)"
+    assert metrics.words(text) == (
+        "woman-firefighter",
+        "medium-light",
+        "skin",
+        "tone",
+        "don't",
+        "3.5",
+        "km",
+        "ärztin",
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora(wordy))
+def test_cider_d_equals_pycocoevalcap(corpus: list[tuple[str, list[str]]]) -> None:
+    candidates, references = split(corpus)
+    expected = pycocoevalcap_cider(candidates, references)
+    assert metrics.cider_d(candidates, references) == pytest.approx(expected, abs=1e-9)
+
+
+def test_cider_d_equals_pycocoevalcap_with_empty_candidates_and_long_captions() -> None:
+    draw = random.Random(0)
+    references = [
+        [" ".join(draw.choices(VOCABULARY, k=draw.randint(1, 14))) for _ in range(draw.randint(1, 5))]
+        for _ in range(40)
+    ]
+    candidates = ["" if i % 7 == 0 else draw.choice(draw.choice(references)) for i in range(40)]
+    expected = pycocoevalcap_cider(candidates, references)
+    assert expected > 0.1
+    assert metrics.cider_d(candidates, references) == pytest.approx(expected, rel=1e-12)
+
+
+def test_cider_d_of_four_different_words_matched_is_ten() -> None:
+    texts = ["woman firefighter skin tone", "flag germany red heart"]
+    assert metrics.cider_d(texts, [[text] for text in texts]) == pytest.approx(10.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora(wordy))
+def test_bleu_equals_the_coco_scorer(corpus: list[tuple[str, list[str]]]) -> None:
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    candidates, references = split(corpus)
+    reference_scorer = BleuScorer(n=4)
+    for candidate, several in corpus:
+        reference_scorer += (candidate, several)
+    expected, _ = reference_scorer.compute_score(option="closest", verbose=0)
+    for order, value in enumerate(expected, start=1):
+        ours = metrics.METRICS[f"bleu{order}"](candidates, references)
+        if ours:
+            assert ours == pytest.approx(value, rel=1e-6)
+        else:  # that scorer counts 1e-15 matches in 1e-9 n-grams where there are none: at most 1e-6 ** (1/4)
+            assert value < 0.032
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(wordy))
+def test_rouge_l_equals_torchmetrics(corpus: list[tuple[str, list[str]]]) -> None:
+    from torchmetrics.functional.text import rouge_score
+
+    candidates, references = split(corpus)
+    expected = rouge_score(
+        candidates,
+        references,
+        accumulate="best",
+        rouge_keys="rougeL",
+        tokenizer=str.split,
+        normalizer=lambda text: text,
+    )
+    assert metrics.rouge_l(candidates, references) == pytest.approx(float(expected["rougeL_fmeasure"]), abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(wordy))
+def test_token_f1_equals_torchmetrics_squad(corpus: list[tuple[str, list[str]]]) -> None:
+    from torchmetrics.functional.text import squad
+
+    predictions = [{"prediction_text": text, "id": str(i)} for i, (text, _) in enumerate(corpus)]
+    targets: list[dict[str, Any]] = [
+        {"answers": {"text": several, "answer_start": [0] * len(several)}, "id": str(i)}
+        for i, (_, several) in enumerate(corpus)
+    ]
+    expected = squad(predictions, targets)
+    candidates, references = split(corpus)
+    assert metrics.token_f1(candidates, references) == pytest.approx(float(expected["f1"]) / 100, abs=1e-6)
+    assert metrics.exact(candidates, references) == pytest.approx(float(expected["exact_match"]) / 100, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(wordy))
+def test_chrf_equals_sacrebleu_for_one_reference(corpus: list[tuple[str, list[str]]]) -> None:
+    import sacrebleu
+
+    candidates = [candidate for candidate, _ in corpus]
+    first = [several[0] for _, several in corpus]
+    expected = sacrebleu.corpus_chrf(candidates, [first]).score
+    assert metrics.chrf(candidates, [[text] for text in first]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_each_metric_by_hand() -> None:
+    candidates = ["woman firefighter", "flag of germany"]
+    references = [["Woman firefighter: medium skin tone"], ["flag germany", "a flag"]]
+    # words in common 2 of (2, 5), then 2 of (3, 2): F1 = 4/7 and 4/5; in the same order, so ROUGE-L too.
+    assert metrics.token_f1(candidates, references) == pytest.approx((4 / 7 + 4 / 5) / 2)
+    assert metrics.rouge_l(candidates, references) == pytest.approx((4 / 7 + 4 / 5) / 2)
+    assert metrics.token_f1(["tone skin"], [["skin tone"]]) == 1.0
+    assert metrics.rouge_l(["tone skin"], [["skin tone"]]) == 0.5
+    # 4 of 5 words occur in the references; lengths 5 against 5 + 2 (the closest): penalty exp(1 - 7/5).
+    assert metrics.bleu1(candidates, references) == pytest.approx(4 / 5 * math.exp(1 - 7 / 5))
+    assert metrics.exact(["Flag: GERMANY!", "flag"], [["a flag", "flag germany"], ["a flag"]]) == 0.5
+    assert metrics.distinct(["a flag", "A flag.", "flag"], [["x"]] * 3) == pytest.approx(2 / 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpora(caption) | corpora(wild))
+def test_every_metric_stays_in_its_range(corpus: list[tuple[str, list[str]]]) -> None:
+    for name, value in metrics.score(*split(corpus)).items():
+        assert 0.0 <= value <= UPPER.get(name, 1.0) * (1 + 1e-12), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(wordy))
+def test_a_caption_equal_to_a_reference_is_perfect(corpus: list[tuple[str, list[str]]]) -> None:
+    candidates = [several[-1].upper() + " !" for _, several in corpus]
+    result = metrics.score(candidates, [several for _, several in corpus])
+    for name in PERFECT_AT_ANY_LENGTH:
+        assert result[name] == pytest.approx(UPPER.get(name, 1.0)), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(caption), st.randoms(use_true_random=False))
+def test_order_of_captions_and_of_references_does_not_matter(
+    corpus: list[tuple[str, list[str]]], draw: random.Random
+) -> None:
+    shuffled = [(candidate, draw.sample(several, len(several))) for candidate, several in corpus]
+    draw.shuffle(shuffled)
+    assert metrics.score(*split(shuffled)) == pytest.approx(metrics.score(*split(corpus)), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(corpora(caption))
+def test_metrics_depend_on_the_words_alone(corpus: list[tuple[str, list[str]]]) -> None:
+    candidates, references = split(corpus)
+    noisy = [f"  {text.upper().replace(' ', ', ')}!" for text in candidates]
+    assert metrics.score(noisy, references) == metrics.score(candidates, references)
+
+
+def test_no_captions_and_wordless_captions_are_defined() -> None:
+    assert metrics.score([], []) == dict.fromkeys(metrics.METRICS, 0.0)
+    wordless = metrics.score(["", "..."], [["a flag"], ["red heart", "heart"]])
+    assert wordless.pop("distinct") == 0.5
+    assert wordless == dict.fromkeys(wordless, 0.0)
+    alike = metrics.score([""], [["?"]])
+    assert {name for name in alike if alike[name] == 1} == {"rouge_l", "token_f1", "exact", "distinct"}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "message"),
+    [
+        (["a"], [], "1 candidates for 0 lists"),
+        (["a", "b"], [["a"], []], r"references\[1\]"),
+        (["a"], ["a"], r"references\[0\]='a'"),
+    ],
+)
+def test_missing_references_are_refused(candidates: list[str], references: list[list[str]], message: str) -> None:
+    for metric in metrics.METRICS.values():
+        with pytest.raises(ValueError, match=message):
+            metric(candidates, references)
+
+
+def test_importing_metrics_does_not_import_torch() -> None:
+    code = "import sys, lockdec.evaluation.metrics; print('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout == "False\n"

@@ -1,0 +1,113 @@
+"""How far a sweep is, as its folder tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lockdec.store.reading import RESULT
+from lockdec.sweeps.cells import LOCK, Sweep, claimed, duration, is_running, own_seconds
+
+HOLD = "import sys, time; from pathlib import Path; from lockdec.sweeps.cells import claimed\n"
+HOLD += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+
+
+def result(status: str = "ok", seconds: float = 10.0, **changes: Any) -> dict[str, Any]:
+    return {"status": status, "overrides": [], "stages": {}, "cost": {"seconds": seconds}} | changes
+
+
+def leave(folder: Path, number: int, value: Any) -> Path:
+    (folder / str(number)).mkdir(parents=True, exist_ok=True)
+    path = folder / str(number) / RESULT
+    path.write_text(json.dumps(value) if isinstance(value, dict) else value)
+    return path
+
+
+def test_a_killed_cell_is_not_running(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "0")], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    sweep = Sweep(tmp_path, 2, since=time.time())
+    assert is_running(tmp_path / "0")
+    assert sweep.standing().running == 1
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert sweep.standing().running == 0
+    assert not is_running(tmp_path / "0")
+
+
+def test_looking_disturbs_nobody(tmp_path: Path) -> None:
+    with claimed(tmp_path / "0"):
+        assert is_running(tmp_path / "0")
+        assert is_running(tmp_path / "0")
+    assert (tmp_path / "0" / LOCK).exists() or not is_running(tmp_path / "0")
+    with claimed(tmp_path / "0"):
+        pass
+
+
+def test_a_sweep_counts_what_belongs_to_it(tmp_path: Path) -> None:
+    now = time.time()
+    before = leave(tmp_path, 0, result("failed", overrides=["d=0"]))
+    os.utime(before, (now - 100, now - 100))
+    leave(tmp_path, 1, result("ok", overrides=["d=1"]))
+    leave(tmp_path, 2, result("ok", overrides=["d=9"]))  # of another sweep of this name
+    leave(tmp_path, 3, result("failed", overrides=["d=3"]))
+    leave(tmp_path, 4, "{ half a result")
+    leave(tmp_path, 5, result("interrupted", overrides=["d=5"]))
+    leave(tmp_path, 7, result("ok"))  # beyond this sweep
+    standing = Sweep(tmp_path, 7, now - 50, [[f"d={number}"] for number in range(7)]).standing()
+    assert (standing.done, standing.running, standing.failed, standing.total) == (1, 0, 1, 7)
+    assert standing.line("s") == "s: 1 of 7 cells done, 0 running, 1 failed, 50 s left"
+
+
+def test_a_result_that_changes_is_read_again(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path, 1, since=0.0)
+    assert sweep.standing().line("s") == "s: 0 of 1 cells done, 0 running, 0 failed, time left not known yet"
+    path = leave(tmp_path, 0, result("interrupted"))
+    assert sweep.standing().done == 0
+    leave(tmp_path, 0, result("ok"))
+    os.utime(path, (1, 1))
+    assert sweep.standing().line("s") == "s: 1 of 1 cells done, 0 running, 0 failed"
+
+
+def test_what_a_cell_made_for_all_is_not_expected_of_the_others() -> None:
+    """The first cell made the shared stage in 90 s and its own in 10; the second reused the shared one."""
+    first = result(seconds=101.0)
+    first["stages"] = {
+        "pretrain": {"key": "p", "reused": False, "seconds": 90.0},
+        "finetune": {"key": "f1", "reused": False, "seconds": 10.0},
+    }
+    second = result(seconds=11.0)
+    second["stages"] = {
+        "pretrain": {"key": "p", "reused": True, "seconds": 0.1},
+        "finetune": {"key": "f2", "reused": False, "seconds": 10.0},
+    }
+    assert own_seconds([]) is None
+    assert own_seconds([first]) == 101.0
+    assert own_seconds([first, second]) == pytest.approx(11.0)
+
+
+def test_cells_side_by_side_share_the_time_left(tmp_path: Path) -> None:
+    leave(tmp_path, 0, result("ok", seconds=100.0))
+    sweep = Sweep(tmp_path, 5, since=0.0)
+    with claimed(tmp_path / "1"):
+        assert sweep.standing().seconds_left == 400.0
+        with claimed(tmp_path / "2"):
+            assert sweep.standing().seconds_left == 200.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (89, "89 s"), (90, "2 min"), (840, "14 min"), (5400, "1 h 30 min"), (11100, "3 h 05 min")],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,409 @@
+"""Writing equals its definition, computed anew at every step, for every strategy; yet nothing is repeated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from lockdec.errors import ConfigError, LockdecError
+from lockdec.transformer.attention import MultiHeadAttention
+from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.layers import LockingDecoderLayer
+from lockdec.transformer.models import (
+    AutoregressiveModel,
+    Encoded,
+    LockingDecoderModel,
+    TransformerModel,
+)
+from tests.transformer.tiny_transformers import (
+    ENCODER_DIM,
+    VOCAB,
+    cross_attention_config,
+    decoder_config,
+    encoded_batch,
+    encoder_config,
+    force_open,
+    locking_model,
+    make_talkative,
+    shake,
+    token_batch,
+)
+
+BOS, EOS, PAD = 1, 2, 0
+IDS: dict[str, Any] = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
+STRATEGIES: list[dict[str, Any]] = [
+    {"strategy": "greedy"},
+    {"strategy": "beam", "beams": 1},
+    {"strategy": "beam", "beams": 3},
+    {"strategy": "beam", "beams": 4, "length_penalty": 0.0},
+    {"strategy": "beam", "beams": 3, "length_penalty": 2.5},
+    {"strategy": "beam", "beams": 3, "early_stopping": True},
+    {"strategy": "nucleus", "top_p": 0.8},
+    {"strategy": "nucleus", "top_p": 1.0, "temperature": 0.5},
+    {"strategy": "top_k", "top_k": 5, "temperature": 2.0},
+]
+LIMITS: list[dict[str, Any]] = [
+    {},
+    {"min_new_tokens": 4},
+    {"repetition_penalty": 1.3, "no_repeat_ngram": 2},
+]
+
+
+STYLES: list[dict[str, Any]] = [
+    {"position": "sinusoidal"},
+    {"position": "rope", "norm_kind": "rms", "kv_heads": 1, "activation": "swiglu", "bias": "none"},
+]
+
+Scoring = Callable[[list[list[int]]], list[Tensor]]
+
+
+def captioner(seed: int = 0, **changes: Any) -> LockingDecoderModel:
+    """An unlocked model, as if long trained, that ends some sequences early and others not at all."""
+    model = locking_model(seed, **changes)
+    model.attach(cross_attention_config(bias=True), ENCODER_DIM)
+    force_open(model, seed)
+    make_talkative(model.embedding.tokens.weight, final_norm(model), EOS, seed)
+    model.unlock()
+    return model
+
+
+def final_norm(model: AutoregressiveModel) -> nn.LayerNorm | nn.RMSNorm:
+    """The norm before the logits."""
+    last = cast(LockingDecoderLayer, model.decoder.layers[-1])
+    norm = model.decoder.norm if model.config.norm == "pre" else last.feed_forward_norm.norm
+    return cast("nn.LayerNorm | nn.RMSNorm", norm)
+
+
+def next_scores(
+    model: AutoregressiveModel, encoded: Encoded, pasts: list[list[int]], options: dict[str, Any]
+) -> list[Tensor]:
+    """What the next token of one input's beginnings is chosen by, computed anew."""
+    crowd = encoded.index(torch.zeros(len(pasts), dtype=torch.long))
+    with torch.no_grad():
+        logits: Tensor = model(torch.tensor(pasts), crowd)
+    rows = list(logits[:, -1].log_softmax(-1) if options["strategy"] == "beam" else logits[:, -1])
+    factor, size = options.get("repetition_penalty", 1.0), options.get("no_repeat_ngram", 0)
+    for past, scores in zip(pasts, rows, strict=True):
+        for token in set(past):
+            scores[token] = scores[token] * factor if scores[token] < 0 else scores[token] / factor
+        written = {tuple(past[i : i + size]) for i in range(len(past) - size + 1)} if size else set()
+        for token in range(VOCAB):
+            if (*past[len(past) - size + 1 :], token) in written:
+                scores[token] = -math.inf
+        if len(past) - 1 < options.get("min_new_tokens", 0):
+            scores[EOS] = -math.inf
+    return rows
+
+
+def choose_greedily(scores: Tensor, luck: float, options: dict[str, Any]) -> int:
+    """The likeliest token; or where a uniform number falls among the likeliest tokens, best first."""
+    if options["strategy"] == "greedy":
+        return int(scores.argmax())
+    probability = (scores.double() / options.get("temperature", 1.0)).softmax(-1).tolist()
+    ranking = sorted(range(len(probability)), key=lambda token: -probability[token])
+    kept: list[int] = []
+    mass = 0.0
+    for token in ranking:
+        enough = mass >= options["top_p"] if "top_p" in options else len(kept) == options["top_k"]
+        if enough:
+            break
+        kept.append(token)
+        mass += probability[token]
+    passed = 0.0
+    for token in kept:
+        passed += probability[token]
+        if luck * mass < passed:
+            return token
+    return kept[-1]
+
+
+def one_by_one(score: Scoring, luck: list[float], options: dict[str, Any]) -> list[int]:
+    """Greedy search or sampling of one row."""
+    past = [BOS]
+    while len(past) <= len(luck) and past[-1] != EOS:
+        past.append(choose_greedily(score([past])[0], luck[len(past) - 1], options))
+    return past[1:]
+
+
+def beam_by_definition(score: Scoring, longest: int, options: dict[str, Any]) -> list[int]:
+    """Beam search of one row, one beginning at a time."""
+    beams, penalty = options["beams"], options.get("length_penalty", 1.0)
+    beginnings, finished = [(0.0, [BOS])], []
+    for length in range(1, longest + 1):
+        candidates = []
+        gained = score([past for _, past in beginnings])
+        for (value, past), gains in zip(beginnings, gained, strict=True):
+            candidates += [(value + float(gains[token]), [*past, token]) for token in range(VOCAB)]
+        candidates = sorted(candidates, key=lambda pair: -pair[0])[: 2 * beams]
+        going = []
+        for rank, (value, past) in enumerate(candidates):
+            if past[-1] == EOS or length == longest:
+                if rank < beams:
+                    finished.append((value / length**penalty, past))
+            else:
+                going.append((value, past))
+        finished = sorted(finished, key=lambda pair: -pair[0])[:beams]
+        beginnings = going[:beams]
+        if length < longest and len(finished) == beams:
+            hope = beginnings[0][0] / length**penalty
+            if options.get("early_stopping", False) or hope <= finished[-1][0]:
+                break
+    return finished[0][1][1:]
+
+
+def by_definition(
+    model: AutoregressiveModel, encoded: Encoded, longest: int, seed: int, options: dict[str, Any]
+) -> list[list[int]]:
+    """What `generate` has to return, without padding."""
+    luck = torch.rand(longest, len(encoded), generator=torch.Generator().manual_seed(seed))
+    rows = []
+    for row in range(len(encoded)):
+        one = encoded.index(torch.tensor([row]))
+
+        score = partial(next_scores, model, one, options=options)
+        if options["strategy"] == "beam":
+            rows.append(beam_by_definition(score, longest, options))
+        else:
+            rows.append(one_by_one(score, luck[:, row].tolist(), options))
+    return rows
+
+
+def unpadded(tokens: Tensor) -> list[list[int]]:
+    """Each row up to and with its end."""
+    rows: list[list[int]] = tokens.tolist()
+    kept = [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
+    assert all(set(row[len(short) :]) <= {PAD} for row, short in zip(rows, kept, strict=True))
+    assert max(len(short) for short in kept) == tokens.shape[1], "a column of padding only"
+    return kept
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_writing_equals_its_definition(strategy: dict[str, Any], limits: dict[str, Any], recorded: bool) -> None:
+    options = strategy | limits
+    lengths: set[int] = set()
+    for seed in range(3):
+        model, encoded = captioner(seed), encoded_batch(rows=4, seed=seed)
+        model.recorded = recorded
+        generator = torch.Generator().manual_seed(seed)
+        written = model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, **options)
+        assert unpadded(written) == by_definition(model, encoded, 8, seed, options)
+        lengths.update(map(len, unpadded(written)))
+    assert len(lengths) > 1, "the cases should differ in when they end"
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("style", STYLES)
+def test_every_kind_of_decoder_writes_from_its_cache(style: dict[str, Any], norm: str, recorded: bool) -> None:
+    model, encoded = captioner(norm=norm, **style), encoded_batch(rows=4)
+    model.recorded = recorded
+    for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
+        written = model.generate(encoded, **IDS, max_new_tokens=8, **options)
+        assert unpadded(written) == by_definition(model, encoded, 8, 0, options)
+
+
+@pytest.mark.parametrize(("fixed", "kinds"), [(True, 1), (False, 3)])
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("style", STYLES)
+def test_a_step_that_is_recorded_reads_no_value_and_is_like_all_others(
+    style: dict[str, Any], beams: int, fixed: bool, kinds: int
+) -> None:
+    model = captioner(**style).to("meta")  # where no value can be read, and nothing meets what is elsewhere
+    encoded = encoded_batch(rows=4).to("meta")
+    cache = DecoderCache([None] * model.config.layers, 4, beams, 8, encoded.states, fixed)
+    cache.memories = model.decoder.remember(encoded)
+    tokens = torch.zeros(4 * beams, 1, dtype=torch.long, device="meta")
+    found = set()
+    with torch.inference_mode(), patch("lockdec.transformer.decoding.caching.TOGETHER", 1):
+        model.step(tokens, cache)  # the first makes the buffers
+        for _ in range(3):
+            with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as watched:
+                model.step(tokens, cache)
+            found.add(str([(event.name, event.input_shapes) for event in watched.events()]))
+    assert len(found) == kinds
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_has_ended_may_stay_in_the_batch(strategy: dict[str, Any]) -> None:
+    model, encoded = captioner(1), encoded_batch(rows=4, seed=1)
+    rows: dict[float, list[int]] = {}
+    results = []
+    for crowd in (0.0, 0.99):  # nothing leaves; everything at once
+        rows[crowd] = []
+        hook = model.embedding.tokens.register_forward_hook(
+            lambda _, inputs, __, seen=rows[crowd]: seen.append(len(inputs[0]))
+        )
+        with patch("lockdec.transformer.decoding.generation.CROWD", crowd):
+            generator = torch.Generator().manual_seed(3)
+            results.append(model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, **strategy))
+        hook.remove()
+    assert torch.equal(*results)
+    assert len(set(rows[0.0])) == 1
+    assert len(set(rows[0.99])) > 1
+
+
+def test_the_joined_transformer_writes_like_its_decoder() -> None:
+    sizes: dict[str, Any] = {"norm": "post", "position": "sinusoidal", "activation": "relu"}
+    model = TransformerModel(encoder_config(**sizes), decoder_config(**sizes)).eval()
+    shake(model)
+    source = token_batch()
+    source[1, 4:] = PAD
+    encoded = model.encode(source)
+    assert torch.equal(encoded.mask, source != PAD)
+    for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
+        written = model.generate(source, **IDS, max_new_tokens=8, **options)
+        assert unpadded(written) == by_definition(model.decoder, encoded, 8, 0, options)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_row_does_not_depend_on_the_other_rows(strategy: dict[str, Any]) -> None:
+    model, encoded, other = captioner(), encoded_batch(rows=4), encoded_batch(rows=4, seed=9)
+    mixed = Encoded(torch.cat((encoded.states[:2], other.states[2:])), torch.cat((encoded.mask[:2], other.mask[2:])))
+    results = []
+    for batch in (encoded, mixed):
+        generator = torch.Generator().manual_seed(3)
+        results.append(unpadded(model.generate(batch, **IDS, max_new_tokens=8, generator=generator, **strategy)))
+    assert results[0][:2] == results[1][:2]
+    assert results[0][2:] != results[1][2:]
+
+
+def test_the_narrowest_choices_are_greedy() -> None:
+    model, encoded = captioner(), encoded_batch(rows=4)
+    greedy = model.generate(encoded, **IDS, max_new_tokens=12)
+    narrow: tuple[dict[str, Any], ...] = (
+        {"strategy": "top_k", "top_k": 1},
+        {"strategy": "nucleus", "top_p": 1e-6},
+        {"strategy": "nucleus", "top_p": 1.0, "temperature": 1e-4},
+        {"strategy": "beam", "beams": 1},
+    )
+    for options in narrow:
+        assert torch.equal(model.generate(encoded, **IDS, max_new_tokens=12, **options), greedy), options
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({"strategy": "nucleus", "top_p": 1.0}, VOCAB), ({"strategy": "top_k", "top_k": 4}, 4)],
+)
+def test_tokens_are_drawn_as_often_as_they_are_likely(options: dict[str, Any], kept: int) -> None:
+    model, draws = captioner(), 20_000
+    one = encoded_batch(rows=1)
+    crowd = one.index(torch.zeros(draws, dtype=torch.long))
+    first = model.generate(crowd, **IDS, max_new_tokens=1, generator=torch.Generator().manual_seed(0), **options)
+    expected = model(torch.tensor([[BOS]]), one)[0, -1].softmax(-1)
+    floor = expected.sort(descending=True).values[kept - 1]
+    expected = expected.where(expected >= floor, 0.0)
+    expected = expected / expected.sum()
+    seen = torch.bincount(first.flatten(), minlength=VOCAB) / draws
+    deviation = (expected * (1 - expected) / draws).sqrt()
+    assert ((seen - expected).abs() <= 4.5 * deviation).all()
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_no_ngram_is_repeated(strategy: dict[str, Any]) -> None:
+    model, encoded = captioner(), encoded_batch(rows=5)
+    for size in (1, 2, 3):
+        for row in unpadded(model.generate(encoded, **IDS, max_new_tokens=16, no_repeat_ngram=size, **strategy)):
+            row = [BOS, *row]
+            ngrams = [tuple(row[i : i + size]) for i in range(len(row) - size + 1)]
+            assert len(ngrams) == len(set(ngrams))
+
+
+def test_nothing_is_computed_twice() -> None:
+    model, encoded, longest = captioner(1), encoded_batch(rows=4, seed=1), 8
+    projected: list[int] = []
+    embedded: list[tuple[int, ...]] = []
+    for module in model.modules():
+        if isinstance(module, MultiHeadAttention):
+            module.key.register_forward_hook(lambda _, inputs, __: projected.append(len(inputs[0])))
+    model.embedding.tokens.register_forward_hook(lambda _, inputs, __: embedded.append(tuple(inputs[0].shape)))
+    lengths = [len(row) for row in unpadded(model.generate(encoded, **IDS, max_new_tokens=longest))]
+    assert projected == [4, 4], "keys are projected once per layer and input"
+    going = [sum(length > step for length in lengths) for step in range(max(lengths))]
+    assert embedded == [(rows, 1) for rows in going], "one token per step, of the rows that go on"
+    assert going[0] > going[-1]
+    projected.clear()
+    model.generate(encoded, **IDS, strategy="beam", beams=3, max_new_tokens=longest)
+    assert projected == [4, 4], "beams share their input's keys"
+
+
+def test_it_stops_when_every_row_has_ended() -> None:
+    model = captioner()
+    steps: list[int] = []
+    with torch.no_grad():  # the end is the likeliest token everywhere
+        model.embedding.tokens.weight.zero_()
+        final_norm(model).weight.zero_()
+        cast(nn.LayerNorm, final_norm(model)).bias.fill_(1.0)
+        model.embedding.tokens.weight[EOS] = 1.0
+    model.embedding.tokens.register_forward_hook(lambda *_: steps.append(1))
+    written = model.generate(encoded_batch(), **IDS, max_new_tokens=12)
+    assert torch.equal(written, torch.full((3, 1), EOS))
+    assert len(steps) == 1
+    assert model.generate(encoded_batch(), **IDS, max_new_tokens=12, min_new_tokens=5).shape == (3, 6)
+
+
+def test_a_locked_model_writes_the_same_about_everything() -> None:
+    model = captioner()
+    model.lock()
+    written = model.generate(encoded_batch(rows=4), **IDS, max_new_tokens=9)
+    assert torch.equal(written, model.generate(encoded_batch(rows=4, seed=8, dim=3), **IDS, max_new_tokens=9))
+    assert (written == written[0]).all()
+    beams = model.generate(encoded_batch(rows=4), **IDS, strategy="beam", max_new_tokens=9)
+    assert (beams == beams[0]).all()
+
+
+def test_only_sampling_draws_random_numbers() -> None:
+    model, encoded = captioner(), encoded_batch()
+    for options, draws in (("greedy", False), ("beam", False), ("nucleus", True), ("top_k", True)):
+        state = torch.get_rng_state()
+        model.generate(encoded, **IDS, max_new_tokens=4, strategy=options)
+        assert torch.equal(torch.get_rng_state(), state) != draws
+
+
+def test_it_writes_in_mixed_precision() -> None:
+    model, encoded = captioner(), encoded_batch(rows=4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for options in STRATEGIES:
+            written = model.generate(encoded, **IDS, max_new_tokens=8, **options)
+            assert written.shape[0] == 4
+    model.bfloat16()
+    assert model.generate(Encoded(encoded.states.bfloat16(), encoded.mask), **IDS, max_new_tokens=8).shape[0] == 4
+
+
+def test_what_was_written_may_be_trained_on() -> None:
+    model, encoded = captioner(), encoded_batch()
+    model(model.generate(encoded, **IDS, max_new_tokens=9), encoded).sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "best"}, "^generation.strategy=best: use greedy, beam, nucleus or top_k"),
+        ({"max_new_tokens": 0}, "^generation.max_new_tokens=0: use a whole number of at least 1"),
+        ({"min_new_tokens": 25}, "^generation.min_new_tokens=25: use 0 to max_new_tokens=24"),
+        ({"beams": 0}, "^generation.beams=0"),
+        ({"top_k": 0}, "^generation.top_k=0"),
+        ({"top_p": 0.0}, "^generation.top_p=0.0: use a number above 0 and at most 1"),
+        ({"temperature": 0.0}, "^generation.temperature=0.0: use a number above 0"),
+        ({"repetition_penalty": -1.0}, "^generation.repetition_penalty=-1.0"),
+        ({"no_repeat_ngram": -1}, "^generation.no_repeat_ngram=-1"),
+    ],
+)
+def test_an_impossible_option_is_refused_by_key(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        captioner().generate(encoded_batch(), **IDS, **options)
+
+
+def test_sequences_longer_than_the_model_are_refused_before_any_work() -> None:
+    with pytest.raises(LockdecError, match=r"17 tokens is longer than decoder.max_len=16"):
+        captioner().generate(encoded_batch(), **IDS, max_new_tokens=17)
+    assert captioner().generate(encoded_batch(), **IDS, max_new_tokens=16).shape[1] <= 16
