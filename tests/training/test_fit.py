@@ -19,6 +19,7 @@ from lockdec.errors import LockdecError
 from lockdec.modules.captioning import Captioning, hidden, perturbed
 from lockdec.modules.configuration import FinetuneOptimizerConfig, OptimizerConfig
 from lockdec.modules.language_modeling import next_token_loss
+from lockdec.optimizers import optimization
 from lockdec.optimizers.muon import Muon
 from lockdec.training.fit import StepSeed, fit
 from lockdec.training.watching import LOG_EVERY
