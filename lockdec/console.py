@@ -105,7 +105,7 @@ def metric_table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[st
     table = Table(box=SIMPLE)
     table.add_column("metric")
     for name in ("captions", *controls):
-        table.add_column(name.replace("_", " "), justify="right")
+        table.add_column(name, justify="right")
     for metric, value in metrics.items():
         others = (control.get(metric) for control in controls.values())
         table.add_row(metric, f"{value:.3f}", *("" if other is None else f"{other:.3f}" for other in others))

@@ -233,7 +233,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_captioned(
 def test_captions_and_names_cannot_steer_the_terminal(
     texts: TinyRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockdec.evaluation.stored.write_captions", lambda *_: ["\x1b[2Jred\x9b31m"])
+    monkeypatch.setattr("lockdec.evaluation.stored.generate_captions", lambda *_: ["\x1b[2Jred\x9b31m"])
     main([str(texts.folder), "text\x07 with [bold]brackets[/]"])
     assert capsys.readouterr().out == "text\ufffd with [bold]brackets[/]: \ufffd[2Jred\ufffd31m\n"
     main([str(texts.folder), "text\x07", "--jsonl"])

@@ -73,7 +73,7 @@ def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -
     answer = lockdec("debug=tiny", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     folder = next((tmp_path / "outputs" / "runs" / "default").iterdir())
-    for word in ("pretrain", "evaluate", "made", "nearest neighbour", "cider_d", "reference", str(folder.name)):
+    for word in ("pretrain", "evaluate", "made", "nearest_neighbour", "cider_d", "reference", str(folder.name)):
         assert word in answer.stdout
     assert (folder / "report.html").is_file()
     assert "Traceback" not in answer.stderr

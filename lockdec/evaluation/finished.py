@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockdec.errors import StoreError
+from lockdec.evaluation.result import current
 from lockdec.store import METADATA, Artifact, damage
 from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
 
@@ -140,10 +141,10 @@ class NewInputCaptioner:
             DataError: an input is not of the encoder's modality, or its states are not finite.
         """
         from lockdec.encoders.encoded import normalised
-        from lockdec.evaluation.stored import write_captions
+        from lockdec.evaluation.stored import generate_captions
 
         encoded = normalised(self.encoder.encode(inputs), self.normalisation)
-        return write_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
+        return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
 
 
 def find_run(folder: Path) -> FinishedRun:
@@ -219,7 +220,7 @@ def _read_run(folder: Path) -> FinishedRun:
     if result.get("status") != "ok":
         reason = f"its status is {result.get('status')}"
         raise StoreError(f"{folder}: not a finished run ({reason}); run its command again to finish it")
-    return FinishedRun(folder, read_config(folder / CONFIG), result)
+    return FinishedRun(folder, read_config(folder / CONFIG), current(result))
 
 
 def _objective(run: FinishedRun) -> tuple[str, float]:

@@ -66,7 +66,7 @@ def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDeco
     return model.eval()
 
 
-def write_captions(
+def generate_captions(
     model: LockingDecoderModel,
     tokenizer: Tokenizer,
     encoded: Encoded,

@@ -30,6 +30,7 @@ from lockdec.console import Summary, console, printable
 from lockdec.data.captions import CaptionSet
 from lockdec.distributed import ranks
 from lockdec.errors import PrunedError, StoreError, visible
+from lockdec.evaluation.result import SCHEMA
 from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.redaction import redacted
 from lockdec.runtime.devices import device_of, exact
@@ -76,7 +77,7 @@ def run(
         ) from error
     started, clock = datetime.now(UTC), time.monotonic()
     result: dict[str, Any] = {
-        "schema": 1,
+        "schema": SCHEMA,
         "status": "failed",
         "error": None,
         "name": config.name,

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from lockdec.evaluation.result import CONTROLS
 from lockdec.report.results import Run
 from lockdec.report.settings import DIMENSIONS, Setting, describe
 from lockdec.report.statistics import COVERAGE, LEAST_SEEDS, Estimate
-from lockdec.report.study import CONTROLS, MARGIN, HowLow, Study
-
-CONTROL_NAMES = {
-    "locked": "the blind captioner",
-    "shuffled": "the captioner shown wrong inputs",
-    "nearest_neighbour": "copying the nearest neighbour",
-}
+from lockdec.report.study import MARGIN, HowLow, Study
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
@@ -67,7 +62,7 @@ def of_run(run: Run) -> list[str]:
     score = run.number("metrics.token_f1")
     if score is not None:
         gaps = [
-            f"{number(score - value, signed=True)} against {CONTROL_NAMES[control]}"
+            f"{number(score - value, signed=True)} over {control}"
             for control in CONTROLS
             if (value := run.number(f"controls.{control}.token_f1")) is not None
         ]
@@ -145,7 +140,7 @@ def _parameters(small: Setting, full: Setting) -> str:
 def _best(study: Study, best: Setting) -> str:
     score = study.estimate(best)
     gaps = [
-        f"{interval(gap, signed=True)} against {CONTROL_NAMES[control]}"
+        f"{interval(gap, signed=True)} over {control}"
         for control in CONTROLS
         if (gap := study.estimate(best, view=control)) is not None
     ]
@@ -163,9 +158,7 @@ def _against_controls(study: Study) -> list[str]:
         if judged:
             sides = {"above": "above it", "below": "below", "either": "undecided"}
             parts = [f"{verdicts[side]} {words}" for side, words in sides.items() if verdicts[side]]
-            sentences.append(
-                f"Against {CONTROL_NAMES[control]}, of {judged} settings with interval: {', '.join(parts)}."
-            )
+            sentences.append(f"Against {control}, of {judged} settings with interval: {', '.join(parts)}.")
     return sentences
 
 

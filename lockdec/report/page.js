@@ -134,7 +134,7 @@ function filled(trace, metric, view) {
 function titleOf(view, metric) {
   const label = data.metrics[metric].label;
   if (view === "score") return label;
-  return view === "full" ? `${label}, difference to full size` : `${label}, gap over ${data.controls[view]}`;
+  return view === "full" ? `${label}, difference to full size` : `${label}, gap over ${view}`;
 }
 
 function layoutOf(figure, view, metric, narrow) {

@@ -20,15 +20,14 @@ from markupsafe import Markup
 from lockdec import redaction
 from lockdec.errors import StoreError
 from lockdec.evaluation.metrics import LOWER_IS_BETTER
+from lockdec.evaluation.result import CONTROLS
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
 from lockdec.report.statistics import COVERAGE, RESAMPLES, Estimate
 from lockdec.report.study import (
     ALL_METRICS,
-    CONTROLS,
     MARGIN,
-    VIEWS,
     Study,
 )
 from lockdec.store.writing import write_text
@@ -51,7 +50,6 @@ METRIC_LABELS = {
     "distinct": "distinct captions",
     "loss": "loss",
 }
-CONTROL_LABELS = {"locked": "blind", "shuffled": "wrong inputs", "nearest_neighbour": "nearest neighbour"}
 DIGITS = dict.fromkeys(ALL_METRICS, 3) | {"chrf": 1}
 TABLE_METRICS = ("token_f1", "exact", "cider_d", "chrf", "bleu4", "rouge_l", "loss")
 
@@ -130,8 +128,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         metric_labels={metric: METRIC_LABELS.get(metric, metric) for metric in ALL_METRICS},
         digits=DIGITS,
         table_metrics=[m for m in TABLE_METRICS if m in study.metrics],
-        controls=CONTROLS,
-        control_labels=CONTROL_LABELS,
+        controls=_controls(study, run),
         lower_is_better=LOWER_IS_BETTER,
         margin=MARGIN,
         coverage=COVERAGE,
@@ -168,10 +165,17 @@ def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
     return figures.of_study(study) + figures.learning_curves(cells)
 
 
+def _controls(study: Study, run: Run | None) -> Sequence[str]:
+    """The controls that the run, or any run of the study, was compared with; all of them where none was."""
+    if run is None:
+        return study.controls or CONTROLS
+    return [c for c in CONTROLS if run.number(f"controls.{c}.{HEADLINE_METRIC}") is not None] or CONTROLS
+
+
 def _who(study: Study, run: Run | None) -> list[tuple[str, Run, str]]:
     """The columns of the gallery."""
     if run is not None:
-        return [("captioner", run, "caption"), *((CONTROL_LABELS[c], run, c) for c in CONTROLS)]
+        return [("captioner", run, "caption"), *((control, run, control) for control in _controls(study, run))]
     if study.best is None:
         return []
     best = next(iter(study.best.runs.values()))
@@ -179,7 +183,7 @@ def _who(study: Study, run: Run | None) -> list[tuple[str, Run, str]]:
     if study.smallest is not None and study.smallest is not study.best:
         smallest = next(iter(study.smallest.runs.values()))
         who.append((f"smallest ({study.label(study.smallest)})", smallest, "caption"))
-    return [*who, *((CONTROL_LABELS[control], best, control) for control in CONTROLS)]
+    return [*who, *((control, best, control) for control in _controls(study, run))]
 
 
 def _chart_data(study: Study, shown: Sequence[figures.Figure]) -> dict[str, Any]:
@@ -187,16 +191,16 @@ def _chart_data(study: Study, shown: Sequence[figures.Figure]) -> dict[str, Any]
         found = (study.estimate(setting, metric, view) for setting in study.settings)
         return [None if e is None else _rounded(e) for e in found]
 
+    controls = _controls(study, None)
     return {
         "metrics": {m: {"label": METRIC_LABELS.get(m, m), "digits": DIGITS[m]} for m in study.metrics},
-        "controls": CONTROL_LABELS,
         "margin": {"metric": HEADLINE_METRIC, "value": -MARGIN},
         "settings": [
             {"label": study.label(s) or "the only setting", "parameters": s.parameters} for s in study.settings
         ],
-        "estimates": {m: {view: column(m, view) for view in VIEWS} for m in study.metrics},
+        "estimates": {m: {view: column(m, view) for view in ("score", *controls, "full")} for m in study.metrics},
         "fronts": {
-            m: {view: [study.number(s) for s in study.front(m, view)] for view in ("score", *CONTROLS)}
+            m: {view: [study.number(s) for s in study.front(m, view)] for view in ("score", *controls)}
             for m in study.metrics
         },
         "figures": [asdict(figure) for figure in shown],

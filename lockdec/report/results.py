@@ -15,17 +15,17 @@ from typing import Any
 
 from lockdec.console import track
 from lockdec.errors import DataError
+from lockdec.evaluation.result import CONTROLS, READABLE, current, current_caption
 from lockdec.store.reading import MADE_BEFORE
 
 Scalar = str | int | float | bool | None
 
-SCHEMA = 1
 STATUSES = ("ok", "failed", "interrupted", "pruned")
 NUMBERS = (
     "seed",
     "metrics.",
     "controls.",
-    "gap_over_blind.",
+    "gap_over_locked.",
     "cost.",
     "parameters.",
     "looking.",
@@ -110,7 +110,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class Captioned:
-    """One row of captions.jsonl. `captions` has caption, nearest_neighbour, locked and shuffled by name."""
+    """One row of captions.jsonl. `captions` has the captioner's under `caption`, the controls' under their names."""
 
     id: str
     references: tuple[str, ...]
@@ -129,7 +129,7 @@ class Look:
 def read(folders: Sequence[Path]) -> Collection:
     """Every run in or below these folders, sorted by path with numbers in numeric order.
 
-    A result.json that is damaged, or of another schema, is skipped and named. DataError when a folder does
+    A result.json that is damaged, or of an unknown schema, is skipped and named. DataError when a folder does
     not exist or there is no result.json at all.
     """
     for folder in folders:
@@ -172,11 +172,8 @@ def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
         if not isinstance(row.get("id"), str) or not isinstance(references, list):
             notes.append(f"{path}: row {number} needs an id (text) and references (a list); it is left out")
             continue
-        captions = {
-            kind: text
-            for kind in ("caption", "nearest_neighbour", "locked", "shuffled")
-            if isinstance(text := row.get(kind), str)
-        }
+        names = current_caption(row)
+        captions = {kind: text for kind in ("caption", *CONTROLS) if isinstance(text := names.get(kind), str)}
         rows.append(Captioned(str(row["id"]), tuple(map(str, references)), captions))
     return rows, notes
 
@@ -253,9 +250,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise DataError(f"not readable as JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError("not a JSON object")
-    if content.get("schema") != SCHEMA:
-        raise DataError(f"schema={content.get('schema')!r}: this lockdec reads {SCHEMA}")
-    return content
+    if content.get("schema") not in READABLE:
+        known = ", ".join(map(str, READABLE))
+        raise DataError(f"schema={content.get('schema')!r}: this version of lockdec reads {known}")
+    return current(content)
 
 
 def _shared(path: Path) -> list[Stage]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lockdec.evaluation.metrics import LOWER_IS_BETTER, METRICS
+from lockdec.evaluation.result import CONTROLS
 from lockdec.report.results import Run
 from lockdec.report.settings import (
     AXES,
@@ -30,7 +31,6 @@ from lockdec.report.settings import (
 from lockdec.report.statistics import Estimate, differences, estimates
 
 MARGIN = 0.02
-CONTROLS = ("locked", "shuffled", "nearest_neighbour")
 VIEWS = ("score", *CONTROLS, "full")
 ALL_METRICS = tuple(dict.fromkeys((HEADLINE_METRIC, "exact", "cider_d", "chrf", "rouge_l", *METRICS, "loss")))
 
@@ -84,6 +84,9 @@ class Study:
         self.settings, self.notes = group(runs)
         self._number = {setting: number for number, setting in enumerate(self.settings)}
         self.metrics = tuple(m for m in ALL_METRICS if any(setting.values(m) for setting in self.settings))
+        self.controls = tuple(
+            c for c in CONTROLS if any(setting.values(HEADLINE_METRIC, c) for setting in self.settings)
+        )
         self.full_size = _full_sizes(self.settings)
         self._estimates = self._estimate_all()
 

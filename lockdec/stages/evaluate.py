@@ -26,7 +26,7 @@ from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.looking import looking
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.nearest import nearest_phrases
-from lockdec.evaluation.stored import load_captioner, load_tokenizer, write_captions
+from lockdec.evaluation.stored import generate_captions, load_captioner, load_tokenizer
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.runtime.devices import settle
 from lockdec.stages.stage import Stage, Work
@@ -42,7 +42,7 @@ CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
 class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS, ATTENTION, "drawings")
     data: CaptionSet
     fewshot: FewshotConfig
@@ -66,7 +66,7 @@ class Evaluate(Stage):
         captions = {
             "caption": captioner.captions(rows, "captioning"),
             "shuffled": captioner.captions(shown_another, "captioning, shuffled"),
-            "locked": [captioner.blind_caption()] * len(rows),
+            "locked": [captioner.locked_caption()] * len(rows),
             "nearest_neighbour": [support[index].caption for index in nearest],
         }
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
@@ -102,7 +102,7 @@ class Evaluate(Stage):
             },
             "metrics": own,
             "controls": scores,
-            "gap_over_blind": {name: value - scores["locked"][name] for name, value in own.items()},
+            "gap_over_locked": {name: value - scores["locked"][name] for name, value in own.items()},
             "looking": captioner.looking(rows, references),
         }
 
@@ -159,8 +159,8 @@ class Captioner:
             caption for batch in track(self._batches(rows), doing) for caption in self._generate(self._states(batch))
         ]
 
-    def blind_caption(self) -> str:
-        """What the decoder says when its cross-attention is locked: the same for every input."""
+    def locked_caption(self) -> str:
+        """The caption that the decoder generates while its cross-attention is locked: the same for every input."""
         self.model.lock()
         caption = self._generate(self._states([0]))[0]
         self.model.unlock()
@@ -214,7 +214,7 @@ class Captioner:
         return result
 
     def _generate(self, encoded: Encoded) -> list[str]:
-        return write_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
+        return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
 
     def _states(self, rows: Sequence[int]) -> Encoded:
         return self.encoded.batch(rows).to(self.device)

@@ -29,14 +29,14 @@ ALWAYS = ("greedy", "beam")  # strategies that are measured whatever `decode.str
 class EvaluateTranslation(Stage):
     """Generates, scores and compares; the translations are the artifact.
 
-    Two controls: `nearest_neighbour` copies the translation of the nearest training phrase
+    Two controls: `nearest_phrase` copies the translation of the training phrase that is closest in characters
     (`lockdec.evaluation.nearest`), `shuffled` is the transformer given another text.
 
     Attributes:
         shots, support_seed: of `TranslateConfig`; the copying control knows the same pairs as the transformer.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS,)
     data: TextPairs
     decode: EvaluateConfig
@@ -61,7 +61,7 @@ class EvaluateTranslation(Stage):
         candidates = {
             "caption": translations[self.decode.strategy],
             "shuffled": translator.translations(another, self.decode.strategy),
-            "nearest_neighbour": [pair.caption for pair in nearest],
+            "nearest_phrase": [pair.caption for pair in nearest],
         }
         scores = {name: score(captions, references) for name, captions in (translations | candidates).items()}
         loss, accuracy = translator.loss(texts, references)
@@ -72,7 +72,7 @@ class EvaluateTranslation(Stage):
             for index, row in enumerate(rows):
                 line = {"id": data.ids[row], "input": texts[index], "references": list(references[index])}
                 line |= {name: captions[index] for name, captions in (candidates | translations).items()}
-                line["nearest_phrase"] = data.texts[nearest[index].index]
+                line["nearest_phrase_input"] = data.texts[nearest[index].index]
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
         return {
             "data": {
@@ -81,7 +81,7 @@ class EvaluateTranslation(Stage):
                 **{name: len(members) for name, members in data.splits.items()},
             },
             "metrics": scores["caption"],
-            "controls": {name: scores[name] for name in ("shuffled", "nearest_neighbour")},
+            "controls": {name: scores[name] for name in ("shuffled", "nearest_phrase")},
             "strategies": {name: scores[name] for name in strategies},
             "accuracy": accuracy,
         }

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lockdec.config.building import Builder
 from lockdec.console import console, printable, track
 from lockdec.errors import StoreError
+from lockdec.evaluation.result import SCHEMA
 from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.pipeline.running import artifacts
 from lockdec.runtime.acceleration import release_memory
@@ -108,6 +109,6 @@ def _make(common: Common | None, folder: Path, sweep_name: str) -> None:
         for artifact, seconds in artifacts(common.config, common.assembly, tracking, list(common.places)):
             if not artifact.reused:
                 made[artifact.stage] = {"key": artifact.key, "reused": False, "seconds": round(seconds, 3)}
-                write_json(path, {"schema": 1, "stages": made})
+                write_json(path, {"schema": SCHEMA, "stages": made})
     except Exception as error:
         console.print(f"  not made before the cells, which try it again: {printable(str(error))}", soft_wrap=True)

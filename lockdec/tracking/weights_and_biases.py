@@ -37,7 +37,7 @@ PARTS_OF_CONFIG = (
     "stages",
     "versions",
 )
-PARTS_OF_METRICS = ("metrics", "controls", "gap_over_blind", "looking", "parameters", "unlock", "cost")
+PARTS_OF_METRICS = ("metrics", "controls", "gap_over_locked", "looking", "parameters", "unlock", "cost")
 
 _unreachable: set[str] = set()
 

@@ -47,7 +47,7 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert result["controls"]["nearest_neighbour"].keys() == METRICS - {"loss"}
     for metric in METRICS:
         gap = result["metrics"][metric] - result["controls"]["locked"][metric]
-        assert result["gap_over_blind"][metric] == pytest.approx(gap)
+        assert result["gap_over_locked"][metric] == pytest.approx(gap)
     assert {"heads", "d_q", "d_k", "d_v", "parameters"} <= result["cross_attention"].keys()
     assert result["parameters"].keys() == {"total", "trainable", "per_module"}
     assert sum(result["parameters"]["per_module"].values()) == result["parameters"]["total"]

@@ -83,7 +83,7 @@ def result(
         f"seed={seed}",
     )
     made: dict[str, Any] = {
-        "schema": 1,
+        "schema": 2,
         "status": "ok",
         "error": None,
         "name": "how_low",
@@ -124,7 +124,7 @@ def result(
         "fewshot": {"shots": shots, "support_seed": seed},
         "metrics": own,
         "controls": controls,
-        "gap_over_blind": {name: own[name] - controls["locked"][name] for name in own},
+        "gap_over_locked": {name: own[name] - controls["locked"][name] for name in own},
         "unlock": {"max_abs_logit_delta": 0.0},
         "frozen": {"encoder_ok": True, "decoder_ok": True},
         "looking": {"attention_entropy": 2.1, "cross_to_residual_norm": 0.31},

@@ -157,7 +157,7 @@ def test_figures_show_the_numbers_of_results_json(page: Page, sweep: Path) -> No
     check("score", "score", "cider_d")
     check("control", "nearest_neighbour", "cider_d")
     panel = page.chrome.find_element(By.CSS_SELECTOR, "[data-figure=dimension][data-view=control]")
-    assert "CIDEr-D, gap over nearest neighbour" in str(panel.get_attribute("aria-label"))
+    assert "CIDEr-D, gap over nearest_neighbour" in str(panel.get_attribute("aria-label"))
 
 
 def test_one_seed_has_an_open_marker_and_no_whisker(page: Page, sweep: Path) -> None:

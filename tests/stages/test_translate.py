@@ -81,7 +81,7 @@ def test_translation_leaves_figures_curves_and_samples(translation: TinyRun) -> 
     result = translation.result
     assert (result["status"], list(result["stages"])) == ("ok", ["translate", "evaluate"])
     assert {"bleu4", "chrf", "loss"} <= result["metrics"].keys()
-    assert result["controls"].keys() == {"shuffled", "nearest_neighbour"}
+    assert result["controls"].keys() == {"shuffled", "nearest_phrase"}
     assert result["strategies"].keys() == {"greedy", "beam"}
     without_loss = {name: value for name, value in result["metrics"].items() if name != "loss"}
     assert result["strategies"]["beam"] == without_loss
@@ -90,7 +90,8 @@ def test_translation_leaves_figures_curves_and_samples(translation: TinyRun) -> 
     rows = [json.loads(line) for line in (translation.folder / "captions.jsonl").read_text().splitlines()]
     assert len(rows) == 20
     assert all(
-        {"id", "input", "references", "caption", "greedy", "beam", "nearest_neighbour", "nearest_phrase"} <= row.keys()
+        {"id", "input", "references", "caption", "greedy", "beam", "nearest_phrase", "nearest_phrase_input"}
+        <= row.keys()
         for row in rows
     )
     with (translation.folder / "stages" / "translate" / "metrics.csv").open() as file:
@@ -141,7 +142,7 @@ def test_fewer_pairs_are_the_support_set_for_transformer_and_control(translation
     few = run_as(translation.outputs, "few", *TRANSLATION, "translate.shots=4", "translate.steps=2")
     assert few.result["translate"]["pairs"] == 4
     rows = [json.loads(line) for line in (few.folder / "captions.jsonl").read_text().splitlines()]
-    assert len({row["nearest_phrase"] for row in rows}) <= 4
+    assert len({row["nearest_phrase_input"] for row in rows}) <= 4
     with pytest.raises(LockdecError, match=r"fewshot\.shots=500: there are only 120 training texts"):
         run_as(translation.outputs, "many", *TRANSLATION, "translate.shots=500")
 

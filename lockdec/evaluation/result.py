@@ -1,0 +1,48 @@
+"""result.json from release to release: its schema, the names of the controls in it, and how an older one is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SCHEMA = 2
+READABLE = (1, SCHEMA)
+
+CONTROLS = ("locked", "shuffled", "nearest_neighbour", "nearest_phrase")
+"""What a captioner is compared with, under the same name everywhere.
+
+- `locked`: the pretrained decoder with its cross-attention locked, which gives every input the same caption.
+- `shuffled`: the trained captioner given another input.
+- `nearest_neighbour`: a copy of the caption of the support input whose encoder states are closest.
+- `nearest_phrase`: a copy of the caption of the support input whose text is closest in characters; texts only.
+"""
+
+
+def current(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of result.json under today's names, whichever of the `READABLE` schemas it was written in.
+
+    Schema 1 says `gap_over_blind` for `gap_over_locked`. Of a translation, it says `nearest_neighbour` for
+    `nearest_phrase`.
+    """
+    found = dict(result)
+    if found.get("schema") != 1:
+        return found
+    found["schema"] = SCHEMA
+    if "gap_over_blind" in found:
+        found["gap_over_locked"] = found.pop("gap_over_blind")
+    controls = found.get("controls")
+    if "strategies" in found and isinstance(controls, Mapping):
+        found["controls"] = {_PHRASE.get(name, name): scores for name, scores in controls.items()}
+    return found
+
+
+def current_caption(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of captions.jsonl under today's names; a run of schema 1 left other names in those of a translation."""
+    found = dict(row)
+    if {"greedy", "beam", "nearest_neighbour"} <= found.keys():
+        found["nearest_phrase_input"] = found.pop("nearest_phrase", None)
+        found["nearest_phrase"] = found.pop("nearest_neighbour")
+    return found
+
+
+_PHRASE = {"nearest_neighbour": "nearest_phrase"}
