@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,22 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, pro
 from torch import Tensor
 
 from lockdec.errors import ConfigError, DataError, StoreError
-from lockdec.transformer.decoding.generation import SpecialTokens
 
-PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer learned here
+PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer trained here
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The ids of the tokens that begin a text, end it, and pad a batch.
+
+    They are plain numbers to the transformer, which knows nothing of tokenizers.
+    """
+
+    bos: int
+    eos: int
+    pad: int
+
+
 OURS = SpecialTokens(bos=BOS_ID, eos=EOS_ID, pad=PAD_ID)
 _SPECIAL = ["<pad>", "<bos>", "<eos>"]
 _SMALLEST = len(_SPECIAL) + 256

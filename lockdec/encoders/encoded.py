@@ -18,7 +18,7 @@ from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.normalisation import Normalisation, kinds_of
 from lockdec.errors import DataError, StoreError
-from lockdec.store.writing import require_room
+from lockdec.store.writing import require_free_space
 from lockdec.transformer.encoded import Encoded
 
 STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"
@@ -177,7 +177,7 @@ def _encode(
                 raw = sum(lengths) / len(rows) * encoder.dim * np.dtype(np.float32).itemsize
                 stored = max(lengths) * encoder.dim * dtype.itemsize
                 needed = int((raw + stored) * len(captions))
-                require_room(folder / STATES, needed, f"a cache of the states of {len(captions)} inputs")
+                require_free_space(folder / STATES, needed, f"a cache of the states of {len(captions)} inputs")
             real = encoded.states.flatten(0, 1) if encoded.mask.all() else encoded.states[encoded.mask]
             file.write(real.float().cpu().contiguous().numpy().data)
     return np.memmap(path, np.float32, mode="r+", shape=(sum(lengths), encoder.dim)), np.array(lengths)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lockdec.config.autoencoders import VAEConfig
 from lockdec.data.captions import Modality
 from lockdec.encoders.autoencoder import (
     CONFIG,
@@ -19,7 +20,6 @@ from lockdec.encoders.autoencoder import (
     to_cells,
     to_grid,
 )
-from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
 from lockdec.store.tensors import load_weights

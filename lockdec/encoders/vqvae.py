@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lockdec.config.autoencoders import VQVAEConfig
 from lockdec.data.captions import Modality
 from lockdec.encoders.autoencoder import (
     CONFIG,
@@ -20,7 +21,6 @@ from lockdec.encoders.autoencoder import (
     to_cells,
     to_grid,
 )
-from lockdec.encoders.configuration import VQVAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
 from lockdec.store.tensors import load_weights

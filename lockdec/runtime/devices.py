@@ -46,7 +46,7 @@ def device_of(trainer: TrainerConfig) -> torch.device:
     return torch.device(fitting[0], number)
 
 
-def settle(model: nn.Module, device: torch.device) -> torch.device:
+def place_on(model: nn.Module, device: torch.device) -> torch.device:
     """Move a model to the device; one whose weights do not fit there stays on the CPU, and a line says so.
 
     Returns:

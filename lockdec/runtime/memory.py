@@ -56,7 +56,7 @@ def batch_keys(config: DictConfig, stage: str) -> Iterator[tuple[str, int]]:
             yield from ((f"{source[2:-1]}.{key}", value[key]) for key in BATCH_KEYS if key in value)
 
 
-def shapes(batch: object) -> str:
+def describe_shapes(batch: object) -> str:
     """The sizes of the tensors in a batch by their names: "tokens 10 x 48"."""
     return ", ".join(f"{name} {' x '.join(map(str, tensor.shape))}" for name, tensor in _tensors(batch, "batch"))
 

@@ -9,7 +9,7 @@ from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
-from lockdec.runtime.devices import settle
+from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 
 
@@ -52,7 +52,7 @@ class Attach(Stage):
         if isinstance(encoder, PretrainedHere):
             encoder = encoder.open(work.parents[encoder.stage].folder)
         before = encoder.fingerprint
-        settle(encoder, work.device)
+        place_on(encoder, work.device)
         try:
             encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
         finally:

@@ -28,7 +28,7 @@ from lockdec.evaluation.metrics import score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.evaluation.stored import generate_captions, load_captioner, load_tokenizer
 from lockdec.modules.language_modeling import next_token_loss
-from lockdec.runtime.devices import settle
+from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
@@ -54,7 +54,7 @@ class Evaluate(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parents["attach"].folder)
         model = load_captioner(work.parents["pretrain"], work.parents["finetune"])
-        device, model.recorded = settle(model, work.device), work.recorded
+        device, model.recorded = place_on(model, work.device), work.recorded
         captioner = Captioner(model, load_tokenizer(work.parents["pretrain"]), encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = [self.data.captions[row] for row in rows]

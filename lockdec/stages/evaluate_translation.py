@@ -16,7 +16,7 @@ from lockdec.data.translation import TextPairs
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.modules.translation import translation_loss
-from lockdec.runtime.devices import settle
+from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.translate import known_pairs, load_translator
 from lockdec.transformer.models import TransformerModel
@@ -49,7 +49,7 @@ class EvaluateTranslation(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         model, source, target = load_translator(work.parents["translate"])
         model.decoder.recorded = work.recorded
-        translator = Translator(model, source, target, self.decode, settle(model, work.device))
+        translator = Translator(model, source, target, self.decode, place_on(model, work.device))
         data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
         known = known_pairs(data, self.shots, self.support_seed)
         texts, references = [data.texts[row] for row in rows], [data.captions[row] for row in rows]

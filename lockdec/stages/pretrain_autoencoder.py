@@ -24,7 +24,7 @@ from lockdec.encoders.vqvae import VQVAE
 from lockdec.errors import ConfigError
 from lockdec.modules.autoencoding import Autoencoding, VariationalAutoencoding, VectorQuantisedAutoencoding
 from lockdec.modules.configuration import PretrainAutoencoderConfig, PretrainVAEConfig, PretrainVQVAEConfig
-from lockdec.runtime.devices import settle
+from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 from lockdec.training.fit import fit
 from lockdec.training.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
@@ -79,7 +79,7 @@ class PretrainAutoencoder(Stage):
         val = write_pixels(val_file, self.data, self.data.splits["val"], side)
         metrics = {} if self.untrained else self._fit(module, train, val, work)
         model = module.model.eval()
-        settle(model, work.device)  # lightning brings it back to the CPU
+        place_on(model, work.device)  # lightning brings it back to the CPU
         metrics |= self.finish(model, train)
         save_autoencoder(model, work.folder)
         draw_reconstructions(model, val, work.folder / RECONSTRUCTIONS)

@@ -12,7 +12,7 @@ from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_cross_attention
-from lockdec.runtime.devices import settle
+from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 from lockdec.transformer.models import CrossAttentionConfig
 
@@ -42,7 +42,7 @@ class Unlock(Stage):
 
         rows = self.data.splits["train"][:PROBES]
         captions = [self.data.captions[row][0] for row in rows]
-        device = settle(model, work.device)  # after it was drawn: luck is the CPU's
+        device = place_on(model, work.device)  # after it was drawn: luck is the CPU's
         tokens = tokenizer.batch(captions, max_len=model.config.max_len)[:, :-1].to(device)
         with torch.inference_mode():
             locked = model(tokens)

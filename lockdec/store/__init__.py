@@ -25,7 +25,7 @@ from lockdec import __version__
 from lockdec.errors import LockdecError, StoreError
 from lockdec.store.locking import locked, require_locks
 from lockdec.store.reading import read_json, read_object
-from lockdec.store.writing import clear_partial, flush, is_no_room, no_room, write_json
+from lockdec.store.writing import clear_partial, disk_full, flush, is_disk_full, write_json
 
 SCHEMA_VERSION = 1  # tests/faults/artifacts keeps an artifact of every one released
 METADATA = "artifact.json"
@@ -164,8 +164,8 @@ class Store:
                 unfinished.rename(folder)
                 flush(folder.parent)
             except Exception as error:
-                if is_no_room(error) and not isinstance(error, LockdecError):
-                    raise no_room(_newest_file(unfinished)) from error
+                if is_disk_full(error) and not isinstance(error, LockdecError):
+                    raise disk_full(_newest_file(unfinished)) from error
                 raise
             record = read_json(folder / METADATA)
             return Artifact(folder, stage, key, record["metrics"], config, dict(parents), record["seconds"], False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lockdec.errors import LockdecError, visible
 from lockdec.store.keeping import DAY, Entry, entries, leftovers, problems, remove, unreferred
-from lockdec.store.writing import size
+from lockdec.store.writing import format_bytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{'would remove' if given.dry_run else 'removed'} {_line(entry)}")
             if not given.dry_run:
                 remove(given.outputs, entry)
-        print(f"{len(going)} folders, {size(sum(entry.bytes for entry in going))}")
+        print(f"{len(going)} folders, {format_bytes(sum(entry.bytes for entry in going))}")
     except LockdecError as error:
         print(f"lockdec.store: {visible(str(error))}", file=sys.stderr)
         return 1
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(listed: Sequence[Entry]) -> int:
     for entry in listed:
         print(_line(entry))
-    print(f"{len(listed)} folders, {size(sum(entry.bytes for entry in listed))}")
+    print(f"{len(listed)} folders, {format_bytes(sum(entry.bytes for entry in listed))}")
     return 0
 
 
@@ -95,7 +95,7 @@ def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
 
 def _line(entry: Entry) -> str:
     runs = f"{len(entry.runs)} runs" if entry.state == "whole" else entry.state
-    return f"{entry.stage:<16} {entry.key[:12]}  {size(entry.bytes):>9}  {entry.age / DAY:>6.1f} days  {runs}"
+    return f"{entry.stage:<16} {entry.key[:12]}  {format_bytes(entry.bytes):>9}  {entry.age / DAY:>6.1f} days  {runs}"
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 from lockdec.errors import StoreError
 
 PARTIAL = ".partial"  # ends the name of a file that is being written
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch and safetensors say, which keep the operating system's error number to themselves.
-_NO_ROOM_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "file write failed")
+_DISK_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "file write failed")
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -31,8 +31,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in NO_ROOM:
-            raise no_room(path, needed=len(content)) from error
+        if error.errno in DISK_FULL:
+            raise disk_full(path, needed=len(content)) from error
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -64,46 +64,46 @@ def clear_partial(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def free(folder: Path) -> int:
+def free_bytes(folder: Path) -> int:
     """How many bytes may still be written below a folder."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 
 
-def require_room(path: Path, needed: int, what: str) -> None:
+def require_free_space(path: Path, needed: int, what: str) -> None:
     """Raise StoreError when `needed` bytes of `what` will not fit where `path` lies."""
-    left = free(path.parent)
+    left = free_bytes(path.parent)
     if left < needed:
-        raise StoreError(f"{path}: {what} needs {size(needed)}, and {size(left)} are free; {_MEND}")
+        raise StoreError(f"{path}: {what} needs {format_bytes(needed)}, and {format_bytes(left)} are free; {_MEND}")
 
 
-def is_no_room(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether this error, or one that it came of, says that something did not fit."""
     seen: list[BaseException] = []
     while error not in seen:  # an error may be said to come of itself
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
-        if isinstance(error, Exception) and any(text in str(error).lower() for text in _NO_ROOM_TEXTS):
+        if isinstance(error, Exception) and any(text in str(error).lower() for text in _DISK_FULL_TEXTS):
             return True
         seen.append(error)
         error = error.__cause__ or error.__context__ or error
     return False
 
 
-def no_room(path: Path, needed: int | None = None) -> StoreError:
+def disk_full(path: Path, needed: int | None = None) -> StoreError:
     """The error for a file that did not fit; without `needed`, at least what is there of it."""
     if needed is None:
         there = path.stat().st_size if path.is_file() else 0
-        amount = f"more than {size(there)}"
+        amount = f"more than {format_bytes(there)}"
     else:
-        amount = size(needed)
+        amount = format_bytes(needed)
     return StoreError(
-        f"{path}: did not fit; it needs {amount}, and {size(free(path.parent))} are free "
+        f"{path}: did not fit; it needs {amount}, and {format_bytes(free_bytes(path.parent))} are free "
         f"(or a limit on the size of files stands against it); {_MEND}"
     )
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes for people, in powers of 1,000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:

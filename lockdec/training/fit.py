@@ -29,7 +29,7 @@ from lockdec.distributed import ranks
 from lockdec.errors import StoreError
 from lockdec.runtime.acceleration import accelerated
 from lockdec.runtime.interruption import asked_to_stop, patient, stop_now, take_signals_back
-from lockdec.runtime.memory import shapes
+from lockdec.runtime.memory import describe_shapes
 from lockdec.store import CHECKPOINT
 from lockdec.store.writing import write_bytes
 from lockdec.training.divergence import DivergedError, Divergence, finite
@@ -261,7 +261,7 @@ class NameBatch(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Exception):
-            exception.add_note(f"a batch of {shapes(self._batch)} at step {trainer.global_step}")
+            exception.add_note(f"a batch of {describe_shapes(self._batch)} at step {trainer.global_step}")
 
 
 class ProgressBar(L.Callback):

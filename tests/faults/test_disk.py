@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lockdec.store.writing import is_no_room
+from lockdec.store.writing import is_disk_full
 from tests.faults.causes import Fault
 from tests.faults.conftest import essence, leftovers
 from tests.faults.warm import Command, Warm
@@ -76,6 +76,6 @@ def test_a_limit_on_the_size_of_files_is_said_too(warm: Warm, undisturbed: Comma
 def test_an_error_that_came_of_itself_is_looked_through_once() -> None:
     error = RuntimeError("x")
     error.__cause__ = error
-    assert not is_no_room(error)
+    assert not is_disk_full(error)
     error.__cause__ = OSError(errno.ENOSPC, "full")
-    assert is_no_room(error)
+    assert is_disk_full(error)

@@ -20,7 +20,7 @@ from lockdec.modules.language_modeling import next_token_loss
 from lockdec.pipeline.assembling import build_stages
 from lockdec.pipeline.running import run
 from lockdec.runtime.acceleration import exact_products
-from lockdec.runtime.devices import device_of, exact, settle
+from lockdec.runtime.devices import device_of, exact, place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Store
@@ -104,7 +104,7 @@ def test_a_model_that_does_not_fit_stays_on_the_cpu(capsys: pytest.CaptureFixtur
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return self
 
-    assert settle(Huge(2, 2), SECOND) == torch.device("cpu")
+    assert place_on(Huge(2, 2), SECOND) == torch.device("cpu")
     assert "Huge does not fit on meta, so it works on the CPU" in capsys.readouterr().out
 
 
@@ -113,7 +113,7 @@ def test_an_encoder_follows_its_weights(name: str, tmp_path: Path, devices: Devi
     kind = KINDS[name](tmp_path)
     expected, before = kind.encoder.encode(kind.inputs), kind.encoder.fingerprint
     has_weights = bool(kind.encoder.state_dict())
-    assert settle(kind.encoder, SECOND) == SECOND
+    assert place_on(kind.encoder, SECOND) == SECOND
     encoded = kind.encoder.encode(kind.inputs)
     assert isinstance(encoded.states, There) == isinstance(encoded.mask, There) == has_weights
     torch.testing.assert_close(encoded.states.cpu(), expected.states, rtol=1e-4, atol=1e-5)

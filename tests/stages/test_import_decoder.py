@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lockdec.data.openmoji import OpenMoji
-from lockdec.data.tokenizer import Tokenizer, pad, real_targets
+from lockdec.data.tokenizer import SpecialTokens, Tokenizer, pad, real_targets
 from lockdec.errors import DataError, LockdecError
 from lockdec.evaluation.stored import load_decoder
 from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.store import Store
-from lockdec.transformer.decoding.generation import SpecialTokens
 from tests.conftest import TinyRun, run_tiny
 from tests.stages.checkpoints import SAVE
 
