@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from lockdec.config.autoencoders import AutoencoderConfig
 from lockdec.data.captions import Input, Modality
+from lockdec.encoders.configuration import AutoencoderConfig
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.pictures import POSITION, pixels, positions
 from lockdec.store.tensors import save_tensors

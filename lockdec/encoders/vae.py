@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lockdec.config.autoencoders import VAEConfig
 from lockdec.data.captions import Modality
 from lockdec.encoders.autoencoder import (
     CONFIG,
@@ -20,6 +19,7 @@ from lockdec.encoders.autoencoder import (
     to_cells,
     to_grid,
 )
+from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
 from lockdec.store.tensors import load_weights

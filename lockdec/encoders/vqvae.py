@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lockdec.config.autoencoders import VQVAEConfig
 from lockdec.data.captions import Modality
 from lockdec.encoders.autoencoder import (
     CONFIG,
@@ -21,6 +20,7 @@ from lockdec.encoders.autoencoder import (
     to_cells,
     to_grid,
 )
+from lockdec.encoders.configuration import VQVAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
 from lockdec.store.tensors import load_weights

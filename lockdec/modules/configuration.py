@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
-from lockdec.config.autoencoders import VAEConfig, VQVAEConfig
+from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.errors import ConfigError
 from lockdec.transformer.configuration import EncoderConfig, require, require_counts
 

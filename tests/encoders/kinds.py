@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lockdec.config.autoencoders import VAEConfig, VQVAEConfig
 from lockdec.data.captions import CaptionSet, Input, Modality
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import train_tokenizer
 from lockdec.encoders.autoencoder import AutoencoderEncoder, from_bytes
+from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.efficientnet import EfficientNetLite0
 from lockdec.encoders.features import Features

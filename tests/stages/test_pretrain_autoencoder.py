@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lockdec.config.autoencoders import VAEConfig, VQVAEConfig
 from lockdec.data.captions import CaptionSet, Input
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.translation import translation_pairs
 from lockdec.encoders.autoencoder import AutoencoderEncoder, from_bytes
+from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.vae import VAE, PretrainedVAE
 from lockdec.encoders.vqvae import VQVAE, Codebook, PretrainedVQVAE
