@@ -8,8 +8,8 @@ from benchmarks.captioner import lockdec, transformers
 from benchmarks.side_by_side import Subject
 
 TITLE = (
-    "Captions of 32 drawings by beam search with 4 beams, up to 32 tokens and as long as they come; "
-    "decoder of d_model 192, 4 layers, 6 heads, vocabulary 2,048; 64 states each"
+    "Captions of 32 drawings by beam search with 4 beams, up to 32 tokens, ending by themselves; decoder of d_model "
+    "192, 4 layers, 6 heads, vocabulary 2,048; 64 states each"
 )
 UNIT = "captions"
 GOALS = {"transformers": 2.0}

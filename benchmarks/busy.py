@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from benchmarks.pretraining import ours
 from benchmarks.side_by_side import Subject
 
-TITLE = "A pretraining step beside two processes that want the cores all the time; sizes as in pretraining"
+TITLE = "A pretraining step beside two processes that keep both cores busy; sizes as in pretraining"
 UNIT = "tokens"
 GOALS: Mapping[str, float] = {}
-LONG = "spinning as long as by default"
+LONG = "OpenMP's default spin count"
 ENVIRONMENT = {LONG: {"GOMP_SPINCOUNT": "300000"}}  # what GNU's OpenMP takes where nothing is said
 NEIGHBOUR = ("sh", "-c", "while :; do :; done")
 

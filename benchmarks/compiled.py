@@ -14,7 +14,9 @@ from lockdec.modules.language_modeling import next_token_loss
 from lockdec.runtime.acceleration import accelerated
 from lockdec.transformer.models import LockingDecoderModel
 
-TITLE = "A pretraining step with trainer.compile=true and without, once the kernels are made; sizes as in pretraining"
+TITLE = (
+    "A pretraining step with trainer.compile=true and without, once the kernels are compiled; sizes as in pretraining"
+)
 UNIT = "tokens"
 GOALS: Mapping[str, float] = {}
 

@@ -19,8 +19,8 @@ BATCHES = 8  # a step of this suite: evenly spaced over an epoch
 
 TITLE = (
     "Pretraining on the text of the default pipeline at default sizes (d_model 192, 4 layers, vocabulary 2,048, at "
-    "most 512 tokens a batch), real tokens alone counted. transformers takes the lines in random order, as many in a "
-    "batch as lockdec on average, padded to the longest"
+    "most 512 tokens a batch), counting real tokens only. transformers takes the lines in random order, with as "
+    "many in a batch as lockdec has on average, padded to the longest"
 )
 UNIT = "real tokens"
 GOALS = {"transformers": 2.0}

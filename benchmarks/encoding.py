@@ -84,5 +84,5 @@ def subjects() -> dict[str, Callable[[], Subject]]:
     return {
         "lockdec": lambda: writing(Rendered(drawings())),
         "forward passes": forward_passes,
-        "lockdec, rendering too": lambda: writing(drawings()),
+        "lockdec, rendering included": lambda: writing(drawings()),
     }

@@ -15,11 +15,11 @@ from lockdec.modules.captioning import Captioning
 from lockdec.training.batching import CaptionBatch
 
 TITLE = (
-    "A finetuning step on the 256 drawings of the default support set at default sizes (d_model 192, 4 layers, 8 heads "
-    "of cross-attention over 64 states of 149 channels, 32 captions a batch). The GPT-2 of transformers has as many "
-    "layers, trains its own cross-attention and a projection of the states to its width, and pads to the longest "
-    "caption of a batch; in the loop it encodes the drawings of the batch with EfficientNet-Lite0. All of them by "
-    "fused AdamW, and lockdec by Muon as well, its default, which needs a third of the steps"
+    "A finetuning step on the 256 drawings of the default support set at default sizes (d_model 192, 4 layers, 8 "
+    "heads of cross-attention over 64 states of 149 channels, 32 captions a batch). The GPT-2 of transformers has "
+    "as many layers, trains its own cross-attention and a projection of the states to its width, and pads to the "
+    "longest caption of a batch; in the loop it encodes the drawings of the batch with EfficientNet-Lite0. All use "
+    "fused AdamW; lockdec is also measured with Muon, its default, which needs a third of the steps"
 )
 UNIT = "captions"
 GOALS = {"transformers": 1.5, "transformers, encoder in the loop": 5.0}
@@ -90,7 +90,7 @@ def subjects() -> Mapping[str, Callable[[], Subject]]:
     """lockdec with either optimizer, and transformers with stored states and with an encoder."""
     return {
         "lockdec": ours,
-        "lockdec by Muon": lambda: ours(muon),
+        "lockdec with Muon": lambda: ours(muon),
         "transformers": cached,
         "transformers, encoder in the loop": in_the_loop,
     }

@@ -8,8 +8,8 @@ from benchmarks.captioner import lockdec, transformers
 from benchmarks.side_by_side import Subject
 
 TITLE = (
-    "Greedy captions of 64 drawings, up to 32 tokens and as long as they come; "
-    "decoder of d_model 192, 4 layers, 6 heads, vocabulary 2,048; 64 states each"
+    "Greedy captions of 64 drawings, up to 32 tokens, ending by themselves; decoder of d_model 192, 4 layers, 6 "
+    "heads, vocabulary 2,048; 64 states each"
 )
 UNIT = "captions"
 GOALS = {"transformers": 2.5}

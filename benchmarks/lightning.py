@@ -22,9 +22,9 @@ from lockdec.training.fit import fit
 STEPS = 400  # of a finetune stage
 
 TITLE = (
-    f"{STEPS} steps of finetuning at default sizes by lockdec's fit, from building the Trainer to the written curve, "
+    f"{STEPS} steps of finetuning at default sizes by lockdec's fit, from building the Trainer to writing the curve, "
     "with the default loggers (CSV and W&B offline), and the same steps in a plain loop without schedule or logs. "
-    "Finetuning has the shortest steps, so the harness weighs most there"
+    "Finetuning has the shortest steps, so the harness costs relatively most there"
 )
 UNIT = "steps"
 GOALS = {"bare loop": 1 / 1.05}

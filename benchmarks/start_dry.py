@@ -8,8 +8,8 @@ from benchmarks.commands import imports, python
 from benchmarks.side_by_side import Subject
 
 TITLE = (
-    "`python -m lockdec.run -m ... dry_run=true` of a sweep of 120 cells over d_k, d_v and the seed, beside the "
-    "imports of torch and lightning"
+    "`python -m lockdec.run -m ... dry_run=true` of a sweep of 120 cells over d_k, d_v and the seed; beside "
+    "importing torch and lightning"
 )
 UNIT = "dry runs"
 GOALS: Mapping[str, float] = {}

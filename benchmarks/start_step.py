@@ -14,8 +14,8 @@ from benchmarks.commands import imports, python
 from benchmarks.side_by_side import Subject
 
 TITLE = (
-    "a default run in an empty folder up to the end of its first optimizer step, which is of pretraining: data read, "
-    "tokenizer learned, loggers opened; beside the imports of torch and lightning alone"
+    "A default run in an empty folder up to the end of its first optimizer step (of pretraining): data read, "
+    "tokenizer trained, loggers opened; beside importing torch and lightning alone"
 )
 UNIT = "starts"
 GOALS = {"imports": 1 / 1.3}

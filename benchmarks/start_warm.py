@@ -12,8 +12,8 @@ from benchmarks.commands import imports, python
 from benchmarks.side_by_side import ROOT, Subject
 
 TITLE = (
-    "`python -m lockdec.run` with every stage reused, its W&B run and report included, beside the imports of torch, "
-    "lightning and wandb and 3 s of waiting"
+    "`python -m lockdec.run` with every stage reused, including its W&B run and report; beside importing torch, "
+    "lightning and wandb and waiting 3 s"
 )
 UNIT = "runs"
 GOALS = {"imports and 3 s": 1.0}

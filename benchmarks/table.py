@@ -50,7 +50,7 @@ def suite_table(section: Mapping[str, Any]) -> str:
         f"thread{'' if section['threads'] == 1 else 's'}, in {section['rounds']} rounds; the matrix product reaches "
         f"{section['matmul_gflops']:,.0f} GFLOP/s. {', '.join(f'{name} {value}' for name, value in versions.items())}."
     )
-    head = ["", f"{unit} / s", "lockdec is times as fast", "goal", "peak memory", "share of the matmul peak"]
+    head = ["", f"{unit} / s", "lockdec's speed-up", "goal", "peak memory", "share of the matmul peak"]
     return f"{markdown(head, rows)}\n\n{where}"
 
 
@@ -65,10 +65,10 @@ def between(ratio: Mapping[str, float] | None) -> str:
 
 
 def verdict(ratio: Mapping[str, float] | None, goal: float | None) -> str:
-    """The goal, and whether the median holds it."""
+    """The goal, and whether the median meets it."""
     if ratio is None or goal is None:
         return ""
-    return f"{goal:g}: {'holds' if ratio['median'] >= goal else '**missed**'}"
+    return f"{round(goal, 3):g}: {'met' if ratio['median'] >= goal else '**missed**'}"
 
 
 def memory_verdict(ours: Mapping[str, Any], memory: float, goal: float | None) -> str:
@@ -76,12 +76,12 @@ def memory_verdict(ours: Mapping[str, Any], memory: float, goal: float | None) -
     if goal is None:
         return ""
     times = ours["peak_memory_mb"] / memory
-    return f"; lockdec takes {times:.3f} times as much, goal {goal:g}: {'holds' if times <= goal else '**missed**'}"
+    return f"; lockdec takes {times:.3f} times as much, goal {goal:g}: {'met' if times <= goal else '**missed**'}"
 
 
 def share(found: Mapping[str, float] | None, goal: float | None) -> str:
     """The share of the peak, and the goal for it where there is one."""
     if found is None:
         return ""
-    judged = "" if goal is None else f", goal {goal:.0%}: {'holds' if found['median'] >= goal else '**missed**'}"
+    judged = "" if goal is None else f", goal {goal:.0%}: {'met' if found['median'] >= goal else '**missed**'}"
     return f"{found['median']:.0%}{judged}"

@@ -103,7 +103,7 @@ def tied(study: Study) -> dict[str, str]:
     right.axhline(0, color="#888888", linewidth=0.8)
     right.axhline(-MARGIN, color="#888888", linestyle="--", linewidth=0.8)
     for axes, title in (
-        (left, "token F1 (dotted: copying the nearest neighbour)"),
+        (left, "token F1 (dotted: nearest_neighbour)"),
         (right, f"paired difference to d = {FULL} (dashed: the margin, -{MARGIN})"),
     ):
         axes.set_xscale("log", base=2)
@@ -117,7 +117,17 @@ def tied(study: Study) -> dict[str, str]:
         "tied": table(["shots", *heads], scores),
         "tied loss": table(["shots", *(head for head, size in zip(heads, sizes, strict=True) if size != FULL)], losses),
         "tied controls": table(
-            ["shots", "d", "over locked", "over shuffled", "over neighbour", "exact", "CIDEr-D", "trained", "seconds"],
+            [
+                "shots",
+                "d",
+                "over locked",
+                "over shuffled",
+                "over nearest_neighbour",
+                "exact",
+                "CIDEr-D",
+                "trained",
+                "seconds",
+            ],
             controls,
         ),
     }
@@ -140,7 +150,7 @@ def grid(study: Study, rows: str, columns: str, name: str, against: Key) -> dict
 
 
 def kinds(study: Study, key: Callable[[Setting], str], name: str, against: str) -> dict[str, str]:
-    """A row a kind: its scores and the paired difference to one of them."""
+    """One row per kind: its scores and the paired difference to one of them."""
     settings = {key(setting): setting for setting in study.settings}
     rows = [
         [
@@ -153,17 +163,19 @@ def kinds(study: Study, key: Callable[[Setting], str], name: str, against: str) 
         ]
         for kind, setting in settings.items()
     ]
-    return {name: table(["", "trained", "token F1", f"difference to {against}", "exact", "over neighbour"], rows)}
+    return {
+        name: table(["", "trained", "token F1", f"difference to {against}", "exact", "over nearest_neighbour"], rows)
+    }
 
 
 def heads(setting: Setting) -> str:
     """Heads, size and layers in words."""
     named = {name: setting.facet(f"cross_attention.{name}") for name in ("heads", "d_k", "layers")}
-    return f"{named['heads']} heads of {named['d_k']}, layers {named['layers']}"
+    return f"{named['heads']} head{'' if named['heads'] == 1 else 's'} of {named['d_k']}, layers {named['layers']}"
 
 
 def encoders(study: Study) -> dict[str, str]:
-    """A row an encoder and number of shots; of drawings and of names in German."""
+    """One row per encoder and number of shots, for drawings and for German names."""
     rows: list[tuple[str, str, int, list[str]]] = []
     lines: dict[str, dict[str, dict[int, Setting]]] = {}
     for setting in study.settings:
@@ -187,12 +199,21 @@ def encoders(study: Study) -> dict[str, str]:
         ticks = sorted({shots for by_shots in named.values() for shots in by_shots})
         axes.set_xticks(ticks, [str(shots) for shots in ticks])
         axes.set_xlabel("shots")
-        axes.set_title(f"{data}: token F1 (dotted: copying the nearest neighbour)", fontsize=10)
+        axes.set_title(f"{data}: token F1 (dotted: nearest_neighbour)", fontsize=10)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(Path(__file__).parent / "encoders.png", dpi=130)
-    head = ["encoder", "shots", "token F1", "CIDEr-D", "exact", "over locked", "over shuffled", "over neighbour"]
+    head = [
+        "encoder",
+        "shots",
+        "token F1",
+        "CIDEr-D",
+        "exact",
+        "over locked",
+        "over shuffled",
+        "over nearest_neighbour",
+    ]
     body = [row for *_, row in sorted(rows, key=lambda row: row[:3])]
-    return {"encoders": table([*head, "neighbour", "trained", "seconds"], body)}
+    return {"encoders": table([*head, "nearest_neighbour", "trained", "seconds"], body)}
 
 
 def neighbour(setting: Setting) -> Estimate:
@@ -201,19 +222,19 @@ def neighbour(setting: Setting) -> Estimate:
 
 
 def remedies(study: Study) -> dict[str, str]:
-    """A row a setting that was tried, on the validation split."""
+    """One row per setting that was tried, on the validation split."""
     rows = []
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
         choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages.", "finetune."))]
         views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS)]
         rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
-    head = ["", "token F1", "over locked", "over shuffled", "over neighbour", "neighbour"]
+    head = ["", "token F1", "over locked", "over shuffled", "over nearest_neighbour", "nearest_neighbour"]
     return {"remedies": table(head, sorted(rows))}
 
 
 def steps(study: Study) -> dict[str, str]:
-    """A row a number of shots, a column a number of steps; the paired difference to the default number."""
+    """One row per number of shots and one column per number of steps; the paired difference to the default number."""
     found = {
         (int(str(shots)), int(str(overrides).removeprefix("finetune.steps="))): setting
         for (shots, overrides), setting in by(study, "fewshot.shots", "overrides").items()
@@ -237,7 +258,7 @@ def steps(study: Study) -> dict[str, str]:
 
 
 def decoders(study: Study) -> dict[str, str]:
-    """A row a pretrained decoder, a column a tied dimension; and how far decoders and seeds lie apart."""
+    """One row per pretrained decoder and one column per dimension; and how far decoders and seeds lie apart."""
     found = {
         (str(overrides).removeprefix("pretrain.seed="), int(str(size))): setting
         for (overrides, size), setting in by(study, "overrides", "cross_attention.d_k").items()
@@ -267,7 +288,7 @@ def decoders(study: Study) -> dict[str, str]:
 
 
 def optimizers(study: Study) -> dict[str, str]:
-    """A row a number of shots and sizes of cross-attention: AdamW, Muon and their paired difference."""
+    """One row per number of shots and sizes of cross-attention: AdamW, Muon and their paired difference."""
     found = by(study, "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots", "overrides")
     rows = []
     for d_k, d_v, shots in sorted({key[:3] for key in found}, key=str):

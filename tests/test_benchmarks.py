@@ -32,7 +32,7 @@ def test_a_suite_is_measured_side_by_side_and_shown_as_a_table() -> None:
     rows = {line.split(" | ")[0].strip("| "): line for line in table(section).splitlines() if line.startswith("| ")}
     assert "3: **missed**" in rows["late"]
     assert "1.5: " in rows["napper"]
-    assert "goal 1000: holds" in rows["napper"]
+    assert "goal 1000: met" in rows["napper"]
     assert "a machine, 1 thread, in 2 rounds" in table(section)
 
 
