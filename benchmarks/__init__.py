@@ -1,1 +1,1 @@
-"""Speed and memory beside what a user would take instead: `python -m benchmarks`, and docs/performance.md."""
+"""Speed and memory beside the alternatives a user has: `python -m benchmarks`, and docs/performance.md."""

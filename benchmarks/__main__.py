@@ -1,8 +1,8 @@
-"""Measure suites of this folder and keep what was found in benchmarks/results.
+"""Measure suites of this folder and keep the results in benchmarks/results.
 
 python -m benchmarks                               all of them (make bench)
 python -m benchmarks pretraining corpus            some of them
-python -m benchmarks finetuning --against COMMIT   and lockdec as it was
+python -m benchmarks finetuning --against COMMIT   and an earlier lockdec
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ VERSIONS = ("torch", "lightning", "transformers", "x-transformers", "hydra-core"
 
 
 def suites() -> list[str]:
-    """The names of the suites: the modules of this folder that say what their subjects are."""
+    """The names of the suites: the modules of this folder that define `subjects`."""
     found = Path(__file__).parent.glob("*.py")
     return sorted(path.stem for path in found if "\ndef subjects(" in path.read_text(encoding="utf-8"))
 
 
 def device_name() -> str:
-    """The accelerator, or the CPU and how many of its threads there are."""
+    """The accelerator, or the CPU and its number of hardware threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
@@ -42,7 +42,7 @@ def device_name() -> str:
 
 
 def installed() -> dict[str, str]:
-    """The versions of what takes part, as far as it is installed."""
+    """The versions of the packages compared, where installed."""
     found = {"Python": platform.python_version()}
     for name in VERSIONS:
         try:
@@ -53,7 +53,7 @@ def installed() -> dict[str, str]:
 
 
 def keep(name: str, section: dict[str, Any]) -> Path:
-    """Put a suite's section into the results of this device, in the place of an earlier one."""
+    """Put a suite's section into the results of this device, replacing an earlier one."""
     path = RESULTS / f"{re.sub('[^a-z0-9]+', '-', device_name().lower())}.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     RESULTS.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def keep(name: str, section: dict[str, Any]) -> Path:
 
 
 def stamped(section: dict[str, Any]) -> dict[str, Any]:
-    """A section, with when, where and with what it was measured."""
+    """A section with its date, machine and versions."""
     return {
         **section,
         "measured": datetime.now(UTC).date().isoformat(),
@@ -72,7 +72,7 @@ def stamped(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print the tables, keep the numbers."""
+    """Measure, print the tables, keep the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", choices=[*suites(), []], metavar="SUITE", help=", ".join(suites()))
     parser.add_argument("--threads", type=int, default=2, help="of each subject")

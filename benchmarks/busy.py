@@ -1,4 +1,4 @@
-"""What it costs that threads of torch spin while they wait for each other, where others want the cores, too."""
+"""What it costs that torch's threads spin while they wait, when other processes want the same cores."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TITLE = "A pretraining step beside two processes that keep both cores busy; size
 UNIT = "tokens"
 GOALS: Mapping[str, float] = {}
 LONG = "OpenMP's default spin count"
-ENVIRONMENT = {LONG: {"GOMP_SPINCOUNT": "300000"}}  # what GNU's OpenMP takes where nothing is said
+ENVIRONMENT = {LONG: {"GOMP_SPINCOUNT": "300000"}}  # GNU OpenMP's default
 NEIGHBOUR = ("sh", "-c", "while :; do :; done")
 
 
 def beside_others() -> Subject:
-    """A step with two neighbours, who are gone before somebody else takes a turn."""
+    """A step beside two busy processes, which end before the next subject takes its turn."""
     alone = ours()
 
     def run() -> None:
@@ -33,5 +33,5 @@ def beside_others() -> Subject:
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """As lockdec waits, and as long as without a word to OpenMP."""
+    """lockdec's spin count, and OpenMP's default."""
     return {"lockdec": beside_others, LONG: beside_others}

@@ -1,4 +1,4 @@
-"""Subjects whose step is a whole command, start of the interpreter included."""
+"""Subjects whose step is a whole command, including the start of the interpreter."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from lockdec.config.schema import config_folder
 
 
 def python(*arguments: str, folder: Path | None = None, **environment: str) -> Subject:
-    """A Python process that does something and ends; work 1.
+    """A Python process, run to its end; work 1.
 
     Args:
-        folder: where it runs; by default in one of its own that is empty, and goes with the subject.
+        folder: where it runs; by default an empty folder of its own, deleted with the subject.
     """
     own = None if folder else tempfile.TemporaryDirectory()
     place = folder or Path(own.name if own else "")
     variables = os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT))} | environment
 
     def run() -> object:
-        assert own is None or place.is_dir()  # the folder lives as long as what runs in it
+        assert own is None or place.is_dir()  # keeps the temporary folder alive
         return subprocess.run([sys.executable, *arguments], cwd=place, env=variables, check=True, capture_output=True)
 
     return Subject(run, work=1)
 
 
 def imports(*modules: str, then: float = 0.0) -> Subject:
-    """Importing some modules and waiting for so many seconds."""
+    """Import some modules and wait for a number of seconds."""
     return python("-c", f"import time, {', '.join(modules)}; time.sleep({then})")
 
 
 def bare_application(folder: Path) -> Path:
-    """Write the smallest application of Hydra that has as many groups and options as lockdec; returns its file."""
+    """Write the smallest Hydra application that has as many groups and options as lockdec; returns its file."""
     for option in config_folder().rglob("*/*.yaml"):
         if "hydra" not in option.parts:
             path = folder / "conf" / option.relative_to(config_folder())

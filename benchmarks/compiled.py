@@ -1,4 +1,4 @@
-"""What torch.compile gains in a pretraining step; how long it takes to make the kernels is not in the rate."""
+"""What torch.compile gains in a pretraining step; compiling is not part of the rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOALS: Mapping[str, float] = {}
 
 
 def compiled() -> Subject:
-    """The locked decoder with compiled layers, as the pretrain stage has them where `trainer.compile` is on."""
+    """The locked decoder with compiled layers, as in the pretrain stage with `trainer.compile`."""
     model, batch = LockingDecoderModel(CONFIG).to(device()).train(), tokens(LENGTH + 1)
     with accelerated(model, replace(defaults.pretrain().trainer, compile=True)):
         pass  # the layers stay compiled
@@ -30,5 +30,5 @@ def compiled() -> Subject:
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """Layers as they are, and compiled."""
+    """Eager and compiled layers."""
     return {"lockdec": ours, "compiled": compiled}

@@ -1,4 +1,4 @@
-"""Pretraining on the real text, whose lines are short and of many lengths: what padding costs."""
+"""Pretraining on the real text, whose lines are short and vary in length: what padding costs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def spaced(batches: Sequence[list[int]]) -> list[list[int]]:
 
 
 def step(parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor], batches: list[list[int]]) -> Subject:
-    """A training step for each of the batches, from their lines."""
+    """A training step over each of the batches."""
     sequences = defaults.tokenizer().sequences(defaults.text(), defaults.pretrain().decoder.max_len)
     current: list[list[int]] = []
     train = train_step(parameters, lambda: loss(pad(current).to(device())))
@@ -46,7 +46,7 @@ def step(parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor], batch
 
 
 def ours() -> Subject:
-    """Batches of like lengths, as the pretrain stage makes them."""
+    """Batches of similar lengths, as the pretrain stage makes them."""
     model = LockingDecoderModel(defaults.pretrain().decoder).to(device()).train()
     batches = spaced(defaults.texts().epoch(0))
     return step(list(model.parameters()), lambda tokens: next_token_loss(model, tokens, eos_id=2)[0], batches)

@@ -18,11 +18,11 @@ TUNED: dict[str, Any] = {"attn_pdrop": 0.0, "activation_function": "gelu"}  # as
 
 
 def gpt2(config: DecoderConfig, cross_attention: bool = False, **options: Any) -> Any:
-    """The GPT-2 of `transformers`, with the attention it takes by itself; its cross-attention is as wide as itself.
+    """The GPT-2 of `transformers` with its default attention; its cross-attention has the width of the decoder.
 
     Args:
-        options: other ones of its configuration than the package's defaults, such as TUNED: no dropout of attention
-            weights and the fused activation.
+        options: changes to the package's default configuration, such as TUNED: no dropout on attention weights
+            and the fused activation.
     """
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -36,7 +36,7 @@ def gpt2(config: DecoderConfig, cross_attention: bool = False, **options: Any) -
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "add_cross_attention": cross_attention,
-        "use_cache": False,  # of generation; in training it only costs time
+        "use_cache": False,  # for generation; in training it only costs time
         "bos_token_id": None,
         "eos_token_id": None,
     }
@@ -68,7 +68,7 @@ def x_transformer(config: DecoderConfig) -> Any:
 
 
 class PlainTorch(nn.Module):
-    """torch's own layers with a causal mask: TransformerEncoderLayer, since TransformerDecoderLayer has to look."""
+    """torch's TransformerEncoderLayer with a causal mask; its TransformerDecoderLayer requires cross-attention."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class PlainTorch(nn.Module):
 
 
 def token_loss(logits: Tensor, targets: Tensor, ignored: int = -100) -> Tensor:
-    """Mean cross-entropy (b, t, vocab) against (b, t), but for ignored targets."""
+    """Mean cross-entropy of (b, t, vocab) against (b, t), ignored targets left out."""
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=ignored)
 
 
@@ -106,12 +106,12 @@ Optimized = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
 def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that a user of torch would take."""
+    """The optimizer a user of torch would choose."""
     return torch.optim.AdamW(parameters, lr=1e-4, fused=True)
 
 
 def muon(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """What the finetune stage takes by default; a commit of before it (`--against`) has none."""
+    """The default of the finetune stage; earlier commits (`--against`) may not have it."""
     from lockdec.optimizers.muon import Muon
 
     return Muon(parameters, lr=1e-3, momentum=0.95)
@@ -122,7 +122,7 @@ def train_step(
     loss: Callable[[], Tensor],
     optimized: Optimized = adamw,
 ) -> Callable[[], None]:
-    """A bare training step, as a user would write it with what torch has that is fast."""
+    """A bare training step, as a user would write it with torch's fast paths."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     optimizer = optimized(trained)
 
@@ -136,9 +136,9 @@ def train_step(
 
 
 def step_flops(config: DecoderConfig, rows: int, length: int) -> float:
-    """What the matrix products of one step over full rows take, forward and backward.
+    """Floating-point operations of the matrix products of one step over full rows, forward and backward.
 
-    Attention counts causally: half of the scores. Backward takes twice what forward does.
+    Attention is causal: half of the scores count. The backward pass costs twice the forward pass.
     """
     d, n = config.d_model, rows * length
     projections = 2 * n * config.layers * (4 * d * d + 2 * d * config.d_ff)

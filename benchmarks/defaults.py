@@ -1,6 +1,6 @@
 """The default pipeline's real data at its real sizes: drawings, names, text, tokenizer, support set and states.
 
-Each is made once in a process, so it is in nobody's time or memory.
+Each is made once per process, outside of any measurement.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def encoder() -> Encoder:
 
 @cache
 def text() -> list[str]:
-    """The lines to pretrain on."""
+    """The lines of the pretraining text."""
     stage = pretrain()
     return pretraining_text(stage.data, list(stage.sources.values()), stage.name_repeats)
 
 
 @cache
 def tokenizer() -> Tokenizer:
-    """The tokenizer that the pretrain stage learns."""
+    """The tokenizer that the pretrain stage trains."""
     return train_tokenizer(text(), pretrain().tokenizer.vocab_size)
 
 
@@ -111,7 +111,7 @@ def support(steps: int = FOREVER) -> SupportDataModule:
 
 
 def captioner() -> LockingDecoderModel:
-    """A decoder that could be the finetune stage's: unlocked, with fresh weights everywhere."""
+    """An unlocked decoder with random weights, as the finetune stage would train it."""
     torch.manual_seed(0)
     model = LockingDecoderModel(pretrain().decoder)
     model.attach(cast(Unlock, stages()["unlock"]).cross_attention, encoded().dim)
@@ -120,5 +120,5 @@ def captioner() -> LockingDecoderModel:
 
 
 def on_device(batch: Any) -> Any:
-    """A batch where the model is."""
+    """The batch on the device of the model."""
     return type(batch)(*(part.to(device()) for part in batch))

@@ -1,7 +1,7 @@
 """How much the attach stage adds to the forward passes of its encoder.
 
-The drawings are rendered beforehand, so that what is left is lockdec's own: preprocessing, the states on disk, their
-normalisation fitted and applied. A third subject renders them as well, as the stage has to.
+The drawings are rendered beforehand, so that the difference is lockdec's own work: preprocessing, writing the states,
+fitting and applying their normalisation. A third subject also renders them, as the stage has to.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def encoder() -> EfficientNetLite0:
 
 
 def drawings() -> OpenMoji:
-    """Some of the default data."""
+    """A part of the default data."""
     return OpenMoji(resolution=128, limit=DRAWINGS)
 
 
@@ -80,7 +80,7 @@ def forward_passes() -> Subject:
 
 
 def subjects() -> dict[str, Callable[[], Subject]]:
-    """What is stored, what the network alone takes, and what rendering adds."""
+    """Encoding and storing; the network alone; rendering included."""
     return {
         "lockdec": lambda: writing(Rendered(drawings())),
         "forward passes": forward_passes,

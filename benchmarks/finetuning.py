@@ -35,7 +35,7 @@ def step(
 
 
 def ours(optimized: Optimized = adamw) -> Subject:
-    """The step of the finetune stage, noise and hidden states included."""
+    """The step of the finetune stage, including noise and dropped states."""
     module = Captioning(defaults.captioner(), defaults.finetune().fit, defaults.tokenizer().special.eos, "finetune")
     module.model.eval()  # as the stage has it: the frozen decoder's dropout is off
     return step(module.objective, list(module.model.cross_attention_parameters().values()), optimized)
@@ -74,7 +74,7 @@ def cached() -> Subject:
 
 
 def in_the_loop() -> Subject:
-    """transformers, which encodes the drawings of every batch; they are in memory already."""
+    """transformers, encoding the drawings of every batch from memory."""
     looking, encoder = Looking(), defaults.encoder().to(device())
     drawings = defaults.finetune().data.inputs([pair.index for pair in defaults.pairs()])
     normalisation = defaults.encoded().normalisation

@@ -1,4 +1,4 @@
-"""How fast captions are written, the likeliest token at a time."""
+"""How fast captions are generated greedily."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ GOALS = {"transformers": 2.5}
 
 
 def subjects() -> dict[str, Callable[[], Subject]]:
-    """Given the same weights, writing the same captions."""
+    """Both have the same weights and generate the same captions."""
     return {"lockdec": lambda: lockdec(64), "transformers": lambda: transformers(64)}

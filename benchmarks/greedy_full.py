@@ -1,4 +1,4 @@
-"""The same with captions that are all as long as they may be."""
+"""Greedy decoding with captions of full length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOALS = {"transformers": 2.5}
 
 
 def subjects() -> dict[str, Callable[[], Subject]]:
-    """Given the same weights, writing the same captions."""
+    """Both have the same weights and generate the same captions."""
     return {
         "lockdec": lambda: lockdec(64, min_new_tokens=LONGEST),
         "transformers": lambda: transformers(64, min_new_tokens=LONGEST),

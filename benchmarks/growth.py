@@ -1,10 +1,10 @@
 """How cost grows: python -m benchmarks.growth [--threads 2]
 
-With the length of sequences (a pretraining step of 16 of them), with encoder states and captions (a finetuning step),
-with the length of captions (64 of them, greedy), and with the cells of a sweep. Lengths take turns; the median of their
-times goes into docs/performance/growth.json and docs/performance/growth.png. Sizes are those of decoder=small; the
-sweeps are of short cells (100 steps, 64 shots, each a seed of its own) over the default pipeline, whose shared stages
-are made before, in $LOCKDEC_OUTPUTS or outputs/, where they are not there yet.
+It varies the length of sequences (a pretraining step of 16), the number of encoder states and captions (a finetuning
+step), the length of captions (64, greedy), and the number of cells in a sweep. Lengths take turns; the medians go into
+docs/performance/growth.json and docs/performance/growth.png. Sizes are those of decoder=small; the sweeps have short
+cells (100 steps, 64 shots, a new seed each) of the default pipeline, whose shared stages are made beforehand in
+$LOCKDEC_OUTPUTS or outputs/ if they are missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Step = Callable[[], object]
 
 
 def training(model: LockingDecoderModel, tokens: torch.Tensor, encoded: Encoded | None) -> Step:
-    """Loss, gradients and an update of what may learn."""
+    """Loss, gradients and an update of the trainable parameters."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-4, fused=True)
 
     def step() -> None:
@@ -50,12 +50,12 @@ def training(model: LockingDecoderModel, tokens: torch.Tensor, encoded: Encoded 
 
 
 def pretraining(length: int) -> Step:
-    """A step over 16 sequences of this many tokens."""
+    """A step over 16 sequences of this length."""
     return training(decoder(), torch.randint(VOCAB, (16, length + 1)), None)
 
 
 def finetuning(rows: int, states: int) -> Step:
-    """A step over so many captions of 12 tokens, each about so many states."""
+    """A step over captions of 12 tokens, each with this many states."""
     model = captioner()
     model.freeze_decoder()
     return training(model, torch.randint(VOCAB, (rows, SHORT + 1)), encoded(rows, states))
@@ -95,7 +95,7 @@ CURVES: Mapping[str, Mapping[int, Callable[[], Step]]] = {
 
 
 def milliseconds(steps: Mapping[int, Step], rounds: int) -> dict[int, float]:
-    """The median time of each step, which take turns."""
+    """The median time of each step; the steps take turns."""
     times: dict[int, list[float]] = {size: [] for size in steps}
     for number in range(rounds + 1):
         for size, step in steps.items():
@@ -107,7 +107,7 @@ def milliseconds(steps: Mapping[int, Step], rounds: int) -> dict[int, float]:
 
 
 def sweeps() -> tuple[dict[int, float], float]:
-    """The seconds of sweeps by their cells, and those of a cell's own stages in them, finetune and evaluate."""
+    """Seconds of each sweep by its number of cells, and of a cell's own stages, finetune and evaluate."""
     seeds = iter(random.SystemRandom().sample(range(10**6, 10**9), 1 + sum(CELLS)))  # new ones: nothing is reused
     taken, own = {}, []
 
@@ -129,7 +129,7 @@ def sweeps() -> tuple[dict[int, float], float]:
 
 
 def draw(curves: Mapping[str, Mapping[int, float]], path: Path) -> None:
-    """A panel a curve, beside what strict proportion to the largest size would be."""
+    """One panel per curve, with a line proportional to the largest size."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 3), layout="constrained")
@@ -146,7 +146,7 @@ def draw(curves: Mapping[str, Mapping[int, float]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, keep, draw."""
+    """Measure, save, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)

@@ -68,7 +68,7 @@ def ours() -> Subject:
 
 
 def bare() -> Subject:
-    """The same steps and no more."""
+    """The same steps and nothing else."""
     training = module()
     training.model.to(device()).eval()
     batches = iter(defaults.support().train_dataloader())

@@ -1,4 +1,4 @@
-"""What the place for cross-attention costs while it is locked, against a decoder that has no such place."""
+"""What locked cross-attention costs, compared with a decoder that has none."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class PlainLayer(TransformerLayer):
 
 
 class PlainStack(Stack):
-    """Such layers in a row, where a decoder's stack stands."""
+    """A stack of such layers in place of the decoder's."""
 
-    locked = True  # the model asks
+    locked = True  # read by the model
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         """Apply all layers."""
@@ -45,7 +45,7 @@ class PlainStack(Stack):
 
 
 def plain() -> Subject:
-    """The decoder without a place for cross-attention, trained in the same way."""
+    """The decoder without any cross-attention, trained in the same way."""
     model, batch = LockingDecoderModel(CONFIG), tokens(129)
     cast(nn.Module, model).decoder = PlainStack(CONFIG, (PlainLayer(CONFIG) for _ in range(CONFIG.layers)))
     model.to(device()).train()
@@ -55,5 +55,5 @@ def plain() -> Subject:
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """Locked, and without."""
+    """Locked, and without cross-attention."""
     return {"lockdec": ours, "plain": plain}

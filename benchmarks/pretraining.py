@@ -1,4 +1,4 @@
-"""A pretraining step over full rows: no padding to gain from, so the transformers themselves stand side by side."""
+"""A pretraining step over full rows: without padding, the decoders themselves are compared."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tokens(length: int = LENGTH) -> torch.Tensor:
 
 
 def step(run: Callable[[], None]) -> Subject:
-    """All of them do the same work."""
+    """A step; all subjects do the same work."""
     return Subject(run, work=ROWS * LENGTH, flops=step_flops(CONFIG, ROWS, LENGTH))
 
 
@@ -45,7 +45,7 @@ def ours() -> Subject:
 
 
 def peer(build: Callable[[DecoderConfig], nn.Module]) -> Callable[[], Subject]:
-    """Another's decoder, from tokens to logits."""
+    """A decoder of another package, from tokens to logits."""
 
     def subject() -> Subject:
         model, batch = build(CONFIG).to(device()).train(), tokens(LENGTH + 1)
@@ -61,7 +61,7 @@ def peer(build: Callable[[DecoderConfig], nn.Module]) -> Callable[[], Subject]:
 
 
 def as_torch_multiplies(config: DecoderConfig) -> nn.Module:
-    """The tuned GPT-2 in a process that multiplies as torch does by itself."""
+    """The tuned GPT-2 in a process with torch's default matrix library."""
     torch.set_float32_matmul_precision("highest")
     return cast(nn.Module, gpt2(config, **TUNED))
 

@@ -1,7 +1,7 @@
 """Where lockdec's time goes in a suite, by torch.profiler: python -m benchmarks.profile greedy finetuning [--threads 2]
 
-What each operation takes itself is summed by the kind of its work; what is left of the time is Python, with Lightning
-and the profiler in it, which makes small operations slower than they are. Kept beside the suites' results.
+The self time of each operation is summed by kind of work. The remaining time is Python, including Lightning and the
+profiler, which slows small operations down. Kept beside the suites' results.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ OTHER, OUTSIDE = "other operations", "outside of operations"
 
 
 def kind(operation: str) -> str:
-    """What an operation's time counts as."""
+    """The kind of work of an operation."""
     name = operation.removeprefix(ATEN)
     return next((kind for kind, names in KINDS.items() if name.startswith(names)), OTHER)
 
 
 def profiled(suite: str) -> dict[str, Any]:
-    """The milliseconds of a step of lockdec in a suite, and the shares of its kinds of work."""
+    """Milliseconds per step of lockdec in a suite, and the share of each kind of work."""
     run = load(suite).subjects()[OURS]().run
     run()
     started = time.perf_counter()
@@ -76,7 +76,7 @@ def profiled(suite: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Profile, print, keep."""
+    """Profile, print, save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="+", choices=suites(), metavar="SUITE", help=", ".join(suites()))
     parser.add_argument("--threads", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Time several ways to do the same work against each other, in turns, so that a drift of the machine hits all alike.
+"""Time several ways to do the same work in turns, so that a drift of the machine affects all equally.
 
 Every subject lives in a process of its own (`benchmarks.worker`) that waits while the others take their turns; a square
 matrix product takes turns with them, and its rate is the peak that others are a share of. What counts is the ratio of
@@ -23,10 +23,10 @@ from typing import Any, Protocol, cast
 
 ROOT = Path(__file__).parent.parent
 OURS, PEAK = "lockdec", "matmul"
-# As their packages come; whoever else takes turns is lockdec, or works in lockdec's place, in a process as it makes it.
+# These run in a plain process of torch; every other subject runs in a process set up by lockdec.
 PEERS = ("transformers", "x-transformers", "torch", "hydra")
 BEFORE = "before"  # lockdec at an earlier commit
-TURN = 0.4  # seconds that a turn takes at least, so that a clock's tick and a waking process do not count
+TURN = 0.4  # seconds: a turn takes at least this long, so that clock resolution and wake-up do not matter
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Subject:
 
 
 class Suite(Protocol):
-    """A module of this package: one kind of work, and who does it.
+    """A module of this package: one kind of work, and the subjects that do it.
 
     Attributes:
         TITLE: what is measured, with shapes.
         UNIT: of the work, in the plural.
-        GOALS: by a subject's name, how many times as fast as it lockdec should be; by "matmul", the share of the peak.
-        MEMORY_GOALS: by a subject's name, how many times as much memory lockdec may take; may be left out.
-        ENVIRONMENT: by a subject's name, what is added to the environment of its process; may be left out.
+        GOALS: by subject, the speed-up that lockdec should reach; by "matmul", the share of the peak.
+        MEMORY_GOALS: by subject, how many times as much memory lockdec may take; optional.
+        ENVIRONMENT: by subject, additions to the environment of its process; optional.
     """
 
     TITLE: str
@@ -60,11 +60,11 @@ class Suite(Protocol):
     GOALS: Mapping[str, float]
 
     def subjects(self) -> Mapping[str, Callable[[], Subject]]:
-        """What builds each subject, by its name; lockdec's is "lockdec"."""
+        """The function that builds each subject, by name; lockdec's is "lockdec"."""
 
 
 def load(name: str) -> Suite:
-    """The suite of this name, or of this dotted name outside the package."""
+    """The suite of this name; a dotted name is a module outside the package."""
     return cast(Suite, importlib.import_module(name if "." in name else f"benchmarks.{name}"))
 
 
@@ -73,8 +73,8 @@ class Worker:
     """A subject in its process.
 
     Attributes:
-        steps: of a turn.
-        rates: steps a second, a turn each.
+        steps: per turn.
+        rates: steps per second, one for each turn.
     """
 
     process: subprocess.Popen[str]
@@ -85,7 +85,7 @@ class Worker:
     peak_memory_mb: float | None = None
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The answer to one line of JSON; SystemExit where the process has ended."""
+        """The answer to one line of JSON; SystemExit if the process has ended."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -103,9 +103,9 @@ class Worker:
 
 @contextmanager
 def worker(suite: str, subject: str, threads: int, tree: Path = ROOT) -> Iterator[Worker]:
-    """A subject, built and warmed up, whose turns are long enough."""
+    """A subject, built and warmed up, with turns that are long enough."""
     from lockdec.runtime.process import (
-        waits,  # here, since lockdec as it was, beside these benchmarks, may have no such thing
+        waits,  # here, since an earlier lockdec may not have it
     )
 
     command = [sys.executable, "-m", "benchmarks.worker", suite, subject, str(threads)]
@@ -133,10 +133,10 @@ def measure(name: str, threads: int, rounds: int, against: str | None = None) ->
     Args:
         threads: of each subject.
         rounds: turns of each subject; at least 2.
-        against: a commit whose lockdec takes turns, too, as "before".
+        against: a commit whose lockdec takes part as "before".
 
     Returns:
-        What stands in the results: goals, and by subject its rates, memory and ratios (`Worker`, `_found`).
+        The section of the results: goals, and for each subject its rates, memory and ratios (`Worker`, `_found`).
     """
     suite = load(name)
     with ExitStack() as stack:
@@ -147,7 +147,7 @@ def measure(name: str, threads: int, rounds: int, against: str | None = None) ->
             tree = stack.enter_context(checkout(against))
             workers[BEFORE] = stack.enter_context(worker(name, OURS, threads, tree))
         for number in range(rounds):
-            # There and back, so that who comes first is not always the same.
+            # In alternating order, so that no subject always comes first.
             for turning in list(workers.values())[:: -1 if number % 2 else 1]:
                 turning.turn()
         for measured in workers.values():

@@ -17,7 +17,7 @@ AXES = ("cross_attention.d_k=1,2,4,8,16", "cross_attention.d_v=1,2,4,8", "seed=0
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """The command, and the imports that are part of it."""
+    """The command, and its imports alone."""
     return {
         "lockdec": lambda: python("-m", "lockdec.run", "-m", "dry_run=true", *AXES),
         "imports": lambda: imports("torch", "lightning"),

@@ -1,4 +1,4 @@
-"""How long --help takes, beside a bare application of Hydra: python -m benchmarks start_help."""
+"""How long --help takes, beside a bare Hydra application: python -m benchmarks start_help."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def bare() -> Subject:
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """The command, and what it is held against."""
+    """The command, and the bare application."""
     return {"lockdec": lambda: python("-m", "lockdec.run", "--help"), "hydra": bare}

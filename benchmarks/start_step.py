@@ -22,9 +22,9 @@ GOALS = {"imports": 1 / 1.3}
 
 
 class EndAfterFirstStep(L.Callback):
-    """Ends the process, as it stands, when the first step is done."""
+    """Ends the process at once when the first step is done."""
 
-    def __init__(self) -> None:  # without one of its own, earlier commits could not build it
+    def __init__(self) -> None:  # so that earlier commits can build it
         super().__init__()
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -32,14 +32,14 @@ class EndAfterFirstStep(L.Callback):
 
 
 def start(*overrides: str) -> Subject:
-    """A run that ends after its first step, and begins anew each time."""
+    """A run that ends after its first step; each starts from scratch."""
     folder = Path(tempfile.mkdtemp())
     ending = f"+callbacks.end._target_={__name__}.{EndAfterFirstStep.__name__}"
     return python("-m", "lockdec.run", ending, *overrides, folder=folder)
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """The command, and what it is held against."""
+    """The command, with and without loggers, and the imports alone."""
     return {
         "lockdec": start,
         "lockdec without loggers": lambda: start("logger=none"),

@@ -1,6 +1,6 @@
 """A default run that finds every stage made: python -m benchmarks start_warm.
 
-What is missing in the store (LOCKDEC_OUTPUTS, else outputs/) is made first, which takes minutes.
+Missing stages are first made in the store ($LOCKDEC_OUTPUTS or outputs/), which takes minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def warm(*overrides: str) -> Subject:
 
 
 def subjects() -> Mapping[str, Callable[[], Subject]]:
-    """The command, and what it is held against."""
+    """The command, with and without loggers, and imports with 3 s of waiting."""
     return {
         "lockdec": warm,
         "lockdec without loggers": lambda: warm("logger=none"),

@@ -5,8 +5,8 @@
     python benchmarks/sweep_cost.py --outputs outputs/sweep_cost --cold 4 --jobs 2  cells of the sweep on two cores
     python benchmarks/sweep_cost.py --outputs outputs/sweep_cost --tiny --cold 2    debug=tiny, to see that it works
 
-Every command runs as a user would type it, start-up included. A cold run begins with empty outputs; the sweep does as
-well. With fewer than 16 cold runs the others are judged by the mean of those, and the output says so.
+Every command runs as a user would type it, including start-up. Cold runs and the sweep start with empty outputs. With
+fewer than 16 cold runs, the mean of those stands for the others, and the output says so.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SIZES = (1, 2, 4, 8)  # d_k x d_v: 16 cells
 
 
 def seconds(*arguments: str) -> float:
-    """How long a command of lockdec takes; raises where it fails."""
+    """Seconds that a lockdec command takes; raises if it fails."""
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "lockdec.run", *arguments], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - started
 
 
 def parts(sweep: Path) -> tuple[dict[str, float], float]:
-    """Seconds of each stage that several cells of a finished sweep share, and the mean of a cell without these.
+    """Seconds of each stage that cells of a finished sweep share, and the mean seconds of a cell without them.
 
     Args:
         sweep: its folder.
@@ -51,7 +51,7 @@ def parts(sweep: Path) -> tuple[dict[str, float], float]:
 
 
 def main() -> None:
-    """Measure, print, and leave the numbers in sweep_cost.json."""
+    """Measure, print, and save the figures in sweep_cost.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outputs", type=Path, required=True, help="a folder that is emptied")
     parser.add_argument("--cold", type=int, default=len(SIZES) ** 2, choices=range(1, len(SIZES) ** 2 + 1))
@@ -61,7 +61,7 @@ def main() -> None:
     given = parser.parse_args()
     shared = [*(["debug=tiny"] if given.tiny else []), "logger=none", *given.overrides]
     cells = [(d_k, d_v) for d_k in SIZES for d_v in SIZES]
-    # Evenly spaced over the cells, one size and then the sweep in the middle, so that a drift of the machine hits both.
+    # Evenly spaced over the cells, with the sweep in the middle, so that a drift of the machine affects both.
     chosen = [cells[index * len(cells) // given.cold] for index in range(given.cold)]
     shutil.rmtree(given.outputs, ignore_errors=True)
     cold: list[float] = []

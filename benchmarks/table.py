@@ -1,4 +1,4 @@
-"""What was measured, as Markdown."""
+"""Results as Markdown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table(section: Mapping[str, Any]) -> str:
-    """What a section of the results holds: the measurement of a suite, or a profile."""
+    """The table of a section of the results: a suite or a profile."""
     return profile_table(section) if "shares" in section else suite_table(section)
 
 
@@ -27,7 +27,7 @@ def profile_table(section: Mapping[str, Any]) -> str:
 
 
 def suite_table(section: Mapping[str, Any]) -> str:
-    """A row a subject, lockdec first, and under it what was measured where."""
+    """One row per subject, lockdec first, with title and machine below."""
     subjects, unit = section["subjects"], section["unit"]
     ours = subjects.get(OURS, {})
     rows = []
@@ -55,7 +55,7 @@ def suite_table(section: Mapping[str, Any]) -> str:
 
 
 def quantity(value: float) -> str:
-    """A rate with three figures or all before the point."""
+    """A rate with three significant digits, or all digits before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -72,7 +72,7 @@ def verdict(ratio: Mapping[str, float] | None, goal: float | None) -> str:
 
 
 def memory_verdict(ours: Mapping[str, Any], memory: float, goal: float | None) -> str:
-    """How lockdec's memory stands to this one's, where there is a goal for it."""
+    """lockdec's memory relative to this subject's, where there is a goal for it."""
     if goal is None:
         return ""
     times = ours["peak_memory_mb"] / memory

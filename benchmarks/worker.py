@@ -1,6 +1,6 @@
 """The process of one subject: python -m benchmarks.worker SUITE SUBJECT THREADS, started by `benchmarks.side_by_side`.
 
-It reads requests and writes answers as lines of JSON: {"steps": n} does n steps and says how many seconds they took;
+It reads requests and writes answers as lines of JSON: {"steps": n} does n steps and returns their seconds;
 {"memory": true} asks for the peak so far.
 """
 
@@ -27,7 +27,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def device() -> torch.device:
-    """Where subjects work: on the accelerator where there is one."""
+    """The accelerator if there is one, otherwise the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -40,7 +40,7 @@ def matmul() -> Subject:
 
 
 def resident_mb(field: str) -> float:
-    """VmRSS (now) or VmHWM (the most so far) of this process, in MB; 0 where the system does not tell."""
+    """VmRSS (now) or VmHWM (the peak so far) of this process, in MB; 0 if the system does not report it."""
     lines = _STATUS.read_text(encoding="ascii").splitlines() if _STATUS.is_file() else []
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(field)), 0.0)
 
@@ -67,7 +67,7 @@ def fresh(build: Callable[[], Subject]) -> tuple[Subject, float | None]:
 
 
 def peak_memory_mb(before: float | None) -> float:
-    """What the subject took: of the accelerator; or, where it is a command, the largest process; or of this process."""
+    """Peak memory of the subject: on the accelerator, or of the largest process of a command, or of this process."""
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     if before is None:
@@ -76,7 +76,7 @@ def peak_memory_mb(before: float | None) -> float:
 
 
 def seconds(subject: Subject, steps: int) -> float:
-    """How long some steps take."""
+    """Seconds that a number of steps takes."""
     started = time.perf_counter()
     for _ in range(steps):
         subject.run()
@@ -86,7 +86,7 @@ def seconds(subject: Subject, steps: int) -> float:
 
 
 def serve(suite: str, name: str, answers: TextIO) -> None:
-    """Answer until nobody asks any more."""
+    """Answer requests until the input ends."""
     subject, before = fresh(matmul if name == PEAK else load(suite).subjects()[name])
     for line in sys.stdin:
         request = json.loads(line)
@@ -101,9 +101,9 @@ def serve(suite: str, name: str, answers: TextIO) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[3]))
     if not sys.argv[2].startswith(PEERS):
-        for way in ("keep_memory", "multiply_exactly"):  # lockdec as it was may not know how
+        for way in ("keep_memory", "multiply_exactly"):  # an earlier lockdec may not have these
             getattr(acceleration, way, lambda: None)()
-    # What a subject prints must not stand between the answers.
+    # A subject's own output must not mix with the answers.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as private:
         os.dup2(2, 1)
         serve(sys.argv[1], sys.argv[2], private)

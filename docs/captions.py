@@ -1,6 +1,6 @@
 """Draw a run's captions beside its drawings: python docs/captions.py RUN_DIR OUT.png
 
-Takes every other one of the drawings that the run kept, in the order of its captions.jsonl; nothing is picked by hand.
+Takes every second drawing that the run kept, in the order of its captions.jsonl; nothing is chosen by hand.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LINES = (("caption", "caption", "#111111"), ("reference", "references", "#666666
 
 
 def main(run: Path, out: Path) -> None:
-    """Write the picture: each drawing, what the captioner said (green where it is right), what is true."""
+    """Write the picture: each drawing with its caption (green if it is correct) and its reference."""
     rows = [json.loads(line) for line in (run / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if (run / "drawings" / f"{row['id']}.png").is_file()][::2][:SHOWN]
     width, height = CELL

@@ -1,6 +1,6 @@
 """python docs/licences.py (make notice): the licences of all dependencies, as they state them, into NOTICE.
 
-Packages are those of constraints.txt that are installed here; data and weights stand in NOTICE by hand, above.
+Lists the packages of constraints.txt that are installed here; the entries above them, for data and weights, are manual.
 """
 
 from __future__ import annotations

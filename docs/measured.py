@@ -1,7 +1,7 @@
 """Fill in the measured tables of a page and draw its figures: python docs/measured.py PAGE.md SWEEPS
 
-SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps). What stands in the page between
-`<!-- NAME -->` and `<!-- end -->` is replaced, and figures and results.csv are written beside it. Every number in
+SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps). The text between
+`<!-- NAME -->` and `<!-- end -->` is replaced, and figures and results.csv are written beside the page. Every number in
 those places is computed here, from result.json files.
 """
 
@@ -28,7 +28,7 @@ from lockdec.report.tables import results_csv
 
 STUDY = Path(__file__).parent / "study"
 METRIC = "token_f1"
-FULL = 32  # the largest tied dimension: what the others are compared with
+FULL = 32  # the largest dimension, the reference for the others
 STEPS = 400  # of finetuning, by default
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
 Key = tuple[object, ...]
@@ -302,7 +302,7 @@ def optimizers(study: Study) -> dict[str, str]:
 
 
 Part = Callable[[Study], Mapping[str, str]]
-# What fills the places of a name, and the sweeps it is made of.
+# The sweeps behind each group of places, and the function that fills it.
 PARTS: dict[str, tuple[str, Part]] = {
     "tied": ("tied", tied),
     "key_value": ("key_value", lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32))),

@@ -1,4 +1,4 @@
-"""Places in a page that a command fills: what stands between `<!-- NAME -->` and `<!-- end -->` is replaced."""
+"""Places in a page that a command fills: the text between `<!-- NAME -->` and `<!-- end -->` is replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def names(text: str) -> list[str]:
 
 
 def fill(text: str, fillings: Mapping[str, str], page: str) -> str:
-    """The page with each filling in its place; SystemExit where there is none."""
+    """The page with each filling in its place; SystemExit if a place is missing."""
     for name, filling in fillings.items():
         before, found, rest = text.partition(f"<!-- {name} -->\n")
         if not found:
