@@ -23,11 +23,12 @@ from lockdec.report.headline import interval
 from lockdec.report.results import Run, read
 from lockdec.report.settings import Setting
 from lockdec.report.statistics import Estimate, differences, estimates
-from lockdec.report.study import CONTROLS, MARGIN, Study
+from lockdec.report.study import MARGIN, Study
 from lockdec.report.tables import results_csv
 
 STUDY = Path(__file__).parent / "study"
 METRIC = "token_f1"
+CONTROLS = ("locked", "shuffled", "nearest_neighbour")  # those that every run has
 FULL = 32  # the largest dimension, the reference for the others
 STEPS = 400  # of finetuning, by default
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
@@ -289,10 +290,11 @@ def decoders(study: Study) -> dict[str, str]:
 
 def optimizers(study: Study) -> dict[str, str]:
     """One row per number of shots and sizes of cross-attention: AdamW, Muon and their paired difference."""
-    found = by(study, "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots", "overrides")
+    settings = by(study, "cross_attention.d_k", "cross_attention.d_v", "fewshot.shots", "overrides")
+    found = {(key[:3], "experiment=adamw" in str(key[3]).split()): setting for key, setting in settings.items()}
     rows = []
-    for d_k, d_v, shots in sorted({key[:3] for key in found}, key=str):
-        adamw, muon = (found[d_k, d_v, shots, choice] for choice in ("experiment=adamw", ""))
+    for d_k, d_v, shots in sorted({key for key, _ in found}, key=str):
+        adamw, muon = found[(d_k, d_v, shots), True], found[(d_k, d_v, shots), False]
         gap = interval(loss(muon, adamw), signed=True)
         exact = interval(loss(muon, adamw, "exact"), signed=True)
         rows.append([f"{d_k}", f"{d_v}", f"{shots}", interval(score(adamw)), interval(score(muon)), gap, exact])
