@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress bars, tables and the closing summary."""
+"""Terminal output: progress bars, tables and the closing summary."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ console = Console(highlight=False)
 
 
 def progress() -> Progress:
-    """A rich progress display that names what is being done, how far it is and how long is left."""
+    """A rich progress display: what is being done, how far it has come and how long is left."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -48,9 +48,10 @@ def track(items: Iterable[T], description: str, total: int | None = None, patien
     """Yield the items, showing a progress bar once they have taken longer than `patience` seconds.
 
     Args:
-        items: what is worked through.
-        description: what is being done, in the present tense ("encoding drawings").
-        total: how many items there are, where `items` has no length.
+        items: what to iterate over.
+        description: what is being done, as a participle ("encoding drawings").
+        total: how many items there are, if `items` has no length.
+        patience: seconds before the bar appears.
     """
     total = len(items) if total is None and isinstance(items, Sequence) else total
     started, bar, task = time.monotonic(), progress(), None
@@ -68,29 +69,29 @@ def track(items: Iterable[T], description: str, total: int | None = None, patien
 
 
 class Summary:
-    """Prints what a run does, stage by stage, and what came of it."""
+    """Prints what a run does, stage by stage, and its results."""
 
     def __init__(self, to: Console) -> None:
         self.console = to
 
     def stage(self, name: str, entry: Mapping[str, Any], made_in: float) -> None:
-        """One line once a stage is there."""
+        """Print one line when the artifact of a stage is ready."""
         how = f"reused (made in {made_in:.1f} s)" if entry["reused"] else "made"
         self.console.print(f"  [bold]{name:<9}[/] {entry['seconds']:>7.1f} s  {entry['key'][:12]}  {how}")
 
     def result(self, result: Mapping[str, Any], captions: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        """The closing tables: stages, metrics beside their controls, captions beside their references."""
+        """Print the closing tables: stages, metrics beside their controls, captions beside their references."""
         self.console.print(stage_table(result["stages"]))
         if "metrics" in result:
             others = result.get("strategies", {}) | result["controls"]
             self.console.print(metric_table(result["metrics"], others))
         if captions:
             self.console.print(caption_table(captions))
-        self.console.print(f"\nEverything of this run lies in [bold]{escape(str(folder))}[/]", soft_wrap=True)
+        self.console.print(f"\nThis run is in [bold]{escape(str(folder))}[/]", soft_wrap=True)
 
 
 def stage_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Each stage: made or reused, and its seconds."""
+    """Whether each stage was made or reused, and its seconds."""
     table = Table(box=SIMPLE)
     for column, side in (("stage", "left"), ("made or reused", "left"), ("seconds", "right"), ("key", "left")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]
@@ -113,7 +114,7 @@ def metric_table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[st
 
 
 def caption_table(captions: Sequence[Mapping[str, Any]]) -> Table:
-    """Generated captions beside their references, word for word the same ones in green."""
+    """Generated captions beside their references; exact matches are green."""
     table = Table(box=SIMPLE)
     for column in ("input", "caption", "reference"):
         table.add_column(column)
@@ -128,7 +129,7 @@ def caption_table(captions: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def plan_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Each stage of a dry run: how often it would be made and reused, and the seconds of making it that often."""
+    """For each stage of a dry run: how often it would be made and reused, and how many seconds that would take."""
     table = Table(box=SIMPLE)
     for column, side in (("stage", "left"), ("to make", "right"), ("reused", "right"), ("seconds", "right")):
         table.add_column(column, justify=side)  # type: ignore[arg-type]
@@ -142,7 +143,7 @@ def plan_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def printable(text: str) -> str:
-    """The text without control characters and secrets, so that no caption can steer the terminal; for its markup."""
+    """The text for a rich terminal, without control characters and secrets, so that no caption can control it."""
     return escape(visible(redaction.text(text)))
 
 

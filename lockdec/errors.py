@@ -1,10 +1,10 @@
-"""What lockdec raises when the user can mend it: one plain line that names the key or file and what is allowed."""
+"""Errors that the user can fix: one plain line that names the key or file and says what is allowed."""
 
 from __future__ import annotations
 
 
 class LockdecError(Exception):
-    """Something the user can mend. Its text is one line; the command line prints it without a traceback."""
+    """An error that the user can fix. Its text is one line, which the command line prints without a traceback."""
 
 
 class ConfigError(LockdecError):
@@ -12,7 +12,7 @@ class ConfigError(LockdecError):
 
 
 class PrunedError(LockdecError):
-    """A cell of a search was ended early, since others were better. The text names the metric and the step."""
+    """A cell of a search was pruned because others were better. The text names the metric and the step."""
 
 
 class DataError(LockdecError):
@@ -24,5 +24,5 @@ class StoreError(LockdecError):
 
 
 def visible(text: str) -> str:
-    """The text with every character replaced that steers a terminal or turns the direction of what follows."""
+    """The text with every character replaced that controls a terminal or reverses the direction of the text."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -1,7 +1,7 @@
-"""Keeping secrets out of what a run writes: by the names of keys, and by values known or shaped like secrets.
+"""Keeps secrets out of everything that a run writes.
 
-Whatever stands under a key named like a secret is left out, and so is any text that holds the value of an environment
-variable named like one, or that looks like a well-known kind of key.
+Three kinds of secrets are recognised: values whose key has the name of a secret, values of environment variables with
+such a name, and texts that look like a well-known kind of key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
 _ASSIGNED = re.compile(r"(?<![\w.@-])([\w.@+~/-]+)=('[^'\n]*'|\"[^\"\n]*\"|[^\s,}\])'\"]+)")
 
 
-@lru_cache(maxsize=4096)  # what is written asks for each variable of the environment, often
+@lru_cache(maxsize=4096)  # asked for every environment variable, whenever something is written
 def is_secret(name: str) -> bool:
     """Whether a key, an option or an environment variable of this name holds a secret.
 
@@ -38,11 +38,11 @@ def is_secret(name: str) -> bool:
     joined = {"apikey", "authtoken", "accesskey", "secretkey"}
     if words[-1] == "key":
         return bool(_KEYS & set(words[-2:-1]))
-    return words[-1] in _LAST_WORDS | joined or (words[-1] == "pwd" and len(words) > 1)  # PWD is where a shell is
+    return words[-1] in _LAST_WORDS | joined or (words[-1] == "pwd" and len(words) > 1)  # PWD is the working directory
 
 
 def redacted(value: Any) -> Any:
-    """The value, of plain containers, without the secrets in it."""
+    """A value made of plain containers, without its secrets."""
     return _redacted(value, known())
 
 
@@ -60,10 +60,10 @@ def _redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def text(line: str, secrets: Sequence[str] | None = None) -> str:
-    """The text without the secrets in it: values that are known, shapes that are, and `name=value` by its name.
+    """The text without its secrets: known values, known formats, and the value in `name=value` if the name is one.
 
     Args:
-        secrets: what `known` says, asked once for many texts; None asks it now.
+        secrets: what `known` returns, so that many texts can share one call; None calls it.
     """
     for secret in known() if secrets is None else secrets:
         line = line.replace(secret, REDACTED)

@@ -1,6 +1,6 @@
-"""`hydra/launcher=ray`: the cells of a sweep as tasks of a Ray cluster, or of one that is started here for them.
+"""`hydra/launcher=ray`: runs the cells of a sweep as tasks of a Ray cluster, which it starts if there is none.
 
-Of our own, because hydra-ray-launcher brings Amazon's clients and Ray's dashboard along, and holds cloudpickle back.
+A launcher of our own, because hydra-ray-launcher needs the clients of AWS, the dashboard of Ray and an old cloudpickle.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class RayLauncher(Launcher):
     """Runs cells on Ray.
 
     Args:
-        address: of a running cluster ("auto" finds one on this machine); None starts one here, and the network sees
-            some of its ports.
-        num_cpus: of the cluster that is started here; None for all cores.
-        cpus_per_cell, gpus_per_cell: what a cell reserves; how many run side by side follows from it.
+        address: of a running cluster ("auto" finds one on this machine); None starts one on this machine, some of whose
+            ports are visible on the network.
+        num_cpus: cores of the cluster that is started; None for all.
+        cpus_per_cell, gpus_per_cell: what each cell reserves, which decides how many run at a time.
     """
 
     def __init__(self, address: str | None, num_cpus: int | None, cpus_per_cell: float, gpus_per_cell: float) -> None:
@@ -35,7 +35,7 @@ class RayLauncher(Launcher):
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        # Before the import, which reads them: nothing is reported to anybody, and no code is copied about.
+        # Read by the import of Ray: no usage statistics are sent, and no code is copied to workers.
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
         import cloudpickle
         import ray
@@ -50,7 +50,7 @@ class RayLauncher(Launcher):
             **({} if self.address else own),
         )
         try:
-            # A cell that fails says so in its result.json; what a worker raises beyond that ends the sweep.
+            # A cell that fails records it in its result.json; any other exception of a worker ends the sweep.
             cell = ray.remote(**self.resources, max_retries=0)(_run_cell)
             task = cloudpickle.dumps((self.hydra_context, self.task_function, Singleton.get_state()))
             waiting = [

@@ -1,8 +1,8 @@
-"""`hydra/sweeper=lockdec_search`: Optuna asks for cells, the launcher runs them, their result.json answers.
+"""`hydra/sweeper=lockdec_search`: Optuna suggests cells, the launcher runs them, their result.json is the answer.
 
-The study is a journal in the sweep's folder, and trial n is cell n. A trial that was never told, since its cell failed
-or was killed, is run again with the same values before new ones are asked for. Hydra loads sweepers from the namespace
-`hydra_plugins` alone, at every start; so optuna is imported only where a search runs.
+The study is a journal in the folder of the sweep, and trial n is cell n. A trial without a result, because its cell
+failed or was killed, is run again with the same values before new ones are suggested. Hydra loads sweepers only from
+the namespace `hydra_plugins`, and at every start; so optuna is imported only when a search runs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ class OptunaSweeper(Sweeper):
     """Searches for the cells with the best values in result.json.
 
     Args:
-        trials: how many cells in all, those of earlier attempts included.
-        jobs: cells asked for at a time; as many as the launcher runs side by side.
+        trials: the total number of cells, including those of earlier attempts.
+        jobs: cells suggested at a time; as many as the launcher runs in parallel.
         objectives: maximize or minimize, by the dotted name of a number in result.json; several give a Pareto front.
-        prune: the metric that cells are compared by while they train, lower is better; None for no pruning.
-        keep: percent of the finished cells that a cell has to be among, or it is pruned.
-        warmup: trials that end, and steps that pass, before one is pruned.
+        prune: the metric by which cells are compared during training, lower is better; None for no pruning.
+        keep: a cell is pruned unless it is among the best so many percent of the finished cells.
+        warmup: how many trials have to finish, and how many steps have to pass, before a cell is pruned.
         seed: of the sampler.
-        params: the space, in Hydra's words: choice(1,2,4), range(1,9), interval(0.1,0.5), tag(log,interval(1e-4,1e-2)).
+        params: the search space, in Hydra's syntax: choice(1,2,4), range(1,9), interval(0.1,0.5),
+            tag(log,interval(1e-4,1e-2)).
     """
 
     def __init__(
@@ -44,21 +45,21 @@ class OptunaSweeper(Sweeper):
         self.trials, self.jobs, self.objectives, self.seed, self.params = trials, jobs, objectives, seed, params
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra hands over what a sweep needs."""
+        """Called by Hydra before `sweep`."""
         self.folder, self.config_loader = Path(config.hydra.sweep.dir), hydra_context.config_loader
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Ask, run and tell until there are as many trials as wanted."""
+        """Ask, run and tell until there are `trials` trials."""
         from optuna.samplers import TPESampler
 
         from lockdec.sweeps.search import open_study, show_best
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        words = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(words)
+        given = [f"{key}={value}" for key, value in self.params.items()] + arguments
+        parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(given)
         last = {override.get_key_element(): override for override in parsed}  # the command line comes after `params`
         fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in last.items() if not o.is_sweep_override()]
         space = {key: distribution(override) for key, override in last.items() if override.is_sweep_override()}
@@ -84,7 +85,7 @@ class OptunaSweeper(Sweeper):
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What Optuna draws from where Hydra's words name a choice, a range or an interval."""
+    """The Optuna distribution of an override that is a choice, a range or an interval."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     value = override.value()

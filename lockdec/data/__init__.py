@@ -1,1 +1,1 @@
-"""Caption sets, pretraining text, the tokenizer, support sets and batches."""
+"""Caption sets, pretraining text, the tokenizer and support sets."""

@@ -1,4 +1,4 @@
-"""The one contract every data set meets: inputs of one modality, their captions, a split. Needs no torch."""
+"""The contract of all data sets: inputs of one modality, their captions, and a split. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 def fold(text: str) -> str:
-    """`text` in lower case, each run of white space one blank: how captions are kept and compared."""
+    """`text` in lower case with single spaces: the form in which captions are stored and compared."""
     return " ".join(text.lower().split())
 
 
@@ -33,21 +33,20 @@ def digest(value: object) -> str:
 class CaptionSet(ABC):
     """Inputs of one modality, each with one or more reference captions, split into train, val and test.
 
-    A subclass works out the rows, passes them to this constructor, and reads inputs on demand.
+    A subclass determines the rows, passes them to this constructor, and reads inputs on demand.
 
     Args:
         ids: one unique name per input.
         captions: one or more references per input; folded here.
         splits: the rows of each split; together they cover every row once.
         modality: what `inputs` returns: RGB images, strings or arrays.
-        inputs_fingerprint: identifies the inputs' bytes and whatever turns those into what `inputs` returns.
+        inputs_fingerprint: identifies the bytes of the inputs and the code that turns them into what `inputs` returns.
 
     Attributes:
-        skipped: what was wrong with each row of the data that was left out; empty unless a subclass leaves rows out.
+        skipped: the problem of each row that was skipped; empty unless a subclass skips rows.
 
     Raises:
-        DataError: an id stands twice or cannot name a file, a caption is empty, or the splits overlap or leave a row
-            out.
+        DataError: an id occurs twice or cannot name a file, a caption is empty, or the splits overlap or miss a row.
     """
 
     skipped: tuple[str, ...] = ()
@@ -76,7 +75,7 @@ class CaptionSet(ABC):
         """The inputs of these rows, in this order.
 
         Raises:
-            DataError: an input cannot be read; the text names its file or id.
+            DataError: an input cannot be read; the error names its file or id.
         """
 
     def __len__(self) -> int:
@@ -92,9 +91,9 @@ class CaptionSet(ABC):
         seen: set[str] = set()
         for name, references in zip(self.ids, self.captions, strict=True):
             if name in seen:
-                raise DataError(f"id {name!r} stands twice: ids must be unique")
+                raise DataError(f"id {name!r} occurs twice: ids must be unique")
             if "/" in name or "\0" in name or name in ("", ".", ".."):
-                raise DataError(f"id {name!r} cannot name a file: runs keep pictures by id")
+                raise DataError(f"id {name!r} cannot name a file: runs store pictures by id")
             seen.add(name)
             if not references or not all(references):
                 raise DataError(f"input {name!r} has an empty caption or none: every input needs at least one")

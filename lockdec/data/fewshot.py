@@ -1,4 +1,4 @@
-"""Which training inputs, with which caption, the few shots are. Needs no torch."""
+"""Draws the support set: a few training inputs, with one caption each. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Pair:
     """One shot.
 
     Attributes:
-        index: the input's row in its caption set.
+        index: the row of the input in its caption set.
         caption: one of the input's references.
     """
 
@@ -25,7 +25,7 @@ class Pair:
 def support_set(captions: CaptionSet, shots: int, support_seed: int) -> list[Pair]:
     """Draw `shots` different training inputs, one caption each.
 
-    Support sets of one seed are nested: the smaller is the start of the larger.
+    Support sets with the same seed are nested: a smaller one is the beginning of a larger one.
 
     Raises:
         ConfigError: `fewshot.shots` is below 1 or above the number of training inputs.

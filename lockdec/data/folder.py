@@ -1,4 +1,4 @@
-"""A folder of the user's: captions.csv or captions.jsonl, and the files it names. Needs no torch."""
+"""A user's folder: captions.csv or captions.jsonl, and the files that it names. Needs no torch."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _CAPTION = "caption"
 class Folder(ListedCaptions):
     """The inputs and captions of `captions.csv` or `captions.jsonl` in a folder.
 
-    A row names one `input` and one or more captions; several rows of one input add up. `split` (train, val, test) and
-    `id` may be given. CSV: the columns `input`, `caption` and further ones that start with "caption". JSON lines:
-    `input`, and `caption` (a text) or `captions` (a list of texts).
+    Each row names an `input` and one or more captions; the captions of rows with the same input are merged. `split`
+    (train, val, test) and `id` are optional. CSV: the columns `input`, `caption` and others that start with "caption".
+    JSON lines: `input`, and `caption` (a text) or `captions` (a list of texts).
 
     Args:
-        path: the folder. What the rows name lies in it.
-        modality: "image" (files), "text" (the entry itself) or "array" (.npy files, or else ids for the encoder
-            `features`); None goes by the ending of the first input.
-        split_seed, val_share, test_share: how to split where the file does not say.
-        on_bad: "error" ends at the first row that cannot be used, "skip" leaves such rows out and notes them.
-        limit: take only about so many inputs; None for all.
-        cache: a folder for what is known of checked files; None for nowhere.
+        path: the folder, which contains all files that the rows name.
+        modality: "image" (files), "text" (the entry itself) or "array" (.npy files, or ids for the encoder
+            `features`); None decides by the file extension of the first input.
+        split_seed, val_share, test_share: how to split if the file does not specify a split.
+        on_bad: "error" stops at the first row that cannot be used, "skip" skips and lists such rows.
+        limit: approximate number of inputs to use; None for all.
+        cache: a folder that remembers which files have been checked; None to check them every time.
 
     Raises:
-        DataError: a file or a row cannot be used; names both.
+        DataError: a file or a row cannot be used; the error names both.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Folder(ListedCaptions):
 
 
 def read_utf8(path: Path) -> str:
-    """The text of a file of the user's.
+    """The text of a user's file.
 
     Raises:
-        DataError: it cannot be read or is not UTF-8; names the line.
+        DataError: it cannot be read or is not UTF-8; the error names the line.
     """
     try:
         content = path.read_bytes()
@@ -112,7 +112,7 @@ def _csv_rows(path: Path, bad: BadRows) -> Iterator[Row]:
     line = 1
     try:
         for fields in reader:
-            line, start = reader.line_num + 1, line  # a quoted field may go over several lines
+            line, start = reader.line_num + 1, line  # a quoted field may span several lines
             if not fields:
                 continue
             if header is None:

@@ -1,6 +1,6 @@
-"""Data sets of the `datasets` package, from the Hugging Face hub or a folder; rows are read when needed.
+"""Data sets of the `datasets` package, from the Hugging Face hub or a folder; rows are read on demand.
 
-Nothing of a data set is run: `datasets` reads tables, and code that a data set brings stays untouched. Needs no torch.
+No code of a data set is run; `datasets` only reads its tables. Needs no torch.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from lockdec.errors import ConfigError, DataError
 
 
 class HuggingFaceDataset(ListedCaptions):
-    """One column of a data set as inputs (images, texts or arrays of numbers), others as captions.
+    """One column of a data set as inputs (images, texts or arrays of numbers), and one or more others as captions.
 
     Args:
         path: a folder that `save_to_disk` wrote, or the id of a data set on the hub.
-        input: the column of the inputs; what it holds decides the modality.
+        input: the column of the inputs; its type decides the modality.
         caption: the column of the captions, each a text or a list of texts; or several columns.
-        subset: of a data set on the hub that has several.
-        revision: of a data set on the hub; a commit, to get the same rows for ever.
-        splits: what it calls train, val and test; None draws them from the split "train", or the only one.
+        subset: the name of the subset, for a data set on the hub that has several.
+        revision: the revision of a data set on the hub; a commit pins the rows.
+        splits: its names for train, val and test; None draws them from the split "train", or from the only one.
         split_seed, val_share, test_share: how they are drawn.
         on_bad, limit, cache: see `lockdec.data.folder.Folder`.
 
@@ -83,12 +83,12 @@ def _load(path: str, subset: str | None, revision: str | None) -> Any:
     if folder.exists():
         try:
             return datasets.load_from_disk(str(folder))
-        except Exception as error:  # whatever its files make it raise
+        except Exception as error:  # damaged files raise many kinds of exceptions
             reason = " ".join(str(error).split())
             raise DataError(f"data.path={path}: not a folder that save_to_disk of datasets wrote ({reason})") from error
     logger = logging.getLogger("huggingface_hub")
     before = logger.level
-    logger.setLevel(logging.ERROR)  # it announces each of its attempts
+    logger.setLevel(logging.ERROR)  # it logs every retry
     try:
         return datasets.load_dataset(path, name=subset, revision=revision)
     except Exception as error:  # no network, a wrong id, a wrong subset: each has its own family of exceptions
@@ -100,7 +100,7 @@ def _load(path: str, subset: str | None, revision: str | None) -> Any:
 
 
 def _chosen(path: str, loaded: Any, splits: Mapping[str, str] | None) -> dict[str, Any]:
-    """The tables to read by what is to become of them: train, val and test, or train alone to draw from."""
+    """The tables by the split they become: train, val and test, or only train if splits are drawn from it."""
     tables = dict(loaded) if isinstance(loaded, Mapping) else {"train": loaded}
     if splits is None:
         if "train" not in tables and len(tables) != 1:
@@ -123,7 +123,7 @@ def _rows(path: str, tables: Mapping[str, Any], columns: Sequence[str], bad: Bad
             captions = [text for value in values for text in (value if isinstance(value, list) else [value])]
             where = f"{path} {split} row {number}"
             if not all(isinstance(text, str) for text in captions):
-                bad.add(where, f"{', '.join(columns)} holds something else than texts")
+                bad.add(where, f"{', '.join(columns)} contains something other than texts")
                 continue
             yield Row(where, f"{split}-{number}", tuple(captions), None if drawn else split)
 
@@ -144,7 +144,7 @@ def _source(path: str, tables: Mapping[str, Any], column: str) -> InputSource:
 
 
 class _Cells(InputSource):
-    """The cells of one column; the entry "train-3" is that of row 3 of the split train."""
+    """The cells of one column; the entry "train-3" is the one in row 3 of the split train."""
 
     def __init__(self, path: str, tables: Mapping[str, Any], column: str) -> None:
         self._tables, self._column = tables, column
@@ -214,7 +214,7 @@ class _Images(_Cells):
         raise DataError(f"its image is only named ({cell['path']!r}), and lies outside the data set; embed the images")
 
     def _folders(self) -> set[Path]:
-        """Where files may lie that the data set only names: beside its tables, or what came from the hub with it."""
+        """Where files may be that the data set only names: beside its tables, or in the download from the hub."""
         if self._local:
             return {file.parent for file in self._files}
         from huggingface_hub.constants import HF_HUB_CACHE

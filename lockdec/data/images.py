@@ -1,4 +1,4 @@
-"""Pictures out of files that may hold anything: bounded in pixels, and always RGB on white. Needs no torch."""
+"""Reads pictures from untrusted files: bounded in pixels, and always RGB on white. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ MOST_PIXELS = 64_000_000  # 8,000 a side: 192 MB as RGB
 
 
 def open_image(source: Path | bytes, name: str) -> Image.Image:
-    """The picture in a file, or its first frame, turned upright, on white, in RGB.
+    """The picture in a file (or its first frame), turned upright, on white, in RGB.
 
     Args:
-        source: the file, or what it holds.
-        name: what to call it in an error.
+        source: the file, or its content.
+        name: its name in errors.
 
     Raises:
-        DataError: it cannot be read, is of no kind that is read, or has too many pixels; none is then decoded.
+        DataError: it cannot be read, has an unknown format, or has too many pixels; nothing is decoded then.
     """
     if name.lower().endswith((".svg", ".svgz")):
         raise DataError(f"{name}: SVG is not read; save it as PNG")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the bound here is the lower one
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is lower
             with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=FORMATS) as image:
                 if image.width * image.height > MOST_PIXELS:
                     raise DataError(f"{name}: {image.width} x {image.height} pixels are more than the "
@@ -44,7 +44,7 @@ def open_image(source: Path | bytes, name: str) -> Image.Image:
         raise DataError(f"{name}: not a picture of a kind that is read ({', '.join(FORMATS)})") from error
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # a damaged file has each decoder raise something else
+    except Exception as error:  # every decoder raises its own exceptions for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: a damaged picture ({reason})") from error
 

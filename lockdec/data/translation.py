@@ -28,15 +28,15 @@ def translation_pairs(
 
     Args:
         path: a tab-separated file such as deu.txt of manythings.org; None for the names of `emoji`.
-        source, target: two languages: of `emoji` any of its thirteen, of a file en and de.
-        split: "random", or for names "compositional" or "concept"; see `OpenMoji`.
-        split_seed: draws the split.
-        val, test: how many sources to hold out.
-        limit: take only this many sources; val and test are an eighth of it at most.
+        source, target: two languages: any of the thirteen of `emoji`, or en and de for a file.
+        split: "random", or for emoji names also "compositional" or "concept"; see `OpenMoji`.
+        split_seed: seed of the split.
+        val, test: how many source texts to hold out.
+        limit: use only this many source texts; val and test are then at most an eighth of it.
 
     Raises:
-        ConfigError: `data.*` asks for what is not there.
-        DataError: the file cannot be read; the text names the line.
+        ConfigError: a value of `data.*` is not available.
+        DataError: the file cannot be read; the error names the line.
     """
     if path is None:
         return EmojiNames(source, target, split, split_seed, val, test, limit)
@@ -49,8 +49,8 @@ class TextPairs(CaptionSet):
     """Texts, each with one or more translations.
 
     Args:
-        texts: the inputs, folded as captions are; no two are equal.
-        ids, translations, splits: as those of every caption set.
+        texts: the inputs, folded like captions and all different.
+        ids, translations, splits: as in `CaptionSet`.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TextPairs(CaptionSet):
 class EmojiNames(TextPairs):
     """The names of all 3,972 emoji (and parts of emoji) in two languages (Unicode CLDR, by `emoji`).
 
-    The English names decide the split, so that it is the same whatever the languages.
+    The English names decide the split, so that it is the same for all languages.
     """
 
     def __init__(
@@ -114,12 +114,12 @@ class EmojiNames(TextPairs):
 
 
 class TatoebaPairs(TextPairs):
-    """Sentence pairs of a tab-separated file: English, German, and a third column (attribution) that is not read.
+    """Sentence pairs from a tab-separated file: English, German, and a third column (attribution) that is ignored.
 
-    A sentence that stands in several lines is one source with several translations, so no source is in two splits.
+    A sentence that occurs in several lines is one source with several translations, so no source is in two splits.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8, or a line of it has no two columns.
+        DataError: the file cannot be read, is not UTF-8, or one of its lines does not have two columns.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class TatoebaPairs(TextPairs):
     ) -> None:
         if {source, target} != set(TATOEBA):
             raise ConfigError(f"data.source={source} data.target={target}: data.path has {' and '.join(TATOEBA)}")
-        read, write = TATOEBA.index(source), TATOEBA.index(target)
+        input_column, caption_column = TATOEBA.index(source), TATOEBA.index(target)
         translations: dict[str, list[str]] = {}
         for columns in _columns(Path(path)):
-            several = translations.setdefault(fold(columns[read]), [])
-            if fold(columns[write]) not in several:
-                several.append(fold(columns[write]))
+            several = translations.setdefault(fold(columns[input_column]), [])
+            if fold(columns[caption_column]) not in several:
+                several.append(fold(columns[caption_column]))
         texts = list(translations)
         if limit is not None:
             texts, val, test = _limited(texts, limit, val, test)

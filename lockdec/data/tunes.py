@@ -1,6 +1,6 @@
-"""Fiddle, flute and fife tunes in ABC notation, each with a sentence that says what it is. Needs no torch.
+"""Fiddle, flute and fife tunes in ABC notation, each with a caption. Needs no torch.
 
-The corpus of music21 holds three old collections: Ryan's Mammoth Collection, O'Neill's Music of Ireland and Aird's
+The corpus of music21 contains three old collections: Ryan's Mammoth Collection, O'Neill's Music of Ireland and Aird's
 Selection of Airs. Its files are read; music21 itself is not imported.
 """
 
@@ -44,8 +44,8 @@ class Tune:
 
     Attributes:
         name: collection and number.
-        music: its first bars, in lower case: an octave lower is a comma more, so "C" of ABC is "c,".
-        caption: what it is: "a hornpipe in d major, 2/4", or "a tune in ..." where the book does not say.
+        music: its first bars, in lower case. A comma lowers a note by an octave, so "C" in ABC becomes "c,".
+        caption: such as "a hornpipe in d major, 2/4", or "a tune in ..." if the book does not name the rhythm.
     """
 
     name: str
@@ -56,19 +56,19 @@ class Tune:
 class Tunes(TextPairs):
     """The tunes of three collections as texts, captioned by rhythm, key and metre.
 
-    Nothing of a tune's header is in its text. Tunes whose first bars are the same are one input, so none is in two
-    splits; where the books call them differently it has several references. Left out are tunes in several voices
-    and those whose key the books do not name.
+    The text of a tune contains nothing of its header. Tunes with the same first bars are one input, so that none is in
+    two splits; if the books describe them differently, the input has several references. Tunes in several voices, and
+    those whose key the books do not name, are left out.
 
     Args:
-        collections: of "ryan", "oneill" and "aird".
-        bars: how many of the first bars to give, an upbeat being one of them.
-        split_seed: draws the split.
+        collections: any of "ryan", "oneill" and "aird"; None for all of them.
+        bars: how many of the first bars to include; an upbeat counts as one.
+        split_seed: seed of the split.
         val, test: how many tunes to hold out.
-        limit: take only this many tunes; val and test are an eighth of it at most.
+        limit: use only this many tunes; val and test are then at most an eighth of it.
 
     Raises:
-        ConfigError: `data.*` asks for what is not there.
+        ConfigError: a value of `data.*` is not available.
         DataError: music21's corpus is not installed.
     """
 
@@ -124,11 +124,12 @@ def _collection(name: str, bars: int) -> Iterator[Tune]:
 
 
 def read_tune(text: str, name: str, bars: int) -> Tune | None:
-    """The tune that stands in some ABC, or None where there is none, its key is not named, or it has several voices.
+    """The tune in a piece of ABC; None if there is none, its key is not named, or it has several voices.
 
     Args:
-        text: from "X:" on.
-        bars: how many of the first bars to take; a change of key, metre or unit ends them early.
+        text: ABC that starts with "X:".
+        name: of the tune.
+        bars: how many of the first bars to read; a change of key, metre or unit length ends them early.
     """
     fields: dict[str, list[str]] = {}
     lines = iter(text.splitlines())
@@ -148,7 +149,7 @@ def read_tune(text: str, name: str, bars: int) -> Tune | None:
 
 
 def _music(body: str, bars: int) -> str:
-    """The first bars, without what is no note, rest, length or bar line; empty where there is no note."""
+    """The first bars, reduced to notes, rests, lengths and bar lines; empty if there is no note."""
     change = _CHANGE.search(body)
     plain = _NOT_MUSIC.sub("", body[: change.start()] if change else body).replace("\\", " ").replace("\n", " ")
     plain = _ORNAMENT.sub("", _SLUR.sub("", plain))
@@ -167,7 +168,7 @@ def _music(body: str, bars: int) -> str:
 
 
 def _key(field: str) -> str | None:
-    """A key such as "d major", or None where the field names none."""
+    """A key such as "d major", or None if the field names none."""
     found = re.match(r"([A-G])([#b]?)\s*([A-Za-z]*)", field)
     mode = _MODES.get(found[3].lower()[:3]) if found else None
     if found is None or mode is None:
@@ -175,10 +176,10 @@ def _key(field: str) -> str | None:
     return f"{found[1].lower()}{ {'#': ' sharp', 'b': ' flat', '': ''}[found[2]] } {mode}"
 
 
-def _rhythm(sayings: list[str]) -> str:
-    """The first rhythm that is named, in the fields made for it or in a title; "tune" where none is."""
-    for saying in sayings:
-        text = saying.lower()
+def _rhythm(fields: list[str]) -> str:
+    """The first rhythm that is named, in the fields for rhythms or in a title; "tune" if none is."""
+    for field in fields:
+        text = field.lower()
         for other, usual in _SAME_RHYTHM.items():
             text = text.replace(other, usual)
         for rhythm in _RHYTHMS:

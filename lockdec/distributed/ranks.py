@@ -1,13 +1,13 @@
-"""Several processes that train one model: who this process is, and how all of them do the same.
+"""Several processes that train one model: the rank of this process, and communication between ranks.
 
-torchrun or SLURM starts the processes, the *ranks*. The first one, rank 0, leads: it alone reads the config's meaning,
-looks into the store, holds locks and writes files; the others follow its orders (`lockdec.pipeline.following`). Only
-the training of some stages is done by all `together`; in such a block each rank takes its share of every batch,
-weighted by its real tokens, so that a step is the step of a single process. Outside of one, every question here is
-answered as in a single process.
+torchrun or SLURM starts the processes, the *ranks*. Rank 0 leads: it alone interprets the config, reads the store,
+holds locks and writes files; the others follow its orders (`lockdec.pipeline.following`). Only the training of some
+stages is done by all ranks `together`. Within such a block, each rank takes its share of every batch, weighted by its
+real tokens, so that a step equals the step of a single process. Outside such a block, all functions here answer as in a
+single process.
 
-What ranks tell each other is JSON and tensors, so nothing is unpickled. A rank that dies closes its connections, which
-ends the others at once; one that hangs in training ends them after `PATIENCE`.
+Ranks exchange JSON and tensors, so nothing is unpickled. If a rank dies, its connections close, which ends the others
+at once; if it hangs in training, the others end after `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
     from lockdec.config.schema import TrainerConfig
     from lockdec.transformer.models import LockingDecoderModel
 
-PATIENCE = timedelta(minutes=30)  # within which a rank has to arrive where the others wait in training
-ORDERS = timedelta(days=7)  # within which the first rank has to be done with what it does alone
+PATIENCE = timedelta(minutes=30)  # how long ranks wait for each other in training
+ORDERS = timedelta(days=7)  # how long the other ranks wait for rank 0 to finish what it does alone
 
 
 class LostRankError(LockdecError):
-    """Another rank is gone, so that this one cannot go on."""
+    """Another rank is gone, so this one cannot continue."""
 
 
 class FollowedError(BaseException):
-    """Ends what a rank that follows had to do of a stage."""
+    """Ends the part of a stage that a follower takes part in."""
 
     agreed = True
 
@@ -57,8 +57,9 @@ class Started:
 
     Attributes:
         rank: 0 <= rank < world.
-        local: its number on its machine.
-        nearby: how many there are on a machine.
+        world: the number of processes.
+        local: the rank of this process on its machine.
+        nearby: the number of processes on each machine.
     """
 
     rank: int
@@ -67,19 +68,19 @@ class Started:
     nearby: int
 
 
-_started: Started | None = None  # once they have met
-_control: Any = None  # the group that orders go through
+_started: Started | None = None  # set once the ranks are connected
+_control: Any = None  # the process group for orders
 _together = _broken = False
-_wholes: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # what sharded models are copies of
+_wholes: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()  # the original of each sharded model
 
 
 def started() -> Started:
-    """What torchrun, or `srun`, has put into the environment; a single process without them. Needs no torch."""
+    """What torchrun or `srun` says in the environment; without them, a single process. Needs no torch."""
     found = os.environ
     if "TORCHELASTIC_RUN_ID" in found:
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         return Started(*(int(found[name]) for name in names))
-    if "SLURM_STEP_ID" in found and int(found.get("SLURM_NTASKS", 1)) > 1:  # a step, and not the script of a batch job
+    if "SLURM_STEP_ID" in found and int(found.get("SLURM_NTASKS", 1)) > 1:  # a step, not the script of a batch job
         world = int(found["SLURM_NTASKS"])
         nearby = world // int(found.get("SLURM_NNODES", 1))
         return Started(int(found["SLURM_PROCID"]), world, int(found["SLURM_LOCALID"]), nearby)
@@ -87,46 +88,47 @@ def started() -> Started:
 
 
 def broken() -> bool:
-    """Whether the ranks have lost each other, so that this job can only end."""
+    """Whether the ranks have lost their connection, so that this job can only end."""
     return _broken
 
 
 def follows() -> bool:
-    """Whether this process is a rank that follows another."""
+    """Whether this process is a follower, which is any rank but 0."""
     return _started is not None and _started.rank > 0
 
 
 def several() -> bool:
-    """Whether ranks train together at this moment."""
+    """Whether several ranks are training together now."""
     return _together
 
 
 def world() -> int:
-    """How many ranks train together at this moment."""
+    """How many ranks are training together now."""
     return _started.world if _together and _started else 1
 
 
 def rank() -> int:
-    """Which of the ranks that train together this is."""
+    """The rank of this process among those that are training together now."""
     return _started.rank if _together and _started else 0
 
 
 def local() -> int:
-    """This process's number on its machine among the ranks that have met; 0 where it is alone."""
+    """The rank of this process on its machine; 0 if it is not connected to others."""
     return _started.local if _started else 0
 
 
 def require_agreement(trainer: TrainerConfig, folder: Path) -> None:
-    """Have as many processes as the config asks for: start them where that is simple.
+    """Make sure that as many processes run as the config asks for; start them if that is simple.
 
-    With `trainer.devices=N` and a strategy for several, in a process that was started alone, this process becomes
-    torchrun with N of them.
+    With `trainer.devices=N` and a strategy for several devices, a process that was started alone becomes torchrun with
+    N processes.
 
     Args:
-        folder: that Hydra has made for this process; removed where another process will make one.
+        trainer: its strategy and devices.
+        folder: the one that Hydra has made for this process; removed if another process will make its own.
 
     Raises:
-        ConfigError: the strategy, the number of devices and the processes that were started do not fit together.
+        ConfigError: the strategy, the number of devices and the number of processes do not fit together.
     """
     found = started()
     if trainer.strategy == "auto":
@@ -156,10 +158,10 @@ def _become_torchrun(processes: int) -> NoReturn:
 
 
 def join(trainer: TrainerConfig) -> None:
-    """Meet the other ranks, where there are any and they have not met.
+    """Connect to the other ranks, if there are any and they are not connected yet.
 
     Raises:
-        LostRankError: they did not come within `PATIENCE`.
+        LostRankError: they did not connect within `PATIENCE`.
     """
     global _started, _control
     found = started()
@@ -184,12 +186,12 @@ def join(trainer: TrainerConfig) -> None:
         )
         _control = distributed.new_group(backend="gloo", timeout=ORDERS)
     except distributed.DistError as error:
-        raise LostRankError(f"the {found.world} ranks of this job did not meet: {error}") from error
+        raise LostRankError(f"the {found.world} ranks of this job did not connect: {error}") from error
     _started = found
 
 
 def leave() -> None:
-    """Part from the other ranks once all is done; threads that still serve them would abort the exit."""
+    """Disconnect from the other ranks at the end, since threads that still serve them would abort the exit."""
     global _started, _control
     if _started is not None and not _broken:
         from torch import distributed
@@ -207,7 +209,7 @@ def _environment() -> ClusterEnvironment:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Within this block the ranks that have met act as one. What ends it early ends the whole job, but for `agreed`."""
+    """Within this block, connected ranks act as one. An exception in it ends the whole job, unless it is `agreed`."""
     global _together, _broken
     _together = _started is not None
     try:
@@ -220,19 +222,19 @@ def together() -> Iterator[None]:
 
 
 def order(what: dict[str, Any]) -> None:
-    """Have the ranks that follow do something; see `lockdec.pipeline.following`."""
+    """Give the followers an order; see `lockdec.pipeline.following`."""
     if _started is not None and not _broken:
         _broadcast(what)
 
 
 def next_order() -> dict[str, Any]:
-    """What the first rank wants done next."""
+    """The next order of rank 0."""
     found: dict[str, Any] = _broadcast(None)
     return found
 
 
 def agree(value: Any) -> Any:
-    """The first rank's value, at every rank: any JSON."""
+    """The value of rank 0, on every rank: any JSON value."""
     return _broadcast(value) if _together else value
 
 
@@ -250,7 +252,7 @@ def _broadcast(value: Any) -> Any:
 
 
 def highest(number: int) -> int:
-    """The highest of the ranks' numbers, at every rank."""
+    """The largest of the numbers of all ranks, on every rank."""
     if not _together:
         return number
     import torch
@@ -263,7 +265,7 @@ def highest(number: int) -> int:
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean over the ranks, at every rank."""
+    """The mean over the ranks, on every rank."""
     if not _together:
         return value
     from torch import distributed
@@ -275,20 +277,20 @@ def mean(value: Tensor) -> Tensor:
 
 
 def share(real: Bool[Tensor, "b t"]) -> tuple[slice, Tensor | float]:
-    """Which rows of a batch are this rank's, and the weight of their mean loss.
+    """This rank's rows of a batch, and the weight of their mean loss.
 
-    The mean over the ranks of (weight x mean over a rank's real tokens) is the mean over all real tokens of the
-    batch. A rank for which there is no row takes the first, with weight 0. What is drawn at random after this differs
-    between ranks.
+    The mean over the ranks of (weight x mean over the real tokens of a rank) is the mean over all real tokens of the
+    batch. If a batch has too few rows, the remaining ranks take the first row with weight 0. Random numbers drawn after
+    this call differ between ranks.
 
     Args:
-        real: the tokens that are predicted in each row.
+        real: which tokens of each row are targets.
     """
     if not _together:
         return slice(None), 1.0
     import torch
 
-    # Whatever was drawn until now was drawn for the whole batch.
+    # Random numbers drawn until now were for the whole batch.
     torch.manual_seed(torch.initial_seed() + 15_485_863 * rank())
     if rank() >= len(real):
         return slice(0, 1), 0.0
@@ -297,7 +299,7 @@ def share(real: Bool[Tensor, "b t"]) -> tuple[slice, Tensor | float]:
 
 
 def strategy(trainer: TrainerConfig) -> dict[str, Any]:
-    """What lightning's Trainer has to be given to train with these ranks, or alone."""
+    """The arguments of Lightning's Trainer to train with these ranks, or alone."""
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
@@ -312,10 +314,11 @@ def strategy(trainer: TrainerConfig) -> dict[str, Any]:
 
 
 def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
-    """A copy of the model of which each rank keeps its part alone; layers are gathered when they are needed (FSDP2).
+    """A copy of the model, sharded over the ranks, whose layers are gathered when they are needed (FSDP2).
 
     Args:
-        mesh: lightning's; None under any other strategy, where the model itself is returned.
+        model: the same on every rank.
+        mesh: Lightning's device mesh; None under any other strategy, in which case the model itself is returned.
     """
     if mesh is None or model in _wholes:
         return model
@@ -323,7 +326,7 @@ def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
     from torch.distributed.tensor import DTensor, distribute_tensor
 
-    # Copied without its weights, which would not fit a second time.
+    # Copied without its weights, which might not fit twice.
     empty = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
     copy = deepcopy(model, empty)
     for layer in copy.decoder.layers:
@@ -344,7 +347,7 @@ def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
 
 
 def gather(module: L.LightningModule) -> None:
-    """Put the trained weights of sharded models together, in the model they are a copy of, at the first rank."""
+    """On rank 0, copy the trained weights of sharded models into the models they were copied from."""
     import torch
 
     for part in module.children():
@@ -358,14 +361,14 @@ def gather(module: L.LightningModule) -> None:
 
 
 def whole(value: torch.Tensor) -> torch.Tensor:
-    """The tensor itself, put together from the ranks' parts where it is sharded."""
+    """The full tensor, gathered from all ranks if it is sharded."""
     from torch.distributed.tensor import DTensor
 
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def own(value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a sharded tensor; any other tensor itself."""
+    """This rank's part of a sharded tensor; a tensor that is not sharded, itself."""
     from torch.distributed.tensor import DTensor
 
     return value.to_local() if isinstance(value, DTensor) else value
@@ -375,17 +378,17 @@ def own(value: torch.Tensor) -> torch.Tensor:
 def _connected() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # what torch's backends raise
+    except RuntimeError as error:  # raised by the backends of torch
         if gone := lost(error):
             raise gone from error
         raise
 
 
 def lost(error: BaseException) -> LostRankError | None:
-    """What to say where this is the error of a backend whose peer is gone."""
+    """The error to raise if a backend reports that its peer is gone; None for any other error."""
     from torch import distributed
 
     of_backend = isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
     if not of_backend or isinstance(error, LockdecError):
         return None
-    return LostRankError("another rank of this job is gone; the same command goes on from the last checkpoint")
+    return LostRankError("another rank of this job is gone; run the same command to continue from the last checkpoint")

@@ -1,4 +1,4 @@
-"""What the two convolutional autoencoders share: a picture shrinks to a grid of latents, and grows back from it."""
+"""What the two convolutional autoencoders share: pictures are encoded as a grid of latents and decoded from it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ CONFIG, WEIGHTS = "encoder.json", "encoder.safetensors"
 
 
 class Autoencoder(nn.Module, ABC):
-    """Strided convolutions down to the grid of latents, transposed ones up again, residual blocks at the grid.
+    """Strided convolutions down to the grid of latents, transposed convolutions back up, residual blocks at the grid.
 
     Args:
-        shrunk: channels of a cell that `shrink` gives.
-        grown: channels of a cell that `grow` takes.
+        config: its sizes.
+        shrunk: output channels of `shrink` for each cell of the grid.
+        grown: input channels of `grow` for each cell of the grid.
     """
 
     def __init__(self, config: AutoencoderConfig, shrunk: int, grown: int) -> None:
@@ -49,11 +50,11 @@ class Autoencoder(nn.Module, ABC):
 
     @abstractmethod
     def latents(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
-        """What a picture is encoded as, without luck; the cells row by row."""
+        """The latents of pictures, without sampling; the cells are in row order."""
 
     @abstractmethod
     def pictures(self, latents: Float[Tensor, "b s channels"]) -> Float[Tensor, "b 3 side side"]:
-        """What latents stand for, from 0 to 1."""
+        """The pictures decoded from latents, from 0 to 1."""
 
 
 class Residual(nn.Module):
@@ -72,12 +73,12 @@ class Residual(nn.Module):
 
 
 def to_cells(grid: Float[Tensor, "b c h w"]) -> Float[Tensor, "b s c"]:
-    """A grid's cells, row by row."""
+    """The cells of a grid, in row order."""
     return grid.flatten(2).transpose(1, 2)
 
 
 def to_grid(cells: Float[Tensor, "b s c"], side: int) -> Float[Tensor, "b c side side"]:
-    """The grid that the cells came from."""
+    """The grid with these cells: the inverse of `to_cells`."""
     return cells.transpose(1, 2).reshape(len(cells), -1, side, side).contiguous(memory_format=torch.channels_last)
 
 
@@ -90,7 +91,7 @@ class AutoencoderEncoder(Encoder):
     """The latents of a pretrained autoencoder as states.
 
     Args:
-        position: whether each state also says where its cell is: x, y, x^2, y^2 and xy, from -1 to 1.
+        position: whether to append the position of the cell to each state: x, y, x^2, y^2 and xy, from -1 to 1.
     """
 
     modality: Modality = "image"
@@ -115,10 +116,10 @@ class AutoencoderEncoder(Encoder):
         return from_bytes(pixels(inputs, self.model.config.resolution, type(self.model).__name__))
 
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
-        """One state for each latent; every state is real."""
+        """One state per latent; no state is masked."""
         states = self.model.latents(batch)
         if self.position:
-            # A single latent for the whole picture stands in its middle.
+            # A single latent for the whole picture is placed in its middle.
             side = self.model.config.grid if states.shape[1] > 1 else 1
             places = positions(side).flatten(0, 1).to(states)
             states = torch.cat([states, places.expand(len(states), -1, -1)], dim=-1)
@@ -126,6 +127,6 @@ class AutoencoderEncoder(Encoder):
 
 
 def save_autoencoder(model: Autoencoder, folder: Path) -> None:
-    """Write sizes and weights."""
+    """Write the sizes and weights of the model."""
     write_json(folder / CONFIG, asdict(model.config))
     save_tensors(model.state_dict(), folder / WEIGHTS)

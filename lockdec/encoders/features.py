@@ -1,4 +1,4 @@
-"""States that another tool has computed: read from a folder by id, or handed over as arrays."""
+"""States computed by another tool: read from a folder by id, or given as arrays."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ IDS, STATES, LENGTHS = ("ids.txt", "ids.json"), ("states.npy", "states.safetenso
 
 
 class Features(Encoder):
-    """Ready-made states.
+    """Precomputed states.
 
-    With a `path` the inputs are ids (`data=folder` reads them from its `input` column) and the folder holds
+    With a `path`, the inputs are ids (`data=folder` reads them from its `input` column) and the folder contains
 
-    - `ids.txt`, an id a line, or `ids.json`, a list of ids;
+    - `ids.txt`, one id per line, or `ids.json`, a list of ids;
     - `states.npy`, or `states.safetensors` with a tensor `states`: Float[n s d]; or Float[total d], input after input;
-    - `lengths.npy`, or a tensor `lengths` in the same safetensors file: how many states each input has. Without it all
-      s are real, and of Float[n d] each row is the single state of an input.
+    - `lengths.npy`, or a tensor `lengths` in the same safetensors file: how many states each input has. Without it,
+      all s states are real, and each row of Float[n d] is the single state of an input.
 
     The states are memory-mapped. Nothing is unpickled.
 
     Args:
-        path: the folder; None where the inputs themselves are arrays, Float[s d] or Float[d].
-        dim: width of a state, needed without a folder.
+        path: the folder; None if the inputs themselves are arrays, Float[s d] or Float[d].
+        dim: channels of a state; only needed without a folder.
 
     Raises:
         ConfigError: not exactly one of `path` and `dim` is given.
-        DataError: the folder's files are not as above, an id stands twice, or a number is not finite.
+        DataError: the files are not as described, an id occurs twice, or a number is not finite.
     """
 
     modality: Modality = "array"
@@ -48,8 +48,8 @@ class Features(Encoder):
     def __init__(self, path: str | None = None, dim: int | None = None) -> None:
         super().__init__()
         if (path is None) == (dim is None):
-            raise ConfigError(f"encoder.path={path} encoder.dim={dim}: give path, a folder of states; or dim, "
-                              "the width of the states that the data's arrays are")  # fmt: skip
+            raise ConfigError(f"encoder.path={path} encoder.dim={dim}: give either path, a folder of states, or dim, "
+                              "the channels of the states that the data contains as arrays")  # fmt: skip
         self.folder = None if path is None else Path(path).expanduser()
         self._stored = None if self.folder is None else _open(self.folder)
         self.dim = self._stored.dim if self._stored else dim or 0
@@ -60,7 +60,7 @@ class Features(Encoder):
         return {"files": {file.name: file_sha256(file) for file in files}, "dim": self.dim}
 
     def check(self, data: CaptionSet) -> None:
-        """Raise DataError, naming the first, where inputs have no states in the folder."""
+        """Raise DataError, which names the first such input, if inputs have no states in the folder."""
         if self._stored:
             for item in data.inputs(range(len(data))):
                 self._stored.row(item)
@@ -73,7 +73,7 @@ class Features(Encoder):
         """
         if self._stored:
             return [self._stored.states(self._stored.row(item)) for item in inputs]
-        return [self._own(item) for item in inputs]
+        return [self._given(item) for item in inputs]
 
     def forward(self, batch: list[Float[Tensor, "_ d"]]) -> Encoded:
         """The states, padded to the longest input."""
@@ -81,10 +81,10 @@ class Features(Encoder):
         masks = [torch.ones(len(states), dtype=torch.bool) for states in batch]
         return Encoded(pad(batch, batch_first=True), pad(masks, batch_first=True))
 
-    def _own(self, item: Input) -> Float[Tensor, "_ d"]:
+    def _given(self, item: Input) -> Float[Tensor, "_ d"]:
         if not isinstance(item, np.ndarray):
             raise DataError(f"encoder=features without encoder.path reads arrays, not {item!r}: "
-                            "name the folder that holds its states")  # fmt: skip
+                            "name the folder that contains their states")  # fmt: skip
         states = np.atleast_2d(item)
         if states.ndim != 2 or not len(states) or states.shape[1] != self.dim:
             raise DataError(f"an input of shape {item.shape}: states by channels are needed, with "
@@ -93,7 +93,7 @@ class Features(Encoder):
 
 
 class _Stored(NamedTuple):
-    """Open files: `read` gives rows of Float[rows d], and input i owns those from starts[i] to ends[i]."""
+    """Open files: `read` returns rows of Float[rows d]; those of input i are from starts[i] to ends[i]."""
 
     folder: Path
     files: list[Path]
@@ -104,7 +104,7 @@ class _Stored(NamedTuple):
     dim: int
 
     def row(self, item: Input) -> int:
-        """Which input an id names."""
+        """The index of the input with this id."""
         if not isinstance(item, str):
             raise DataError(f"encoder.path={self.folder}: states are found by id, but the data's inputs are "
                             f"{type(item).__name__}; leave encoder.path out")  # fmt: skip
@@ -130,7 +130,7 @@ def _open(folder: Path) -> _Stored:
     lengths, files = array.lengths, [ids_file, states_file]
     if (folder / LENGTHS).is_file():
         if lengths is not None:
-            raise DataError(f"encoder.path={folder}: lengths stand in {LENGTHS} and in {states_file.name}; keep one")
+            raise DataError(f"encoder.path={folder}: both {LENGTHS} and {states_file.name} have lengths; keep one")
         lengths = _load(folder / LENGTHS)
         files.append(folder / LENGTHS)
     starts, ends = _places(ids_file, states_file, len(ids), shape, lengths)
@@ -155,23 +155,25 @@ def _ids(file: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as UTF-8 {file.suffix[1:]} ({error})") from error
     if not isinstance(ids, list) or not ids or not all(isinstance(name, str) and name for name in ids):
-        raise DataError(f"{file}: ids are texts that are not empty, one for each input, and at least one")
+        raise DataError(f"{file}: ids must be non-empty texts, one for each input, and at least one")
     first: dict[str, int] = {}
     for number, name in enumerate(ids, start=1):
         if name in first:
-            raise DataError(f"{file} row {number}: id {name!r} stands twice (first in row {first[name]})")
+            raise DataError(f"{file} row {number}: id {name!r} occurs twice (first in row {first[name]})")
         first[name] = number
     return ids
 
 
 def _lines(text: str) -> list[str]:
-    return text.replace("\r\n", "\n").removesuffix("\n").split("\n")  # an id may hold Unicode's line separators
+    return (
+        text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    )  # an id may contain other line separators of Unicode
 
 
 def _load(file: Path, mapped: bool = False) -> NDArray[Any]:
     try:
         array = np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except Exception as error:  # numpy reads a header as Python would a literal, with all that can go wrong
+    except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
         raise DataError(f"{file}: not a .npy file of numbers ({' '.join(str(error).split())})") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{file}: several arrays; one is needed")
@@ -179,10 +181,10 @@ def _load(file: Path, mapped: bool = False) -> NDArray[Any]:
 
 
 class _Array(NamedTuple):
-    """Float[n s d] or Float[rows d] on disk; `read` gives rows of Float[rows d] of either.
+    """Float[n s d] or Float[rows d] on disk; `read` returns rows of Float[rows d] in both cases.
 
     Attributes:
-        lengths: those that the same file holds.
+        lengths: those in the same file, if there are any.
     """
 
     shape: tuple[int, ...]

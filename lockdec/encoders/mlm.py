@@ -25,12 +25,12 @@ TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "encoder.json", "encoder.safetens
 
 
 class MaskedLanguageModelEncoder(Encoder):
-    """States of a transformer encoder, one per token, begin and end included.
+    """States of a transformer encoder, one per token, BOS and EOS included.
 
     Args:
-        model: pretrained.
-        tokenizer: the one it was pretrained with.
-        layers: whose outputs to join along the channels: 0 is the token embeddings, n the n-th layer.
+        model: a pretrained model.
+        tokenizer: the one that it was pretrained with.
+        layers: the layers whose outputs to concatenate along the channels: 0 is the token embeddings, n the n-th layer.
 
     Raises:
         ConfigError: there is no such layer.
@@ -65,7 +65,7 @@ class MaskedLanguageModelEncoder(Encoder):
         return self.tokenizer.batch(texts, self.max_len)
 
     def forward(self, batch: Int[Tensor, "b t"]) -> Encoded:
-        """The joined outputs of the layers; padding is masked."""
+        """The concatenated outputs of the layers; padding is masked."""
         stack, mask = self.model.encoder, batch != PAD_ID
         outputs = [self.model.embedding(batch)]
         for layer in stack.layers:

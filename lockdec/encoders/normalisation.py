@@ -1,4 +1,4 @@
-"""How encoder states come to a common scale: fitted on training rows, stored, the same for new inputs."""
+"""Brings encoder states to a common scale: fitted on training rows, stored, and applied to new inputs alike."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lockdec.store.tensors import load_tensors, save_tensors
 
 Kind: TypeAlias = Literal["none", "standardise", "whiten"]
 
-# A channel that hardly moves in training says nothing: divided by its tiny deviation it would be all noise.
+# A channel that hardly varies in training carries no information; divided by its tiny deviation it would be noise.
 _LEAST_DEVIATION = 0.01  # of the root mean square deviation over channels
-_LEAST_VARIANCE = 0.01  # of a standardised channel's, added to every principal variance
+_LEAST_VARIANCE = 0.01  # of the variance of a standardised channel; added to every principal variance
 
 
 def kinds_of(kind: str | Sequence[str], groups: int) -> tuple[str, ...]:
-    """The kind of normalisation of each group of channels; one word is for all of them.
+    """The kind of normalisation of each group of channels; a single word applies to all groups.
 
     Raises:
-        ConfigError: a kind is not known, or there are not as many as groups.
+        ConfigError: a kind is unknown, or there is not one for each group.
     """
     kinds = (kind,) * groups if isinstance(kind, str) else tuple(kind)
     for name in kinds:
@@ -35,20 +35,20 @@ def kinds_of(kind: str | Sequence[str], groups: int) -> tuple[str, ...]:
     if len(kinds) != groups:
         raise ConfigError(
             f"stages.attach.normalise={list(kinds)}: the states have {groups} groups of channels, "
-            f"so {groups} kinds, or one word for all of them"
+            f"so give {groups} kinds, or one word for all of them"
         )
     return kinds
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """`(states - mean) * scale`, or `(states - mean) @ rotation` where channels are decorrelated.
+    """`(states - mean) * scale`, or `(states - mean) @ rotation` if channels are decorrelated.
 
     Attributes:
         mean: per channel; None leaves states as they are.
         scale: one over the standard deviation, per channel.
-        rotation: block by block over the groups of channels, the symmetric matrix that whitens standardised
-            channels ("ZCA-cor", Kessy et al. 2018, table 1), slightly shrunk.
+        rotation: block-diagonal over the groups of channels: the symmetric matrix that whitens standardised channels
+            ("ZCA-cor", Kessy et al. 2018, table 1), slightly regularised.
     """
 
     mean: Float[Tensor, " d"] | None = None
@@ -65,20 +65,20 @@ class Normalisation:
         """Fit on training states.
 
         Args:
-            kind: "none", "standardise" (mean 0, deviation 1) or "whiten" (and channels uncorrelated within their
-                group), for all groups or one for each.
-            chunks: the states of every training input, a few at a time.
-            groups: how many channels each group has, in order; None for one group.
+            kind: "none", "standardise" (mean 0, standard deviation 1) or "whiten" (the same, and the channels of a
+                group are uncorrelated); either one for all groups or one for each.
+            chunks: the states of all training inputs, a few at a time.
+            groups: how many channels each group has, in order; None for a single group.
 
         Raises:
-            ConfigError: a kind is not known, or there are not as many as groups.
+            ConfigError: a kind is unknown, or there is not one for each group.
         """
         kinds = kinds_of(kind, len(groups) if groups else 1)
         if set(kinds) == {"none"}:
             return cls()
-        # Moments about the first chunk's mean, in float64: no second pass, and no cancellation.
+        # Moments about the mean of the first chunk, in float64: no second pass and no cancellation.
         count, total, centre = 0, torch.zeros(()).double(), torch.zeros(())
-        squares: list[Tensor] = [torch.zeros(()).double()] * len(kinds)  # of each group; products where it is whitened
+        squares: list[Tensor] = [torch.zeros(()).double()] * len(kinds)  # of each group; all products if it is whitened
         for chunk in chunks:
             if not count:
                 centre = chunk.double().mean(0)
@@ -122,7 +122,7 @@ class Normalisation:
         return moved if self.rotation is None else moved @ self.rotation
 
     def save(self, path: Path) -> None:
-        """Write the fitted numbers as safetensors."""
+        """Write the fitted tensors as safetensors."""
         fitted = {"mean": self.mean, "scale": self.scale, "rotation": self.rotation}
         save_tensors({name: value for name, value in fitted.items() if value is not None}, path)
 

@@ -1,4 +1,4 @@
-"""What encoders of pictures share: how pixels go in, and how a state says where its cell is."""
+"""What image encoders share: reading pixels, and the positions of grid cells."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from torch import Tensor
 from lockdec.data.captions import Input
 from lockdec.errors import DataError
 
-POSITION = 5  # channels that say where a cell is
+POSITION = 5  # channels of the position of a cell
 
 
 def pixels(inputs: Sequence[Input], side: int, reader: str) -> UInt8[Tensor, "b 3 side side"]:
-    """RGB pixels, resized (and squeezed where they are not square), laid out channels last.
+    """RGB pixels, resized to a square whatever their aspect ratio, in channels-last memory format.
 
     Args:
-        reader: who reads them, for errors.
+        inputs: RGB images.
+        side: pixels along each side of the result.
+        reader: the name of the encoder, for errors.
 
     Raises:
         DataError: an input is not an image.
@@ -36,7 +38,7 @@ def pixels(inputs: Sequence[Input], side: int, reader: str) -> UInt8[Tensor, "b 
 
 
 def positions(grid: int) -> Float[Tensor, "grid grid channels"]:
-    """Of each cell x, y, x^2, y^2 and xy, from -1 to 1."""
+    """x, y, x^2, y^2 and xy of each cell, from -1 to 1."""
     along = torch.linspace(-1, 1, grid) if grid > 1 else torch.zeros(1)
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack([x, y, x * x, y * y, x * y], dim=-1)

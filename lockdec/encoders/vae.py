@@ -1,4 +1,4 @@
-"""A variational autoencoder pretrained here on pictures: the means of its posteriors are the states."""
+"""A variational autoencoder pretrained here on pictures: its posterior means are the states."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
 from lockdec.store.tensors import load_weights
 
-# Below this variance of its posterior means a channel says nothing about the picture (Burda et al. 2016, section 5.1).
+# A channel is active if its posterior means vary more than this over the pictures (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
 _CELL = 32  # channels of a cell between the grid and a single latent
-_LOG_VARIANCE = (-12.0, 6.0)  # beyond these a step may overflow
+_LOG_VARIANCE = (-12.0, 6.0)  # beyond these bounds a step may overflow
 
 
 class Posterior(NamedTuple):
-    """A normal distribution for each latent number."""
+    """A normal distribution for each channel of each latent."""
 
     mean: Float[Tensor, "b s channels"]
     log_variance: Float[Tensor, "b s channels"]
 
     def draw(self) -> Float[Tensor, "b s channels"]:
-        """One sample; gradients flow to mean and variance (Kingma and Welling 2014, 2.4)."""
+        """One sample, reparametrised so that gradients reach mean and variance (Kingma and Welling 2014, 2.4)."""
         return self.mean + torch.exp(0.5 * self.log_variance) * torch.randn_like(self.mean)
 
     def divergence(self) -> Float[Tensor, "b s channels"]:
-        """From the standard normal prior, in nats (Kingma and Welling 2014, appendix B)."""
+        """The KL divergence from the standard normal prior, in nats (Kingma and Welling 2014, appendix B)."""
         return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
 
 
 class VAE(Autoencoder):
-    """Latents for each cell of a grid, or with `config.vector` a single one for the whole picture.
+    """A latent for each cell of a grid, or with `config.vector` a single one for the whole picture.
 
     Attributes:
-        active: the channels that say something about the pictures; the others are silent in `latents`, since a
-            normalisation could blow up the little they do.
+        active: which channels depend on the picture; the others are set to zero in `latents`, since a normalisation
+            could amplify their noise.
     """
 
     config: VAEConfig
@@ -66,7 +66,7 @@ class VAE(Autoencoder):
         self.register_buffer("active", torch.ones(config.channels, dtype=torch.bool))
 
     def posterior(self, pictures: Float[Tensor, "b 3 side side"]) -> Posterior:
-        """What the latents of these pictures may be."""
+        """The posterior distribution of the latents of these pictures."""
         grid = self.shrink(pictures)
         both = self.join(grid.flatten(1))[:, None] if self.config.vector else to_cells(grid)
         mean, log_variance = both.chunk(2, dim=-1)
@@ -84,7 +84,7 @@ class VAE(Autoencoder):
 
 @dataclass(frozen=True)
 class PretrainedVAE(PretrainedHere):
-    """The encoder that the stage `pretrain_vae` makes.
+    """The encoder that the stage `pretrain_vae` trains.
 
     Attributes:
         position: see `AutoencoderEncoder`.

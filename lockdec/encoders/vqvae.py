@@ -1,4 +1,4 @@
-"""A vector-quantised autoencoder pretrained here on pictures: the codes it chooses for the cells are the states."""
+"""A vector-quantised autoencoder pretrained here on pictures: the codes of its grid cells are the states."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
 from lockdec.store.tensors import load_weights
 
-_DECAY = 0.99  # of the moving averages, a step
-_DEAD = 0.5  # cells a step, on average: a code chosen less often starts again elsewhere
+_DECAY = 0.99  # of the moving averages, per step
+_DEAD = 0.5  # cells per step, on average: a code that is chosen less often is reinitialised
 
 
 class Codebook(nn.Module):
-    """Codes that follow the latents choosing them (van den Oord et al. 2017, appendix A.1).
+    """Codes trained by moving averages of the latents assigned to them (van den Oord et al. 2017, appendix A.1).
 
     Attributes:
-        codes: each the mean of the latents that chose it, a moving average.
-        usage: how many latents chose it, a moving average over steps.
+        codes: moving averages of the latents assigned to each code.
+        usage: moving averages of the number of latents assigned to each code in a step.
     """
 
     codes: Float[Tensor, "n channels"]
@@ -43,20 +43,20 @@ class Codebook(nn.Module):
     def __init__(self, codes: int, channels: int) -> None:
         super().__init__()
         self.register_buffer("codes", torch.randn(codes, channels))
-        self.register_buffer("usage", torch.zeros(codes))  # all dead: the first step places them
+        self.register_buffer("usage", torch.zeros(codes))  # all unused: the first step initialises them
 
     def nearest(self, latents: Float[Tensor, "b s channels"]) -> Int[Tensor, "b s"]:
-        """The code closest to each latent."""
+        """The index of the code nearest to each latent."""
         # |x|^2 is the same for all codes.
         distances = self.codes.square().sum(1) - 2 * latents @ self.codes.T
         return distances.argmin(dim=-1)
 
     @torch.no_grad()
     def follow(self, latents: Float[Tensor, "b s channels"], chosen: Int[Tensor, "b s"]) -> None:
-        """Move the codes a step towards the latents that chose them, and dead ones onto latents drawn by luck."""
+        """Move codes towards the latents assigned to them, and reinitialise unused codes with random latents."""
         flat, count = latents.flatten(0, 1), len(self.codes)
         choices = F.one_hot(chosen.flatten(), count).to(flat)  # (b * s, n)
-        with torch.autocast(flat.device.type, enabled=False):  # half precision would miscount
+        with torch.autocast(flat.device.type, enabled=False):  # half precision would round the counts
             sums = self.codes * self.usage[:, None] * _DECAY + choices.T @ flat * (1 - _DECAY)
         self.usage.mul_(_DECAY).add_(choices.sum(0), alpha=1 - _DECAY)
         self.codes.copy_(torch.where(self.usage[:, None] > 0, sums / self.usage[:, None].clamp(min=1e-12), self.codes))
@@ -66,14 +66,14 @@ class Codebook(nn.Module):
         self.usage.masked_fill_(dead, 1.0)
 
     def perplexity(self, chosen: Int[Tensor, "b s"]) -> Float[Tensor, ""]:
-        """How many codes are in use: e to the entropy of the choices, from 1 to all."""
+        """The effective number of codes: e to the entropy of their use, from 1 to the size of the codebook."""
         shares = torch.bincount(chosen.flatten(), minlength=len(self.codes)) / chosen.numel()
         perplexity: Tensor = torch.special.entr(shares).sum().exp()
         return perplexity
 
 
 class VQVAE(Autoencoder):
-    """A code for each cell of a grid."""
+    """A vector-quantised autoencoder with a code for each cell of a grid."""
 
     config: VQVAEConfig
 
@@ -82,7 +82,7 @@ class VQVAE(Autoencoder):
         self.codebook = Codebook(config.codes, config.channels)
 
     def continuous(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
-        """The latents before each is replaced by its code."""
+        """The latents before quantisation."""
         return to_cells(self.shrink(pictures))
 
     def latents(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
@@ -95,7 +95,7 @@ class VQVAE(Autoencoder):
 
 @dataclass(frozen=True)
 class PretrainedVQVAE(PretrainedHere):
-    """The encoder that the stage `pretrain_vqvae` makes.
+    """The encoder that the stage `pretrain_vqvae` trains.
 
     Attributes:
         position: see `AutoencoderEncoder`.

@@ -1,1 +1,1 @@
-"""What a process does before and around the work: devices, kernels, memory, signals."""
+"""The process around the work: devices, kernels, memory and signals."""

@@ -1,5 +1,5 @@
-"""What makes a process faster without changing what it computes: memory that is kept, products by the faster library,
-and on a GPU TF32 for what stays in 32 bits, and compiled layers.
+"""Makes a process faster without changing its results beyond rounding: reused memory, the faster library for matrix
+products and, on a GPU, TF32 and compiled layers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from torch import nn
 from lockdec.config.schema import TrainerConfig
 from lockdec.transformer.layers import Stack
 
-# Of glibc's malloc.h, with what keeps memory: nothing is trimmed from the end of the heap, which grows in large steps,
-# and nothing is allocated outside it.
+# From malloc.h of glibc. To keep memory, nothing is trimmed from the end of the heap, which grows in large steps, and
+# nothing is allocated outside it.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _KEEPING = {_TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26, _MMAP_MAX: 0}
 
 
 def keep_memory() -> None:
-    """Have this process keep the memory that it frees, for its next tensors.
+    """Keep freed memory in this process for its next tensors.
 
-    glibc hands every large block back to the system when it is freed, and a new one costs a page fault for each 4 KiB
-    that is written, which in a training step on a CPU comes to a tenth of the time. Other C libraries are left alone.
+    glibc returns every large block to the system when it is freed, and a new block costs a page fault for every 4 KiB
+    that are written: a tenth of the time of a training step on a CPU. Nothing is done with other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -35,29 +35,29 @@ def keep_memory() -> None:
 
 
 def release_memory() -> None:
-    """Give back all that this process does not use: what it has kept of freed memory, and what torch keeps on a GPU."""
+    """Return all unused memory to the system, including what torch has cached on a GPU."""
     gc.collect()  # a trainer and its module refer to each other
-    torch.cuda.empty_cache()  # nothing where no GPU was used
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    torch.cuda.empty_cache()  # does nothing if no GPU was used
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in glibc
     if trim is not None:
         trim(0)
 
 
 @cache
 def exact_products() -> str:
-    """How torch should multiply in 32 bits on this machine, by its own word (`torch.set_float32_matmul_precision`).
+    """The argument of `torch.set_float32_matmul_precision` that is fastest on this machine without losing precision.
 
-    "medium" has oneDNN multiply on a CPU instead of MKL. oneDNN writes its programs for AVX-512 on CPUs of every maker,
-    while MKL takes AVX2 on those that are not Intel's, at less than half the speed. It may shorten products to bfloat16
-    for that, and does where a CPU has units for these (AMX); whether this one does is tried here.
+    With "medium", a CPU multiplies by oneDNN instead of MKL. oneDNN uses AVX-512 on CPUs of every vendor, while MKL
+    only uses AVX2 on those not made by Intel, at less than half the speed. But "medium" also permits bfloat16
+    products, which oneDNN computes on CPUs with units for them (AMX). This function tests whether it does so on this CPU.
 
     Returns:
-        "medium" where that keeps 32 bits, else "highest". On a GPU "medium" always shortens.
+        "medium" if products keep 32 bits, else "highest". On a GPU, "medium" never keeps them.
     """
     if torch.cuda.is_available():
         return "highest"
-    draws = torch.Generator().manual_seed(0)
-    a, b = torch.randn(4, 128, 192, generator=draws), torch.randn(4, 192, 256, generator=draws)
+    rng = torch.Generator().manual_seed(0)
+    a, b = torch.randn(4, 128, 192, generator=rng), torch.randn(4, 192, 256, generator=rng)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
@@ -69,19 +69,20 @@ def exact_products() -> str:
 
 
 def multiply_exactly() -> None:
-    """Have this process multiply in 32 bits by the faster library."""
+    """Use the faster library for products in 32 bits in this process."""
     torch.set_float32_matmul_precision(exact_products())
 
 
 @contextmanager
 def accelerated(module: nn.Module, trainer: TrainerConfig, backend: str = "inductor") -> Iterator[None]:
-    """Train inside this as fast as the trainer's config allows.
+    """Train within this context as fast as the config of the trainer allows.
 
-    Where it asks for 16 bits, what is left in 32 may take TF32, which is more exact than 16 bits are.
-    Stacks of layers are compiled where they stand, so that no name in a state dict changes.
+    With 16-bit precision, operations that stay in 32 bits may use TF32, which is more precise than 16 bits.
+    Stacks of layers are compiled in place, so that no name in a state dict changes.
 
     Args:
-        module: holds the stacks.
+        module: contains the stacks.
+        trainer: decides about compilation and precision.
         backend: of torch.compile.
     """
     if trainer.compile:
@@ -94,7 +95,7 @@ def accelerated(module: nn.Module, trainer: TrainerConfig, backend: str = "induc
 
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether a GPU may shorten 32 bits to TF32 inside this; left to itself, torch lets convolutions do so."""
+    """Allow or forbid TF32 on a GPU within this context; by default, torch allows it for convolutions."""
     products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if allowed else exact_products())
     torch.backends.cudnn.allow_tf32 = allowed

@@ -1,7 +1,7 @@
-"""On which device a process works, and that a stage gets the same results there as on the CPU, up to rounding.
+"""Selects the device of a process, and makes a stage give the same results there as on the CPU, up to rounding.
 
-A Trainer moves what it trains by itself. What stages compute beside it (encoding, captioning, losses) works on the same
-device, in 32 bits that are not shortened.
+A Trainer places what it trains by itself. All other computations of a stage (encoding, captioning, losses) run on the
+same device, in full 32-bit precision.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from lockdec.errors import ConfigError
 from lockdec.runtime.acceleration import tf32
 from lockdec.runtime.memory import is_out_of_memory
 
-_GPUS = {"mps": MPSAccelerator, "cuda": CUDAAccelerator}  # in the order in which lightning looks for them
+_GPUS = {"mps": MPSAccelerator, "cuda": CUDAAccelerator}  # in the order in which Lightning looks for them
 
 
 def device_of(trainer: TrainerConfig) -> torch.device:
-    """The device that lightning's Trainer trains on in this process.
+    """The device on which Lightning's Trainer trains in this process.
 
     Raises:
         ConfigError: this machine has no such device, or too few of them.
@@ -47,10 +47,10 @@ def device_of(trainer: TrainerConfig) -> torch.device:
 
 
 def place_on(model: nn.Module, device: torch.device) -> torch.device:
-    """Move a model to the device; one whose weights do not fit there stays on the CPU, and a line says so.
+    """Move a model to the device, or to the CPU with a message if its weights do not fit on the device.
 
     Returns:
-        Where it is now.
+        The device that it is on now.
     """
     try:
         model.to(device)
@@ -58,19 +58,19 @@ def place_on(model: nn.Module, device: torch.device) -> torch.device:
         if not is_out_of_memory(error):
             raise
         model.to("cpu")
-        console.print(f"  {type(model).__name__} does not fit on {device}, so it works on the CPU")
+        console.print(f"  {type(model).__name__} does not fit on {device}, so it runs on the CPU")
         return torch.device("cpu")
     return device
 
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Make a stage inside this: a GPU takes no TF32, and gives the same numbers each time.
+    """Compute within this context without TF32 and deterministically.
 
-    A Trainer has torch refuse every operation that might not, and leaves it so: what a stage may do would depend on
-    whether one was trained before it in this process. Without gradients only convolutions have to be told.
+    A Trainer makes torch refuse nondeterministic operations and does not reset this, so what a stage may do would
+    depend on whether an earlier stage of this process was trained. Without gradients, only convolutions need a setting.
     """
-    # What a Trainer sets, too; but it counts at the first product on a GPU, which may come before any training.
+    # A Trainer sets this too, but it takes effect at the first product on a GPU, which may precede all training.
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     refuses, convolutions = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
     torch.use_deterministic_algorithms(False)

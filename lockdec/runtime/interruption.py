@@ -1,12 +1,12 @@
-"""Stopping when asked to: what SIGINT, SIGTERM and SIGUSR1 do while a run works.
+"""Handles SIGINT, SIGTERM and SIGUSR1 during a run.
 
-A stage that is training ends its step and saves itself first, for at most `GRACE` seconds; any other work stops where
-it is, since what is not published counts for nothing. The process then ends with 128 + the signal's number, as a shell
-reports a process that a signal ended (130, 143, 138), and the same command goes on from there. A second Ctrl-C does
+A stage that is training finishes its step and saves a checkpoint first, within at most `GRACE` seconds. All other work
+stops immediately, since nothing unpublished counts. The process then exits with 128 + the number of the signal, like
+a process that the signal has killed (130, 143, 138), and the same command continues from there. A second Ctrl-C does
 not wait for the step.
 
-Lightning's own handlers are kept from acting: on SLURM they would write a checkpoint of another kind, requeue the job
-themselves and let the process end with status 0. Where somebody has set a handler before (submitit does), it stays.
+Lightning's own handlers are disabled: on SLURM they would write another kind of checkpoint, requeue the job themselves
+and end the process with status 0. A handler that was set before (submitit does so) is left in place.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-GRACE = 4.0  # seconds for the step that a signal meets; schedulers commonly send SIGKILL 30 s after SIGTERM
+GRACE = 4.0  # seconds to finish the current step; schedulers commonly send SIGKILL 30 s after SIGTERM
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 
@@ -28,11 +28,11 @@ _kept: dict[signal.Signals, Any] = {}  # the handlers at the start of a `patient
 
 
 class InterruptedRunError(BaseException):
-    """A signal has ended the run. No Exception, so that nothing which goes on after errors goes on after this.
+    """A signal has stopped the run. Not an Exception, so that code which continues after errors does not catch it.
 
     Attributes:
-        status: what the process is to end with.
-        agreed: whether all ranks of a training stop at the same step.
+        status: the exit status for the process.
+        agreed: whether all ranks stop training at the same step.
     """
 
     def __init__(self, number: int, agreed: bool = False) -> None:
@@ -42,7 +42,7 @@ class InterruptedRunError(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within this block the signals raise InterruptedRunError. Outside the main thread they are left as they are."""
+    """Within this block, the signals raise InterruptedRunError. Outside the main thread, nothing changes."""
     global _asked
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,7 +60,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def patient() -> Iterator[None]:
-    """Within this block a signal is only noted, for `GRACE` seconds: the work looks at `asked_to_stop` and ends."""
+    """Within this block, a signal is only recorded for `GRACE` seconds; the work checks `asked_to_stop` and ends."""
     global _patient
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -80,22 +80,22 @@ def patient() -> Iterator[None]:
 
 
 def take_signals_back() -> None:
-    """Undo what somebody has made of the signals within a `patient` block.
+    """Restore the handlers that were set at the start of a `patient` block.
 
-    Lightning's own handler ends training between two of its steps, whether or not a checkpoint has been saved since the
-    signal came; and where ranks train together, it waits for the others, which nobody has asked to stop.
+    Lightning's own handler ends training between two steps, whether or not a checkpoint has been saved since the
+    signal arrived. If several ranks train together, it also waits for the others, which have had no signal.
     """
     for number, handler in _kept.items():
         signal.signal(number, handler)
 
 
 def asked_to_stop() -> bool:
-    """Whether a signal has come in a `patient` block."""
+    """Whether a signal has arrived within a `patient` block."""
     return _asked is not None
 
 
 def stop_now(agreed: bool = False) -> None:
-    """Raise InterruptedRunError for the signal that has come, to this process or to another of the same training."""
+    """Raise InterruptedRunError for the signal that this process, or another rank, has received."""
     raise InterruptedRunError(_asked or signal.SIGTERM, agreed)
 
 

@@ -1,4 +1,4 @@
-"""What is said when memory runs out, of the host or of the device: what did not fit, and what to lower."""
+"""Reports when host or device memory runs out: which batch did not fit, and which keys to lower."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TEXTS = ("can't allocate memory", "cannot allocate memory", "not enough memory"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this error, or one it came of, says that memory ran out."""
+    """Whether this error, or one of its causes, says that memory ran out."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, MemoryError | torch.OutOfMemoryError):
@@ -34,8 +34,9 @@ def out_of_memory(stage: str, config: DictConfig, error: BaseException) -> Lockd
     """The error for a stage that needed more memory than there is.
 
     Args:
-        config: the whole config; the stage's own keys are what can be lowered.
-        error: a note on it says which batch it was (`lockdec.training.fit` writes one).
+        stage: its name.
+        config: the whole config, which has the keys of the stage that can be lowered.
+        error: its note describes the batch (`lockdec.training.fit` adds it).
     """
     notes = "; ".join(getattr(error, "__notes__", []))
     keys = ", ".join(f"{key}={value}" for key, value in batch_keys(config, stage)) or "the sizes of the model"
@@ -43,7 +44,7 @@ def out_of_memory(stage: str, config: DictConfig, error: BaseException) -> Lockd
 
 
 def batch_keys(config: DictConfig, stage: str) -> Iterator[tuple[str, int]]:
-    """The keys that say how much a stage works on at a time, as a user types them, with their values."""
+    """The keys that set the batch size of a stage, as a user types them, with their values."""
     subtree = config.stages[stage]
     for name in subtree:
         if name in BATCH_KEYS:
@@ -57,7 +58,7 @@ def batch_keys(config: DictConfig, stage: str) -> Iterator[tuple[str, int]]:
 
 
 def describe_shapes(batch: object) -> str:
-    """The sizes of the tensors in a batch by their names: "tokens 10 x 48"."""
+    """The shapes of the tensors in a batch, by name: "tokens 10 x 48"."""
     return ", ".join(f"{name} {' x '.join(map(str, tensor.shape))}" for name, tensor in _tensors(batch, "batch"))
 
 

@@ -1,4 +1,4 @@
-"""What a process does once, before torch is imported."""
+"""Prepares a process, once, before torch is imported."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Container, Mapping
 
 
 def ready(loggers: Container[str]) -> None:
-    """Import what has to come before torch, then torch; have threads sleep that wait, keep memory, multiply fast.
+    """Set up threads, imports, memory and matrix products; call it before torch is imported.
 
     Args:
-        loggers: the kinds that the stages will be logged by.
+        loggers: the kinds of loggers that the run will use.
     """
     os.environ.update(waits(os.environ))
     if "wandb" in loggers:
-        # A run of W&B that begins imports this, and looks through all modules there are for each of its classes:
-        # after torch and lightning, which bring 3,000, that takes a second more than before them.
+        # A W&B run imports this when it starts, and scans all loaded modules for each of its classes. Torch and
+        # Lightning load 3,000 modules, so importing it after them takes a second longer than before.
         importlib.import_module("wandb.apis.public")
     from lockdec.runtime.acceleration import keep_memory, multiply_exactly
 
@@ -25,14 +25,14 @@ def ready(loggers: Container[str]) -> None:
 
 
 def waits(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment so that threads that wait for each other soon sleep; before torch is imported.
+    """Variables to add to the environment, before torch is imported, so that waiting threads sleep early.
 
-    GNU's OpenMP lets them spin for 300,000 turns. Where other processes want the same cores they then wait for threads
-    that are kept from running by their own spinning: training on two busy cores could take six times as long as on one.
-    Without any spinning, waking them up would cost more than a third of the speed of finetuning on idle cores.
+    GNU's OpenMP lets waiting threads spin for 300,000 iterations. If other processes need the same cores, spinning
+    threads keep the threads that they wait for from running: training on two busy cores could take six times as long as
+    on one. Without any spinning, waking threads would cost more than a third of the speed of finetuning on idle cores.
 
     Args:
-        environment: of the process; what the user has set there stays.
+        environment: of the process; settings of the user are respected.
     """
     chosen = "OMP_WAIT_POLICY" in environment or "GOMP_SPINCOUNT" in environment
     return {} if chosen else {"GOMP_SPINCOUNT": "10000"}

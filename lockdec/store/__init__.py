@@ -1,9 +1,9 @@
-"""Content-addressed artifacts: made once, published atomically, verified whenever they are used.
+"""Content-addressed artifacts: made once, published atomically, verified on every use.
 
 An artifact is a folder `<root>/<stage>/<key>/` with an `artifact.json` beside the stage's own files. The key is the
 sha256 of everything that can change what the stage produces, so equal keys mean equal content and a folder that exists
-is complete: it is written under another name, flushed to disk and renamed. One process makes an artifact while others
-wait for it. Nothing here unpickles anything: metadata is JSON, weights are safetensors.
+is complete: it is written under another name, flushed to disk and then renamed. One process makes an artifact while
+others wait for it. Nothing is unpickled: metadata is JSON, and weights are safetensors.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from lockdec.store.locking import locked, require_locks
 from lockdec.store.reading import read_json, read_object
 from lockdec.store.writing import clear_partial, disk_full, flush, is_disk_full, write_json
 
-SCHEMA_VERSION = 1  # tests/faults/artifacts keeps an artifact of every one released
+SCHEMA_VERSION = 1  # tests/faults/artifacts has an artifact of every released version
 METADATA = "artifact.json"
-CHECKPOINT, GOOD_CHECKPOINT = "last.ckpt", "good.ckpt"  # live in an unfinished folder only
+CHECKPOINT, GOOD_CHECKPOINT = "last.ckpt", "good.ckpt"  # exist only in unfinished folders
 UNFINISHED, DAMAGED = ".unfinished", ".damaged-"
 _RECORD = {"schema": int, "stage": str, "key": str, "files": dict, "metrics": dict, "config": dict, "parents": dict}
 
 
 def canonical_json(value: Any) -> str:
-    """The one JSON text of a value: sorted keys, no white space, no NaN; the same in any process."""
+    """The canonical JSON of a value, the same in every process: sorted keys, no white space, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def artifact_key(**ingredients: Any) -> str:
-    """The sha256 (64 hex digits) of all that can change what a stage produces."""
+    """The sha256 (64 hex digits) of everything that can change what a stage produces."""
     return hashlib.sha256(canonical_json(ingredients).encode()).hexdigest()
 
 
@@ -55,13 +55,13 @@ class Artifact:
     """One published, verified result of a stage.
 
     Attributes:
-        folder: where its files lie; read-only by convention.
+        folder: contains its files; read-only by convention.
         stage, key: its address in the store.
         metrics: what the stage measured, as JSON values.
         config: the config subtree the stage saw.
         parents: the keys of the artifacts it was made from, by stage.
         seconds: how long making it took.
-        reused: whether this run found it made.
+        reused: whether it existed before this run.
     """
 
     folder: Path
@@ -82,10 +82,10 @@ class Store:
     """The artifacts below one folder.
 
     Args:
-        root: the folder (`outputs/stages`); made when missing.
+        root: the folder (`outputs/stages`); created if missing.
 
     Raises:
-        StoreError: `root` cannot be made or written.
+        StoreError: `root` cannot be created or written to.
     """
 
     def __init__(self, root: Path) -> None:
@@ -99,23 +99,23 @@ class Store:
             ) from error
 
     def folder(self, stage: str, key: str) -> Path:
-        """Where an artifact lies once it is published."""
+        """The folder of an artifact once it is published."""
         return self.root / stage / key
 
     def lock_path(self, stage: str, key: str) -> Path:
-        """The file whose lock its maker holds."""
+        """The file that the process making the artifact has locked."""
         return self.root / ".locks" / f"{stage}-{key}"
 
     def find(self, stage: str, key: str) -> Artifact | None:
-        """The verified artifact; None where there is none or it is damaged.
+        """The verified artifact; None if there is none or it is damaged.
 
         Raises:
-            StoreError: it is of a schema that this lockdec does not read.
+            StoreError: it has a schema that this version of lockdec does not read.
         """
         folder = self.folder(stage, key)
         if not folder.is_dir() or damage(folder, stage, key):
             return None
-        os.utime(folder)  # its age, to `python -m lockdec.store`, is since its last use
+        os.utime(folder)  # `python -m lockdec.store` counts its age from its last use
         return self.open(stage, key)
 
     def open(self, stage: str, key: str) -> Artifact:
@@ -137,12 +137,12 @@ class Store:
         """Reuse the artifact, or make and publish it. A damaged one is set aside with a warning first.
 
         Args:
-            make: writes the files into the folder it is given and returns the metrics. The folder may hold what an
-                earlier, killed attempt left there (`last.ckpt`): it is to be continued.
-            waiting: called once when another process is making this artifact.
+            make: writes the files into the folder it is given and returns the metrics. The folder may contain what a
+                killed attempt left there (`last.ckpt`), which `make` is expected to continue.
+            waiting: called once if another process is making this artifact.
 
         Raises:
-            StoreError: a file did not fit on the disk, or the artifact is of a schema that this lockdec does not read.
+            StoreError: the disk is full, or the artifact has a schema that this version of lockdec does not read.
         """
         if artifact := self.find(stage, key):
             return artifact
@@ -155,7 +155,7 @@ class Store:
             try:
                 unfinished.mkdir(parents=True, exist_ok=True)
                 clear_partial(unfinished)
-                # A maker killed between its last file and the renaming has left an artifact that is whole.
+                # If the process was killed just before renaming the folder, the artifact in it is complete.
                 if damage(unfinished, stage, key):
                     _make(unfinished, stage, key, make, config, parents)
                 for name in (CHECKPOINT, GOOD_CHECKPOINT):
@@ -204,11 +204,11 @@ def _make(
 
 
 def copy_part(folder: Path, to: Path, names: Collection[str]) -> None:
-    """Copy some files of an artifact, with its record, as an artifact that holds these alone.
+    """Copy some files of an artifact, with its metadata, as an artifact that contains only these.
 
     Args:
-        folder: of a published artifact that has files of these names.
-        to: the folder of the copy, which ends in the same stage and key; made here.
+        folder: a published artifact that has files of these names.
+        to: the folder of the copy, whose path ends in the same stage and key; it must not exist yet.
 
     Raises:
         OSError: a file cannot be copied.
@@ -222,7 +222,7 @@ def copy_part(folder: Path, to: Path, names: Collection[str]) -> None:
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the metadata, with a hash of its own that shows when it was altered."""
+    """Write the metadata with its own hash, which reveals later changes."""
     write_json(folder / METADATA, {**record, "sha256": _record_sha256(record)})
 
 
@@ -232,13 +232,13 @@ def _record_sha256(record: Mapping[str, Any]) -> str:
 
 
 def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
-    """The first file of an artifact that is missing, altered or not its own; None when all is well.
+    """The first file of an artifact that is missing, changed or not part of it; None if there is no such file.
 
     Args:
-        names: look at these of its files alone; None for all.
+        names: the files to check; None checks all of them.
 
     Raises:
-        StoreError: the artifact is of a schema that this lockdec does not read.
+        StoreError: the artifact has a schema that this version of lockdec does not read.
     """
     try:
         record = read_json(folder / METADATA)
@@ -254,7 +254,7 @@ def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = N
         return METADATA
     if (record["stage"], record["key"]) != (stage, key) or not isinstance(record.get("seconds"), int | float):
         return METADATA
-    if record.get("sha256", _record_sha256(record)) != _record_sha256(record):  # the first artifacts have none
+    if record.get("sha256", _record_sha256(record)) != _record_sha256(record):  # the oldest artifacts have none
         return METADATA
     for name in record["files"] if names is None else names:
         expected = record["files"].get(name)
@@ -267,7 +267,7 @@ def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = N
 
 
 def _is_inside(folder: Path, path: Path) -> bool:
-    """Whether this is a file of the folder's own: neither it nor a folder on the way to it is a symbolic link."""
+    """Whether the file is really in the folder: neither it nor any folder on its path is a symbolic link."""
     try:
         inside = path.resolve().relative_to(folder.resolve())
         return path.is_file() and path == folder / inside
@@ -286,6 +286,6 @@ def _inventory(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _newest_file(folder: Path) -> Path:
-    """What was being written last."""
+    """The file that was written last."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return max(files, key=lambda path: path.stat().st_mtime_ns, default=folder / METADATA)

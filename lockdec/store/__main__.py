@@ -1,4 +1,4 @@
-"""`python -m lockdec.store list|verify|prune|gc`: what the store holds, whether it is whole, and making room."""
+"""`python -m lockdec.store list|verify|prune|gc`: list artifacts, verify them, and free disk space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lockdec.store.writing import format_bytes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is asked. Status 1 where an artifact is damaged or something cannot be read or removed."""
+    """Run the command. Its status is 1 if an artifact is damaged, or something cannot be read or removed."""
     given = _parser().parse_args(arguments)
     try:
         listed = entries(given.outputs, given.runs)
@@ -41,17 +41,23 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lockdec.store", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     about = {
-        "list": "each folder with its size, its age since it was last used, and how many runs refer to it",
+        "list": "show each folder with its size, the time since its last use, and how many runs refer to it",
         "verify": "read every file of every artifact and compare it with its hash",
-        "prune": "remove what was set aside as damaged, and attempts that nobody works on",
+        "prune": "remove artifacts set aside as damaged, and unfinished ones that no process is working on",
         "gc": "remove artifacts that no run's result.json refers to",
     }
     for name, text in about.items():
         action = actions.add_parser(name, help=text, description=text)
         outputs = Path(os.environ.get("LOCKDEC_OUTPUTS", "outputs"))
-        action.add_argument("--outputs", metavar="DIR", type=Path, default=outputs, help="holds stages/ (%(default)s)")
         action.add_argument(
-            "--runs", metavar="DIR", type=Path, action="append", default=[], help="runs elsewhere that use this store"
+            "--outputs",
+            metavar="DIR",
+            type=Path,
+            default=outputs,
+            help="the folder that contains stages/ (%(default)s)",
+        )
+        action.add_argument(
+            "--runs", metavar="DIR", type=Path, action="append", default=[], help="more runs that use this store"
         )
         if name in ("prune", "gc"):
             days = 7.0 if name == "prune" else 1.0
@@ -60,18 +66,18 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="DAYS",
                 type=float,
                 default=days,
-                help="spare what was used since; a run that still works is in no result.json yet (%(default)s)",
+                help="keep what was used more recently; a run in progress has no result.json yet (%(default)s)",
             )
-            action.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+            action.add_argument("-n", "--dry-run", action="store_true", help="only list what would be removed")
         if name == "gc":
             action.add_argument(
                 "--keep",
                 metavar="STAGE/KEY",
                 action="append",
                 default=[],
-                help="spare these, too; * stands for anything (pretrain/*)",
+                help="also keep these; * matches anything (pretrain/*)",
             )
-            action.add_argument("--referred", action="store_true", help="also remove what runs refer to")
+            action.add_argument("--referred", action="store_true", help="also remove artifacts that runs refer to")
     return parser
 
 
@@ -87,9 +93,9 @@ def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
     for entry, problem in wrong:
         print(f"damaged {entry.folder}: {visible(problem)}")
     whole = sum(entry.state == "whole" for entry in listed)
-    print(f"{whole - len(wrong)} of {whole} artifacts are what their hashes say")
+    print(f"{whole - len(wrong)} of {whole} artifacts match their hashes")
     if wrong:
-        print("The next run that needs a damaged one sets it aside and makes it again.")
+        print("The next run that needs a damaged artifact sets it aside and makes it again.")
     return 1 if wrong else 0
 
 

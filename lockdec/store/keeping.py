@@ -1,4 +1,4 @@
-"""What lies in a store, which runs refer to it, and what may go."""
+"""What a store contains, which runs refer to it, and what can be removed."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Entry:
     """One folder of a store.
 
     Attributes:
-        folder: where it lies.
-        stage, key: which artifact it is, was or is going to be.
-        state: "whole", "unfinished", "damaged" (set aside) or "removed" (by a removal that was cut short).
-        bytes: the size of its files.
+        folder: its path.
+        stage, key: the address of the artifact, even if it is unfinished or damaged.
+        state: "whole", "unfinished", "damaged" (set aside) or "removed" (its removal was interrupted).
+        bytes: the total size of its files.
         age: seconds since it was made or last used.
-        runs: the folders of the runs whose result.json refers to it, or to what was made of it.
+        runs: the folders of the runs whose result.json refers to it, or to an artifact made from it.
     """
 
     folder: Path
@@ -50,17 +50,17 @@ class Entry:
 
 
 def entries(outputs: Path, further: Sequence[Path] = ()) -> list[Entry]:
-    """All folders of the store below `outputs`, in the order of stage and key.
+    """All folders of the store below `outputs`, sorted by stage and key.
 
     Args:
-        further: folders of runs elsewhere that use this store.
+        further: folders with more runs that use this store.
 
     Raises:
-        StoreError: there is no store, or a result.json cannot be read, so that nobody knows what it refers to.
+        StoreError: there is no store, or a result.json cannot be read, so it is not known what the run refers to.
     """
     root = outputs / "stages"
     if not root.is_dir():
-        raise StoreError(f"{root}: no store here (--outputs names the folder that holds stages/)")
+        raise StoreError(f"{root}: no store here (--outputs names the folder that contains stages/)")
     found = [(path, match) for path in sorted(root.glob("*/*")) if (match := _NAME.fullmatch(path.name))]
     runs = _referring([outputs / "runs", outputs / "sweeps", *further], {path.name: path for path, _ in found})
     listed = []
@@ -74,7 +74,7 @@ def entries(outputs: Path, further: Sequence[Path] = ()) -> list[Entry]:
 
 
 def problems(outputs: Path, listed: Iterable[Entry]) -> Iterator[tuple[Entry, str]]:
-    """The whole artifacts that are not what their hashes say, each with the first file that is wrong."""
+    """The artifacts that do not match their hashes, each with its first wrong file."""
     for entry in listed:
         if entry.state == "whole":
             try:
@@ -86,7 +86,7 @@ def problems(outputs: Path, listed: Iterable[Entry]) -> Iterator[tuple[Entry, st
 
 
 def leftovers(outputs: Path, listed: Iterable[Entry], older_than: float) -> list[Entry]:
-    """What was set aside or half removed, and attempts older than so many seconds that no process works on."""
+    """Damaged and half removed artifacts, and unfinished ones that no process has worked on for so many seconds."""
     locks = outputs / "stages" / ".locks"
     return [
         entry
@@ -101,11 +101,11 @@ def leftovers(outputs: Path, listed: Iterable[Entry], older_than: float) -> list
 
 
 def unreferred(listed: Iterable[Entry], keep: Sequence[str], older_than: float, referred: bool) -> list[Entry]:
-    """Whole artifacts that may go: unused for so many seconds, and no run's result.json refers to them.
+    """Artifacts that can be removed: unused for so many seconds, and no run's result.json refers to them.
 
     Args:
-        keep: patterns of `stage/key` that stay in any case.
-        referred: take those that runs refer to, too.
+        keep: patterns of `stage/key` that are never removed.
+        referred: include those that runs refer to.
     """
     return [
         entry
@@ -118,7 +118,7 @@ def unreferred(listed: Iterable[Entry], keep: Sequence[str], older_than: float, 
 
 
 def remove(outputs: Path, entry: Entry) -> None:
-    """Remove a folder: renamed first, so that no reader ever sees half of it, and never while it is being made.
+    """Remove a folder: under its lock, so that nobody is making it, and renamed first, so that it is never half there.
 
     Raises:
         StoreError: it cannot be removed.
@@ -133,7 +133,7 @@ def remove(outputs: Path, entry: Entry) -> None:
 
 
 def _referring(places: Iterable[Path], folders: Mapping[str, Path]) -> dict[str, set[str]]:
-    """The runs by the key of each artifact that they refer to, directly or through what was made of it."""
+    """The runs that refer to each artifact, directly or through an artifact made from it, by its key."""
     users: dict[str, set[str]] = {}
     for place in places:
         for path in place.rglob("result.json"):
@@ -153,7 +153,7 @@ def _parents(folder: Path | None) -> list[str]:
     try:
         parents = read_object(folder / METADATA).get("parents") if folder else None
     except StoreError:
-        return []  # damaged: what it was made of is among the run's own stages
+        return []  # damaged, but its parents are among the stages of the run itself
     return [str(key) for key in parents.values()] if isinstance(parents, dict) else []
 
 

@@ -1,4 +1,4 @@
-"""One maker at a time: locks that the operating system drops with the process that holds them."""
+"""File locks, which the operating system releases when the process that holds them ends."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lockdec.errors import StoreError
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock of this name; `waiting` is called once when another process has it."""
+    """Hold the lock of this name; call `waiting` once if another process holds it."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield  # closing the file drops the lock
+        yield  # closing the file releases the lock
 
 
 def is_held(path: Path) -> bool:
@@ -36,14 +36,14 @@ def is_held(path: Path) -> bool:
 
 
 def require_locks(folder: Path) -> None:
-    """Make sure that a lock here keeps a second holder out.
+    """Make sure that locks in this folder exclude each other.
 
-    Some network file systems refuse locks, and some grant every one. Whether a lock holds between machines cannot be
-    seen from one of them.
+    Some network file systems refuse all locks, and some grant all of them. Whether locks work between machines cannot
+    be tested on one of them.
 
     Raises:
-        StoreError: locks do not work here.
-        OSError: the folder cannot be written.
+        StoreError: locks do not work in this folder.
+        OSError: the folder cannot be written to.
     """
     probe = folder / f".probe-{os.getpid()}"
     try:

@@ -1,7 +1,7 @@
-"""How files that a stranger may have written are read: as data, bounded in size, and nothing in them is run.
+"""Reads files that may come from strangers: as data of bounded size, without running anything in them.
 
-Whatever is wrong with such a file, the reader raises `StoreError` and names it. No reader unpickles, follows a symbolic
-link out of a folder, resolves a `${...}` or unpacks an archive.
+If anything is wrong with a file, its reader raises a `StoreError` that names it. No reader unpickles, follows symbolic
+links out of a folder, resolves `${...}` or unpacks archives.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from lockdec.errors import StoreError
 Kind = TypeVar("Kind")
 
 RESULT, CONFIG = "result.json", "config.yaml"  # of a run
-MADE_BEFORE = Path("shared", "made.json")  # in a sweep's folder: the stages that were made before its cells started
-MOST_BYTES = 256_000_000  # of a JSON or YAML file; ours are far smaller
+MADE_BEFORE = Path(
+    "shared", "made.json"
+)  # in the folder of a sweep: the stages that were made before its cells started
+MOST_BYTES = 256_000_000  # in a JSON or YAML file; ours are far smaller
 MOST_NESTED = 100  # levels of a config
 
 
@@ -36,10 +38,10 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """As `read_json`, where the file has to hold an object.
+    """As `read_json`, but the value must be an object.
 
     Raises:
-        StoreError: as `read_json`, or it holds something else.
+        StoreError: as `read_json`, or the value is not an object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
@@ -48,10 +50,11 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The config that a run left (`config.yaml`), as plain containers.
+    """The config that a run wrote (`config.yaml`), as plain containers.
 
-    A run writes its config resolved, so one with `${...}` is not a run's: resolving it would hand a stranger's file
-    what is in the environment. Tags would name Python objects, and aliases can make a small file endless.
+    A run resolves its config before writing it, so a config with `${...}` was not written by a run. Resolving it would
+    reveal environment variables to whoever wrote it. Tags could name Python objects, and aliases can make a small file
+    expand without limit.
 
     Raises:
         StoreError: it cannot be read or is not such a config.
@@ -88,20 +91,20 @@ def _read(path: Path) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def read_dataclass(path: Path, kind: type[Kind]) -> Kind:
-    """The dataclass whose fields are a JSON object in a file.
+    """The dataclass whose fields are stored as a JSON object.
 
     Raises:
-        StoreError: as `read_object`; a field is missing, unknown or of another type.
+        StoreError: as `read_object`, or a field is missing, unknown or has the wrong type.
     """
     return as_dataclass(path, kind, read_object(path))
 
 
 def as_dataclass(path: Path, kind: type[Kind], value: object) -> Kind:
-    """As `read_dataclass`, of a value that `read_json` read from this file."""
+    """As `read_dataclass`, from a value that `read_json` has read from this file."""
     from pydantic import TypeAdapter, ValidationError
 
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]

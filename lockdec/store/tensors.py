@@ -1,4 +1,4 @@
-"""How tensors lie on disk: as safetensors, which hold numbers and nothing that could be run."""
+"""Tensors on disk, as safetensors, which contain numbers but no code."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lockdec.store.writing import write_bytes
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by their names.
+    """Write named tensors.
 
     Raises:
-        StoreError: the file does not fit or cannot be written.
+        StoreError: the disk is full or the file cannot be written.
     """
     write_bytes(path, to_bytes({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
 
@@ -27,20 +27,20 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read what `save_tensors` wrote.
 
     Raises:
-        StoreError: the file cannot be read or does not hold tensors alone.
+        StoreError: the file cannot be read or is not a safetensors file.
     """
     try:
         return load_file(path)
-    # A header can also ask for a shape or a type that there is none of.
+    # A header can also name a shape or a type that does not exist.
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise StoreError(f"{path}: not a file of tensors ({error})") from error
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a module's weights from what `save_tensors` wrote of its state.
+    """Load the state of a module that `save_tensors` wrote.
 
     Raises:
-        StoreError: as `load_tensors`, or the tensors are not those of this module.
+        StoreError: as `load_tensors`, or the tensors do not fit this module.
     """
     try:
         module.load_state_dict(load_tensors(path))

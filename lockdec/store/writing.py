@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all, with room for them made sure of, and what is said when there is none."""
+"""Writes files completely or not at all, and reports how much disk space is missing when they do not fit."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from lockdec.errors import StoreError
 
-PARTIAL = ".partial"  # ends the name of a file that is being written
+PARTIAL = ".partial"  # suffix of a file that is being written
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What torch and safetensors say, which keep the operating system's error number to themselves.
+# Messages of torch and safetensors, which do not pass on the error number of the operating system.
 _DISK_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "file write failed")
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file so that a reader sees the old one or the new one, never a part, also after a power cut.
+    """Replace a file atomically: readers see either its old or its new content, even after a power failure.
 
     Raises:
-        StoreError: it cannot be written; names how much was needed and how much is free where the disk is full.
+        StoreError: the file cannot be written; if the disk is full, the error says how much is needed and how much free.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
@@ -40,17 +40,17 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, in UTF-8."""
+    """As `write_bytes`, for a text in UTF-8."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `write_bytes`, a value as indented JSON without NaN."""
+    """As `write_bytes`, for a value as indented JSON without NaN."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def flush(path: Path) -> None:
-    """Have the disk hold what was written to a file or into a folder."""
+    """Flush a file or folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -59,28 +59,28 @@ def flush(path: Path) -> None:
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove what a killed process was writing. Only where no other process writes."""
+    """Remove files that a killed process left half written; no other process may be writing to the folder."""
     for path in folder.rglob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
 def free_bytes(folder: Path) -> int:
-    """How many bytes may still be written below a folder."""
+    """How many bytes are free for a folder."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize
 
 
 def require_free_space(path: Path, needed: int, what: str) -> None:
-    """Raise StoreError when `needed` bytes of `what` will not fit where `path` lies."""
+    """Raise StoreError if `needed` bytes of `what` will not fit on the disk of `path`."""
     left = free_bytes(path.parent)
     if left < needed:
-        raise StoreError(f"{path}: {what} needs {format_bytes(needed)}, and {format_bytes(left)} are free; {_MEND}")
+        raise StoreError(f"{path}: {what} needs {format_bytes(needed)}, and {format_bytes(left)} are free; {_ADVICE}")
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether this error, or one that it came of, says that something did not fit."""
+    """Whether this error, or one of its causes, says that the disk is full."""
     seen: list[BaseException] = []
-    while error not in seen:  # an error may be said to come of itself
+    while error not in seen:  # an error can be its own cause
         if isinstance(error, OSError) and error.errno in DISK_FULL:
             return True
         if isinstance(error, Exception) and any(text in str(error).lower() for text in _DISK_FULL_TEXTS):
@@ -91,7 +91,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def disk_full(path: Path, needed: int | None = None) -> StoreError:
-    """The error for a file that did not fit; without `needed`, at least what is there of it."""
+    """The error for a file that did not fit. Without `needed`, the size of the part that was written is reported."""
     if needed is None:
         there = path.stat().st_size if path.is_file() else 0
         amount = f"more than {format_bytes(there)}"
@@ -99,12 +99,12 @@ def disk_full(path: Path, needed: int | None = None) -> StoreError:
         amount = format_bytes(needed)
     return StoreError(
         f"{path}: did not fit; it needs {amount}, and {format_bytes(free_bytes(path.parent))} are free "
-        f"(or a limit on the size of files stands against it); {_MEND}"
+        f"(or a limit on file sizes applies); {_ADVICE}"
     )
 
 
 def format_bytes(count: float) -> str:
-    """Bytes for people, in powers of 1,000."""
+    """A readable number of bytes, in powers of 1,000."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -112,4 +112,4 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-_MEND = "free some space, then the same command goes on from here"
+_ADVICE = "free some space, then run the same command to continue"

@@ -34,7 +34,7 @@ def test_captions_are_folded() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ids": ["a", "a", "c"]}, "'a' stands twice"),
+        ({"ids": ["a", "a", "c"]}, "'a' occurs twice"),
         ({"ids": ["a", "b"]}, "2 ids but captions for 3"),
         ({"captions": [["one"], [" "], ["three"]]}, "'b' has an empty caption"),
         ({"captions": [["one"], ["two"], []]}, "'c' has an empty caption or none"),

@@ -207,7 +207,7 @@ def test_a_bad_row_is_named_or_left_out(row: tuple[str, ...], message: str, tmp_
 def test_an_id_that_stands_twice_is_named(tmp_path: Path) -> None:
     rows = [("one", "a", "x"), ("two", "b", "y"), ("one", "c", "z"), ("three", "d", "w")]
     texts(tmp_path, *rows, header=("id", "input", "caption"))
-    with pytest.raises(DataError, match=r"line 4: id 'one' stands twice, first in .*captions.csv line 2"):
+    with pytest.raises(DataError, match=r"line 4: id 'one' occurs twice, first in .*captions.csv line 2"):
         Folder(str(tmp_path))
     assert Folder(str(tmp_path), on_bad="skip").ids == ("one", "two", "three")
 

@@ -103,9 +103,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "infinite": (lambda folder: write(folder, spoilt(2, np.inf)), r"id 'a', state 0: not every number is finite"),
     "twice": (
         lambda folder: write(folder, ids=["a", "b", "a"]),
-        r"ids\.txt row 3: id 'a' stands twice \(first in row 1",
+        r"ids\.txt row 3: id 'a' occurs twice \(first in row 1",
     ),
-    "empty id": (lambda folder: write(folder, ids=["a", "", "b"]), r"ids\.txt: ids are texts that are not empty"),
+    "empty id": (lambda folder: write(folder, ids=["a", "", "b"]), r"ids\.txt: ids must be non-empty texts"),
     "few ids": (lambda folder: write(folder, PADDED, None, ["a"]), r"states of 3 inputs, but ids\.txt has 1 ids"),
     "few lengths": (lambda folder: write(folder, lengths=LENGTHS[:2]), r"the lengths have shape \(2,\).* asks for 3"),
     "no length": (lambda folder: write(folder, lengths=np.array([0, 3, 3])), r"asks for 3, each at least 1"),
@@ -142,7 +142,7 @@ def test_an_id_of_the_data_that_has_no_states_is_refused_before_any_work(tmp_pat
 
 def test_exactly_one_of_path_and_dim_is_given(tmp_path: Path) -> None:
     for path, dim in ((None, None), (str(tmp_path), 3)):
-        with pytest.raises(ConfigError, match=r"give path, a folder of states; or dim"):
+        with pytest.raises(ConfigError, match=r"give either path, a folder of states, or dim"):
             Features(path, dim)
     with pytest.raises(DataError, match="no such folder"):
         Features(str(tmp_path / "gone"))

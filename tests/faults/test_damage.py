@@ -95,7 +95,7 @@ def test_what_is_damaged_in_every_stage_is_reported_set_aside_and_made_again(
     assert main(["verify", "--outputs", str(copy)]) == 1
     said = capsys.readouterr().out
     assert said.count("damaged /") == 5
-    assert "0 of 5 artifacts are what their hashes say" in said
+    assert "0 of 5 artifacts match their hashes" in said
     again = warm.run(copy)
     assert again.printed.count("is damaged; set aside") == 5
     assert essence(again) == essence(undisturbed)

@@ -105,7 +105,7 @@ def test_a_model_that_does_not_fit_stays_on_the_cpu(capsys: pytest.CaptureFixtur
             return self
 
     assert place_on(Huge(2, 2), SECOND) == torch.device("cpu")
-    assert "Huge does not fit on meta, so it works on the CPU" in capsys.readouterr().out
+    assert "Huge does not fit on meta, so it runs on the CPU" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", list(KINDS))
