@@ -49,7 +49,8 @@ def exact_products() -> str:
 
     With "medium", a CPU multiplies by oneDNN instead of MKL. oneDNN uses AVX-512 on CPUs of every vendor, while MKL
     only uses AVX2 on those not made by Intel, at less than half the speed. But "medium" also permits bfloat16
-    products, which oneDNN computes on CPUs with units for them (AMX). This function tests whether it does so on this CPU.
+    products, which oneDNN computes on CPUs with units for them (AMX). Whether this CPU does
+    so is tested here.
 
     Returns:
         "medium" if products keep 32 bits, else "highest". On a GPU, "medium" never keeps them.

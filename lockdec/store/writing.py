@@ -20,7 +20,7 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Replace a file atomically: readers see either its old or its new content, even after a power failure.
 
     Raises:
-        StoreError: the file cannot be written; if the disk is full, the error says how much is needed and how much free.
+        StoreError: the file cannot be written; if the disk is full, the error says how much is needed and free.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
