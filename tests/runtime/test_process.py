@@ -1,0 +1,26 @@
+"""A prepared process: waiting threads sleep early, and the faster library computes products."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lockdec.runtime.acceleration import exact_products
+
+PRECISION = "import torch; print(torch.get_float32_matmul_precision())"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "turns"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")]
+)
+def test_threads_that_wait_soon_sleep_unless_the_user_has_said_otherwise(chosen: dict[str, str], turns: str) -> None:
+    """As libgomp says it when torch loads it."""
+    others = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment = others | {"OMP_DISPLAY_ENV": "VERBOSE"} | chosen
+    command = [sys.executable, "-c", "from lockdec.runtime.process import ready; ready(loggers=()); " + PRECISION]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert f"GOMP_SPINCOUNT = '{turns}'" in answer.stderr
+    assert answer.stdout.strip() == exact_products()  # the process multiplies by the faster library, too

@@ -1,0 +1,45 @@
+"""Locks: one holder at a time, released when the holder ends."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+from lockdec.store.locking import is_held, locked, require_locks
+
+
+def holder(path: Path, ready: Path) -> None:
+    with locked(path):
+        ready.touch()
+        time.sleep(60)
+
+
+def test_a_second_process_waits_until_the_holder_ends(tmp_path: Path) -> None:
+    path, ready = tmp_path / "lock", tmp_path / "ready"
+    assert not is_held(path)
+    worker = multiprocessing.get_context("spawn").Process(target=holder, args=(path, ready))
+    worker.start()
+    deadline = time.monotonic() + 60
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_held(path)
+    assert worker.pid is not None
+    calls = []
+
+    def waiting() -> None:
+        calls.append("waiting")
+        os.kill(worker.pid or 0, signal.SIGKILL)
+
+    with locked(path, waiting):
+        assert is_held(path)
+    worker.join()
+    assert calls == ["waiting"]
+    assert not is_held(path)
+
+
+def test_locks_work_here_and_the_probe_leaves_nothing(tmp_path: Path) -> None:
+    require_locks(tmp_path)
+    assert not list(tmp_path.iterdir())
