@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lockdec.data.captions import Split
 from lockdec.data.openmoji import OpenMoji
 from lockdec.encoders.efficientnet import EfficientNetLite0
-from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.encoded import EncodedSet, normalised
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError, DataError, StoreError
 from tests.encoders.array_encoder import Arrays, Scaled
@@ -65,6 +65,19 @@ def test_inputs_of_unlike_length_keep_their_own_states(kind: str, tmp_path: Path
         wanted = cached.normalisation(fresh.states) * fresh.mask[:, :, None]
         torch.testing.assert_close(batch.states, wanted, rtol=1e-4, atol=1e-4)
     assert cached.max_states == max(len(array) for array in data.arrays)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_new_inputs_have_the_very_states_that_stored_ones_have(dtype: str, tmp_path: Path) -> None:
+    data, encoder = Arrays(arrays()), Scaled(6)
+    cached = EncodedSet.write(tmp_path, encoder, data, "standardise", dtype=dtype)
+    stored, fresh = (
+        cached.batch(range(60)),
+        normalised(encoder.encode(data.inputs(range(60))), cached.normalisation, dtype),
+    )
+    assert torch.equal(fresh.states, stored.states)
+    assert torch.equal(fresh.mask, stored.mask)
+    assert not stored.mask.all()
 
 
 def test_standardised_training_states_have_mean_0_and_deviation_1(tmp_path: Path) -> None:
