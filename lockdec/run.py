@@ -27,7 +27,8 @@ from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.runtime.interruption import InterruptedRunError
 from lockdec.runtime.process import ready
-from lockdec.sweeps.callback import DryRun, end_watch, failed_cells, typed_overrides
+from lockdec.sweeps.callback import DryRun, end_progress, failed_cells
+from lockdec.sweeps.composing import typed_overrides
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -94,7 +95,7 @@ def main() -> None:
 
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
         finally:
-            end_watch()
+            end_progress()
             ranks.leave()
     except Exception as error:
         _end(error)

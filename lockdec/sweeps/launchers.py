@@ -1,0 +1,32 @@
+"""What each of Hydra's launchers does with the cells of a sweep: how many run side by side, and on which machine."""
+
+from __future__ import annotations
+
+import os
+
+from omegaconf import DictConfig
+
+from lockdec.distributed import ranks
+
+
+def cells_at_once(config: DictConfig) -> int:
+    """How many cells the chosen launcher runs side by side; 1 for Hydra's own."""
+    launcher, sweeper = config.hydra.launcher, config.hydra.sweeper
+    jobs = launcher.get("n_jobs")  # of joblib: -1 is one for each core
+    if jobs is None and "submitit" in launcher._target_:
+        jobs = sweeper.get("max_batch_size")
+    if launcher._target_.endswith(".RayLauncher") and not launcher.address:  # the size of a cluster is not known yet
+        jobs = int((launcher.num_cpus or os.cpu_count() or 1) // launcher.cpus_per_cell)
+    if jobs is not None and jobs < 0:
+        jobs = (os.cpu_count() or 1) + 1 + jobs
+    return max(1, jobs or 1)
+
+
+def share_cores(config: DictConfig) -> bool:
+    """Whether several cells run at once in processes of this machine, so that each has a part of its cores.
+
+    Not with Ray, which may hand cells to other machines.
+    """
+    alone = ranks.started().world == 1 and config.trainer.strategy == "auto"
+    here = config.hydra.launcher._target_.endswith((".JoblibLauncher", ".LocalLauncher"))
+    return bool(alone and here and cells_at_once(config) > 1)

@@ -1,0 +1,46 @@
+"""A dry run: how many cells, which stages they would make, and how long that takes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lockdec.store import METADATA
+from lockdec.sweeps.plan import leaves, likely_seconds, plan
+from tests.conftest import TinyRun, composed
+from tests.sweeps.sweeping import SHARED, tiny_cell
+
+
+def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun) -> None:
+    """Three cells: as the tiny run, of other sizes (twice the same), and one that cannot work."""
+    sizes = ("cross_attention.d_k=5", "cross_attention.d_v=3", "finetune.steps=11")  # of no other test
+    overrides = [(), sizes, sizes, ("fewshot.shots=5000",)]
+    found = plan([(None, tiny_cell(tiny, *one)) for one in overrides], at_once=2)
+    counts = {name: (stage.made, stage.reused) for name, stage in found.stages.items()}
+    assert counts == dict.fromkeys(SHARED, (0, 3)) | dict.fromkeys(("unlock", "finetune", "evaluate"), (1, 2))
+    assert (found.cells, found.finished) == (4, 0)
+    assert found.refused == {"3": "fewshot.shots=5000: there are only 120 training drawings"}
+    known = [
+        json.loads(path.read_text())["seconds"]
+        for stage in ("unlock", "finetune", "evaluate")
+        for path in tiny.outputs.glob(f"stages/{stage}/*/{METADATA}")
+    ]
+    assert 0 < found.seconds <= sum(known)
+    assert found.unknown == []
+
+
+def test_a_dry_run_with_an_empty_store_knows_no_time(tmp_path: Path) -> None:
+    found = plan([(None, composed("debug=tiny", f"paths.outputs={tmp_path / 'no'}"))])
+    assert found.unknown == ["pretrain", "attach", "unlock", "finetune", "evaluate"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_time_is_estimated_from_the_most_similar_configs() -> None:
+    known = [
+        (leaves({"fit": {"steps": 10}, "d": 1}), 1.0),
+        (leaves({"fit": {"steps": 1000}, "d": 1}), 90.0),
+        (leaves({"fit": {"steps": 1000}, "d": 2}), 110.0),
+    ]
+    assert likely_seconds({"fit": {"steps": 1000}, "d": 4}, known) == 100.0
+    assert likely_seconds({"fit": {"steps": 10}, "d": 4}, known) == 1.0
+    assert likely_seconds({}, []) is None
