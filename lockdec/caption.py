@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DESCRIPTION = """\
-Captions new inputs with a finished run. What an INPUT is goes by what the run's encoder reads:
+Captions new inputs with a finished run. What an INPUT is depends on the encoder of the run:
 
   images   files (PNG, JPEG, WEBP, GIF, BMP, TIFF), or folders of them
-  texts    the text itself; @FILE for the lines of a UTF-8 file, @- for those of the standard input
-  arrays   .npy files of states by channels, or the ids that the encoder `features` knows
+  texts    the text itself; @FILE for the lines of a UTF-8 file, @- for the lines of standard input
+  arrays   .npy files of states by channels, or ids that the encoder `features` knows
 """
 EPILOG = """\
-One line for each input, in order. What cannot be read is named on the standard error, the others are captioned, and
-the exit status is 1. Nothing in RUN_DIR is run or unpickled, and only encoders of lockdec itself are built unless
---trust names where others come from.
+Prints one line for each input, in order. If an input cannot be read, standard error names it, the others are captioned,
+and the exit status is 1. Nothing in RUN_DIR is executed or unpickled, and only encoders of lockdec itself are built
+unless --trust names the module of another.
 """
 
 
@@ -40,8 +40,8 @@ class NewInput:
     """An input that is named but not yet read.
 
     Attributes:
-        name: what stands before its caption.
-        read: gives it, or raises DataError.
+        name: printed before its caption.
+        read: returns the input, or raises DataError.
     """
 
     name: str
@@ -49,14 +49,14 @@ class NewInput:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; ends the process with one plain line where something the user can mend went wrong."""
+    """The command; errors that the user can fix end the process with one plain line."""
     options = _parser().parse_args(arguments)
     try:
         failed = _caption(options)
         sys.stdout.flush()
     except LockdecError as error:
         sys.exit(f"lockdec: {_one_line(error)}")
-    except BrokenPipeError:  # who reads has read enough; Python would complain once more at its end
+    except BrokenPipeError:  # the reader of the pipe has closed it; Python would print an error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]:
-    """The inputs that some arguments of the command name.
+    """The inputs named on the command line.
 
     Raises:
         DataError: a file of texts cannot be read.
@@ -96,7 +96,7 @@ def _as_it_is(text: str) -> Input:
 
 
 def _caption(options: argparse.Namespace) -> bool:
-    """Whether an input could not be captioned."""
+    """Caption the inputs; returns whether any of them could not be captioned."""
     from lockdec.runtime.process import ready
 
     ready(loggers=())
@@ -104,7 +104,7 @@ def _caption(options: argparse.Namespace) -> bool:
 
     run = find_run(Path(options.run_dir))
     if run.chosen:
-        _say(f"{run.chosen}: {run.folder}")
+        _warn(f"{run.chosen}: {run.folder}")
     captioner = open_captioner(run, options.trust)
     failed = False
     for several in _batches(named_inputs(options.inputs, captioner.encoder.modality), options.batch_size):
@@ -114,11 +114,11 @@ def _caption(options: argparse.Namespace) -> bool:
                 read.append((new.name, new.read()))
             except DataError as error:
                 failed = True
-                _say(str(error))
+                _warn(str(error))
         for name, caption in _captioned(captioner, read):
             if isinstance(caption, DataError):
                 failed = True
-                _say(f"{name}: {caption}")
+                _warn(f"{name}: {caption}")
             else:
                 _print(name, caption, options.jsonl)
         sys.stdout.flush()
@@ -126,7 +126,7 @@ def _caption(options: argparse.Namespace) -> bool:
 
 
 def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) -> list[tuple[str, str | DataError]]:
-    """Each input with its caption, or with what the encoder has against it."""
+    """Each input with its caption, or with the error of the encoder."""
     if not read:
         return []
     try:
@@ -134,7 +134,7 @@ def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) 
     except DataError as error:
         if len(read) == 1:
             return [(read[0][0], error)]
-        return [result for one in read for result in _captioned(captioner, [one])]  # to learn which one it was
+        return [result for one in read for result in _captioned(captioner, [one])]  # to find out which input it was
     return [(name, caption) for (name, _), caption in zip(read, captions, strict=True)]
 
 
@@ -153,11 +153,11 @@ def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
 
 
 def _print(name: str, caption: str, jsonl: bool) -> None:
-    # ASCII alone: a reader of JSON gets every character back, and no terminal is steered by one.
+    # ASCII only: JSON decodes to the same characters, and none of them can control the terminal.
     print(json.dumps({"input": name, "caption": caption}) if jsonl else f"{visible(name)}: {visible(caption)}")
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     print(f"lockdec: {visible(line)}", file=sys.stderr)
 
 
@@ -173,14 +173,16 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run_dir", metavar="RUN_DIR", help="the folder of a run, of a sweep (its best cell is taken), or of an export"
+        "run_dir", metavar="RUN_DIR", help="the folder of a run, a sweep (its best cell is used) or an export"
     )
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="what to caption")
-    parser.add_argument("--jsonl", action="store_true", help='a line {"input": ..., "caption": ...} for each')
-    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs at a time (default 16)")
+    parser.add_argument(
+        "--jsonl", action="store_true", help='print one JSON object {"input": ..., "caption": ...} per line'
+    )
+    parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PREFIX",
-        help="also build an encoder whose class is in a module that starts with PREFIX, as in --trust my_package.",
+        help="also build encoders from modules that start with PREFIX, as in --trust my_package.",
     )  # fmt: skip
     return parser
 

@@ -1,4 +1,4 @@
-"""Write what captioning needs of a finished run into one folder: `python -m lockdec.export RUN_DIR OUT`."""
+"""Export a finished run to one folder that captions on its own: `python -m lockdec.export RUN_DIR OUT`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any
 from lockdec.errors import LockdecError, StoreError, visible
 
 DESCRIPTION = """\
-Writes one self-contained folder of a finished run, or of the best cell of a sweep:
+Exports a finished run, or the best cell of a sweep, to one self-contained folder:
 
   config.yaml, result.json   of the run
   stages/                    decoder, tokenizer, cross-attention, normalisation, and an encoder pretrained in the run
-  encoder/                   files that the encoder's settings name, such as a checkpoint
+  encoder/                   files named in the encoder's config, such as a checkpoint
 
-`python -m lockdec.caption OUT picture.png` then works wherever lockdec is installed. The data is not in it, nor
-weights that come out of an installed package (efficientnet_lite0, minilm) or the hub's cache.
+`python -m lockdec.caption OUT picture.png` then works wherever lockdec is installed. The folder contains no data, and
+no weights from installed packages (efficientnet_lite0, minilm) or from the cache of the Hugging Face hub.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; ends the process with one plain line where something the user can mend went wrong."""
+    """The command; errors that the user can fix end the process with one plain line."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.export",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a run, or of a sweep")
+    parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a run or a sweep")
     parser.add_argument("out", metavar="OUT", help="the folder to write; new or empty")
     parser.add_argument(
-        "--trust", action="append", default=[], metavar="PREFIX", help="as of python -m lockdec.caption"
+        "--trust", action="append", default=[], metavar="PREFIX", help="as in python -m lockdec.caption"
     )
     options = parser.parse_args(arguments)
     try:
@@ -44,16 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
-    """Copy what captioning needs into a new folder.
+    """Copy everything that captioning needs to a new folder.
 
     Args:
         trusted: prefixes of modules, beside lockdec's own, that the encoder's class may come from.
 
     Returns:
-        What to tell the user.
+        A line for the user.
 
     Raises:
-        StoreError: there is no finished run, `out` is not empty, or something cannot be copied.
+        StoreError: there is no finished run, `out` is not empty, or a file cannot be copied.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
     from lockdec.config.building import TRUSTED, Builder
@@ -69,7 +69,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
     stages = [*NEEDED, *([encoder.stage] if isinstance(encoder, PretrainedHere) else [])]
     artifacts = [run.artifact(stage) for stage in stages]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: already there; name a new folder or an empty one")
+        raise StoreError(f"{out}: exists already; name a new or an empty folder")
     try:
         for artifact in artifacts:
             copy_part(artifact.folder, out / "stages" / artifact.stage / artifact.key, run.needed_files(artifact))
@@ -89,13 +89,13 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
 
 @dataclass
 class _Bundle:
-    """Copies what the encoder's settings name under `path`, and names it from the exported folder on."""
+    """Copies the files that the encoder's config names under `path`, and makes their paths relative to the export."""
 
     out: Path
     count: int = 0
 
     def of(self, node: Any) -> Any:
-        """The node with its paths renamed."""
+        """The node with its paths replaced."""
         if isinstance(node, Mapping):
             return {name: self._copied(value) if name == "path" else self.of(value) for name, value in node.items()}
         return [self.of(value) for value in node] if isinstance(node, list) else node
@@ -104,7 +104,7 @@ class _Bundle:
         from lockdec.evaluation.finished import BUNDLED
 
         if not isinstance(node, str) or not Path(node).expanduser().exists():
-            return node  # an id of the hub, say
+            return node  # such as an id on the Hugging Face hub
         source = Path(node).expanduser().resolve()
         target = self.out / "encoder" / str(self.count)
         self.count += 1

@@ -1,6 +1,6 @@
-"""The command: `python -m lockdec.run [overrides]` runs the pipeline, `-m` sweeps it.
+"""The command `python -m lockdec.run [overrides]`: runs the pipeline, or sweeps over options with `-m`.
 
-Torch is imported only when a job runs, so `--help` and mistakes in the overrides answer at once.
+Torch is imported only when a job starts, so `--help` and errors in the overrides appear at once.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
-NO_OPTION = "Config group override must be"  # as Hydra says that a group was given null
+NO_OPTION = "Config group override must be"  # how Hydra reports a group that was given null
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 
 def job(config: DictConfig) -> float:
-    """One run, or one cell of a sweep; returns the objective for Hydra's sweepers."""
+    """Run once, or run one cell of a sweep; returns the objective for Hydra's sweepers."""
     ready(config.logger.kinds)
     from lockdec.pipeline.following import follow, lead
     from lockdec.sweeps.jobs import run_job
 
     watchers: Sequence[Logger] = ()
-    register()  # in a process that a launcher has started, nobody has done so
+    register()  # needed in processes started by a launcher
     hydra_config = HydraConfig.get()
     sweeping = hydra_config.mode == RunMode.MULTIRUN
     if sweeping and not hydra_config.launcher._target_.endswith(".BasicLauncher"):
         from lockdec.console import console
 
-        console.quiet = True  # the process that started the sweep says how it stands
+        console.quiet = True  # the process that started the sweep shows the progress
         if config.trainer.threads is None:
             config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
@@ -70,23 +70,23 @@ def job(config: DictConfig) -> float:
         overrides = typed_overrides(hydra_config)
         return lead(lambda: run_job(config, folder, overrides, sweeping, watchers), folder)
     except Exception as error:
-        _end(error)  # already here, since Hydra would add lines of its own, with every override
+        _end(error)  # here, since Hydra would print lines of its own, with all overrides
 
 
 def _require_lockstep(hydra_config: Any) -> None:
-    """Raise ConfigError where the ranks of a sweep would not all come to the same cells in the same order."""
+    """Raise ConfigError where the ranks of a sweep would not all run the same cells in the same order."""
     launcher = hydra_config.launcher._target_
     if "lockdec_search" in hydra_config.sweeper._target_:
-        raise ConfigError("hparams_search: several ranks cannot search; choose trainer=cpu or trainer=gpu")
+        raise ConfigError("hparams_search needs a single rank: choose trainer=cpu or trainer=gpu")
     if not launcher.endswith((".BasicLauncher", ".SlurmLauncher")):
-        raise ConfigError(f"hydra.launcher._target_={launcher}: cells of several ranks run one after the other "
-                          "(hydra/launcher=basic), or as jobs of hydra/launcher=submitit_slurm")  # fmt: skip
+        raise ConfigError(f"hydra.launcher._target_={launcher}: with several ranks, run cells one after the other "
+                          "(hydra/launcher=basic) or as jobs of hydra/launcher=submitit_slurm")  # fmt: skip
 
 
 def main() -> None:
-    """Compose the config, run, and end with one plain line where something the user can mend went wrong."""
+    """Compose the config and run; errors that the user can fix end the process with one plain line."""
     register()
-    os.environ[FULL_ERROR] = "1"  # has Hydra raise its errors instead of printing them and ending the process
+    os.environ[FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and ending the process
     try:
         try:
             hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
@@ -101,22 +101,22 @@ def main() -> None:
         _end(error)
     except (KeyboardInterrupt, InterruptedRunError) as error:
         status = error.status if isinstance(error, InterruptedRunError) else 130
-        print(f"\nlockdec: {error or 'interrupted'}; the same command goes on from here", file=sys.stderr)
+        print(f"\nlockdec: {error or 'interrupted'}; run the same command again to resume", file=sys.stderr)
         sys.exit(status)
     if failed_cells():
         sys.exit(1)
 
 
 def _end(error: Exception) -> NoReturn:
-    """End with one plain line, or with the traceback of what the user cannot mend; in neither is a secret."""
+    """End with one plain line, or with the traceback of an error that the user cannot fix; neither shows a secret."""
     if ranks.started().rank > 0 and isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
-        sys.exit(1)  # the first rank has said it
+        sys.exit(1)  # the first rank prints it
     if not TRACEBACK_WANTED:
         if isinstance(error, LockdecError | HydraException | OmegaConfBaseException):
-            sys.exit(f"lockdec: {said(error)}")
+            sys.exit(f"lockdec: {one_line(error)}")
         if isinstance(error, ValueError) and NO_OPTION in str(error):
             nulls = [word for word in sys.argv[1:] if "null" in word.partition("=")[2].split(",")]
-            sys.exit(f"lockdec: {visible(' '.join(nulls))}: a group cannot be null; leave it out, or say GROUP=[]")
+            sys.exit(f"lockdec: {visible(' '.join(nulls))}: a group cannot be null; leave it out, or use GROUP=[]")
         if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
             place = visible(f"cannot write {error.filename} ({error.strerror})")
             sys.exit(f"lockdec: paths.outputs: {place}; name a folder you may write to, with space left")
@@ -124,8 +124,8 @@ def _end(error: Exception) -> NoReturn:
     sys.exit(1)
 
 
-def said(error: Exception) -> str:
-    """The error as one line that is safe to show: without secrets, and nothing in it steers the terminal."""
+def one_line(error: Exception) -> str:
+    """The error as one line that is safe to print: without secrets and control characters."""
     return visible(redaction.text(explain(error)))
 
 

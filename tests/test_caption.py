@@ -267,10 +267,10 @@ def test_a_run_that_is_not_whole_is_refused_in_one_line(pictures: TinyRun, tmp_p
         find_run(spoiled(pictures, tmp_path / "failed", status="failed"))
     for name, stages in (("none", {}), ("path", {"pretrain": {"key": "../../../../etc"}}), ("list", [])):
         run = find_run(spoiled(pictures, tmp_path / name, stages=stages))
-        with pytest.raises(StoreError, match="no stage pretrain in it, which captioning needs"):
+        with pytest.raises(StoreError, match="it has no stage pretrain, which captioning needs"):
             open_captioner(run)
     absent = {stage: {"key": "0" * 64} for stage in ("pretrain", "attach", "finetune")}
-    with pytest.raises(StoreError, match=r"its artifact stages/pretrain/000000000000\.\.\. is not there; looked in"):
+    with pytest.raises(StoreError, match=r"artifact stages/pretrain/000000000000\.\.\. is missing; searched"):
         open_captioner(find_run(spoiled(pictures, tmp_path / "absent", stages=absent)))
 
 
@@ -295,13 +295,13 @@ def test_a_path_in_a_strangers_config_stays_in_the_folder(arrays: TinyRun, tmp_p
     run = tmp_path / "run"
     shutil.copytree(arrays.folder, run)
     set_encoder(run, path="run:../../secret")
-    with pytest.raises(StoreError, match="leads outside the folder"):
+    with pytest.raises(StoreError, match="points outside the folder"):
         open_captioner(find_run(run), trusted=["tests."])
 
 
 def test_an_export_overwrites_nothing(pictures: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
-    with pytest.raises(StoreError, match="already there; name a new folder or an empty one"):
+    with pytest.raises(StoreError, match="exists already; name a new or an empty folder"):
         export(pictures.folder, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 

@@ -44,7 +44,7 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("cross_attention.dk=2", "cross_attention.dk: no such key (allowed: heads, d_q, d_k, d_v,"),
         ("cross_attention.d_k=two", "cross_attention.d_k=two: Value 'two' of type 'str' could not be converted to Int"),
         ("encoder=nope", "encoder=nope: no such option (there are: efficientnet_lite0"),
-        ("experiment=null", "experiment=null: a group cannot be null; leave it out, or say GROUP=[]"),
+        ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
         ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
         ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
         ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),

@@ -1,1 +1,1 @@
-"""What a captioner is worth: metrics, controls, and finished runs put to use."""
+"""Evaluation: metrics, controls, attention maps, and captioning with finished runs."""

@@ -1,7 +1,7 @@
-"""A finished run as a captioner of new inputs: found, verified, and put together again from what it left.
+"""A finished run as a captioner of new inputs: found, verified and rebuilt from its folder and its artifacts.
 
-Everything comes out of the run's folder and its artifacts: config and sizes are data, weights are safetensors, and only
-classes from trusted modules are built. Nothing here needs lightning or the data the run was made of.
+Config and sizes are read as data, weights as safetensors, and only classes from trusted modules are built. Nothing here
+needs lightning or the data that the run was trained on.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from lockdec.encoders.normalisation import Normalisation
     from lockdec.transformer.models import LockingDecoderModel
 
-BUNDLED = "run:"  # begins a path of the encoder's settings that is meant from the run's folder on
+BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
 NEEDED = ("pretrain", "attach", "finetune")
-# Of the encoded data a captioner needs one file alone; of other artifacts all but the curve.
+# Of the encoded data a captioner needs this file only; of other artifacts, all files but the learning curve.
 _OF_ATTACH = ("normalisation.safetensors",)
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a run or cell left.
+    """A run or cell that ended well.
 
     Attributes:
         folder: of the run.
         config: its config.yaml, resolved.
-        result: its result.json.
+        result: its result.json, under the names of the current schema.
         chosen: how it was chosen among the cells of a sweep; empty for a single run.
     """
 
@@ -56,31 +56,31 @@ class FinishedRun:
         """The config of its encoder."""
         node = self._node("stages", "attach", "encoder")
         if not isinstance(node, Mapping):
-            raise StoreError(f"{self.folder / CONFIG}: no stages.attach.encoder in it")
+            raise StoreError(f"{self.folder / CONFIG}: it has no stages.attach.encoder")
         return node
 
     @property
     def evaluate(self) -> Mapping[str, Any]:
-        """The config of how it captions."""
+        """The config of its decoding."""
         node = self._node("evaluate")
         if not isinstance(node, Mapping):
-            raise StoreError(f"{self.folder / CONFIG}: no section evaluate in it, which says how to caption")
+            raise StoreError(f"{self.folder / CONFIG}: it has no section evaluate, which captioning needs")
         return node
 
     def artifact(self, stage: str) -> Artifact:
-        """The artifact of one of its stages, with the files that captioning needs verified.
+        """The artifact of a stage; the files that captioning needs are verified.
 
         Raises:
-            StoreError: it is not there, or one of those files is damaged.
+            StoreError: the artifact is missing, or one of these files is damaged.
         """
         key = self._key(stage)
         places = list(self._stores())
         folder = next((place / stage / key for place in places if (place / stage / key).is_dir()), None)
         if folder is None:
-            raise StoreError(f"{self.folder}: its artifact stages/{stage}/{key[:12]}... is not there; looked in "
+            raise StoreError(f"{self.folder}: artifact stages/{stage}/{key[:12]}... is missing; searched "
                              f"{', '.join(map(str, places))}")  # fmt: skip
         if problem := damage(folder, stage, key, names=_OF_ATTACH if stage == "attach" else None):
-            raise StoreError(f"{folder / problem}: missing or damaged; run the run's command again to mend it")
+            raise StoreError(f"{folder / problem}: missing or damaged; run the command of this run again to repair it")
         record = read_object(folder / METADATA)
         names = ("metrics", "config", "parents", "seconds")
         return Artifact(folder, stage, key, reused=True, **{name: record[name] for name in names})
@@ -97,11 +97,11 @@ class FinishedRun:
         entry = stages.get(stage) if isinstance(stages, Mapping) else None
         key = entry.get("key") if isinstance(entry, Mapping) else None
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise StoreError(f"{self.folder / RESULT}: no stage {stage} in it, which captioning needs")
+            raise StoreError(f"{self.folder / RESULT}: it has no stage {stage}, which captioning needs")
         return key
 
     def _stores(self) -> Iterator[Path]:
-        """Where its artifacts may lie: in the folder itself, above it, or where the config wrote them."""
+        """Stores that may hold its artifacts: in its folder, above it, or at `paths.outputs` of its config."""
         folder = self.folder.resolve()
         for place in (folder, *folder.parents):
             if (place / "stages").is_dir():
@@ -119,12 +119,13 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class NewInputCaptioner:
-    """Captions inputs that no run has seen.
+    """Captions new inputs.
 
     Attributes:
-        encoder: frozen; its `modality` says what it reads.
+        encoder: frozen; `modality` is the kind of inputs it takes.
         normalisation: fitted on the training inputs of the run.
-        decode: how captions are written.
+        decode: strategy and lengths of decoding.
+        generator: RNG of the strategies that sample.
     """
 
     encoder: Encoder
@@ -138,7 +139,7 @@ class NewInputCaptioner:
         """One caption for each input, in order.
 
         Raises:
-            DataError: an input is not of the encoder's modality, or its states are not finite.
+            DataError: an input is not of the encoder's modality, or the encoder returns states that are not finite.
         """
         from lockdec.encoders.encoded import normalised
         from lockdec.evaluation.stored import generate_captions
@@ -148,12 +149,12 @@ class NewInputCaptioner:
 
 
 def find_run(folder: Path) -> FinishedRun:
-    """The finished run in a folder; of a sweep, the best of its cells by the metric that the sweep was told to improve.
+    """The finished run in a folder; of a sweep, the best cell by the sweep's objective.
 
     Raises:
         StoreError: there is none.
     """
-    from lockdec.evaluation.metrics import LOWER_IS_BETTER  # here, since captioning with a single run needs no metric
+    from lockdec.evaluation.metrics import LOWER_IS_BETTER  # here, since a single run needs no metrics
 
     if (folder / RESULT).is_file():
         return _read_run(folder)
@@ -166,7 +167,7 @@ def find_run(folder: Path) -> FinishedRun:
         try:
             run = _read_run(cell)
         except StoreError:
-            continue  # an unfinished cell is no candidate
+            continue  # not finished
         finished += 1
         metric, value = _objective(run)
         value = -value if metric in LOWER_IS_BETTER else value
@@ -175,13 +176,13 @@ def find_run(folder: Path) -> FinishedRun:
             chosen = f"cell {cell.name} of {len(cells)}, the best by {metric} on {split} ({abs(value):.3f})"
             best = value, FinishedRun(run.folder, run.config, run.result, chosen)
     if best is None:
-        raise StoreError(f"{folder}: no {RESULT} of a finished run in it, nor in the cells of a sweep below it "
+        raise StoreError(f"{folder}: no {RESULT} of a finished run here or in the cells of a sweep below "
                          f"({finished} finished)")  # fmt: skip
     return best[1]
 
 
 def open_captioner(run: FinishedRun, trusted: Sequence[str] = ()) -> NewInputCaptioner:
-    """Put encoder, normalisation and finetuned decoder together.
+    """Build the captioner: encoder, normalisation and finetuned decoder.
 
     Args:
         trusted: prefixes of modules, beside lockdec's own, that the encoder's class may come from.
@@ -230,7 +231,7 @@ def _objective(run: FinishedRun) -> tuple[str, float]:
 
 
 def _unbundled(node: Any, folder: Path) -> Any:
-    """The encoder's config with what an export brought along named by its path here."""
+    """The encoder's config, with the paths of bundled files made absolute."""
     if isinstance(node, Mapping):
         return {name: _unbundled(value, folder) for name, value in node.items()}
     if isinstance(node, list):
@@ -239,6 +240,6 @@ def _unbundled(node: Any, folder: Path) -> Any:
         root = folder.resolve()
         path = (root / node.removeprefix(BUNDLED)).resolve()
         if not path.is_relative_to(root):
-            raise StoreError(f"{folder / CONFIG}: {node} leads outside the folder")
+            raise StoreError(f"{folder / CONFIG}: {node} points outside the folder")
         return str(path)
     return node

@@ -1,4 +1,4 @@
-"""Whether cross-attention attends: measured on pairs, after training and beside it."""
+"""How the decoder uses its cross-attention, measured on pairs during and after training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lockdec.modules.language_modeling import next_token_loss
 from lockdec.training.watching import log
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
-LOOK_EVERY = 100  # steps between two measurements
+MEASURE_EVERY = 100  # steps
 
 
 class Looking(L.Callback):
-    """Logs, on a few validation pairs, the loss and what `looking` and `gates` say, under the stage's name.
+    """Logs the loss, `looking` and `gates` on a few validation pairs, under the stage's name.
 
     Args:
         tokens: BOS, caption, EOS, padding.
@@ -29,14 +29,14 @@ class Looking(L.Callback):
         self.stage, self.tokens, self.encoded, self.eos_id = stage, tokens, encoded, eos_id
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if not trainer.loggers or (trainer.global_step % LOOK_EVERY and trainer.global_step < trainer.max_steps):
+        if not trainer.loggers or (trainer.global_step % MEASURE_EVERY and trainer.global_step < trainer.max_steps):
             return
         model = module.model
         assert isinstance(model, LockingDecoderModel)
         device = next(model.parameters()).device
         tokens = self.tokens.to(device)
         encoded = Encoded(self.encoded.states.to(device), self.encoded.mask.to(device))
-        model.eval()  # the next step chooses the mode anew
+        model.eval()  # the next training step sets the mode again
         with torch.no_grad():
             loss = next_token_loss(model, tokens, self.eos_id, encoded)[0]
             measured = {"val_loss": float(loss)} | looking(model, tokens, encoded, self.eos_id) | gates(model)
@@ -44,15 +44,16 @@ class Looking(L.Callback):
 
 
 def looking(model: LockingDecoderModel, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int) -> dict[str, float]:
-    """Whether cross-attention looks: its entropy as a share of the uniform one's, and how much it writes.
+    """The entropy of cross-attention relative to uniform attention, and the norm of what it adds to the hidden states.
 
     Args:
         model: unlocked.
         tokens: BOS, caption, EOS, padding.
 
     Returns:
-        `attention_entropy` in 0..1 (1: every state alike) and `cross_to_residual_norm`, both means over real
-        tokens, heads and layers.
+        `attention_entropy` in 0..1 (1: attention is uniform over the states) and `cross_to_residual_norm`, the norm of
+        the sublayer's output over that of the hidden states it is added to. Both are means over real tokens, heads
+        and layers.
     """
     real = real_targets(tokens, eos_id)
     with torch.inference_mode():

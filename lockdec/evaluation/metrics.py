@@ -8,7 +8,7 @@
 | `chrf` | 0..100 | best | summed | Popovic 2015, by sacrebleu |
 | `token_f1` | 0..1 | best F1 | mean | Rajpurkar et al. 2016 |
 | `exact` | 0..1 | any | mean | |
-| `distinct` | 0..1 | not read | distinct captions / captions | |
+| `distinct` | 0..1 | not used | distinct captions / captions | |
 
 An empty list of captions scores 0 everywhere. A caption without words scores 0, except that it equals a
 reference without words (`exact`, `token_f1`, `rouge_l` are 1 there) and counts as one caption in `distinct`.
@@ -28,7 +28,7 @@ from sacrebleu.metrics.chrf import CHRF
 Words = tuple[str, ...]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
 
-LOWER_IS_BETTER = frozenset({"loss"})  # of what stands among the metrics of result.json
+LOWER_IS_BETTER = frozenset({"loss"})  # among the metrics of result.json
 
 _WORD = re.compile(r"\w+(?:[-'\u2019.]\w+)*")
 _CIDER_ORDER = 4
@@ -111,7 +111,7 @@ def exact(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
 
 
 def distinct(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Different captions / captions, 0..1: near 0 for a captioner that says the same whatever it sees."""
+    """Different captions / captions, 0..1: near 0 for a captioner that gives every input the same caption."""
     pairs = _tokenised(candidates, references)
     return len({candidate for candidate, _ in pairs}) / len(pairs) if pairs else 0.0
 

@@ -1,7 +1,7 @@
-"""The nearest phrase: what a translator that only copies would look up.
+"""The nearest phrase: the one that a captioner or translator would copy if it knew only the support texts.
 
-Near is the cosine of TF-IDF vectors of character 1- to 5-grams, blanks included: it knows parts of words, and rare
-parts count more. Of equally near phrases it takes the first.
+Similarity is the cosine of TF-IDF vectors of character 1- to 5-grams, spaces included: parts of words count, and rare
+parts count more. Of equally similar phrases the first is taken.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHUNK = 512  # queries compared at a time
 
 
 def nearest_phrases(queries: Sequence[str], phrases: Sequence[str]) -> list[int]:
-    """For each query the index of the nearest of the phrases, of which there is at least one."""
+    """For each query, the index of the nearest phrase; `phrases` must not be empty."""
     grams = [_grams(phrase) for phrase in phrases]
     frequency = Counter(gram for counted in grams for gram in counted)
     columns = {gram: column for column, gram in enumerate(frequency)}

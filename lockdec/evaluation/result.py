@@ -8,20 +8,19 @@ from typing import Any
 SCHEMA = 2
 READABLE = (1, SCHEMA)
 
-CONTROLS = ("locked", "shuffled", "nearest_neighbour", "nearest_phrase")
-"""What a captioner is compared with, under the same name everywhere.
-
-- `locked`: the pretrained decoder with its cross-attention locked, which gives every input the same caption.
-- `shuffled`: the trained captioner given another input.
-- `nearest_neighbour`: a copy of the caption of the support input whose encoder states are closest.
-- `nearest_phrase`: a copy of the caption of the support input whose text is closest in characters; texts only.
-"""
+CONTROLS = {
+    "locked": "the pretrained decoder with its cross-attention locked, which cannot see the input",
+    "shuffled": "the trained captioner, given the wrong input",
+    "nearest_neighbour": "a copy of the caption of the support input with the closest encoder states",
+    "nearest_phrase": "a copy of the caption of the support text that is closest in characters",
+}
+"""What a captioner is compared with: each control has one name everywhere, and one meaning."""
 
 
 def current(result: Mapping[str, Any]) -> dict[str, Any]:
     """The content of result.json under today's names, whichever of the `READABLE` schemas it was written in.
 
-    Schema 1 says `gap_over_blind` for `gap_over_locked`. Of a translation, it says `nearest_neighbour` for
+    Schema 1 has `gap_over_blind` for `gap_over_locked` and, for translations, `nearest_neighbour` for
     `nearest_phrase`.
     """
     found = dict(result)

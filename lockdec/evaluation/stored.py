@@ -1,4 +1,7 @@
-"""What a captioner is made of as it lies in artifacts, and how it speaks. Needs no lightning, so it starts fast."""
+"""How decoder, tokenizer and cross-attention are stored in artifacts, and how captions are generated from them.
+
+Needs no lightning, so that commands start fast.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attent
 
 
 def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
-    """Write the weights of a decoder without cross-attention, and what it takes to build it again."""
+    """Save the weights of a decoder without cross-attention, and its config."""
     write_json(folder / DECODER, asdict(model.config))
     save_tensors(model.state_dict(), folder / DECODER_WEIGHTS)
 
@@ -35,12 +38,12 @@ def load_decoder(artifact: Artifact) -> LockingDecoderModel:
 
 
 def load_tokenizer(artifact: Artifact) -> Tokenizer:
-    """The tokenizer the decoder was pretrained with."""
+    """The tokenizer that the decoder was pretrained with."""
     return Tokenizer.load(artifact.path(TOKENIZER))
 
 
 def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
-    """Write the cross-attention's weights and what it takes to build it again."""
+    """Save the weights of the cross-attention, and its config."""
     save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
     assert model.cross_attention_config is not None  # attached
     config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
@@ -48,7 +51,11 @@ def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
 
 
 def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
-    """The decoder with the cross-attention of an unlock or a finetune artifact: unlocked, in evaluation mode."""
+    """The decoder with the cross-attention of an unlock or finetune artifact: unlocked, in evaluation mode.
+
+    Raises:
+        StoreError: the config and the weights of the cross-attention do not belong together.
+    """
     model = load_decoder(pretrain)
     config, weights = cross_attention.path(CROSS_ATTENTION), cross_attention.path(CROSS_ATTENTION_WEIGHTS)
     sizes = read_object(config)
@@ -73,11 +80,12 @@ def generate_captions(
     decode: EvaluateConfig,
     generator: torch.Generator,
 ) -> list[str]:
-    """One caption for each input.
+    """Generate one caption for each input.
 
     Args:
         encoded: normalised states.
-        generator: of the strategies that draw.
+        decode: strategy and lengths.
+        generator: RNG of the strategies that sample.
     """
     special = tokenizer.special
     tokens = model.generate(

@@ -1,4 +1,4 @@
-"""`python -m lockdec.report DIR [DIR...]`: rebuild the report of runs or sweeps from what they left."""
+"""`python -m lockdec.report DIR [DIR...]`: rebuild the report of runs or sweeps from their result.json files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lockdec.report.page import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the report, say where it lies and what was left out. Status 1 when there is nothing to report."""
+    """Write the report; print its path and what was skipped. The status is 1 when there is nothing to report."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.report",
         description="Rebuild report.html (and results.csv, results.json for sweeps) from result.json files.",

@@ -1,8 +1,8 @@
 """What each figure shows, as data for Plotly that names settings instead of numbers.
 
-A trace lists settings by their number and says with `fill` where their estimates go (`x`, `y` or `z`);
-page.js looks them up for the metric and the control that the reader has chosen, so every figure exists for
-every metric, as a score and as a gap over a control, and no number is written twice. Colours are CSS
+A trace lists settings by number; its `fill` is the axis of their estimates (`x`, `y` or `z`). page.js looks the
+estimates up for the chosen metric and control, so every figure exists for every metric, as a score and as a gap over
+a control, and no number is stored twice. Colours are CSS
 variables: one set for light, one for dark.
 """
 
@@ -108,9 +108,9 @@ def _over_dimension(study: Study) -> list[Figure]:
         ),
         Figure(
             "loss-to-full-size",
-            "What a smaller dimension loses",
+            "Loss of quality with smaller dimensions",
             "Difference to full size (the largest dimensions with all else equal), paired by seed. For token "
-            "F1 the dotted line is the margin of 0.02: a dimension is enough if its whole whisker is above. "
+            "F1, the dotted line is the margin of 0.02: a dimension is enough if its whole whisker lies above it. "
             + caption
             + _left_out(lines),
             ("full",),
@@ -173,7 +173,7 @@ def _grids(study: Study) -> list[Figure]:
             Figure(
                 f"grid-{number}",
                 f"{grid.rows.name} \u00d7 {grid.columns.name}" + (f", {names[number]}" if names[number] else ""),
-                f"{_held(_dimensions(grid.fixed), shared)}Means over seeds; intervals are in the hover text "
+                f"{_held(_dimensions(grid.fixed), shared)}Means over seeds. Intervals are in the hover text "
                 "and in the settings table." + (_left_out(grids, MOST_GRIDS) if number == 0 else ""),
                 SCORE_AND_GAP,
                 (trace,),
@@ -203,7 +203,8 @@ def _pareto(study: Study) -> list[Figure]:
         style = _style(number, name) | {"mode": "markers"}
         traces.append(style | _points(study, group, [s.parameters or 0.0 for s in group], 1.0))
     caption = (
-        "The line joins the settings that no other beats with as few trained parameters (the Pareto front). " + WHISKERS
+        "The line is the Pareto front: settings that no other beats with as few or fewer trained parameters. "
+        + WHISKERS
     )
     axis = {"type": "log", "title": {"text": "trained parameters"}, "exponentformat": "SI", "dtick": 1}
     return [
@@ -240,7 +241,7 @@ def _choice(study: Study, facet: str) -> Figure | None:
     return Figure(
         f"choice-{list(FACETS).index(facet)}",
         f"{name} side by side",
-        f"Settings that differ in nothing else. {_held(shared)}{WHISKERS}" + _left_out(groups),
+        f"Settings that differ in this choice only. {_held(shared)}{WHISKERS}" + _left_out(groups),
         SCORE_AND_GAP,
         tuple(traces),
         {"xaxis": ticks | {"range": [-0.5, len(values) - 0.5], "zeroline": False}},
@@ -330,8 +331,8 @@ def _dimensions(fixed: Facets) -> str:
 
 
 def _held(*shared: str) -> str:
-    said = " · ".join(part for part in shared if part)
-    return f"Throughout: {said}. " if said else ""
+    parts = " · ".join(part for part in shared if part)
+    return f"All with {parts}. " if parts else ""
 
 
 def _left_out(groups: Sequence[Any], most: int = MOST_SERIES) -> str:

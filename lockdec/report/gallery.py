@@ -1,4 +1,4 @@
-"""The captions beside what they describe: drawing, references, what several captioners say, attention."""
+"""The gallery: inputs with their references, the captions of several captioners, and attention maps."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lockdec.evaluation.metrics import words
-from lockdec.report.results import Captioned, Look, Run, drawing, read_attention, read_captions
+from lockdec.report.results import AttentionMap, Captioned, Run, drawing, read_attention, read_captions
 
 MOST_INPUTS = 24
 MOST_BYTES = 1_500_000
-FULL_COLOUR = 4.0  # attention this many times the uniform weight, or more, is drawn in full colour
+FULL_COLOUR = 4.0  # attention this many times the uniform weight, or more, has full colour
 
 
 @dataclass(frozen=True)
-class Said:
+class Shown:
     """One caption, cut into pieces that do and do not occur in the references."""
 
     who: str
@@ -24,8 +24,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class WordLook:
-    """Where the decoder looked when it said a word: (column, row, opacity) of each state worth drawing."""
+class WordAttention:
+    """Cross-attention while a word was generated: (column, row, opacity) of each state worth drawing."""
 
     word: str
     squares: tuple[tuple[int, int, float], ...]
@@ -33,22 +33,22 @@ class WordLook:
 
 @dataclass(frozen=True)
 class Exhibit:
-    """One test input and what was said about it. `picture` is a PNG in base64, empty without a drawing."""
+    """One evaluated input and its captions. `picture` is a PNG in base64, empty without a drawing."""
 
     id: str
     picture: str
     references: tuple[str, ...]
-    said: tuple[Said, ...]
+    captions: tuple[Shown, ...]
     grid: tuple[int, int]
-    looks: tuple[WordLook, ...]
+    attention: tuple[WordAttention, ...]
 
 
 def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], list[str]]:
     """The gallery, and notes about captions that could not be read.
 
     Args:
-        columns: what is shown, as (who says it, run, which caption of captions.jsonl). The first column's run
-            gives the inputs, references, drawings and attention.
+        columns: what is shown, as (label, run, name of a caption in captions.jsonl). The run of the first column
+            gives the inputs, references, drawings and attention maps.
     """
     notes: list[str] = []
     by_run: dict[str, dict[str, Captioned]] = {}
@@ -67,33 +67,33 @@ def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], li
         if content is not None and total + len(content) <= MOST_BYTES:
             total += len(content)
             pictures[row.id] = base64.b64encode(content).decode()
-    looks = read_attention(shown)
+    attention = read_attention(shown)
     chosen = [row for row in rows if row.id in pictures] or rows[:MOST_INPUTS]
-    return [_exhibit(row, pictures, looks, columns, by_run) for row in chosen], notes
+    return [_exhibit(row, pictures, attention, columns, by_run) for row in chosen], notes
 
 
 def _exhibit(
     row: Captioned,
     pictures: Mapping[str, str],
-    looks: Mapping[str, Look],
+    attention: Mapping[str, AttentionMap],
     columns: Sequence[tuple[str, Run, str]],
     by_run: Mapping[str, Mapping[str, Captioned]],
 ) -> Exhibit:
     wanted = {word for reference in row.references for word in words(reference)}
-    said = []
+    captions = []
     for who, run, kind in columns:
         other = by_run[run.label].get(row.id)
         if other is not None and kind in other.captions:
-            said.append(Said(who, _pieces(other.captions[kind], wanted)))
-    look = looks.get(row.id)
+            captions.append(Shown(who, _pieces(other.captions[kind], wanted)))
+    found = attention.get(row.id)
     return Exhibit(
         row.id,
         pictures.get(row.id, ""),
         row.references,
-        tuple(said),
-        look.grid if look else (0, 0),
-        tuple(_squares(word, weights, look.grid) for word, weights in zip(look.words, look.weights, strict=True))
-        if look
+        tuple(captions),
+        found.grid if found else (0, 0),
+        tuple(_squares(word, weights, found.grid) for word, weights in zip(found.words, found.weights, strict=True))
+        if found
         else (),
     )
 
@@ -103,10 +103,10 @@ def _pieces(caption: str, wanted: set[str]) -> tuple[tuple[str, bool], ...]:
     return tuple((piece, bool(wanted.intersection(words(piece)))) for piece in pieces if piece)
 
 
-def _squares(word: str, weights: Sequence[float], grid: tuple[int, int]) -> WordLook:
+def _squares(word: str, weights: Sequence[float], grid: tuple[int, int]) -> WordAttention:
     squares = []
     for number, weight in enumerate(weights):
         opacity = round(min(1.0, weight * len(weights) / FULL_COLOUR), 2)
         if opacity > 0.02:
             squares.append((number % grid[1], number // grid[1], opacity))
-    return WordLook(word, tuple(squares))
+    return WordAttention(word, tuple(squares))

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences that claim no more than the intervals do."""
+"""Findings in sentences that claim no more than the intervals do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lockdec.report.study import MARGIN, HowLow, Study
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
-    """A number for people: `0.643`, `+0.042`, `2,260,992`, a true minus sign, a dash where there is none."""
+    """A number as text: `0.643`, `+0.042`, `2,260,992`, with a true minus sign; a dash for None."""
     if value is None:
         return "\u2013"
     text = f"{value:{'+' if signed else ''},.{digits}f}"
@@ -21,7 +21,7 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
 
 
 def interval(estimate: Estimate | None, digits: int = 3, signed: bool = False) -> str:
-    """`0.643 [0.621, 0.660]`, and only the mean where there is no interval."""
+    """`0.643 [0.621, 0.660]`; only the mean where there is no interval."""
     if estimate is None:
         return "\u2013"
     mean = number(estimate.mean, digits, signed)
@@ -31,7 +31,7 @@ def interval(estimate: Estimate | None, digits: int = 3, signed: bool = False) -
 
 
 def seeds(n: int) -> str:
-    """How many seeds, and what that means for the interval."""
+    """The number of seeds, and whether they give an interval."""
     few = ", no interval" if n < LEAST_SEEDS else ""
     return f"{n} seed{'s' if n != 1 else ''}{few}"
 
@@ -41,16 +41,18 @@ def of_study(study: Study) -> list[str]:
     main = {line.axis.name for line in study.main_lines}
     findings = [finding for finding in study.how_low if finding.line.axis.name in main]
     names, _ = study.distinguish([finding.line.context for finding in findings])
-    sentences = [_how_low(finding, name, study) for finding, name in zip(findings, names, strict=True)]
+    named = list(zip(findings, names, strict=True))
+    sentences = [_how_low(finding, name, study) for finding, name in named if finding.smallest is not None]
     if study.best is not None:
         sentences += [_best(study, study.best), *_against_controls(study)]
+    sentences += [_how_low(finding, name, study) for finding, name in named if finding.smallest is None]
     fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
     if fewest < LEAST_SEEDS:
-        sentences.append("Some settings have fewer than three seeds: no interval, and nothing is claimed about them.")
+        sentences.append("Settings with fewer than three seeds have no interval, and nothing is claimed about them.")
     elif fewest < max(COVERAGE):
         known = max(n for n in COVERAGE if n <= fewest)
         sentences.append(
-            f"Read the intervals as optimistic: over {fewest} seeds a 95 % bootstrap interval covers the "
+            f"Intervals over few seeds are too narrow: with {fewest} seeds, a 95 % bootstrap interval covers the "
             f"true mean in about {100 * COVERAGE[known]:.0f} % of cases."
         )
     return sentences
@@ -67,29 +69,30 @@ def of_run(run: Run) -> list[str]:
             if (value := run.number(f"controls.{control}.token_f1")) is not None
         ]
         split = run.text("data.evaluated") or "test"
+        split_name = {"val": "validation"}.get(split, split)
         shots, inputs = run.text("fewshot.shots"), run.text(f"data.{split}")
         sentences.append(
-            f"Token F1 {number(score)} on {inputs or 'the'} {split} inputs from {shots or 'the'} shots"
+            f"Token F1 is {number(score)} on {inputs or 'the'} {split_name} inputs, with {shots or 'the'} shots"
             + (f": {', '.join(gaps)}." if gaps else ".")
         )
     sizes = [f"d_{name} {run.text(f'cross_attention.d_{name}')}" for name in "qkv"]
     if run.text("cross_attention.d_k"):
         trained = run.number("parameters.trainable") or run.number("cross_attention.parameters")
         counted = f": {trained:,.0f} trained parameters." if trained else "."
-        sentences.append(f"Cross-attention of {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
-    sentences.append("One run, one seed: there is no interval, so a small difference may be chance.")
+        sentences.append(f"Cross-attention has {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
+    sentences.append("This is one run with one seed, so there is no interval: small differences may be noise.")
     return sentences
 
 
 def checks(run: Run) -> list[tuple[str, bool | None]]:
-    """What must hold in every run, and whether it did (None: the run does not say)."""
+    """What must hold in every run, and whether it did; None where the run did not check it."""
     delta = run.number("unlock.max_abs_logit_delta")
     plain = run.text("cross_attention.unlock") == "plain"
     encoder, decoder = run.values.get("frozen.encoder_ok"), run.values.get("frozen.decoder_ok")
     return [
-        ("Unlocking changed no logit", None if delta is None or plain else delta == 0.0),
-        ("The frozen encoder is what it was", encoder if isinstance(encoder, bool) else None),
-        ("The frozen decoder is what it was", decoder if isinstance(decoder, bool) else None),
+        ("Unlocking left the logits unchanged", None if delta is None or plain else delta == 0.0),
+        ("The frozen encoder is unchanged", encoder if isinstance(encoder, bool) else None),
+        ("The frozen decoder is unchanged", decoder if isinstance(decoder, bool) else None),
     ]
 
 
@@ -101,34 +104,39 @@ def warnings(runs: Sequence[Run]) -> list[str]:
             if held is False:
                 failed.setdefault(name, []).append(run.label)
     return [
-        f"Not true of {len(labels)} of {len(runs)} runs: \u201c{name}\u201d (first: {labels[0]})."
+        f"\u201c{name}\u201d does not hold in {len(labels)} of {len(runs)} runs (first: {labels[0]})."
         for name, labels in failed.items()
     ]
 
 
 def _how_low(finding: HowLow, context: str, study: Study) -> str:
     axis, full = finding.line.axis, finding.full
-    where = f"With {context}" if context else "Here"
+    where = f"With {context}, " if context else ""
     top = describe((name, value) for name, value in full.facets if name in DIMENSIONS)
     if not finding.losses or all(loss.low is None for _, loss in finding.losses):
-        return f"{where}, no smallest {axis.name} is named: fewer than three seeds shared with {top}."
+        return _sentence(f"{where}how low {axis.name} may go is unknown: fewer than three seeds are shared with {top}.")
     if finding.smallest is None:
         setting, loss = max(finding.losses, key=lambda pair: pair[1].mean)
-        return (
-            f"{where}, no {axis.name} below full size ({top}) is shown to stay within {MARGIN} token F1 of "
-            f"it; closest is {axis.name} = {axis.value(setting):g}, {interval(loss, signed=True)} "
-            f"({seeds(loss.n)})."
+        return _sentence(
+            f"{where}no smaller {axis.name} is shown to be enough: the closest to full size ({top}) is {axis.name} = "
+            f"{axis.value(setting):g}, {interval(loss, signed=True)} token F1 ({seeds(loss.n)}), not within {MARGIN}."
         )
     loss = dict(finding.losses)[finding.smallest]
     also = ""
     if finding.larger_that_fail:
         larger = ", ".join(f"{axis.value(s):g}" for s in finding.larger_that_fail)
-        also = f" Not shown for the larger {larger}, so read this with care."
+        also = f" The larger {larger} is not shown to be enough, so read this with care."
+    if (gap := study.estimate(full, view="locked")) is not None and gap.verdict != "above":
+        also += " Full size itself is not shown to beat locked, so being close to it means little."
     return (
-        f"{where}, {axis.name} = {axis.value(finding.smallest):g} is enough: token F1 "
-        f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} against full size ({top}), "
+        f"{where}{axis.name} = {axis.value(finding.smallest):g} is enough: token F1 "
+        f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} to full size ({top}), "
         f"paired over {seeds(loss.n)}{_parameters(finding.smallest, full)}.{also}"
     )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _parameters(small: Setting, full: Setting) -> str:
@@ -146,7 +154,7 @@ def _best(study: Study, best: Setting) -> str:
     ]
     name = study.label(best) or "the only setting"
     held = seeds(score.n) if score else ""
-    return f"Highest mean: {name}, token F1 {interval(score)} ({held}): {'; '.join(gaps) or 'no control'}."
+    return f"The highest mean has {name}: token F1 {interval(score)} ({held}); {'; '.join(gaps) or 'no control'}."
 
 
 def _against_controls(study: Study) -> list[str]:
@@ -156,9 +164,9 @@ def _against_controls(study: Study) -> list[str]:
         verdicts = Counter(gap.verdict for gap in gaps)
         judged = len(gaps) - verdicts["unknown"]
         if judged:
-            sides = {"above": "above it", "below": "below", "either": "undecided"}
+            sides = {"above": "above", "below": "below", "either": "undecided"}
             parts = [f"{verdicts[side]} {words}" for side, words in sides.items() if verdicts[side]]
-            sentences.append(f"Against {control}, of {judged} settings with interval: {', '.join(parts)}.")
+            sentences.append(f"Compared with {control}, of {judged} settings with an interval: {', '.join(parts)}.")
     return sentences
 
 

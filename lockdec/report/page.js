@@ -68,8 +68,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // Attention lies over the drawing that stands above it, which the page holds once.
 for (const article of document.querySelectorAll(".gallery article")) {
   const picture = article.querySelector("img");
-  for (const look of picture ? article.querySelectorAll(".looks svg") : []) {
-    look.style.backgroundImage = `url("${picture.src}")`;
+  for (const map of picture ? article.querySelectorAll(".attention svg") : []) {
+    map.style.backgroundImage = `url("${picture.src}")`;
   }
 }
 

@@ -35,7 +35,7 @@ from lockdec.store.writing import write_text
 HERE = Path(__file__).parent
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _TURNS = re.compile(r"\\u(?:061c|200[ef]|202[a-e]|206[6-9])")  # as JSON writes Unicode's bidirectional controls
-# What keeps the page below 8 MB, beside 2 MB of Plotly and at most 2 MB of drawings: a row takes some 1.2 kB.
+# These keep the page below 8 MB, beside 2 MB of Plotly and at most 2 MB of drawings: a row takes about 1.2 kB.
 MOST_CELLS, MOST_SETTINGS, MOST_COMPARISONS = 1_000, 500, 500
 METRIC_LABELS = {
     "bleu1": "BLEU-1",
@@ -56,7 +56,7 @@ TABLE_METRICS = ("token_f1", "exact", "cider_d", "chrf", "bleu4", "rouge_l", "lo
 
 @dataclass(frozen=True)
 class Written:
-    """What a report was written to, and what it had to leave out."""
+    """Where a report was written, and what it had to leave out."""
 
     report: Path
     runs: int
@@ -129,6 +129,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         digits=DIGITS,
         table_metrics=[m for m in TABLE_METRICS if m in study.metrics],
         controls=_controls(study, run),
+        meanings_of=CONTROLS,
         lower_is_better=LOWER_IS_BETTER,
         margin=MARGIN,
         coverage=COVERAGE,
@@ -168,8 +169,8 @@ def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
 def _controls(study: Study, run: Run | None) -> Sequence[str]:
     """The controls that the run, or any run of the study, was compared with; all of them where none was."""
     if run is None:
-        return study.controls or CONTROLS
-    return [c for c in CONTROLS if run.number(f"controls.{c}.{HEADLINE_METRIC}") is not None] or CONTROLS
+        return study.controls or list(CONTROLS)
+    return [c for c in CONTROLS if run.number(f"controls.{c}.{HEADLINE_METRIC}") is not None] or list(CONTROLS)
 
 
 def _who(study: Study, run: Run | None) -> list[tuple[str, Run, str]]:
@@ -225,7 +226,7 @@ def _cell_facets(study: Study, runs: Sequence[Run]) -> list[str]:
 
 
 def _reuse(collection: Collection) -> dict[str, Any]:
-    """Per stage how often it was made and reused, and the seconds that reuse saved."""
+    """How often each stage was made and reused, and how many seconds reuse saved."""
     stages: dict[str, dict[str, Any]] = {}
     used = {stage.key for run in collection.runs for stage in run.stages}
     before = [stage for stage in collection.shared if stage.key in used]
@@ -274,14 +275,14 @@ def _config(run: Run | None) -> str:
 
 
 def _shown(value: object, secrets: Sequence[str]) -> object:
-    """A text from a run without secrets, and with nothing in it that turns the direction of what follows."""
+    """A text from a run without secrets, and without characters that change the direction of the text after it."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value, secrets))
 
 
 def _embedded(data: object) -> Markup:
-    """JSON that cannot end the script element it stands in; nothing in it turns the direction of a text."""
+    """JSON that cannot end the script element around it, without characters that change the direction of text."""
     text = _TURNS.sub(r"\\ufffd", json.dumps(data, separators=(",", ":"), allow_nan=False))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 

@@ -1,4 +1,4 @@
-"""Read what runs left on disk: result.json, checked and made one flat row, and what lies beside it."""
+"""Read what runs left on disk: result.json, checked and flattened to one row, and the files beside it."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Captioned:
 
 
 @dataclass(frozen=True)
-class Look:
+class AttentionMap:
     """Cross-attention over one input, word by word: `weights[word][state]`, the states in rows of a grid."""
 
     words: tuple[str, ...]
@@ -178,13 +178,13 @@ def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
     return rows, notes
 
 
-def read_attention(run: Run) -> dict[str, Look]:
+def read_attention(run: Run) -> dict[str, AttentionMap]:
     """Attention maps by input id, from attention.jsonl beside captions.jsonl where a run has one.
 
     A row is {"id", "words": [w], "grid": [rows, columns], "weights": [w][rows * columns]}, row by row of the
     grid; other rows are left out.
     """
-    looks: dict[str, Look] = {}
+    maps: dict[str, AttentionMap] = {}
     for _, row in _json_lines(run.folder / "attention.jsonl", []):
         try:
             rows, columns = map(int, row["grid"])
@@ -193,8 +193,8 @@ def read_attention(run: Run) -> dict[str, Look]:
         except (KeyError, TypeError, ValueError):
             continue
         if len(words) == len(weights) and all(len(word) == rows * columns for word in weights):
-            looks[str(row.get("id"))] = Look(words, (rows, columns), weights)
-    return looks
+            maps[str(row.get("id"))] = AttentionMap(words, (rows, columns), weights)
+    return maps
 
 
 def drawing(run: Run, input_id: str, most_bytes: int = 300_000) -> bytes | None:

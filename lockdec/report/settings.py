@@ -1,4 +1,4 @@
-"""What makes two runs one setting: every choice but the seed. Which choices differ, and how they are said."""
+"""Which runs form one setting (every choice but the seed is equal), which choices differ, and their names."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FACETS = {
     "fewshot.shots": "shots",
     "overrides": "other choices",
 }
-# Overrides whose choice a facet says, where the run has that facet.
-_SAID_BY = {
+# The facet that records the choice of an override, where the run has that facet.
+_RECORDED_BY = {
     **{name: name for name in (*DIMENSIONS, "cross_attention.heads", "cross_attention.layers")},
     "cross_attention.unlock": "cross_attention.unlock",
     "cross_attention": "cross_attention.d_k",
@@ -63,7 +63,7 @@ class Setting:
 
     @cached_property
     def parameters(self) -> float | None:
-        """Trained parameters; those of the cross-attention where the run does not say what it trained."""
+        """Trained parameters; those of the cross-attention where the run has not recorded them."""
         run = next(iter(self.runs.values()))
         trained = run.number("parameters.trainable")
         return run.number("cross_attention.parameters") if trained is None else trained
@@ -139,7 +139,7 @@ def _facets(run: Run) -> Facets:
         if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
             # The choice tells apart what one class name does not (efficientnet_128 and efficientnet_224).
             found[f"{key}.name"] = choice
-        elif run.values.get(_SAID_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
+        elif run.values.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
             others.append(override.lstrip("+"))
     found["overrides"] = " ".join(sorted(others))
     return tuple(found.items())
@@ -166,7 +166,7 @@ def without(facets: Facets, names: Sequence[str]) -> Facets:
 
 
 def describe(facets: Iterable[tuple[str, Scalar]]) -> str:
-    """Facets in words: `d 4 · 256 shots`. Equal dimensions are said once: d for all three, or `d_q, d_k`."""
+    """Facets in words: `d 4 · 256 shots`. Equal dimensions appear once: d for all three, or `d_q, d_k`."""
     rest = dict(facets)
     parts = []
     together = ((DIMENSIONS, "d"), (DIMENSIONS[:2], "d_q, d_k"), *(((d,), FACETS[d]) for d in DIMENSIONS))

@@ -1,8 +1,8 @@
 """Means over seeds with honest intervals.
 
 An interval is the 95 % percentile bootstrap of the mean over seeds (Efron 1979, by scipy.stats.bootstrap).
-It speaks of what a seed moves, the support set and the initialisation of the cross-attention: every seed
-sees the same test inputs. Few seeds make it narrower than 95 %: for normal values it covers the truth in
+It covers what a seed changes, the support set and the initialisation of the cross-attention: every seed is
+evaluated on the same inputs. With few seeds it is too narrow: for normal values it covers the true mean in
 75 % of cases with 3 seeds, 81 % with 4, 85 % with 5, 92 % with 10, 94 % with 20 (simulated in
 tests/report/test_statistics.py). Below three seeds there is none.
 """

@@ -1,8 +1,8 @@
 """From runs to findings: settings averaged over seeds, lines over a dimension, and how low it may go.
 
 A *setting* is every choice but the seed. *Full size* of a setting is the one with the largest sum of d_q,
-d_k and d_v among those that agree in all else. *How low* is the smallest dimension whose paired loss of
-token F1 against full size has an interval above -0.02.
+d_k and d_v among those that agree in all else. A dimension is *enough* if its paired difference of token F1
+to full size has an interval above -0.02; *how low* is the smallest such dimension.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class HowLow:
-    """What a line says about the smallest dimension that is enough. `losses` has all but full size."""
+    """The smallest dimension of a line that is enough. `losses` has all settings but full size."""
 
     line: Line
     full: Setting

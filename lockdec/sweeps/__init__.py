@@ -1,1 +1,1 @@
-"""Sweeps: their cells, progress, shared work, dry runs and searches."""
+"""Sweeps: their cells, progress, shared stages, dry runs and searches."""

@@ -1,7 +1,7 @@
-"""How far a sweep is, read from its folder alone: whoever runs the cells, in whatever process.
+"""How far a sweep is, read from its folder alone, so that it does not matter which processes run the cells.
 
-A cell is a numbered folder. Who works on it holds a lock in it, which the operating system drops with the process: a
-cell whose process was killed is not running. What a cell came to is in its result.json.
+A cell is a numbered folder. The process that runs it holds a lock in it, which the operating system releases when the
+process ends: a cell whose process was killed is not running. Its outcome is in its result.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOCK = ".running"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Hold a cell while working on it; waits while another process does."""
+    """Hold the lock of a cell while running it; waits while another process holds it."""
     from filelock import FileLock  # here, since --help needs this module for no lock
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a living process works on the cell."""
+    """Whether a live process runs the cell."""
     from filelock import FileLock, Timeout
 
     if not (folder / LOCK).exists():
@@ -45,7 +45,7 @@ def is_running(folder: Path) -> bool:
 
 
 def read_cells(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The results of a sweep's cells by their number, the unreadable ones as failed."""
+    """The results of a sweep's cells by number; a cell whose result cannot be read counts as failed."""
     cells: dict[str, Mapping[str, Any]] = {}
     numbered = [path for path in folder.glob("*/") if path.name.isdecimal()]
     for path in sorted(numbered, key=lambda path: int(path.name)):
@@ -62,8 +62,8 @@ class Standing:
 
     Attributes:
         done: finished `ok`, before or now.
-        failed, pruned: in this attempt; what failed in an earlier one is waiting again.
-        seconds_left: judged by the finished cells; None before there is one.
+        failed, pruned: in this attempt; a cell that failed in an earlier one is waiting again.
+        seconds_left: estimated from the finished cells; None while there is none.
     """
 
     total: int
@@ -74,12 +74,12 @@ class Standing:
     seconds_left: float | None
 
     def line(self, name: str) -> str:
-        """The one line a person reads."""
+        """The line that users see."""
         parts = [f"{self.done} of {self.total} cells done", f"{self.running} running", f"{self.failed} failed"]
         if self.pruned:
             parts.append(f"{self.pruned} pruned")
         if self.done + self.failed + self.pruned < self.total:
-            left = "time left not known yet" if self.seconds_left is None else f"{duration(self.seconds_left)} left"
+            left = "time left unknown" if self.seconds_left is None else f"{duration(self.seconds_left)} left"
             parts.append(left)
         return f"{name}: {', '.join(parts)}"
 
@@ -90,9 +90,9 @@ class Sweep:
 
     Args:
         folder: of the sweep; its cells are `0`, `1`, ...
-        total: how many there are.
+        total: the number of cells.
         since: when this attempt started, in seconds since the epoch.
-        overrides: of each cell, where known: a result left by other overrides is of another sweep.
+        overrides: of each cell, where known; a result with other overrides belongs to an earlier sweep.
     """
 
     folder: Path
@@ -102,7 +102,7 @@ class Sweep:
     _results: dict[Path, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
 
     def standing(self) -> Standing:
-        """Count the cells; reads only what has changed since the last count."""
+        """Count the cells; reads only the results that have changed since the last count."""
         counts = dict.fromkeys(("ok", "running", "failed", "interrupted", "pruned", "waiting"), 0)
         done = []
         for number in range(self.total):
@@ -138,7 +138,7 @@ class Sweep:
 
 
 def own_seconds(results: Sequence[Mapping[str, Any]]) -> float | None:
-    """The mean seconds of a cell, without stages it made for the others as well; None without a cell."""
+    """The mean seconds of a cell without the stages that other cells reused; None without a cell."""
     shared = {entry["key"] for result in results for entry in result["stages"].values() if entry["reused"]}
     own = []
     for result in results:
@@ -150,7 +150,7 @@ def own_seconds(results: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `40 s`, `14 min`, `3 h 05 min`."""
+    """Seconds in a unit that suits them: `40 s`, `14 min`, `3 h 05 min`."""
     if seconds < 90:
         return f"{round(seconds)} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""What Hydra runs: a run with its closing tables and report, or a cell of a sweep."""
+"""The jobs that Hydra starts: a single run, or a cell of a sweep."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ SHOWN = 12  # captions printed at the end of a run
 def run_job(
     config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool, watchers: Sequence[Logger] = ()
 ) -> float:
-    """What Hydra runs: one run with its closing tables and report, or one cell of a sweep.
+    """Run once and print the closing tables and the report; or run one cell of a sweep.
 
-    A cell that is finished already is not run again; one that fails is recorded and does not end the sweep.
+    A finished cell is not run again. A cell that fails is recorded and does not end the sweep.
 
     Returns:
         The objective; NaN for a failed cell.
@@ -52,7 +52,7 @@ def run_job(
             return objective(run(config, folder, overrides, config.sweep_name, watchers), config.objective)
         except PrunedError:
             return math.nan
-        except Exception as error:  # whatever it was is in result.json; the other cells still count
+        except Exception as error:  # result.json records it; the other cells go on
             console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
             if not isinstance(error, LockdecError):
                 console.print(printable_lines(traceback.format_exc()), soft_wrap=True)
@@ -62,7 +62,7 @@ def run_job(
 
 
 def _redact_multirun(path: Path) -> None:
-    """Hydra has written every override of a sweep there, as it was typed."""
+    """Remove secrets from the overrides that Hydra has written there as they were typed."""
     if path.is_file():
         typed = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         if (safe := redacted(typed)) != typed:
@@ -70,18 +70,18 @@ def _redact_multirun(path: Path) -> None:
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result a cell has left, when it is `ok` and its stages are configured as before; see `decisive`."""
+    """The result of an earlier attempt if it is `ok` and its config gives the same results; see `decisive`."""
     try:
         result = read_object(folder / RESULT)
         before = OmegaConf.create(read_config(folder / CONFIG))
-        same = decisive(before) == redacted(decisive(config))  # as it was written
+        same = decisive(before) == redacted(decisive(config))  # written without secrets
     except (StoreError, OmegaConfBaseException):
         return None
     return result if same and result.get("status") == "ok" else None
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:
-    """The metric that Hydra's sweepers are told; NaN after a pipeline that evaluates nothing.
+    """The metric that Hydra's sweepers receive; NaN after a pipeline without evaluation.
 
     Raises:
         ConfigError: result.json has no such metric.
@@ -95,6 +95,6 @@ def objective(result: Mapping[str, Any], metric: str) -> float:
 
 
 def read_captions(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's captions.jsonl; none when there is no such file."""
+    """The rows of a run's captions.jsonl; empty where there is no such file."""
     path = folder / "captions.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []

@@ -1,4 +1,4 @@
-"""What a dry run says: how many cells, which stages they would make, and how long that takes. Nothing is run."""
+"""A dry run: how many cells there are, which stages they would make, and how long that takes. Nothing runs."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from lockdec.sweeps.jobs import finished_cell
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage over all cells that are to be run.
+    """One stage over all cells that would run.
 
     Attributes:
-        made, reused: how many times its artifact would be made, and found made or made by another cell.
-        seconds: making them takes, judged by the artifacts in the store whose config differs least; None where there
-            are none to judge by.
-        judged_by: how many artifacts of the stage the store holds.
+        made: how many artifacts the cells would make.
+        reused: how often a cell would find its artifact in the store or made by another cell.
+        seconds: the estimated time to make them, from the artifacts in the store with the most similar config; None
+            where the store holds none of this stage.
+        judged_by: how many artifacts of this stage the store holds.
     """
 
     made: int
@@ -39,12 +40,12 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep or run would do.
+    """What a run or sweep would do.
 
     Attributes:
-        cells, finished: how many there are, and how many need no more work.
+        cells, finished: how many cells there are, and how many of them are finished already.
         stages: in the order of the pipeline.
-        refused: the cells that cannot work, and why.
+        refused: the cells that cannot run, by number, each with the reason.
         at_once: how many cells the launcher runs side by side.
     """
 
@@ -56,17 +57,17 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """Of all stages that can be judged, divided by how many cells run side by side."""
+        """The estimated time of all stages with an estimate, divided by the number of cells that run side by side."""
         return sum(stage.seconds or 0.0 for stage in self.stages.values()) / self.at_once
 
     @property
     def unknown(self) -> list[str]:
-        """The stages that have to be made and were never timed."""
+        """The stages to be made for which there is no estimate."""
         return [name for name, stage in self.stages.items() if stage.made and stage.seconds is None]
 
 
 def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> Plan:
-    """Compute every stage's key and look in the store; reads, and writes nothing.
+    """Compute the key of every stage and look it up in the store. Writes nothing.
 
     Args:
         cells: each cell's folder (None outside a sweep) and config.
@@ -77,7 +78,7 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
     refused: dict[str, str] = {}
     for number, (folder, composed) in enumerate(track(cells, "looking up the stages of each cell")):
         config = composed
-        if "hydra" in composed:  # a job does not get it either
+        if "hydra" in composed:  # a job gets its config without it
             config = composed.copy()
             with open_dict(config):
                 config.pop("hydra")
@@ -106,17 +107,17 @@ def _stage_plan(found: Mapping[str, tuple[Path, Mapping[str, Any]]], times: int)
 
 
 def timings(root: Path) -> Iterator[tuple[frozenset[str], float]]:
-    """The config, as a set of `name=value`, and the seconds of every artifact of a stage."""
+    """The config (as a set of `name=value`) and the seconds of every artifact of a stage."""
     for path in sorted(root.glob(f"*/{METADATA}")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             yield leaves(record["config"]), float(record["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # damaged: the run that wants it will set it aside
+            continue  # damaged: the run that needs it will set it aside
 
 
 def likely_seconds(config: Mapping[str, Any], known: Sequence[tuple[frozenset[str], float]]) -> float | None:
-    """The median over those artifacts whose config differs in the fewest values; None where there are none."""
+    """The median seconds of the artifacts whose config differs in the fewest values; None where there is none."""
     wanted = leaves(config)
     distances = [len(wanted ^ other) for other, _ in known]
     return median(s for d, (_, s) in zip(distances, known, strict=True) if d == min(distances)) if known else None
@@ -130,25 +131,28 @@ def leaves(node: Any, path: str = "") -> frozenset[str]:
 
 
 def show(what: Plan, trials: int | None = None) -> int:
-    """Print the plan; returns the exit status, 1 where a cell cannot work.
+    """Print the plan.
 
     Args:
-        trials: of a search, whose cells are not known before; the plan is then that of one of them.
+        trials: the number of cells of a search, which chooses their values as it goes; the plan is that of one cell.
+
+    Returns:
+        The exit status: 1 where a cell cannot run.
     """
     if trials:
-        console.print(f"a search of {trials} trials: this is one cell as typed; a trial makes what its values change")
+        console.print(f"a search of {trials} trials; this is one cell with the values you typed")
     else:
         cells = "1 cell" if what.cells == 1 else f"{what.cells} cells"
         left = what.cells - what.finished - len(what.refused)
-        console.print(f"{cells}: {what.finished} finished, {left} to run, {len(what.refused)} cannot work")
+        console.print(f"{cells}: {what.finished} finished, {left} to run, {len(what.refused)} cannot run")
     for number, why in what.refused.items():
-        console.print(f"  cell {number} cannot work: {printable(why)}", soft_wrap=True)
+        console.print(f"  cell {number} cannot run: {printable(why)}", soft_wrap=True)
     if what.stages:
         console.print(plan_table({name: vars(stage) for name, stage in what.stages.items()}))
     side = f" with {what.at_once} cells at a time" if what.at_once > 1 else ""
     if what.unknown:
-        console.print(f"time not known: nothing in the store was made by {', '.join(what.unknown)}")
+        console.print(f"time unknown for {', '.join(what.unknown)}: the store holds no such artifact")
     if not what.unknown or what.seconds:
-        console.print(f"about {duration(what.seconds)} of work{side}{', and those' if what.unknown else ''}")
-    console.print("dry run: nothing was made or written")
+        console.print(f"about {duration(what.seconds)} of work{side}{' for the other stages' if what.unknown else ''}")
+    console.print("dry run: nothing was run or written")
     return 1 if what.refused else 0

@@ -1,4 +1,4 @@
-"""What a search keeps on disk: Optuna's study as a journal in the sweep's folder, and what its trials came to."""
+"""A search on disk: Optuna's study, as a journal in the sweep's folder, and the outcomes of its trials."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ WAYS = ("maximize", "minimize")
 
 
 def open_study(folder: Path, objectives: Mapping[str, str]) -> optuna.Study:
-    """The study in a sweep's folder, begun where there is none.
+    """The study in a sweep's folder, created where there is none.
 
     Raises:
-        ConfigError: an objective has no known direction, or the study there has others.
+        ConfigError: the direction of an objective is unknown, or the study has other objectives.
     """
     if wrong := [f"{name}={way}" for name, way in objectives.items() if way not in WAYS]:
         raise ConfigError(f"hydra.sweeper.objectives.{wrong[0]} is not one of: {', '.join(WAYS)}")
@@ -40,10 +40,10 @@ def open_study(folder: Path, objectives: Mapping[str, str]) -> optuna.Study:
 
 
 def tell(study: optuna.Study, number: int, folder: Path, objectives: Mapping[str, str]) -> None:
-    """Tell the study what a trial's cell came to; nothing where it failed, so that it is run again the next time.
+    """Tell the study the outcome of a trial's cell. A failed cell is not told, so that the next attempt retries it.
 
     Raises:
-        ConfigError: result.json has no such number.
+        ConfigError: result.json lacks an objective.
     """
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -56,7 +56,7 @@ def tell(study: optuna.Study, number: int, folder: Path, objectives: Mapping[str
 
 
 def number_at(result: Mapping[str, Any], name: str) -> float:
-    """The number under a dotted name of result.json, as `metrics.token_f1` or `cross_attention.parameters`."""
+    """The number under a dotted name of result.json, such as `metrics.token_f1` or `cross_attention.parameters`."""
     node: Any = result
     for part in name.split("."):
         node = node.get(part) if isinstance(node, Mapping) else None
@@ -68,16 +68,16 @@ def number_at(result: Mapping[str, Any], name: str) -> float:
 def show_best(study: optuna.Study, objectives: Mapping[str, str]) -> None:
     """Print the best trial, or the Pareto front where there are several objectives."""
     states = [trial.state for trial in study.trials]
-    console.print(f"\n{states.count(TrialState.COMPLETE)} trials told, {states.count(TrialState.PRUNED)} pruned")
+    console.print(f"\n{states.count(TrialState.COMPLETE)} trials finished, {states.count(TrialState.PRUNED)} pruned")
     for trial in study.best_trials if TrialState.COMPLETE in states else []:
         values = dict(zip(objectives, trial.values, strict=True))
         console.print(f"  best: cell {trial.number}  {values}  {printable(str(trial.params))}", soft_wrap=True)
 
 
 class PruningLogger(DummyLogger):
-    """Reports a metric of a training stage to the trial; ends the cell where others were better at the same step.
+    """Reports a metric of a training stage to the trial, and ends the cell when most others did better at this step.
 
-    A logger, since loggers see every metric and are no part of a stage's key.
+    It is a logger because loggers receive every metric and are not part of a stage's key.
 
     Args:
         trial: of the cell.
@@ -90,25 +90,25 @@ class PruningLogger(DummyLogger):
         self._reported = frozenset(trial.study.trials[trial.number].intermediate_values)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Report; raises PrunedError where the trial has no hope."""
+        """Report the metric; raises PrunedError where the trial is to be pruned."""
         if step is None or self.metric not in metrics:
             return
         value = float(metrics[self.metric])
-        if step not in self._reported:  # a resumed stage measures again what it had measured before it was killed
+        if step not in self._reported:  # a resumed stage repeats the measurements since its last checkpoint
             self.trial.report(value if self.trial.study.direction == StudyDirection.MINIMIZE else -value, step)
         if self.trial.should_prune():
             raise PrunedError(f"pruned at step {step}: {self.metric} was {value:.4f}, worse than most other cells")
 
 
 def pruning_loggers(hydra: Any) -> list[Logger]:
-    """The logger that prunes this cell, where it is a cell of a search that prunes.
+    """The logger that prunes this cell, if it belongs to a search with pruning.
 
     Args:
         hydra: Hydra's own config of the job.
     """
     sweeper = hydra.sweeper
     if "lockdec_search" not in sweeper._target_ or not sweeper.prune or len(sweeper.objectives) > 1:
-        return []  # with several objectives there is no order to prune by
+        return []  # several objectives give no order to prune by
     study = open_study(Path(hydra.runtime.output_dir).parent, sweeper.objectives)
     study.pruner = optuna.pruners.PercentilePruner(
         sweeper.keep, n_startup_trials=sweeper.warmup.trials, n_warmup_steps=sweeper.warmup.steps

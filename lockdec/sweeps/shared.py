@@ -1,6 +1,6 @@
-"""What all cells of a sweep share, made before they start: with all cores, where a cell beside others has one.
+"""Stages that all cells of a sweep need, made before the cells start, with all cores of the machine.
 
-Left to the cells, one of them would make it with its one thread while the others wait.
+Otherwise one cell would make them with its single thread while the others wait.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from lockdec.tracking.loggers import Tracking
 
 @dataclass(frozen=True)
 class Common:
-    """What cells have in common.
+    """The stages that several cells have in common.
 
     Attributes:
-        cells: how many they are.
+        cells: how many cells.
         config, assembly: of the first of them.
-        places: where the artifacts lie or will lie that all of them need, by stage and in the order of the pipeline.
+        places: the folder of each shared artifact, made or not, by stage and in the order of the pipeline.
     """
 
     cells: int
@@ -45,39 +45,39 @@ class Common:
 
     @property
     def missing(self) -> list[str]:
-        """The stages that have to be made."""
+        """The stages whose artifacts do not exist yet."""
         return [stage for stage, place in self.places.items() if not (place / METADATA).is_file()]
 
 
 def make_shared(cells: Iterable[DictConfig], total: int, folder: Path, sweep_name: str) -> None:
-    """Make, in this process, the stages that all unfinished cells need with one and the same key.
+    """Make, in this process, the stages that all unfinished cells need under the same key.
 
-    An error is said in one line and left to the cells, each of which meets it again and keeps it. A signal ends the
-    sweep as it ends a cell: a stage that is training saves itself, and the same command goes on from there.
+    An error is printed in one line and left to the cells: each of them meets it again and records it. A signal ends
+    the sweep as it ends a cell: a stage that is training saves a checkpoint, and the same command resumes from it.
 
     Args:
-        cells: the config of each, composed while they are read.
-        total: how many there are.
-        folder: of the sweep; `shared/made.json` in it says what was made and how long that took.
+        cells: the config of each cell; may be a generator that composes them.
+        total: the number of cells.
+        folder: of the sweep; `shared/made.json` in it records which stages were made and how long they took.
 
     Raises:
-        InterruptedRunError: a signal has come.
+        InterruptedRunError: the process received a signal.
     """
     with stoppable():
-        _make(in_common(cells, total, folder), folder, sweep_name)
+        _make(find_common(cells, total, folder), folder, sweep_name)
     release_memory()
 
 
-def in_common(cells: Iterable[DictConfig], total: int, folder: Path) -> Common | None:
-    """What the unfinished cells share; None as soon as it is clear that nothing has to be made for several of them."""
+def find_common(cells: Iterable[DictConfig], total: int, folder: Path) -> Common | None:
+    """The stages that the unfinished cells share; None as soon as none of them has to be made for several cells."""
     builder, common = Builder(), None
     try:
-        for number, config in enumerate(track(cells, "looking up what the cells share", total)):
+        for number, config in enumerate(track(cells, "looking up shared stages", total)):
             if finished_cell(config, folder / str(number)):
                 continue
             try:
                 assembly = assemble(config, builder)
-            except Exception:  # whatever it is, the cell meets it again and keeps it
+            except Exception:  # the cell meets it again and records it
                 continue
             stages = Path(assembly.config.paths.outputs) / "stages"
             places = {stage: stages / stage / key for stage, key in assembly.keys.items()}
@@ -88,7 +88,10 @@ def in_common(cells: Iterable[DictConfig], total: int, folder: Path) -> Common |
                 common = replace(common, cells=common.cells + 1, places=both)
             if not common.missing:
                 return None
-    except (HydraException, OmegaConfBaseException):  # a cell cannot be composed; the sweep ends with that in a moment
+    except (
+        HydraException,
+        OmegaConfBaseException,
+    ):  # a cell cannot be composed: Hydra is about to say so
         return None
     return common if common and common.cells > 1 else None
 
@@ -111,4 +114,4 @@ def _make(common: Common | None, folder: Path, sweep_name: str) -> None:
                 made[artifact.stage] = {"key": artifact.key, "reused": False, "seconds": round(seconds, 3)}
                 write_json(path, {"schema": SCHEMA, "stages": made})
     except Exception as error:
-        console.print(f"  not made before the cells, which try it again: {printable(str(error))}", soft_wrap=True)
+        console.print(f"  shared stages not made, so each cell tries again: {printable(str(error))}", soft_wrap=True)

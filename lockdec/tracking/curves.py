@@ -1,11 +1,11 @@
-"""Learning curves as a picture, drawn from a stage's metrics.csv."""
+"""Learning curves as a picture, from a stage's metrics.csv."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-_PANELS = (("loss", "loss (nats per token)"), ("accuracy", "share of tokens right"))
+_PANELS = (("loss", "loss (nats per token)"), ("accuracy", "share of correct tokens"))
 
 
 def draw_curves(table: Path, picture: Path, stage: str) -> None:

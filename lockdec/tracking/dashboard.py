@@ -1,7 +1,7 @@
 """Make a W&B workspace with the panels of the report: `python -m lockdec.tracking.dashboard --project P --entity E`.
 
-What it shows is data (`definition`), so a test can hold it against what runs log; `workspace` says it in the words of
-wandb-workspaces, and only `main` talks to a server.
+The panels are data (`definition`), which a test compares with the metrics that runs log. `workspace` translates them to
+wandb-workspaces, and only `main` connects to a server.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def definition() -> dict[str, Any]:
                         ],
                     },
                     _against(
-                        "what is written, by how far it looks",
+                        "cross-attention: norm against entropy",
                         "looking/attention_entropy",
                         "looking/cross_to_residual_norm",
                     ),
@@ -106,7 +106,7 @@ def _over_steps(*metrics: str) -> dict[str, Any]:
 
 
 def workspace(of: Mapping[str, Any], project: str, entity: str) -> Any:
-    """The definition in the words of wandb-workspaces; talks to nobody.
+    """The definition as an object of wandb-workspaces. Connects to no server.
 
     Raises:
         LockdecError: wandb-workspaces is not installed.
@@ -149,7 +149,7 @@ def workspace(of: Mapping[str, Any], project: str, entity: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Make the workspace and print where it is, or end with one plain line."""
+    """Make the workspace and print its URL, or end with one plain line."""
     parser = argparse.ArgumentParser(prog="python -m lockdec.tracking.dashboard", description="Make a W&B workspace.")
     parser.add_argument("--project", required=True, help="the W&B project (logger.project)")
     parser.add_argument("--entity", required=True, help="the W&B user or team (logger.entity)")
@@ -159,12 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         made = workspace(definition(), given.project, given.entity)
         if not wandb.login(prompt=False, verify=False):
-            raise LockdecError("W&B does not know you here: run `wandb login` first, or set WANDB_API_KEY")
+            raise LockdecError("you are not logged in to W&B: run `wandb login` first, or set WANDB_API_KEY")
         print(made.save().url)
     except LockdecError as error:
         sys.exit(f"lockdec: {error}")
     except (wandb.errors.Error, OSError) as error:
-        sys.exit(f"lockdec: W&B did not take the workspace ({str(error).splitlines()[0]})")
+        sys.exit(f"lockdec: W&B refused the workspace ({str(error).splitlines()[0]})")
 
 
 if __name__ == "__main__":

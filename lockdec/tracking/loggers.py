@@ -1,4 +1,4 @@
-"""Where curves and metrics go: Weights & Biases, CSV and TensorBoard, by Lightning's loggers.
+"""Curves and metrics logged to Weights & Biases, CSV and TensorBoard, by Lightning's loggers.
 
 Metrics are named `<stage>/<metric>` everywhere.
 """
@@ -37,7 +37,7 @@ class Tracking:
 
     @contextmanager
     def stage(self, stage: str, hyperparameters: Mapping[str, Any]) -> Iterator[list[Logger]]:
-        """The stage's loggers, closed at the end: a W&B run left open would swallow the next stage's rows."""
+        """The stage's loggers, closed at the end: an open W&B run would receive the rows of the next stage."""
         loggers = [self._open(kind, stage) for kind in self.config.kinds]
         status = "failed"
         try:
@@ -52,7 +52,7 @@ class Tracking:
                     logger.experiment.finish(exit_code=0 if status == "success" else 1)
 
     def publish(self, loggers: Sequence[Logger], stage: str, made: Mapping[str, Any], folder: Path) -> None:
-        """Log what a stage came to: its metrics, and to W&B its captions, and its weights where these are wanted.
+        """Log the metrics of a stage; to W&B also its captions and, with `log_artifacts`, its weights.
 
         Args:
             made: the stage's metrics, as sections of result.json.
@@ -64,7 +64,7 @@ class Tracking:
                 wandb_runs.log_files(logger.experiment, folder, stage, weights=self.config.log_artifacts)
 
     def cell(self, result: Mapping[str, Any]) -> None:
-        """Log the whole run: to W&B as a run of its own, which links the stages, the reused ones as well."""
+        """Log the whole run to W&B, as a run of its own that links the stages, reused ones included."""
         if "wandb" in self.config.kinds:
             known = {name: result[name] for name in wandb_runs.PARTS_OF_CONFIG if name in result}
             run = wandb_runs.open_run(self.config, self.group, self.folder.name, wandb_runs.CELL, self.outputs, known)
@@ -87,7 +87,7 @@ class Tracking:
 
 
 def flat(metrics: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """The numbers of nested metrics under names joined by `/`, as loggers want them."""
+    """The numbers of nested metrics, under names joined by `/`."""
     numbers: dict[str, float] = {}
     for name, value in metrics.items():
         if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""Runs of Weights & Biases: how they are opened without ever stalling a training, and what they show.
+"""Runs of Weights & Biases: opened without stalling a training, and what is logged to them.
 
-A stage that is executed has a run of its own; a stage that is reused has none. What ties them together is the run of
-the cell: its config holds the artifact key of every stage and whether that was reused, and its metrics are those of
-result.json. A W&B sweep looks at the run of the cell.
+A stage that is executed has a run of its own; a reused stage has none. The run of the cell connects them: its config
+holds the artifact key of every stage and whether it was reused, and its metrics are those of result.json. A W&B sweep
+reads the run of the cell.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import wandb
 
 STEP = "trainer/global_step"
-PATIENCE = 15.0  # seconds an online run may take to begin
-FAREWELL = 60.0  # and to upload what is left when it ends; the rest is on disk for `wandb sync`
+START_TIMEOUT = 15.0  # seconds that an online run may take to start
+FINISH_TIMEOUT = 60.0  # seconds for uploads at its end; `wandb sync` uploads the rest from disk
 LOWER_IS_BETTER = ("loss", "val_loss")
 HIGHER_IS_BETTER = ("accuracy", "val_accuracy")
 CELL = "cell"  # the job type of the run that stands for a whole run of lockdec or cell of a sweep
@@ -45,21 +45,21 @@ _unreachable: set[str] = set()
 def open_run(
     config: LoggerConfig, group: str, cell: str, job_type: str, outputs: Path, known: Mapping[str, Any] | None = None
 ) -> wandb.Run:
-    """Begin a run; online where that was asked for and is possible within `PATIENCE`, else offline with a plain line.
+    """Start a run: online if `config.mode` says so and the server answers within `START_TIMEOUT`, else offline.
 
     Args:
         group: the name of the run of lockdec or of the sweep.
         cell: the name of the run's folder.
         job_type: the stage, or `CELL`.
         outputs: receives `wandb/`.
-        known: what the run's config says from the start.
+        known: the initial config of the run.
     """
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
     outputs.mkdir(parents=True, exist_ok=True)
     agent = from_agent() if job_type == CELL else {}
-    from_agent()  # also where it is not used: the stages must not take the cell's place
+    from_agent()  # in every case: a stage must not take the id meant for the cell
 
     def begin(mode: str) -> wandb.Run:
         return wandb.init(
@@ -78,16 +78,16 @@ def open_run(
                 console="off",
                 x_disable_stats=True,
                 x_disable_meta=True,
-                init_timeout=PATIENCE,
-                login_timeout=PATIENCE,
-                finish_timeout=FAREWELL,
+                init_timeout=START_TIMEOUT,
+                login_timeout=START_TIMEOUT,
+                finish_timeout=FINISH_TIMEOUT,
                 sweep_id=agent.get("WANDB_SWEEP_ID"),
             ),
         )
 
     mode = config.mode
     if mode == "online" and _unreachable:
-        mode = "offline"  # waiting once is enough
+        mode = "offline"  # wait for the server only once
     try:
         run = begin(mode)
     except wandb.errors.Error as error:
@@ -96,7 +96,7 @@ def open_run(
         why = str(error).splitlines()[0]
         _unreachable.add(why)
         console.print(
-            f"  W&B cannot be reached ({why}); going on offline, `wandb sync` uploads it later",
+            f"  W&B cannot be reached ({why}); logging offline, upload later with `wandb sync`",
             soft_wrap=True,
             markup=False,
         )
@@ -106,13 +106,13 @@ def open_run(
 
 @cache
 def from_agent() -> dict[str, str]:
-    """What `wandb agent` says in the environment about its run. It is taken out, or every run would claim to be it."""
+    """The ids that `wandb agent` sets in the environment, removed from it so that only one run uses them."""
     names = ("WANDB_RUN_ID", "WANDB_SWEEP_ID")
     return {name: os.environ.pop(name) for name in names if name in os.environ}
 
 
 def define_metrics(run: wandb.Run, stage: str) -> None:
-    """Name the step metric, and say of each curve whether its best value is the lowest or the highest."""
+    """Set the step metric, and for each curve whether its lowest or its highest value is the best."""
     run.define_metric("*", step_metric=STEP)
     for name in LOWER_IS_BETTER:
         run.define_metric(f"{stage}/{name}", summary="min", step_metric=STEP)
@@ -121,7 +121,7 @@ def define_metrics(run: wandb.Run, stage: str) -> None:
 
 
 def log_files(run: wandb.Run, folder: Path, stage: str, weights: bool) -> None:
-    """Log the captions of an artifact and, where wanted, its weights; a connection lost meanwhile costs no result."""
+    """Log the captions of an artifact and, if wanted, its weights. A lost connection does not fail the run."""
     import wandb
 
     try:
@@ -129,11 +129,11 @@ def log_files(run: wandb.Run, folder: Path, stage: str, weights: bool) -> None:
         if weights:
             log_weights(run, folder, stage)
     except (wandb.errors.Error, OSError) as error:
-        console.print(f"  W&B did not take the files of {stage} ({error}); they are in {folder.parent}", markup=False)
+        console.print(f"  W&B refused the files of {stage} ({error}); they are in {folder.parent}", markup=False)
 
 
 def log_captions(run: wandb.Run, folder: Path) -> None:
-    """Log the table `captions` of an artifact that has some: the drawing, what was said, what should have been."""
+    """Log captions.jsonl of an artifact, if it has one, as the table `captions`, with the drawings."""
     import wandb
 
     path = folder / "captions.jsonl"
@@ -150,7 +150,7 @@ def log_captions(run: wandb.Run, folder: Path) -> None:
 
 
 def log_weights(run: wandb.Run, folder: Path, stage: str) -> None:
-    """Keep a stage's weights as a W&B artifact of the stage's name and key."""
+    """Log a stage's weights as a W&B artifact named after the stage and its key."""
     import wandb
 
     weights = sorted(folder.glob("*.safetensors"))

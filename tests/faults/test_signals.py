@@ -44,7 +44,7 @@ def test_a_stage_in_training_saves_itself_and_says_how_to_go_on(
     step = torch.load(checkpoint, weights_only=True)["global_step"]
     assert step > 0
     assert (command.result["status"], command.result["error"]) == ("interrupted", f"stopped by {number.name}")
-    assert f"stopped by {number.name}; the same command goes on from here" in command.printed
+    assert f"stopped by {number.name}; run the same command again to resume" in command.printed
     assert "Traceback" not in command.printed
     print(f"{number.name}: saved at step {step} and gone after {took:.2f} s")
 
@@ -87,7 +87,7 @@ def test_a_sweep_stops_before_its_cells_and_goes_on_from_there(
     fault = Fault(stage="pretrain", after=CHECKPOINT, event=2, number=signal.SIGTERM)
     stopped = warm.start(outputs, *sweep, fault=fault)
     assert stopped.wait() == 143, stopped.printed
-    assert "stopped by SIGTERM; the same command goes on from here" in stopped.printed
+    assert "stopped by SIGTERM; run the same command again to resume" in stopped.printed
     assert "not made before the cells" not in stopped.printed
     assert len(list(outputs.glob(f"stages/pretrain/*/{CHECKPOINT}"))) == 1
     assert not list(stopped.folder.glob("[0-9]*"))

@@ -134,7 +134,7 @@ def test_a_sweep_of_failures_still_reports(tmp_path: Path) -> None:
     written = write_report([tmp_path / "s"])
     assert [skipped.path.parent.name for skipped in written.skipped] == ["2"]
     text = Tags(written.report.read_text()).text
-    assert "No cell has ended with metrics yet" in text
+    assert "No cell has finished with metrics yet" in text
     assert text.count("no memory") == 2
     assert "not readable as JSON" in text
 
@@ -240,9 +240,9 @@ def test_a_page_says_what_was_made_before_the_cells_and_what_it_saved(tmp_path: 
     made = {"pretrain": {"key": "a" * 64, "reused": False, "seconds": 100.0}, "attach": unused}
     (folder / MADE_BEFORE).write_text(json.dumps({"schema": 1, "stages": made}))
     text = " ".join(Tags(write_report([folder]).report.read_text()).text.split())
-    assert "What all cells share was made before they started: pretrain." in text
-    assert "These cells spent 120 s in stages, what was made before them included." in text
-    assert "it would have been about 220 s: reuse brought it to 55 %." in text
+    assert "Stages that all cells share were made before the cells started: pretrain." in text
+    assert "These cells spent 120 s in stages, shared stages included." in text
+    assert "Without reuse they would have spent about 220 s, judged by the mean time of each stage" in text
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from tests.sweeps.sweeping import SHARED, command, made, results, sweep
 def test_a_dry_run_from_the_command_line_writes_nothing(tmp_path: Path) -> None:
     answer = sweep("fewshot.shots=8,5000", "dry_run=true", cwd=tmp_path)
     assert answer.returncode == 1
-    assert "2 cells: 0 finished, 1 to run, 1 cannot work" in answer.stdout, answer.stderr
-    assert "cell 1 cannot work: fewshot.shots=5000: there are only 120 training drawings" in answer.stdout
+    assert "2 cells: 0 finished, 1 to run, 1 cannot run" in answer.stdout, answer.stderr
+    assert "cell 1 cannot run: fewshot.shots=5000: there are only 120 training drawings" in answer.stdout
     assert "nothing in the store" in answer.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -33,7 +33,7 @@ def test_a_dry_run_from_the_command_line_writes_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_launcher_makes_shared_stages_once_and_keeps_failed_cells(launcher: tuple[str, str], tmp_path: Path) -> None:
-    """Pairs of heads and dimension side by side; with 5000 shots a cell cannot work."""
+    """Pairs of heads and dimension side by side; with 5000 shots a cell cannot run."""
     pairs = ("pair={heads:1,d:4,n:8},{heads:2,d:2,n:5000},{heads:2,d:2,n:8}", "cross_attention.heads=${pair.heads}")
     answer = sweep(*launcher, *pairs, "cross_attention.d_k=${pair.d}", "fewshot.shots=${pair.n}", cwd=tmp_path)
     cells = results(tmp_path)

@@ -71,7 +71,7 @@ def test_a_sweep_counts_what_belongs_to_it(tmp_path: Path) -> None:
 
 def test_a_result_that_changes_is_read_again(tmp_path: Path) -> None:
     sweep = Sweep(tmp_path, 1, since=0.0)
-    assert sweep.standing().line("s") == "s: 0 of 1 cells done, 0 running, 0 failed, time left not known yet"
+    assert sweep.standing().line("s") == "s: 0 of 1 cells done, 0 running, 0 failed, time left unknown"
     path = leave(tmp_path, 0, result("interrupted"))
     assert sweep.standing().done == 0
     leave(tmp_path, 0, result("ok"))

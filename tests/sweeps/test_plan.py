@@ -12,7 +12,7 @@ from tests.sweeps.sweeping import SHARED, tiny_cell
 
 
 def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun) -> None:
-    """Three cells: as the tiny run, of other sizes (twice the same), and one that cannot work."""
+    """Three cells: as the tiny run, of other sizes (twice the same), and one that cannot run."""
     sizes = ("cross_attention.d_k=5", "cross_attention.d_v=3", "finetune.steps=11")  # of no other test
     overrides = [(), sizes, sizes, ("fewshot.shots=5000",)]
     found = plan([(None, tiny_cell(tiny, *one)) for one in overrides], at_once=2)

@@ -29,7 +29,7 @@ def test_a_log_file_gets_a_line_at_each_change(
             time.sleep(0.02)
             lines.extend(capsys.readouterr().out.splitlines())
 
-    wait_for("s: 0 of 2 cells done, 0 running, 0 failed, time left not known yet")
+    wait_for("s: 0 of 2 cells done, 0 running, 0 failed, time left unknown")
     (tmp_path / "0").mkdir()
     result = {"status": "ok", "stages": {}, "cost": {"seconds": 30.0}}
     (tmp_path / "0" / RESULT).write_text(json.dumps(result))
@@ -37,6 +37,6 @@ def test_a_log_file_gets_a_line_at_each_change(
     shown.stop()
     lines.extend(capsys.readouterr().out.splitlines())
     assert lines == [
-        "s: 0 of 2 cells done, 0 running, 0 failed, time left not known yet",
+        "s: 0 of 2 cells done, 0 running, 0 failed, time left unknown",
         "s: 1 of 2 cells done, 0 running, 0 failed, 30 s left",
     ]

@@ -81,7 +81,9 @@ def test_without_a_login_one_plain_line_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert answer.returncode == 1
-    assert answer.stderr.strip() == "lockdec: W&B does not know you here: run `wandb login` first, or set WANDB_API_KEY"
+    assert (
+        answer.stderr.strip() == "lockdec: you are not logged in to W&B: run `wandb login` first, or set WANDB_API_KEY"
+    )
 
 
 def arguments(chosen: dict[str, Any]) -> list[str]:

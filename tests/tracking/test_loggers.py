@@ -202,7 +202,7 @@ def test_without_network_an_online_run_goes_on_offline(
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         online.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed.getsockname()[1]}")
-        online.setattr(weights_and_biases, "PATIENCE", 2.0)
+        online.setattr(weights_and_biases, "START_TIMEOUT", 2.0)
         started = time.monotonic()
         options = ("evaluate.max_new_tokens=10", "logger.kinds=[wandb]", "logger.mode=online")
         run = run_tiny(tiny.outputs, "unreachable", *options)
@@ -210,7 +210,7 @@ def test_without_network_an_online_run_goes_on_offline(
     assert run.result["status"] == "ok"
     told = [line for line in capsys.readouterr().out.splitlines() if "W&B" in line]
     assert len(told) == 1, told  # the second run of the two does not wait again
-    assert "going on offline" in told[0]
+    assert "logging offline" in told[0]
     found = offline_runs(tiny.outputs)
     assert found["cell"].rows[0]["metrics/token_f1"] == pytest.approx(run.result["metrics"]["token_f1"])
 
