@@ -261,7 +261,7 @@ def spoiled(run: TinyRun, folder: Path, **result: object) -> Path:
 def test_a_run_that_is_not_whole_is_refused_in_one_line(pictures: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such folder; name the folder of a run"):
         find_run(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match=r"no result.json of a finished run in it"):
+    with pytest.raises(StoreError, match=r"no result.json of a finished run here"):
         find_run(tmp_path)
     with pytest.raises(StoreError, match=r"not a finished run \(its status is failed\)"):
         find_run(spoiled(pictures, tmp_path / "failed", status="failed"))
