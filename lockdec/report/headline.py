@@ -166,7 +166,7 @@ def _against_controls(study: Study) -> list[str]:
         if judged:
             sides = {"above": "above", "below": "below", "either": "undecided"}
             parts = [f"{verdicts[side]} {words}" for side, words in sides.items() if verdicts[side]]
-            sentences.append(f"Compared with {control}, of {judged} settings with an interval: {', '.join(parts)}.")
+            sentences.append(f"Settings compared with {control}, judged by their intervals: {', '.join(parts)}.")
     return sentences
 
 

@@ -67,8 +67,10 @@ def test_controls_are_judged_by_intervals() -> None:
         for shots, control in ((16, 0.3), (64, 0.5), (256, 0.7))
         for seed, wiggle in enumerate((-0.05, 0.0, 0.05))
     ]
-    (found,) = [sentence for sentence in headline.of_study(Study(runs)) if sentence.startswith("Compared")]
-    assert found == "Compared with nearest_neighbour, of 3 settings with an interval: 1 above, 1 below, 1 undecided."
+    (found,) = [sentence for sentence in headline.of_study(Study(runs)) if sentence.startswith("Settings compared")]
+    assert found == (
+        "Settings compared with nearest_neighbour, judged by their intervals: 1 above, 1 below, 1 undecided."
+    )
 
 
 def test_failed_checks_are_warned_of() -> None:
