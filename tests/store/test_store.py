@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -145,20 +146,21 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "outputs" / "stages")
 
 
-def slow_maker(root: Path, log: Path) -> None:
+def slow_maker(root: Path, log: Path, together: Barrier) -> None:
     def how(folder: Path) -> dict[str, Any]:
         with log.open("a") as file:
             file.write("made\n")
         time.sleep(0.5)
         return write_weights(folder)
 
+    together.wait(60)  # however long each took to start
     make(Store(root), how)
 
 
 def test_eight_processes_make_it_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    root, log = tmp_path / "stages", tmp_path / "log"
-    workers = [context.Process(target=slow_maker, args=(root, log)) for _ in range(8)]
+    root, log, together = tmp_path / "stages", tmp_path / "log", context.Barrier(8)
+    workers = [context.Process(target=slow_maker, args=(root, log, together)) for _ in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
