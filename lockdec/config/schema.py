@@ -273,7 +273,7 @@ class Config:
     text: Any = MISSING
     data: Any = MISSING
     encoder: Any = MISSING
-    cross_attention: CrossAttentionConfig = field(default_factory=CrossAttentionConfig)
+    cross_attention: CrossAttentionConfig = MISSING
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
     pretrain: PretrainConfig | None = None
     pretrain_encoder: PretrainEncoderConfig | None = None

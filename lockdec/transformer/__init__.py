@@ -1,4 +1,16 @@
 """The transformer, written from scratch. It imports nothing of lockdec's other folders but the errors.
 
-To be read in this order: attention, positional, layers, models, generation, huggingface.
+To be read in this order:
+
+    masks       which positions a query may attend to
+    attention   scaled dot products, multi-head attention, self-attention, cross-attention that can be locked
+    gates       how unlocked cross-attention starts
+    positional  tokens, positions, and the way back to logits
+    layers      add-and-norm, feed-forward networks, encoder and decoder layers, stacks of them
+    models      whole models: encoder, decoder, translator, and the decoder that can be locked
+    decoding/   from predictions of the next token to sequences: greedy, sampling, beam search, caches
+    importing/  decoders that others pretrained
+
+`configuration` holds the sizes and choices as plain data, `encoded` is what encoders hand to decoders, and `fast/` is
+what is fast and not needed to understand the rest.
 """

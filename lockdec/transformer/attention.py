@@ -1,11 +1,14 @@
-"""Attention: a weighted mean of values, the weights saying how well each key answers the query.
+"""Attention: a weighted mean of values, where the weights say how well each key matches the query.
 
-Read from the top: scaled dot-product attention, twice (the explicit one to read, the fused one to run);
-multi-head attention, whose queries, keys and values may each have a size of their own and come from inputs
-of different widths; self-attention, the common special case with one input and a cache of its past; and
-multi-head attention that can be locked, which yields zeros and has no parameters until it is given some.
+Read from the top:
 
-Masks are true where attention may look. A query that may look nowhere gets zeros.
+    attention_weights              softmax(QK^T / sqrt(d)), written out; gives the attention maps
+    scaled_dot_product_attention   the same times V in one fused call; all layers use this one
+    MultiHeadAttention             queries, keys and values each with a size of their own, from inputs of any width
+    SelfAttention                  the common special case: one input, and a cache of its past
+    LockingMultiHeadAttention      cross-attention that yields zeros and has no parameters until it is given some
+
+Masks are true where a query may attend to a key. A query that may attend to nothing yields zeros.
 """
 
 from __future__ import annotations
@@ -19,16 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
+from lockdec.transformer import fast
 from lockdec.transformer.configuration import CrossAttentionConfig
-from lockdec.transformer.decoding.caching import KeyValueCache, Memory, mask_bias
+from lockdec.transformer.decoding.caching import KeyValueCache, Memory
+from lockdec.transformer.gates import GATES
+from lockdec.transformer.masks import causal_mask, mask_bias
 from lockdec.transformer.positional import RotaryPositions
-
-# With up to so many keys, plain products are faster on a CPU than torch's fused kernel, which multiplies block by block
-# and gains by never keeping all scores.
-SHORT = 256
-MULTIPLE = 8  # packed positions
-FEW = 4  # queries that meet the same keys; in products of so few, MKL is faster than oneDNN
-VECTOR = 16  # numbers of 32 bits in the widest registers of a CPU
 
 
 def attention_weights(
@@ -36,22 +35,17 @@ def attention_weights(
     key: Float[Tensor, "*b s d"],
     mask: Bool[Tensor, "*mask"] | None = None,
 ) -> Float[Tensor, "*b t s"]:
-    """softmax(QK^T / sqrt(d)): how much each query looks at each key (Vaswani et al. 2017, 3.2.1).
+    """softmax(QK^T / sqrt(d)): how much each query attends to each key (Vaswani et al. 2017, 3.2.1).
 
     Args:
         query, key: of one size d, with the same leading dimensions.
-        mask: broadcastable to (*b, t, s), true where a query may look.
+        mask: broadcastable to (*b, t, s), true where a query may attend.
     """
     scores = query @ key.mT / math.sqrt(query.shape[-1])  # (*b, t, s)
     if mask is None:
         return scores.softmax(-1)
     weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
-    return weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # where all is masked: 0/0 so far
-
-
-def look_ahead_mask(t: int, s: int, device: torch.device) -> Bool[Tensor, "t s"]:
-    """True where one of the last t of s positions may look: at itself and at what came before it."""
-    return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
+    return weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)  # where all keys are masked: 0/0 so far
 
 
 def scaled_dot_product_attention(
@@ -61,126 +55,39 @@ def scaled_dot_product_attention(
     mask: Bool[Tensor, "b _ s"] | None = None,
     causal: bool = False,
 ) -> Float[Tensor, "b heads t d_v"]:
-    """`attention_weights(query, key, mask) @ value` for every head, by whichever is fastest here.
+    """`attention_weights(query, key, mask) @ value` for every head, without storing the weights.
 
     Args:
         query: its heads are a multiple of kv_heads; neighbouring heads share keys and values.
-        mask: true where a query may look.
-        causal: the queries are the last t of s positions, and look only at themselves and back.
+        mask: true where a query may attend.
+        causal: the queries are the last t of s positions, and attend only to themselves and to earlier ones.
     """
     t, s = query.shape[-2], key.shape[-2]
-    causal = causal and t > 1  # the last position sees everything
-    short = query.device.type == "cpu" and s <= SHORT
-    seen = mask
-    if causal and (short or mask is not None or t != s):
-        ahead = look_ahead_mask(t, s, query.device).unsqueeze(0)
-        seen, causal = ahead if mask is None else mask & ahead, False
-    if short:
-        mixed = plain_attention(query, key, value, None if seen is None else mask_bias(seen, query.dtype))
-        return mixed if mask is None or seen is None else mixed * seen.any(-1)[:, None, :, None]
-    heads_mask = None if seen is None else seen.unsqueeze(1)  # (b or 1, 1, t, s)
+    causal = causal and t > 1  # the last position may attend to all
+    if fast.uses_products(query, key):
+        return fast.attention_by_products(query, key, value, mask, causal)
+    if causal and (mask is not None or t != s):  # torch takes either a mask or is_causal, and the latter only if t = s
+        mask, causal = causal_mask(mask, t, s, query.device), False
+    heads_mask = None if mask is None else mask.unsqueeze(1)  # (b or 1, 1, t or 1, s)
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(query, key, value, attn_mask=heads_mask, is_causal=causal, enable_gqa=grouped)
 
 
-def plain_attention(
-    query: Float[Tensor, "n heads t d"],
-    key: Float[Tensor, "b kv_heads s d"],
-    value: Float[Tensor, "b kv_heads s d_v"],
-    bias: Float[Tensor, "_ _ s"] | None = None,
-) -> Float[Tensor, "n heads t d_v"]:
-    """The same by two plain products, for as few scores as a step of writing or a short sequence has.
-
-    Args:
-        query: its rows are n / b beams of each row of the keys, side by side.
-        bias: of each row or of all; added to the scores of all its queries, of each of its beams, or of each of its t
-            positions: see `mask_bias`. A query that may look nowhere gets anything.
-    """
-    (n, heads, t, d), (b, kv_heads, s, _) = query.shape, key.shape
-    # Heads that share keys, and beams, side by side: (b, kv_heads, heads / kv_heads * beams * t, d)
-    shared = query.view(b, n // b, heads, t, d).transpose(1, 2).reshape(b * kv_heads, -1, d)
-    keys, values = key.flatten(0, 1), value.flatten(0, 1)
-    scores = torch.baddbmm(shared.new_empty(1), shared, keys.mT, beta=0, alpha=1 / math.sqrt(d))
-    if bias is not None:
-        scores = (scores.view(b, -1, bias.shape[1], s) + bias.unsqueeze(1)).view_as(scores)
-    mixed = softmax(scores) @ values
-    return mixed.view(b, heads, n // b, t, value.shape[-1]).transpose(1, 2).flatten(0, 1)
-
-
-def attend_in_a_step(
-    query: Float[Tensor, "n heads t d"],
-    key: Float[Tensor, "b kv_heads s d"],
-    value: Float[Tensor, "b kv_heads s d_v"],
-    bias: Float[Tensor, "_ _ s"] | None = None,
-) -> Float[Tensor, "n heads t d_v"]:
-    """`plain_attention` of one position, as while writing, by the library that is faster with few queries."""
-    queries = query.numel() // (query.shape[-1] * key.shape[0] * key.shape[1])  # of each key head
-    if query.device.type != "cpu" or queries > FEW or torch.compiler.is_compiling():
-        return plain_attention(query, key, value, bias)
-    products = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        return plain_attention(query, key, value, bias)
-    finally:
-        torch.set_float32_matmul_precision(products)
-
-
-def softmax(scores: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:
-    """scores.softmax(-1); torch's own takes one number after the other where there are fewer than a vector holds."""
-    missing = VECTOR - scores.shape[-1] if scores.device.type == "cpu" else 0
-    if missing <= 0:
-        return scores.softmax(-1)
-    return F.pad(scores, (0, missing), value=-math.inf).softmax(-1)[..., :-missing]
-
-
 def split_heads(x: Float[Tensor, "b t width"], heads: int) -> Float[Tensor, "b heads t d"]:
-    """Give every head its own part of the width."""
+    """Divide the width among the heads."""
     return x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
 
 
 def merge_heads(x: Float[Tensor, "b heads t d"]) -> Float[Tensor, "b t width"]:
-    """Lay the heads side by side again."""
+    """Concatenate the heads."""
     return x.transpose(1, 2).flatten(-2)
 
 
-class Packing:
-    """Leaves the padding of a batch out of everything that works position by position.
-
-    Packed, the b sequences lie one after the other as a single sequence of all n real positions; only attention, which
-    has to tell the sequences apart, lays them out side by side again.
-
-    A few places of padding come last, so that few different n occur: oneDNN writes a program for every size it
-    multiplies, and a GPU's products like multiples of 8, too.
-
-    Args:
-        real: true where there is a token; what stands after a sequence's last one is padding.
-
-    Attributes:
-        filling: how many of the n positions are padding; what is computed there means nothing.
-    """
-
-    def __init__(self, real: Bool[Tensor, "b t"]) -> None:
-        self.shape = real.shape
-        places, padding = real.flatten().nonzero(), (~real).flatten().nonzero()
-        filling = padding[: -len(places) % MULTIPLE]
-        self.filling = len(filling)
-        self.positions = torch.cat([places, filling]).squeeze(1)  # (n,) of b * t
-
-    def pack(self, x: Float[Tensor, "b t width"]) -> Float[Tensor, "1 n width"]:
-        """The n positions of x."""
-        return x.flatten(0, 1).index_select(0, self.positions).unsqueeze(0)
-
-    def unpack(self, x: Float[Tensor, "1 n width"]) -> Float[Tensor, "b t width"]:
-        """x side by side again, zeros where there is padding."""
-        padded = x.new_zeros(self.shape[0] * self.shape[1], x.shape[-1])
-        return padded.index_copy(0, self.positions, x.squeeze(0)).view(*self.shape, -1)
-
-
 class MultiHeadAttention(nn.Module):
-    """Several attentions side by side, each over projections of its own (Vaswani et al. 2017, 3.2.2).
+    """Several attentions in parallel, each over projections of its own (Vaswani et al. 2017, 3.2.2).
 
     A dot product needs equal sizes, so where d_q != d_k a bilinear map of shape (d_q, d_k) per head carries
-    the query into key space. Scores are scaled by 1/sqrt(d_k). All weights start with variance 1 / fan-in, so
+    the query into key space. Scores are scaled by 1/sqrt(d_k). All weights are initially of variance 1 / fan-in, so
     queries, keys, values and output start at the scale of their inputs however few dimensions a head has.
 
     Args:
@@ -222,59 +129,6 @@ class MultiHeadAttention(nn.Module):
         for head in [] if self.bilinear is None else self.bilinear:
             nn.init.orthogonal_(head)
 
-    def remember(
-        self,
-        key: Float[Tensor, "b s key_dim"],
-        value: Float[Tensor, "b s value_dim"],
-        mask: Bool[Tensor, "b s"] | None = None,
-    ) -> Memory:
-        """Project what is looked at into keys and values."""
-        keys, values = split_heads(self.key(key), self.heads), split_heads(self.value(value), self.heads)
-        return Memory(keys, values, mask)
-
-    def queries(
-        self, query: Float[Tensor, "_ _ query_dim"], packing: Packing | None = None
-    ) -> Float[Tensor, "b heads t d_k"]:
-        """Project what looks into queries, in key space."""
-        projected = self.query(query)
-        q = split_heads(projected if packing is None else packing.unpack(projected), self.heads)  # (b, heads, t, d_q)
-        return q if self.bilinear is None else q @ self.bilinear  # (b, heads, t, d_k)
-
-    def attend(
-        self,
-        query: Float[Tensor, "n t query_dim"],
-        memory: Memory,
-        causal: bool = False,
-        packing: Packing | None = None,
-    ) -> Float[Tensor, "n t d_model"]:
-        """Look at a memory, each row of which serves n / len(memory) rows of the query (beams).
-
-        Args:
-            packing: how the query is packed; then its sequences are as many as the memory's rows.
-        """
-        # (b, t * n / b, query_dim), or packed
-        shared = query.reshape(len(memory), -1, query.shape[-1]) if packing is None else query
-        mask = None if memory.mask is None else memory.mask.unsqueeze(1)  # (b, 1, s)
-        queries = self.queries(shared, packing)  # (b, heads, t, d_k)
-        is_step = packing is None and shared.shape[1] == len(query) // len(memory)  # one position, as in writing
-        if is_step:
-            bias = None if mask is None else mask_bias(mask, queries.dtype)
-            mixed = attend_in_a_step(queries, memory.key, memory.value, bias)
-        else:
-            mixed = scaled_dot_product_attention(queries, memory.key, memory.value, mask, causal)
-        merged = merge_heads(mixed)  # (b, t * n / b, heads * d_v)
-        out: Tensor = self.output(merged if packing is None else packing.pack(merged))
-        if mask is not None and (is_step or self.output.bias is not None):
-            # Nothing to look at: not even the bias is seen.
-            seen = mask.any(-1, keepdim=True).to(out).expand(*merged.shape[:-1], 1)
-            out = out * (seen if packing is None else packing.pack(seen))
-        return out.view(*query.shape[:-1], -1)
-
-    def weights(self, query: Float[Tensor, "b t query_dim"], memory: Memory) -> Float[Tensor, "b heads t s"]:
-        """The attention map: how much each query looks at each remembered state."""
-        mask = None if memory.mask is None else memory.mask[:, None, None, :]
-        return attention_weights(self.queries(query), memory.key, mask)
-
     def forward(
         self,
         query: Float[Tensor, "b t query_dim"],
@@ -283,8 +137,76 @@ class MultiHeadAttention(nn.Module):
         mask: Bool[Tensor, "b s"] | None = None,
         causal: bool = False,
     ) -> Float[Tensor, "b t d_model"]:
-        """Let every query look at all keys that the mask allows (and, if causal, are not ahead of it)."""
-        return self.attend(query, self.remember(key, value, mask), causal)
+        """Let every query attend to all keys that the mask allows (and, if causal, to none after it)."""
+        return self._attend_sequences(query, self.remember(key, value, mask), causal)
+
+    def remember(
+        self,
+        key: Float[Tensor, "b s key_dim"],
+        value: Float[Tensor, "b s value_dim"],
+        mask: Bool[Tensor, "b s"] | None = None,
+    ) -> Memory:
+        """Project what will be attended to into keys and values."""
+        keys, values = split_heads(self.key(key), self.heads), split_heads(self.value(value), self.heads)
+        return Memory(keys, values, mask)
+
+    def queries(
+        self, query: Float[Tensor, "_ _ query_dim"], packing: fast.Packing | None = None
+    ) -> Float[Tensor, "b heads t d_k"]:
+        """Project the input, which may be packed, into queries in key space."""
+        projected = self.query(query)
+        q = split_heads(projected if packing is None else packing.unpack(projected), self.heads)  # (b, heads, t, d_q)
+        return q if self.bilinear is None else q @ self.bilinear  # (b, heads, t, d_k)
+
+    def attend(
+        self, query: Float[Tensor, "n t query_dim"], memory: Memory, packing: fast.Packing | None = None
+    ) -> Float[Tensor, "n t d_model"]:
+        """Attend to a memory.
+
+        Args:
+            query: whole sequences, as many as the memory's rows and packed if a packing is given; or one position each
+                of a multiple of them, such as the beams of each row side by side.
+            packing: how the query is packed.
+        """
+        if packing is not None:
+            return self._attend_packed(query, memory, packing)
+        if query.shape[1] == 1:
+            return self._attend_step(query, memory)
+        return self._attend_sequences(query, memory)
+
+    def _attend_sequences(self, query: Tensor, memory: Memory, causal: bool = False) -> Tensor:
+        mixed = scaled_dot_product_attention(self.queries(query), memory.key, memory.value, memory.query_mask, causal)
+        return self._silence(self.output(merge_heads(mixed)), memory)
+
+    def _attend_packed(self, query: Tensor, memory: Memory, packing: fast.Packing) -> Tensor:
+        queries = self.queries(query, packing)
+        mixed = scaled_dot_product_attention(queries, memory.key, memory.value, memory.query_mask)
+        return self._silence(self.output(packing.pack(merge_heads(mixed))), memory, packing)
+
+    def _attend_step(self, query: Tensor, memory: Memory) -> Tensor:
+        queries = self.queries(query.reshape(len(memory), -1, query.shape[-1]))  # (b, heads, n / b, d_k)
+        mask = memory.query_mask
+        if mask is None:
+            mixed = fast.step_attention(queries, memory.key, memory.value)
+        else:
+            mixed = fast.step_attention(queries, memory.key, memory.value, mask_bias(mask, queries.dtype))
+            mixed = mixed * mask.any(-1)[:, None, :, None]
+        return self._silence(self.output(merge_heads(mixed)), memory).view(*query.shape[:-1], -1)
+
+    def _silence(self, out: Tensor, memory: Memory, packing: fast.Packing | None = None) -> Tensor:
+        """Where the memory is all masked, not even the output's bias is to be added."""
+        mask = memory.query_mask
+        if mask is None or self.output.bias is None:
+            return out
+        attends = mask.any(-1, keepdim=True).to(out)  # (b, 1, 1)
+        if packing is not None:
+            attends = packing.pack(attends.expand(*packing.shape, 1))
+        return out * attends
+
+    def weights(self, query: Float[Tensor, "b t query_dim"], memory: Memory) -> Float[Tensor, "b heads t s"]:
+        """The attention map: how much each query attends to each remembered state."""
+        mask = None if memory.mask is None else memory.mask[:, None, None, :]
+        return attention_weights(self.queries(query), memory.key, mask)
 
 
 class SelfAttention(nn.Module):
@@ -295,7 +217,7 @@ class SelfAttention(nn.Module):
         heads, kv_heads: of queries, and of keys and values; fewer of the latter is grouped-query attention
             (Ainslie et al. 2023).
         qkv_bias, output_bias: whether the projections have one.
-        rotary: turns queries and keys by their position.
+        rotary: rotates queries and keys by their position.
     """
 
     def __init__(
@@ -320,15 +242,15 @@ class SelfAttention(nn.Module):
         mask: Bool[Tensor, "b t"] | None = None,
         causal: bool = False,
         cache: KeyValueCache | None = None,
-        packing: Packing | None = None,
+        packing: fast.Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Let every position look at all that the mask allows (and, if causal, at none ahead of it).
+        """Let every position attend to all that the mask allows (and, if causal, to none after it).
 
         Args:
             x: the sequence, or, with a cache, its next position.
             mask: true where there is a token; not together with a cache.
             cache: the past; x is added to it.
-            packing: how x is packed; without a mask only if causal, where no token looks ahead at padding.
+            packing: how x is packed. Without a mask it has to be causal, so that no token attends to padding.
         """
         projected = self.query_key_value(x)
         parts = split_heads(projected if packing is None else packing.unpack(projected), self.heads + 2 * self.kv_heads)
@@ -341,26 +263,19 @@ class SelfAttention(nn.Module):
             rows = None if mask is None else mask.unsqueeze(1)  # (b, 1, t)
             mixed = scaled_dot_product_attention(query, key, value, rows, causal)
         else:
-            mixed = attend_in_a_step(query, *cache.append(key, value))
+            mixed = fast.step_attention(query, *cache.append(key, value))
         merged = merge_heads(mixed)
         return cast(Tensor, self.output(merged if packing is None else packing.pack(merged)))
 
 
 class LockingMultiHeadAttention(nn.Module):
-    """Cross-attention that is locked at birth: it has no parameters, yields zeros, and costs nothing.
+    """Cross-attention that is initially locked: it has no parameters, yields zeros, and costs nothing.
 
-    `attach` gives it parameters, `unlock` lets it look, `lock` stops it again. How it starts:
-
-        zero_output   W_o = 0, the rest drawn                                (a LoRA-like start)
-        tanh_gate     times tanh(g), g = 0                                   (Alayrac et al. 2022, Flamingo)
-        rezero        times g, g = 0                                         (Bachlechner et al. 2020)
-        layerscale    times g per channel, g = 0                             (Touvron et al. 2021, from 0)
-        plain         as drawn, which disturbs the decoder at once; for comparison
-
-    All but plain add exactly nothing until training moves W_o or the gate.
+    `attach` gives it parameters, `unlock` lets it attend, and `lock` stops it again. How it starts is one of the kinds
+    in `lockdec.transformer.gates`.
 
     Args:
-        d_model: width of the decoder that looks.
+        d_model: width of the decoder.
     """
 
     def __init__(self, d_model: int) -> None:
@@ -384,11 +299,7 @@ class LockingMultiHeadAttention(nn.Module):
             value_dim=encoder_dim,
             bias=config.bias,
         )
-        self.gate = None
-        if config.unlock == "zero_output":
-            nn.init.zeros_(self.attention.output.weight)
-        elif config.unlock != "plain":
-            self.gate = nn.Parameter(torch.zeros(self.d_model if config.unlock == "layerscale" else 1))
+        self.gate = GATES[self.kind].start(self.attention.output)
 
     def detach(self) -> None:
         """Drop the parameters; locked."""
@@ -399,7 +310,7 @@ class LockingMultiHeadAttention(nn.Module):
         self.locked = True
 
     def unlock(self) -> None:
-        """Look at what is remembered from now on.
+        """Attend from now on.
 
         Raises:
             LockdecError: nothing was attached, or gate and W_o are both zero, so neither gets a gradient.
@@ -422,15 +333,13 @@ class LockingMultiHeadAttention(nn.Module):
         return None if self.locked else self._attention().remember(states, states, mask)
 
     def forward(
-        self, query: Float[Tensor, "b t d_model"], memory: Memory | None, packing: Packing | None = None
+        self, query: Float[Tensor, "b t d_model"], memory: Memory | None, packing: fast.Packing | None = None
     ) -> Float[Tensor, "b t d_model"]:
-        """What the sequence sees in the memory, gated; zeros while locked."""
+        """What the sequence gets from the memory, gated; zeros while locked. See `MultiHeadAttention.attend`."""
         if self.locked or memory is None:
             return torch.zeros_like(query)
-        seen = self._attention().attend(query, memory, packing=packing)
-        if self.gate is None:
-            return seen
-        return seen * (self.gate.tanh() if self.kind == "tanh_gate" else self.gate)
+        out = self._attention().attend(query, memory, packing)
+        return out if self.gate is None else GATES[self.kind].apply(self.gate, out)
 
     def weights(self, query: Float[Tensor, "b t d_model"], memory: Memory) -> Float[Tensor, "b heads t s"]:
         """The attention map."""

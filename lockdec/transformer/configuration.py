@@ -45,10 +45,10 @@ def require_counts(group: str, **values: int) -> None:
 
 @dataclass
 class RopeScaling:
-    """How Llama 3.1 stretches rotary wavelengths to go beyond the length it was first trained on.
+    """How Llama 3.1 scales rotary wavelengths to go beyond the length that it was first trained on.
 
     Wavelengths above original_max_len / low_frequency become `factor` times as long, those below
-    original_max_len / high_frequency stay, and between the two it is a blend.
+    original_max_len / high_frequency stay as they are, and those between are interpolated.
     """
 
     factor: float = 8.0
@@ -59,7 +59,7 @@ class RopeScaling:
 
 @dataclass
 class TransformerConfig:
-    """What the transformers of the book, of GPT-2 and of Llama differ in. Sizes are at least 1."""
+    """The sizes and choices in which the transformers of the book, of GPT-2 and of Llama differ. Sizes are at least 1."""
 
     group: ClassVar[str] = "transformer"
 
@@ -130,13 +130,17 @@ class DecoderConfig(TransformerConfig):
 
 @dataclass
 class CrossAttentionConfig:
-    """The cross-attention that is attached to a locked decoder. Sizes are per head and at least 1."""
+    """The cross-attention that is attached to a locked decoder.
 
-    heads: int = 6
-    d_q: int = 8
-    d_k: int = 8
-    d_v: int = 8
-    unlock: str = "zero_output"  # how it starts: zero_output, tanh_gate, rezero, layerscale or plain
+    d_q, d_k and d_v are sizes of one head. All sizes are at least 1 and have no defaults here: those of the command line
+    are in conf/cross_attention.
+    """
+
+    heads: int
+    d_q: int
+    d_k: int
+    d_v: int
+    unlock: str = "zero_output"  # how it starts, see `lockdec.transformer.gates`
     layers: Any = "all"  # all, every_n (the last of each n layers), or a list of layer numbers from 0
     dropout: float = 0.0  # on what cross-attention adds
     bias: bool = False  # on its four projections
@@ -167,24 +171,24 @@ class CrossAttentionConfig:
 
 @dataclass
 class GenerationConfig:
-    """How sequences are written."""
+    """How sequences are generated."""
 
     group: ClassVar[str] = "generation"
 
     strategy: str = "greedy"  # greedy, beam, nucleus or top_k
     max_new_tokens: int = 24  # the end token included
     min_new_tokens: int = 0  # before the end token may come
-    beams: int = 4  # beam: how many beginnings are kept
-    length_penalty: float = 1.0  # beam: a sequence is worth log-probability / length ** length_penalty
-    early_stopping: bool = False  # beam: do not wait for better ones once `beams` have finished
-    top_p: float = 0.9  # nucleus: draw from the fewest tokens with this much of the probability
+    beams: int = 4  # beam: how many unfinished sequences are kept
+    length_penalty: float = 1.0  # beam: the score is log-probability / length ** length_penalty
+    early_stopping: bool = False  # beam: stop as soon as `beams` sequences are finished
+    top_p: float = 0.9  # nucleus: draw from the fewest tokens with this probability together
     top_k: int = 50  # top_k: draw from this many tokens
     temperature: float = 1.0  # nucleus and top_k: below 1 is more cautious
-    repetition_penalty: float = 1.0  # above 1 makes written tokens less likely (Keskar et al. 2019)
-    no_repeat_ngram: int = 0  # no sequence of this many tokens is written twice; 0 allows all
+    repetition_penalty: float = 1.0  # above 1 makes tokens of the sequence so far less likely (Keskar et al. 2019)
+    no_repeat_ngram: int = 0  # no sequence of this many tokens occurs twice; 0 allows all
 
     def check(self) -> None:
-        """Raise ConfigError, naming the key, unless sequences can be written so."""
+        """Raise ConfigError, naming the key, unless sequences can be generated so."""
         group = self.group
         require_choice(f"{group}.strategy", self.strategy, STRATEGIES)
         require_counts(group, max_new_tokens=self.max_new_tokens, beams=self.beams, top_k=self.top_k)

@@ -1,11 +1,11 @@
 """Layers and stacks of them.
 
-A layer is two or three sublayers, each added to its input and normalised: self-attention, cross-attention
-where there is something else to look at, and a feed-forward network. A stack is layers in a row:
+A layer has two or three sublayers, each added to its input and normalised: self-attention, cross-attention where there
+is an encoder to attend to, and a feed-forward network. A stack is a sequence of layers:
 
     EncoderLayer          Encoder           self-attention, feed-forward
     DecoderLayer          Decoder           self-attention, cross-attention, feed-forward
-    LockingDecoderLayer   LockingDecoder    the same, but the cross-attention is locked until it is unlocked
+    LockingDecoderLayer   LockingDecoder    the same, but the cross-attention is initially locked
 """
 
 from __future__ import annotations
@@ -19,16 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.attention import (
-    LockingMultiHeadAttention,
-    MultiHeadAttention,
-    Packing,
-    SelfAttention,
-)
+from lockdec.transformer.attention import LockingMultiHeadAttention, MultiHeadAttention, SelfAttention
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
 from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, Memory
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.fast.dropout import Dropout
+from lockdec.transformer.fast import Dropout, Packing
 from lockdec.transformer.positional import RotaryPositions
 
 Sublayer = Callable[[Tensor], Tensor]
@@ -42,7 +37,7 @@ def normalisation(config: TransformerConfig, affine: bool = True) -> nn.Module:
 
 
 class AddNorm(nn.Module):
-    """Add what a sublayer yields to its input, and normalise.
+    """Add the output of a sublayer to its input, and normalise.
 
     post: norm(x + sublayer(x))   (Vaswani et al. 2017, 3.1)
     pre:  x + sublayer(norm(x))   (GPT-2; Xiong et al. 2020); the stack then ends with a norm
@@ -62,12 +57,12 @@ class AddNorm(nn.Module):
 
 
 class LockingAddNorm(AddNorm):
-    """Add-and-norm that echoes its input exactly wherever the sublayer yields zeros.
+    """Add-and-norm that returns its input exactly wherever the sublayer yields zeros.
 
     post: x + (norm(x + sublayer(x)) - norm(x))
     pre:  x + sublayer(norm(x))
 
-    A second norm(x) would not echo x, hence the difference. The norm has no parameters: all that
+    norm(x) alone would not return x, hence the difference. The norm has no parameters: all that
     cross-attention learns is in W_q, W_k, W_v and W_o, and W_q can express a scale before it.
     """
 
@@ -84,9 +79,10 @@ class LockingAddNorm(AddNorm):
 
 
 class FeedForward(nn.Module):
-    """The same network at every position: widen to d_ff, bend, narrow to d_model (Vaswani et al. 2017, 3.3).
+    """The same network at every position: project up to d_ff, activate, project down to d_model.
 
-    swiglu bends by silu(gate) * up, two projections of width d_ff side by side (Shazeer 2020).
+    (Vaswani et al. 2017, 3.3.) swiglu activates by silu(gate) * up, where gate and up are two projections of width d_ff
+    (Shazeer 2020).
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -98,9 +94,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t d_model"]) -> Float[Tensor, "b t d_model"]:
         """Apply it at every position."""
-        return cast(Tensor, self.output(self._bend(self.widen(x))))
+        return cast(Tensor, self.output(self._activate(self.widen(x))))
 
-    def _bend(self, wide: Tensor) -> Tensor:
+    def _activate(self, wide: Tensor) -> Tensor:
         if self.activation == "swiglu":
             gate, up = wide.chunk(2, dim=-1)
             return F.silu(gate) * up
@@ -110,11 +106,11 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """What every layer has: self-attention and a feed-forward network, each added and normalised.
+    """What every layer has: self-attention and a feed-forward network, each with its add-and-norm.
 
     Args:
         config: sizes and choices.
-        rotary: turns the queries and keys of self-attention, where position is rope.
+        rotary: rotates the queries and keys of self-attention, where position is rope.
     """
 
     def __init__(self, config: TransformerConfig, rotary: RotaryPositions | None = None) -> None:
@@ -180,7 +176,7 @@ class DecoderLayer(TransformerLayer):
         self.cross_attention_norm = AddNorm(config)
 
     def remember(self, encoded: Encoded) -> Memory:
-        """The keys and values that this layer looks at."""
+        """The keys and values that this layer attends to."""
         return self.cross_attention.remember(encoded.states, encoded.states, encoded.mask)
 
     def forward(
@@ -192,13 +188,18 @@ class DecoderLayer(TransformerLayer):
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
         x = self.attend(x, causal=True, cache=cache, packing=packing)
-        x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory, packing=packing))
+        x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory, packing))
         return self.transform(x)
 
 
 @dataclass(frozen=True)
-class CrossAttentionLook:
-    """What one layer's cross-attention looked at, and how much that added to the residual stream."""
+class CrossAttentionMap:
+    """What one layer's cross-attention attends to, and how much it adds to the residual stream.
+
+    weights: of each encoder state, for each position.
+    cross_norm: the Euclidean norm of what is added.
+    residual_norm: that of what it is added to.
+    """
 
     weights: Float[Tensor, "b heads t s"]
     cross_norm: Float[Tensor, "b t"]
@@ -206,7 +207,7 @@ class CrossAttentionLook:
 
 
 class LockingDecoderLayer(TransformerLayer):
-    """Causal self-attention, cross-attention that is locked until it is unlocked, feed-forward.
+    """Causal self-attention, cross-attention that is initially locked, feed-forward.
 
     Locked, it is a layer of GPT: it computes and stores nothing for cross-attention.
     """
@@ -222,7 +223,7 @@ class LockingDecoderLayer(TransformerLayer):
         self.cross_attention_norm.dropout = Dropout(config.dropout)
 
     def remember(self, encoded: Encoded) -> Memory | None:
-        """The keys and values that this layer looks at; None while locked."""
+        """The keys and values that this layer attends to; None while locked."""
         return self.cross_attention.remember(encoded.states, encoded.mask)
 
     def forward(
@@ -238,29 +239,29 @@ class LockingDecoderLayer(TransformerLayer):
             x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory, packing))
         return self.transform(x)
 
-    def look(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionLook]:
-        """Apply the layer, and say what its cross-attention saw."""
+    def attention_map(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionMap]:
+        """Apply the layer, and also return what its cross-attention attends to."""
         x = self.attend(x, causal=True)
         query = self.cross_attention_norm.norm(x) if self.cross_attention_norm.pre else x
         after = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
         weights = self.cross_attention.weights(query, memory)
-        return self.transform(after), CrossAttentionLook(weights, (after - x).norm(dim=-1), x.norm(dim=-1))
+        return self.transform(after), CrossAttentionMap(weights, (after - x).norm(dim=-1), x.norm(dim=-1))
 
 
 def rotary_positions(config: TransformerConfig) -> RotaryPositions | None:
-    """The rotation that all layers of a stack share, where position is rope."""
+    """The rotation that all layers of a stack share; None unless position is rope."""
     if config.position != "rope":
         return None
     return RotaryPositions(config.max_len, config.d_head, config.rope_theta, config.rope_scaling)
 
 
 def final_normalisation(config: TransformerConfig) -> nn.Module:
-    """The norm that a stack of pre-norm layers ends with."""
+    """The norm at the end of a stack of pre-norm layers; post-norm layers need none."""
     return normalisation(config) if config.norm == "pre" else nn.Identity()
 
 
 def initialise(stack: nn.Module, layers: int) -> None:
-    """Draw weights as GPT-2 does: deviation 0.02, over sqrt(2 layers) where a sublayer meets the residual."""
+    """Draw weights as GPT-2 does: standard deviation 0.02, divided by sqrt(2 layers) for outputs of sublayers."""
     for module in stack.modules():
         if isinstance(module, SelfAttention | FeedForward):
             first = module.query_key_value if isinstance(module, SelfAttention) else module.widen
@@ -271,7 +272,7 @@ def initialise(stack: nn.Module, layers: int) -> None:
 
 
 class Stack(nn.Module):
-    """Layers in a row, initialised together."""
+    """A sequence of layers, initialised together."""
 
     def __init__(self, config: TransformerConfig, layers: Iterable[TransformerLayer]) -> None:
         super().__init__()
@@ -281,7 +282,7 @@ class Stack(nn.Module):
 
 
 class Encoder(Stack):
-    """Encoder layers in a row."""
+    """A sequence of encoder layers."""
 
     def __init__(self, config: TransformerConfig) -> None:
         rotary = rotary_positions(config)
@@ -311,7 +312,7 @@ class DecoderStack(Stack):
         cache: DecoderCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply all layers to x, which may be packed, or, with a cache, to its next position."""
+        """Apply all layers to x, which may be packed; with a cache, x is the next position."""
         memories = self.remember(encoded) if cache is None else cache.memories
         past = [None] * len(memories) if cache is None else cache.past
         for layer, memory, layer_past in zip(self.layers, memories, past, strict=True):
@@ -320,7 +321,7 @@ class DecoderStack(Stack):
 
 
 class Decoder(DecoderStack):
-    """Decoder layers in a row.
+    """A sequence of decoder layers.
 
     Args:
         encoder_dim: width of the encoder's states.
@@ -332,7 +333,7 @@ class Decoder(DecoderStack):
 
 
 class LockingDecoder(DecoderStack):
-    """Locking decoder layers in a row: a GPT until cross-attention is attached and unlocked."""
+    """A sequence of locking decoder layers: a GPT until cross-attention is attached and unlocked."""
 
     def __init__(self, config: TransformerConfig) -> None:
         rotary = rotary_positions(config)
@@ -351,11 +352,11 @@ class LockingDecoder(DecoderStack):
 
     @property
     def locked(self) -> bool:
-        """Whether no layer looks at an encoder."""
+        """Whether no layer attends to an encoder."""
         return all(layer.cross_attention.locked for layer in self._layers())
 
     def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
-        """Draw fresh cross-attention parameters for the layers the config names, and drop all others."""
+        """Draw fresh cross-attention parameters for the layers that the config names, and drop those of all others."""
         chosen = config.layer_numbers(len(self.layers))
         for number, layer in enumerate(self._layers()):
             layer.cross_attention.detach()
@@ -363,7 +364,7 @@ class LockingDecoder(DecoderStack):
                 layer.attach(config, encoder_dim)
 
     def unlock(self) -> None:
-        """Let the attached layers look; LockdecError if nothing is attached or what is can never learn."""
+        """Let the attached layers attend; LockdecError if nothing is attached or what is attached can never learn."""
         if not self.attached:
             raise LockdecError("unlock() before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
         for layer in self._attached():
@@ -374,13 +375,13 @@ class LockingDecoder(DecoderStack):
         for layer in self._layers():
             layer.cross_attention.lock()
 
-    def look(self, x: Float[Tensor, "b t d_model"], encoded: Encoded) -> list[CrossAttentionLook]:
-        """What each layer that has cross-attention looks at."""
-        looks = []
+    def attention_maps(self, x: Float[Tensor, "b t d_model"], encoded: Encoded) -> list[CrossAttentionMap]:
+        """What each layer that has cross-attention attends to."""
+        maps = []
         for layer, memory in zip(self._layers(), self.remember(encoded), strict=True):
             if memory is None:
                 x = layer(x)
             else:
-                x, look = layer.look(x, memory)
-                looks.append(look)
-        return looks
+                x, attended = layer.attention_map(x, memory)
+                maps.append(attended)
+        return maps

@@ -1,10 +1,10 @@
 """Whole models: tokens in, logits out.
 
     EncoderModel          reads a sequence in both directions
-    MaskedLanguageModel   an encoder that predicts the tokens that were hidden from it
-    DecoderModel          writes a sequence while it looks at an encoded input
+    MaskedLanguageModel   an encoder that predicts masked tokens
+    DecoderModel          generates a sequence while it attends to an encoded input
     TransformerModel      the two joined: the book's translator
-    LockingDecoderModel   a GPT that can be taught, later and cheaply, to look at what any encoder encoded
+    LockingDecoderModel   a GPT that can be taught, later and cheaply, to attend to what any encoder encoded
 
 Masks are true where there is a token. Sequences are padded on the right.
 """
@@ -20,7 +20,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.transformer.attention import Packing
 from lockdec.transformer.configuration import (
     CrossAttentionConfig,
     DecoderConfig,
@@ -28,10 +27,13 @@ from lockdec.transformer.configuration import (
     GenerationConfig,
 )
 from lockdec.transformer.decoding.caching import DecoderCache
-from lockdec.transformer.decoding.generation import SpecialTokens, generate
+from lockdec.transformer.decoding.generation import generate
+from lockdec.transformer.decoding.tokens import SpecialTokens
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.fast import Packing
+from lockdec.transformer.importing import read
 from lockdec.transformer.layers import (
-    CrossAttentionLook,
+    CrossAttentionMap,
     Decoder,
     DecoderStack,
     Encoder,
@@ -41,7 +43,7 @@ from lockdec.transformer.positional import TokenEmbedding
 
 __all__ = [
     "CrossAttentionConfig",
-    "CrossAttentionLook",
+    "CrossAttentionMap",
     "DecoderConfig",
     "DecoderModel",
     "Encoded",
@@ -55,7 +57,7 @@ __all__ = [
 
 
 class EncoderModel(nn.Module):
-    """Tokens to states: every position sees the whole sequence."""
+    """Tokens to states: every position attends to the whole sequence."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class EncoderModel(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "b s"], mask: Bool[Tensor, "b s"] | None = None
     ) -> Float[Tensor, "b s d_model"]:
-        """The states of all positions; what stands at padding means nothing."""
+        """The states of all positions; those of padding are meaningless."""
         states: Tensor = self.encoder(self.embedding(tokens), mask)
         return states
 
@@ -84,7 +86,7 @@ class MaskedLanguageModel(nn.Module):
         self.encoder = EncoderModel(config)
 
     def logits(self, states: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """Predictions from states: from those of hidden tokens only, where only these are asked for."""
+        """Predictions from any of the states, such as those of the masked tokens only."""
         return self.encoder.embedding.logits(states)
 
     def forward(
@@ -97,15 +99,9 @@ class MaskedLanguageModel(nn.Module):
 class AutoregressiveModel(nn.Module, ABC):
     """A decoder over tokens, each predicted from those before it and from an encoded input.
 
-    No position looks ahead, so padding on the right is invisible to real positions and needs no mask; what is
-    computed at padding itself means nothing.
-
-    Attributes:
-        recorded: whether `generate` makes all steps alike and has a GPU with CUDA repeat a recorded one: to launch the
-            operations of a step one by one takes longer there than to compute them. On a CPU it only costs time.
+    No position attends to later ones, so real positions ignore padding on the right without a mask; what is computed at
+    padding itself is meaningless.
     """
-
-    recorded = False
 
     config: DecoderConfig
     encoder_dim: int | None
@@ -114,7 +110,7 @@ class AutoregressiveModel(nn.Module, ABC):
 
     @abstractmethod
     def admit(self, encoded: Encoded | None) -> Encoded | None:
-        """The encoded input as the layers may see it; LockdecError if it is missing or does not fit."""
+        """The encoded input that the layers attend to, if any; LockdecError if it is missing or does not fit."""
 
     def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
         if encoded is None:
@@ -127,7 +123,7 @@ class AutoregressiveModel(nn.Module, ABC):
         return encoded
 
     def hidden(self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None) -> Float[Tensor, "b t d_model"]:
-        """The last layer's output at every position; `logits` makes predictions of any part of it.
+        """The hidden states at every position; `logits` turns any of them into predictions.
 
         Raises:
             LockdecError: the sequence is longer than max_len; the encoded input is missing or does not fit.
@@ -138,7 +134,7 @@ class AutoregressiveModel(nn.Module, ABC):
     def real_hidden(
         self, tokens: Int[Tensor, "b t"], packing: Packing, encoded: Encoded | None = None
     ) -> Float[Tensor, "n d_model"]:
-        """`hidden` at the packed positions, row by row; at the others nothing is computed.
+        """`hidden` at the packed positions only, row by row; nothing is computed at the others.
 
         Raises:
             LockdecError: as `hidden`.
@@ -154,15 +150,11 @@ class AutoregressiveModel(nn.Module, ABC):
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
 
-    def cache(self, encoded: Encoded, max_len: int, beams: int = 1, fixed: bool = False) -> DecoderCache:
-        """An empty cache for `step`: what there is to look at, and room for max_len tokens of each beam.
-
-        Args:
-            fixed: for steps of one token that are all alike; see `DecoderCache`.
-        """
+    def cache(self, encoded: Encoded, max_len: int, beams: int = 1) -> DecoderCache:
+        """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
         self.embedding.require_room(max_len)
         memories = self.decoder.remember(self.admit(encoded))
-        return DecoderCache(memories, len(encoded), beams, max_len, encoded.states, fixed)
+        return DecoderCache(memories, len(encoded), beams, max_len, encoded.states)
 
     def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         """Add the next token of every row to the cache and predict the one after it.
@@ -184,12 +176,12 @@ class AutoregressiveModel(nn.Module, ABC):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Int[Tensor, "b n"]:
-        """Write one sequence for every encoded input.
+        """Generate one sequence for every encoded input.
 
         Args:
-            encoded: what to write about.
-            bos_id, eos_id, pad_id: the tokens that start a sequence, end it and fill what follows.
-            generator: where nucleus and top_k draw from; torch's global one where not given.
+            encoded: the inputs to attend to.
+            bos_id, eos_id, pad_id: the tokens that begin a sequence, end it and pad what follows.
+            generator: of the noise for nucleus and top_k; torch's global one where not given.
             options: strategy, max_new_tokens and the other fields of `GenerationConfig`.
 
         Returns:
@@ -201,12 +193,12 @@ class AutoregressiveModel(nn.Module, ABC):
         config = GenerationConfig(**options)
         config.check()
         with torch.inference_mode():
-            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator, self.recorded)
-        return tokens.clone()  # outside, so that it may take part in training
+            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator)
+        return tokens.clone()  # outside of inference mode, so that it may take part in training
 
 
 class DecoderModel(AutoregressiveModel):
-    """Writes a sequence while it looks at an encoded input.
+    """Generates a sequence while it attends to an encoded input.
 
     Args:
         encoder_dim: width of the encoder's states.
@@ -242,7 +234,7 @@ class TransformerModel(nn.Module):
         self.decoder = DecoderModel(target, source.d_model)
 
     def encode(self, source: Int[Tensor, "b s"]) -> Encoded:
-        """Read the source."""
+        """The states of the source."""
         return self.encoder.encode(source, source != self.pad_id)
 
     def forward(self, source: Int[Tensor, "b s"], target: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
@@ -251,17 +243,17 @@ class TransformerModel(nn.Module):
         return logits
 
     def generate(self, source: Int[Tensor, "b s"], **options: Any) -> Int[Tensor, "b n"]:
-        """Write one sequence for every source; options as in `DecoderModel.generate`."""
+        """Generate one sequence for every source; options as in `DecoderModel.generate`."""
         with torch.no_grad():
             encoded = self.encode(source)
         return self.decoder.generate(encoded, **options)
 
 
 class LockingDecoderModel(AutoregressiveModel):
-    """A GPT whose layers each own a place for cross-attention, which is locked.
+    """A GPT each of whose layers has a place for cross-attention, which is initially locked.
 
-    Born, it has no cross-attention parameters. `attach` draws them, `unlock` lets the layers look, and `lock`
-    gives the GPT back, bit by bit.
+    At first it has no cross-attention parameters. `attach` draws them, `unlock` lets the layers attend, and `lock`
+    gives the GPT back, bit for bit.
     """
 
     decoder: LockingDecoder
@@ -275,20 +267,27 @@ class LockingDecoderModel(AutoregressiveModel):
         self.embedding = TokenEmbedding(config)
         self.decoder = LockingDecoder(config)
 
-    @staticmethod
-    def from_huggingface(source: nn.Module | str | Path) -> LockingDecoderModel:
-        """A locked model with the weights of a `transformers` model, or of a local folder or hub id of one.
+    @classmethod
+    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
+        """A model with the weights of a `transformers` model, or of a local folder or hub id of one.
+
+        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked.
 
         Raises:
             LockdecError: the checkpoint is of another family, or has an option that is not supported.
         """
-        from lockdec.transformer.importing import huggingface
-
-        return huggingface.import_decoder(source)
+        checkpoint = read(source)
+        model = cls(checkpoint.config)
+        if checkpoint.cross_attention is not None:
+            model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
+        model.load_state_dict(checkpoint.weights)
+        if checkpoint.cross_attention is not None:
+            model.unlock()
+        return model.to(checkpoint.dtype)
 
     @property
     def locked(self) -> bool:
-        """Whether it ignores encoders."""
+        """Whether it ignores encoders, as a GPT does."""
         return self.decoder.locked
 
     @property
@@ -310,7 +309,7 @@ class LockingDecoderModel(AutoregressiveModel):
         self.cross_attention_config, self.encoder_dim = config, encoder_dim
 
     def unlock(self) -> None:
-        """Let the layers look; LockdecError if nothing is attached or what is can never learn."""
+        """Let the layers attend; LockdecError if nothing is attached or what is attached can never learn."""
         self.decoder.unlock()
 
     def lock(self) -> None:
@@ -318,11 +317,11 @@ class LockingDecoderModel(AutoregressiveModel):
         self.decoder.lock()
 
     def cross_attention_parameters(self) -> dict[str, nn.Parameter]:
-        """What finetuning trains, by name in the state dict."""
+        """The parameters that finetuning trains, by their names in the state dict."""
         return {name: p for name, p in self.named_parameters() if ".cross_attention." in name}
 
     def freeze_decoder(self) -> None:
-        """Let gradients reach the cross-attention parameters only."""
+        """Make only the cross-attention parameters trainable."""
         self.requires_grad_(False)
         for parameter in self.cross_attention_parameters().values():
             parameter.requires_grad_(True)
@@ -331,16 +330,16 @@ class LockingDecoderModel(AutoregressiveModel):
         """The encoded input, or None while locked; LockdecError if it is missing or of another width."""
         return None if self.locked else self._fitting(encoded, "pass one, or call lock()")
 
-    def cache(self, encoded: Encoded, max_len: int, beams: int = 1, fixed: bool = False) -> DecoderCache:
+    def cache(self, encoded: Encoded, max_len: int, beams: int = 1) -> DecoderCache:
         """An empty cache for `step`; LockdecError if no encoder was ever attached."""
         if not self.attached:
             raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
-        return super().cache(encoded, max_len, beams, fixed)
+        return super().cache(encoded, max_len, beams)
 
     @torch.no_grad()
-    def look(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> list[CrossAttentionLook]:
-        """What each layer with cross-attention looks at while reading tokens; LockdecError while locked."""
+    def attention_maps(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> list[CrossAttentionMap]:
+        """What each layer with cross-attention attends to at each of the tokens; LockdecError while locked."""
         if self.locked:
-            raise LockdecError("a locked decoder looks at nothing: call unlock() first")
+            raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
         self.admit(encoded)
-        return self.decoder.look(self.embedding(tokens), encoded)
+        return self.decoder.attention_maps(self.embedding(tokens), encoded)

@@ -1,4 +1,4 @@
-"""Tokens and where they stand. Attention sees a set, so the position must be in the vectors themselves."""
+"""Tokens and their positions. To attention its input is a set, so the vectors themselves must carry the position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import RopeScaling, TransformerConfig
-from lockdec.transformer.fast.dropout import Dropout
+from lockdec.transformer.fast import Dropout
 
 
 def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
@@ -23,13 +23,6 @@ def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
 
-def stretch(table: Float[Tensor, "max_len d"], start: int | Int[Tensor, ""], length: int) -> Float[Tensor, "length d"]:
-    """So many rows of a table from start on, which is a number, or a count that a device keeps."""
-    if isinstance(start, int):
-        return table[start : start + length]
-    return table.index_select(0, start + torch.arange(length, device=start.device))
-
-
 class LearnedPositions(nn.Module):
     """One learned vector per position."""
 
@@ -38,17 +31,15 @@ class LearnedPositions(nn.Module):
         self.weight = nn.Parameter(torch.empty(max_len, d_model))
         nn.init.normal_(self.weight, std=0.02)
 
-    def forward(
-        self, x: Float[Tensor, "b t d_model"], start: int | Int[Tensor, ""] = 0
-    ) -> Float[Tensor, "b t d_model"]:
+    def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """Add the vectors of positions start, start + 1, ... to x."""
-        return x + stretch(self.weight, start, x.shape[1])
+        return x + self.weight[start : start + x.shape[1]]
 
 
 class SinusoidalPositions(nn.Module):
     """One fixed vector per position.
 
-    Embeddings are scaled by sqrt(d_model) first, so that the two are of one size (Vaswani et al. 2017, 3.4).
+    Embeddings are scaled by sqrt(d_model) first, so that both are of the same scale (Vaswani et al. 2017, 3.4).
     """
 
     table: Tensor
@@ -58,17 +49,15 @@ class SinusoidalPositions(nn.Module):
         self.scale = math.sqrt(d_model)
         self.register_buffer("table", sinusoids(max_len, d_model), persistent=False)
 
-    def forward(
-        self, x: Float[Tensor, "b t d_model"], start: int | Int[Tensor, ""] = 0
-    ) -> Float[Tensor, "b t d_model"]:
+    def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """Scale x and add the vectors of positions start, start + 1, ... to it."""
-        return x * self.scale + stretch(self.table, start, x.shape[1])
+        return x * self.scale + self.table[start : start + x.shape[1]]
 
 
 class RotaryPositions(nn.Module):
-    """Turn each pair of channels (i, i + d/2) by an angle proportional to the position (Su et al. 2021).
+    """Rotate each pair of channels (i, i + d/2) by an angle proportional to the position (Su et al. 2021).
 
-    The product of a query and a key then depends on how far apart they are, not on where they are.
+    The product of a query and a key then depends on their distance, not on their positions.
 
     Args:
         max_len: positions 0 to max_len - 1 are prepared.
@@ -91,21 +80,20 @@ class RotaryPositions(nn.Module):
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
 
-    def forward(
-        self, x: Float[Tensor, "b heads t d_head"], start: int | Int[Tensor, ""] = 0
-    ) -> Float[Tensor, "b heads t d_head"]:
-        """Turn x, which stands at positions start, start + 1, ..."""
-        cosine, sine = (stretch(table, start, x.shape[2]).to(x.dtype) for table in (self.cosine, self.sine))
+    def forward(self, x: Float[Tensor, "b heads t d_head"], start: int = 0) -> Float[Tensor, "b heads t d_head"]:
+        """Rotate x, which is at positions start, start + 1, ..."""
+        here = slice(start, start + x.shape[2])
+        cosine, sine = self.cosine[here].to(x.dtype), self.sine[here].to(x.dtype)
         first, second = x.chunk(2, dim=-1)
         quarter_turn = torch.cat((-second, first), dim=-1)
         return x * cosine + quarter_turn * sine
 
 
 class TokenEmbedding(nn.Module):
-    """Tokens in, logits out: the vectors of the vocabulary with their positions, and the way back.
+    """Tokens in, logits out: the embedding of the vocabulary and of positions, and the output projection.
 
     Tied (the usual case), a token's logit is the product of its own vector and the hidden state
-    (Press and Wolf 2017); otherwise the way back has weights of its own.
+    (Press and Wolf 2017); otherwise the output projection has weights of its own.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -115,7 +103,7 @@ class TokenEmbedding(nn.Module):
         self.untied = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.positions = self._positions(config)
         self.dropout = Dropout(config.dropout)
-        # Sinusoids have a size of their own, so the vectors they are added to must be as large once scaled.
+        # Sinusoids have a fixed scale, so the vectors that they are added to must be as large after scaling.
         std = config.d_model**-0.5 if config.position == "sinusoidal" else 0.02
         nn.init.normal_(self.tokens.weight, std=std)
         if self.untied is not None:
@@ -124,17 +112,13 @@ class TokenEmbedding(nn.Module):
     @staticmethod
     def _positions(config: TransformerConfig) -> nn.Module | None:
         if config.position == "rope":
-            return None  # self-attention turns its queries and keys instead
+            return None  # self-attention rotates its queries and keys instead
         kind = LearnedPositions if config.position == "learned" else SinusoidalPositions
         return kind(config.max_len, config.d_model)
 
-    def forward(self, tokens: Int[Tensor, "b t"], start: int | Int[Tensor, ""] = 0) -> Float[Tensor, "b t d_model"]:
-        """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len.
-
-        A start that a device keeps is not looked at here: its cache was made with room.
-        """
-        if isinstance(start, int):
-            self.require_room(start + tokens.shape[1])
+    def forward(self, tokens: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+        """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len."""
+        self.require_room(start + tokens.shape[1])
         x = self.tokens(tokens)  # (b, t, d_model)
         if self.positions is not None:
             x = self.positions(x, start)
@@ -149,5 +133,5 @@ class TokenEmbedding(nn.Module):
             )
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """How well each token of the vocabulary fits each hidden state."""
+        """The logit of each token of the vocabulary, for each hidden state."""
         return F.linear(hidden, self.tokens.weight if self.untied is None else self.untied.weight)

@@ -1,1 +1,1 @@
-"""Autoregressive decoding: caches and strategies."""
+"""Autoregressive decoding, to be read in this order: tokens, sampling, beam, caching, generation."""

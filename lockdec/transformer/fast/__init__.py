@@ -1,1 +1,17 @@
-"""What is fast and not needed to understand the transformer; each path is tested equal to the plain one."""
+"""What is fast and not needed to understand the transformer.
+
+The rest of the transformer calls the functions below, and this is where the fast path is chosen:
+
+    uses_products, attention_by_products   products           short sequences on a CPU
+    step_attention                         products           one decoding step, of all beams together
+    Packing                                packing            a batch without its padding
+    Dropout                                dropout            four random numbers from one draw
+
+Every fast path is tested equal to the plain one, in tests/transformer/fast.
+"""
+
+from lockdec.transformer.fast.dropout import Dropout
+from lockdec.transformer.fast.packing import Packing
+from lockdec.transformer.fast.products import attention_by_products, step_attention, uses_products
+
+__all__ = ["Dropout", "Packing", "attention_by_products", "step_attention", "uses_products"]

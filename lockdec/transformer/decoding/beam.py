@@ -1,0 +1,84 @@
+"""Beam search."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lockdec.transformer.configuration import GenerationConfig
+from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.decoding.tokens import SpecialTokens, Step, compact, constrain, pays_to_drop
+
+
+def beam_search(
+    step: Step,
+    cache: DecoderCache,
+    inputs: int,
+    device: torch.device,
+    special: SpecialTokens,
+    config: GenerationConfig,
+) -> Int[Tensor, "b n"]:
+    """Keep the `beams` likeliest unfinished sequences of every input, and return its best finished one.
+
+    The score of a finished sequence of n tokens, EOS included, is log-probability / n ** length_penalty. An input is
+    done when `beams` of its sequences are finished and, unless early_stopping, no unfinished one would now score
+    higher than the worst of them.
+    """
+    beams, longest = config.beams, config.max_new_tokens
+    best = torch.full((inputs, longest), -1, device=device)
+    rows = torch.arange(inputs, device=device)  # the inputs still in the batch
+    active = torch.ones(inputs, dtype=torch.bool, device=device)  # whether each of them is not done
+
+    unfinished = torch.full((inputs, beams, 1 + longest), -1, device=device)
+    unfinished[:, :, 0] = special.bos
+    log_probability = torch.full((inputs, beams), -torch.inf, device=device)  # of `unfinished`, descending
+    log_probability[:, 0] = 0.0  # all beams are initially the same: follow one
+    finished = unfinished.clone()
+    score = torch.full_like(log_probability, -torch.inf)  # of `finished`, descending
+
+    for length in range(1, longest + 1):
+        past = unfinished[:, :, :length].flatten(0, 1)  # (b * beams, length)
+        logits = step(past[:, -1:]).float()
+        gain = constrain(logits.log_softmax(-1), past, special, config)
+        vocab = gain.shape[-1]
+        total = (log_probability.unsqueeze(2) + gain.view(-1, beams, vocab)).flatten(1)  # (b, beams * vocab)
+        # Only one candidate of each beam ends with EOS, so among twice as many there are enough unfinished ones.
+        candidate, place = total.topk(2 * beams)
+        parent, token = place // vocab, place % vocab  # (b, 2 * beams)
+        extended = pick(unfinished, parent)
+        extended[:, :, length] = token
+        ends = (token == special.eos) | (length == longest)
+
+        ended = (candidate / length**config.length_penalty).masked_fill(~ends, -torch.inf)[:, :beams]
+        score, order = torch.cat((score, ended), dim=1).topk(beams)
+        finished = pick(torch.cat((finished, extended[:, :beams]), dim=1), order)
+
+        log_probability, order = candidate.masked_fill(ends, -torch.inf).topk(beams)
+        unfinished, parent = pick(extended, order), parent.gather(1, order)
+
+        done = score[:, -1] > -torch.inf
+        if not config.early_stopping:
+            done &= log_probability[:, 0] / length**config.length_penalty <= score[:, -1]
+        best[rows] = finished[:, 0, 1:].where(active.unsqueeze(1), best[rows])
+        active = active & ~done
+        kept = compact(active)
+        if length == longest or not len(kept):
+            break
+        drop = pays_to_drop(len(kept), len(rows))
+        cache.select(kept if drop else None, parent)
+        if drop:
+            rows, active, unfinished, log_probability = (
+                rows[kept],
+                active[kept],
+                unfinished[kept],
+                log_probability[kept],
+            )
+            finished, score = finished[kept], score[kept]
+    used = int((best >= 0).any(0).sum())
+    return best[:, :used].masked_fill(best[:, :used] < 0, special.pad)
+
+
+def pick(sequences: Int[Tensor, "b beams n"], order: Int[Tensor, "b new"]) -> Int[Tensor, "b new n"]:
+    """The sequences of every input at these places."""
+    return sequences.gather(1, order.unsqueeze(2).expand(-1, -1, sequences.shape[2]))

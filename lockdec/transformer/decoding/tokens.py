@@ -1,0 +1,66 @@
+"""What all decoding strategies share: special tokens, tokens that are ruled out, and sequences that finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lockdec.transformer.configuration import GenerationConfig
+
+# Finished sequences are dropped once at most this share of the batch is active, since dropping takes time, too.
+ACTIVE = 0.9
+
+Step = Callable[[Int[Tensor, "b 1"]], Float[Tensor, "b vocab"]]  # the last token of each row -> logits of the next
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The tokens that begin a sequence, end it, and pad what follows."""
+
+    bos: int
+    eos: int
+    pad: int
+
+
+def constrain(
+    scores: Float[Tensor, "b vocab"],
+    past: Int[Tensor, "b t"],
+    special: SpecialTokens,
+    config: GenerationConfig,
+) -> Float[Tensor, "b vocab"]:
+    """Apply the repetition penalty and rule out forbidden tokens, in place.
+
+    Args:
+        scores: logits or log-probabilities of the next token.
+        past: the tokens so far, BOS included.
+    """
+    if config.repetition_penalty != 1.0:  # Keskar et al. 2019, 4.1
+        seen = scores.gather(1, past)
+        factor = config.repetition_penalty
+        scores.scatter_(1, past, torch.where(seen < 0, seen * factor, seen / factor))
+    size = config.no_repeat_ngram
+    if 0 < size <= past.shape[1]:
+        ngrams = past.unfold(1, size, 1)  # (b, t - size + 1, size)
+        start = past[:, past.shape[1] - size + 1 :].unsqueeze(1)  # (b, 1, size - 1)
+        row, place = (ngrams[..., :-1] == start).all(-1).nonzero(as_tuple=True)
+        scores[row, ngrams[row, place, -1]] = -torch.inf
+    if past.shape[1] <= config.min_new_tokens:
+        scores[:, special.eos] = -torch.inf
+    return scores
+
+
+def compact(active: Bool[Tensor, " b"]) -> Int[Tensor, " n"]:
+    """The active rows, ordered so that few change places: the last ones fill the gaps of the finished ones."""
+    rows = active.nonzero().squeeze(1)
+    order = torch.arange(len(rows), device=rows.device)
+    order[~active[: len(rows)]] = rows[rows >= len(rows)]
+    return order
+
+
+def pays_to_drop(kept: int, rows: int) -> bool:
+    """Whether so few of the batch's rows are kept that dropping the others saves time."""
+    return kept <= ACTIVE * rows

@@ -1,0 +1,94 @@
+"""The Llama family: rotary positions, RMSNorm, SwiGLU, grouped queries (Touvron et al. 2023); and Qwen2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lockdec.errors import LockdecError
+from lockdec.transformer.configuration import DecoderConfig, RopeScaling
+from lockdec.transformer.importing.checkpoint import Family, Options, Weights
+
+
+def llama_config(options: Options) -> DecoderConfig:
+    """Our config of a Llama."""
+    options.only("head_dim", options.get("hidden_size") // options.get("num_attention_heads"))
+    options.only("attention_bias", options.get("mlp_bias"))
+    return config_of(options, bias="all" if options.get("attention_bias") else "none")
+
+
+def qwen2_config(options: Options) -> DecoderConfig:
+    """Our config of a Qwen2: a Llama with biases on queries, keys and values."""
+    options.only("use_sliding_window", False)
+    return config_of(options, bias="qkv")
+
+
+def config_of(options: Options, bias: str) -> DecoderConfig:
+    """What the configs of the family have in common."""
+    options.only("hidden_act", "silu")
+    theta, scaling = rope(options)
+    return DecoderConfig(
+        vocab_size=options.get("vocab_size"),
+        max_len=options.get("max_position_embeddings"),
+        d_model=options.get("hidden_size"),
+        layers=options.get("num_hidden_layers"),
+        heads=options.get("num_attention_heads"),
+        kv_heads=options.get("num_key_value_heads"),
+        d_ff=options.get("intermediate_size"),
+        position="rope",
+        activation="swiglu",
+        dropout=0.0,
+        norm_kind="rms",
+        norm_eps=options.get("rms_norm_eps"),
+        bias=bias,
+        tied=options.get("tie_word_embeddings"),
+        rope_theta=theta,
+        rope_scaling=scaling,
+    )
+
+
+def rope(options: Options) -> tuple[float, RopeScaling | None]:
+    """The base of the rotary wavelengths, and how they are scaled."""
+    rope: dict[str, Any] = options.get("rope_parameters")
+    theta = float(rope["rope_theta"])
+    if rope["rope_type"] == "default":
+        return theta, None
+    if rope["rope_type"] != "llama3":
+        kind = rope["rope_type"]
+        raise LockdecError(f"{options.source}: rope_type={kind} is not supported (only default or llama3)")
+    return theta, RopeScaling(
+        factor=float(rope["factor"]),
+        low_frequency=float(rope["low_freq_factor"]),
+        high_frequency=float(rope["high_freq_factor"]),
+        original_max_len=int(rope["original_max_position_embeddings"]),
+    )
+
+
+def llama_weights(theirs: Weights, config: DecoderConfig) -> dict[str, Tensor]:
+    """Llama's weights by our names; projections that share an input are one matrix here."""
+    ours = {
+        "embedding.tokens.weight": theirs["model.embed_tokens.weight"],
+        "decoder.norm.weight": theirs["model.norm.weight"],
+    }
+    parts = {
+        "self_attention_norm.norm": ["input_layernorm"],
+        "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+        "self_attention.output": ["self_attn.o_proj"],
+        "feed_forward_norm.norm": ["post_attention_layernorm"],
+        "feed_forward.widen": ["mlp.gate_proj", "mlp.up_proj"],
+        "feed_forward.output": ["mlp.down_proj"],
+    }
+    for layer in range(config.layers):
+        for here, there in parts.items():
+            for kind in ("weight", "bias"):
+                found = [theirs.get(f"model.layers.{layer}.{name}.{kind}") for name in there]
+                present = [tensor for tensor in found if tensor is not None]
+                if present:
+                    ours[f"decoder.layers.{layer}.{here}.{kind}"] = torch.cat(present)
+    return ours
+
+
+LLAMA = Family(llama_config, llama_weights)
+QWEN2 = Family(qwen2_config, llama_weights)
