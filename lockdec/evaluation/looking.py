@@ -57,7 +57,7 @@ def looking(model: LockingDecoderModel, tokens: Int[Tensor, "b t"], encoded: Enc
     """
     real = real_targets(tokens, eos_id)
     with torch.inference_mode():
-        looks = model.look(tokens[:, :-1], encoded)
+        looks = model.attention_maps(tokens[:, :-1], encoded)
     uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]
     entropies, ratios = [], []
     for look in looks:

@@ -16,7 +16,7 @@ from lockdec.modules.configuration import OptimizerConfig
 from lockdec.optimizers import optimization
 from lockdec.training.batching import TextBatch
 from lockdec.training.watching import is_logged
-from lockdec.transformer.attention import Packing
+from lockdec.transformer.fast import Packing
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
 IGNORED = -100  # what stands for a target where there is none

@@ -163,7 +163,6 @@ def artifacts(
     """
     trainer = assembly.config.trainer
     device = device_of(trainer)
-    recorded = trainer.compile and device.type == "cuda"
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
     store = Store(Path(assembly.config.paths.outputs) / "stages")
@@ -184,7 +183,7 @@ def artifacts(
                     ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
                     with exact(), ranks.together() if stage.together else nullcontext():
-                        metrics = stage.make(Work(name, workspace, parents, loggers, device, recorded))
+                        metrics = stage.make(Work(name, workspace, parents, loggers, device))
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(name, config, error) from error

@@ -54,7 +54,7 @@ class Evaluate(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parents["attach"].folder)
         model = load_captioner(work.parents["pretrain"], work.parents["finetune"])
-        device, model.recorded = place_on(model, work.device), work.recorded
+        device = place_on(model, work.device)
         captioner = Captioner(model, load_tokenizer(work.parents["pretrain"]), encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = [self.data.captions[row] for row in rows]
@@ -196,7 +196,7 @@ class Captioner:
         if not rows or side * side != self.encoded.max_states:
             return []
         tokens = self.tokenizer.batch(captions, self.model.config.max_len)
-        looks = self.model.look(tokens[:, :-1].to(self.device), self._states(rows))
+        looks = self.model.attention_maps(tokens[:, :-1].to(self.device), self._states(rows))
         seen = torch.stack([look.weights.mean(dim=1) for look in looks]).mean(dim=0).cpu()  # (b, t, s)
         result = []
         for index, row in enumerate(rows):

@@ -48,7 +48,6 @@ class EvaluateTranslation(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         model, source, target = load_translator(work.parents["translate"])
-        model.decoder.recorded = work.recorded
         translator = Translator(model, source, target, self.decode, place_on(model, work.device))
         data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
         known = known_pairs(data, self.shots, self.support_seed)

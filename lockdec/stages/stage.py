@@ -24,7 +24,6 @@ class Work:
         parents: the artifacts of the stages it names as parents.
         loggers: for curves, tables and pictures; the metrics it returns are logged by the pipeline.
         device: where it computes what no Trainer does; what it stores does not depend on it, up to rounding.
-        recorded: whether it writes by steps that a GPU repeats by itself; see `AutoregressiveModel`.
     """
 
     stage: str
@@ -32,7 +31,6 @@ class Work:
     parents: Mapping[str, Artifact]
     loggers: list[Logger]
     device: torch.device
-    recorded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ class RopeScaling:
 
 @dataclass
 class TransformerConfig:
-    """The sizes and choices in which the transformers of the book, of GPT-2 and of Llama differ. Sizes are at least 1."""
+    """The sizes of a transformer, at least 1, and the choices in which the book, GPT-2 and Llama differ."""
 
     group: ClassVar[str] = "transformer"
 
@@ -132,8 +132,8 @@ class DecoderConfig(TransformerConfig):
 class CrossAttentionConfig:
     """The cross-attention that is attached to a locked decoder.
 
-    d_q, d_k and d_v are sizes of one head. All sizes are at least 1 and have no defaults here: those of the command line
-    are in conf/cross_attention.
+    d_q, d_k and d_v are sizes of one head. All sizes are at least 1. They have no defaults here; those of the command
+    line are in conf/cross_attention.
     """
 
     heads: int

@@ -88,7 +88,7 @@ def result(
         "error": None,
         "name": "how_low",
         "sweep_name": "how_low",
-        "command": "python -m lockdec.run -m cross_attention=tied_1,tied_2 fewshot.shots=16,256 seed=0,1,2",
+        "command": "python -m lockdec.run -m cross_attention.d_k=1,2 fewshot.shots=16,256 seed=0,1,2",
         "overrides": list(overrides),
         "seed": seed,
         "stages": {

@@ -110,12 +110,12 @@ for one, other in zip(compiled.parameters(), plain.parameters(), strict=True):
 
 COMPILED_STEP = """
 import torch
-from lockdec.transformer.attention import attend_in_a_step, plain_attention
+from lockdec.transformer.fast.products import products, step_attention
 
 torch.set_float32_matmul_precision("medium")
 query, key = torch.randn(2, 3, 1, 4), torch.randn(2, 3, 5, 4)
-compiled = torch.compile(attend_in_a_step, backend="eager", fullgraph=True)  # an error where the graph would break
-torch.testing.assert_close(compiled(query, key, key), plain_attention(query, key, key))
+compiled = torch.compile(step_attention, backend="eager", fullgraph=True)  # an error where the graph would break
+torch.testing.assert_close(compiled(query, key, key), products(query, key, key))
 """
 
 

@@ -14,17 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lockdec.transformer.attention import (
-    FEW,
-    SHORT,
     MultiHeadAttention,
     SelfAttention,
-    attend_in_a_step,
     attention_weights,
-    look_ahead_mask,
-    plain_attention,
     scaled_dot_product_attention,
 )
-from lockdec.transformer.decoding.caching import TOGETHER, Ancestry, KeyValueCache, Rows, mask_bias
+from lockdec.transformer.fast import Packing
+from lockdec.transformer.fast.products import SHORT
+from lockdec.transformer.masks import look_ahead_mask
 from lockdec.transformer.positional import RotaryPositions
 from tests.transformer.tiny_transformers import shake
 
@@ -66,7 +63,7 @@ def gradients(output: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     short=st.sampled_from([0, SHORT]),
     seed=st.integers(0, 9),
 )
-def test_the_fast_attention_is_the_explicit_one(
+def test_both_ways_of_attention_are_the_explicit_one(
     rows: int,
     kv_heads: int,
     group: int,
@@ -84,7 +81,7 @@ def test_the_fast_attention_is_the_explicit_one(
     key = normal(rows, kv_heads, s, d, seed=seed + 1, grad=True)
     value = normal(rows, kv_heads, s, d_v, seed=seed + 2, grad=True)
     mask = some_mask(rows, t, s, seed=seed) if masked else None
-    with patch("lockdec.transformer.attention.SHORT", short):  # torch's fused kernel where 0
+    with patch("lockdec.transformer.fast.products.SHORT", short):  # torch's fused kernel where 0
         fast = scaled_dot_product_attention(query, key, value, mask, causal)
 
     allowed = torch.ones(rows, t, s, dtype=torch.bool) if mask is None else mask
@@ -111,16 +108,11 @@ def test_attention_weights_are_the_softmax_of_scaled_scores() -> None:
         agree(attention_weights(query, key)[i], expected)
 
 
-def test_the_look_ahead_mask_ends_at_the_present() -> None:
-    expected = [[True, True, True, False], [True, True, True, True]]
-    assert look_ahead_mask(2, 4, torch.device("cpu")).tolist() == expected
-
-
 @pytest.mark.parametrize(("fast", "short"), [(True, SHORT), (True, 0), (False, SHORT)])
-def test_a_query_that_may_look_nowhere_gets_zeros_and_no_nan(
+def test_a_query_that_may_attend_to_nothing_gets_zeros_and_no_nan(
     fast: bool, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockdec.transformer.attention.SHORT", short)
+    monkeypatch.setattr("lockdec.transformer.fast.products.SHORT", short)
     for d_v in (2, 3):  # equal sizes and unequal ones take different kernels
         query, key, value = (normal(2, 1, 3, size, seed=size, grad=True) for size in (2, 2, d_v))
         mask = torch.tensor([[[True, False, True]], [[False, False, False]]])
@@ -337,85 +329,27 @@ def test_rotary_scores_depend_on_distance_only(i: int, j: int, shift: int) -> No
     torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)
 
 
-def no_beams(inputs: int, max_len: int, fixed: bool = False) -> Ancestry:
-    """Of rows that are written one by one."""
-    return Ancestry(inputs, 1, max_len, torch.device("cpu"), torch.float32, fixed)
-
-
-@pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("rotate", [False, True])
-@pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_cached_self_attention_is_causal_self_attention(kv_heads: int, rotate: bool, fixed: bool) -> None:
-    total = 2 * TOGETHER + 1
-    attention = SelfAttention(16, 4, kv_heads, rotary=RotaryPositions(total, 4) if rotate else None)
-    shake(attention)
-    x, ancestry = normal(3, total, 16).float(), no_beams(3, total, fixed)
-    cache, parts = KeyValueCache(ancestry), []
-    for t in range(total):
-        ancestry.begin()
-        assert ancestry.step == t
-        parts.append(attention(x[:, t : t + 1], cache=cache))
-    torch.testing.assert_close(torch.cat(parts, dim=1), attention(x, causal=True), atol=1e-5, rtol=1e-5)
-
-
-def test_a_cache_keeps_the_chosen_rows_in_their_order() -> None:
-    ancestry = no_beams(4, 3)
-    cache = KeyValueCache(ancestry)
-    rows = torch.arange(4.0).view(4, 1, 1, 1)
-    ancestry.begin()
-    cache.append(rows, rows * 10)
-    for kept in ([3, 3, 0, 1], [1, 2]):
-        cache.select(Rows(torch.tensor(kept)))
-        ancestry.select(None, Rows(torch.tensor(kept)))
-    ancestry.begin()
-    key, value, bias = cache.append(rows[:2] + 5, rows[:2])
-    assert key[:, 0, :2, 0].tolist() == [[3.0, 5.0], [0.0, 6.0]]
-    assert value[:, 0, :2, 0].tolist() == [[30.0, 0.0], [0.0, 1.0]]
-    assert bias.shape == (2, 1, TOGETHER)
-    assert (bias == 0).tolist() == [[[True, True] + [False] * (TOGETHER - 2)]] * 2
-    assert not key[:, :, 2:].any(), "what is hidden has to be finite"
-
-
-@pytest.mark.parametrize(("heads", "kv_heads"), [(3, 3), (4, 2), (4, 1)])
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_step_of_writing_attends_as_a_whole_sequence_does(heads: int, kv_heads: int, masked: bool) -> None:
-    query, key, value = normal(3, heads, 2, 4), normal(3, kv_heads, 5, 4, seed=1), normal(3, kv_heads, 5, 6, seed=2)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 1]]).bool().unsqueeze(1) if masked else None
-    with patch("lockdec.transformer.attention.SHORT", 0):  # torch's fused kernel
-        expected = scaled_dot_product_attention(query, key, value, mask)
-    bias = None if mask is None else mask_bias(mask, key.dtype)
-    torch.testing.assert_close(plain_attention(query, key, value, bias), expected)
-
-
-@pytest.mark.parametrize(("queries", "expected"), [(FEW, "highest"), (FEW + 1, "medium")])
-def test_few_queries_are_multiplied_by_mkl_and_the_choice_is_put_back(queries: int, expected: str) -> None:
-    query, key = normal(2 * queries, 3, 1, 4), normal(2, 3, 5, 4, seed=1)  # beams of two rows
-    found: list[str] = []
-
-    def softmax(scores: Tensor) -> Tensor:
-        found.append(torch.get_float32_matmul_precision())
-        if len(found) > 1:
-            raise RuntimeError("on purpose")
-        return scores.softmax(-1)
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")
-    try:
-        with patch("lockdec.transformer.attention.softmax", softmax):
-            attend_in_a_step(query, key, key)
-            with pytest.raises(RuntimeError, match="on purpose"):
-                attend_in_a_step(query, key, key)
-        after = torch.get_float32_matmul_precision()
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert (found, after) == ([expected] * 2, "medium")
-
-
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_step_that_may_look_nowhere_sees_nothing(bias: bool) -> None:
+def test_a_step_that_may_attend_to_nothing_yields_zeros(bias: bool) -> None:
     attention = MultiHeadAttention(12, 2, 3, 3, 4, key_dim=5, value_dim=5, bias=bias)
     shake(attention)
     states, mask = normal(2, 5, 5).float(), torch.tensor([[1, 1, 1, 1, 0], [0, 0, 0, 0, 0]]).bool()
-    seen = attention.attend(normal(2, 1, 12).float(), attention.remember(states, states, mask))
-    assert seen[0].any()
-    assert not seen[1].any()
+    yielded = attention.attend(normal(2, 1, 12).float(), attention.remember(states, states, mask))
+    assert yielded[0].any()
+    assert not yielded[1].any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("beams", [1, 3, 6])
+def test_a_step_and_packed_sequences_attend_as_whole_sequences_do(beams: int, bias: bool, masked: bool) -> None:
+    attention = MultiHeadAttention(12, 2, 3, 2, 4, key_dim=5, value_dim=5, bias=bias).double()
+    shake(attention)
+    states, query = normal(3, 4, 5), normal(3, beams, 12, seed=1)
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 0], [0, 0, 0, 0]]).bool() if masked else None
+    memory = attention.remember(states, states, mask)
+    expected = attention(query, states, states, mask)
+    # One position each of all beams, side by side; each attends as if it were a position of one sequence.
+    agree(attention.attend(query.flatten(0, 1).unsqueeze(1), memory), expected.flatten(0, 1).unsqueeze(1))
+    packing = Packing(torch.arange(beams) < torch.tensor([[beams], [1], [beams]]))
+    agree(attention.attend(packing.pack(query), memory, packing), packing.pack(expected))

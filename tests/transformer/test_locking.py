@@ -100,7 +100,7 @@ def frozen(model: LockingDecoderModel) -> dict[str, Tensor]:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("attached", [False, True])
 def test_locked_is_a_gpt(norm: str, attached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lockdec.transformer.attention.SHORT", 0)  # torch's attention, as below: equal to the last bit
+    monkeypatch.setattr("lockdec.transformer.fast.products.SHORT", 0)  # the fused call, as below: equal to the last bit
     model = locking_model(norm=norm)
     if attached:
         model.attach(cross_attention_config(), ENCODER_DIM)
@@ -293,7 +293,7 @@ def test_layers_with_cross_attention(layers: Any, expected: list[int]) -> None:
     model.unlock()
     numbers = {int(name.split(".")[2]) for name in model.cross_attention_parameters()}
     assert sorted(numbers) == expected
-    assert len(model.look(tokens, encoded)) == len(expected)
+    assert len(model.attention_maps(tokens, encoded)) == len(expected)
     model.attach(cross_attention_config(layers=[1]), ENCODER_DIM)
     assert model.locked
     assert {int(name.split(".")[2]) for name in model.cross_attention_parameters()} == {1}
@@ -316,24 +316,24 @@ def test_attaching_again_starts_afresh_from_the_seed() -> None:
     assert drawn[0] == drawn[1]
 
 
-def test_a_look_is_what_the_forward_pass_does() -> None:
+def test_attention_maps_are_those_of_the_forward_pass() -> None:
     model, tokens, encoded = locking_model(), token_batch(), encoded_batch()
     model.attach(cross_attention_config(unlock="rezero"), ENCODER_DIM)
     model.unlock()
-    assert all(look.cross_norm.eq(0).all() for look in model.look(tokens, encoded))
+    assert all(attended.cross_norm.eq(0).all() for attended in model.attention_maps(tokens, encoded))
     force_open(model)
-    looks = model.look(tokens, encoded)
-    for look in looks:
-        assert look.weights.shape == (3, 2, 7, 5)
-        torch.testing.assert_close(look.weights.sum(-1), torch.ones(3, 2, 7))
-        assert look.weights.masked_select(~encoded.mask[:, None, None, :]).eq(0).all()
-        assert look.cross_norm.gt(0).all()
+    maps = model.attention_maps(tokens, encoded)
+    for attended in maps:
+        assert attended.weights.shape == (3, 2, 7, 5)
+        torch.testing.assert_close(attended.weights.sum(-1), torch.ones(3, 2, 7))
+        assert attended.weights.masked_select(~encoded.mask[:, None, None, :]).eq(0).all()
+        assert attended.cross_norm.gt(0).all()
     # The stream that the last layer's cross-attention meets decides the logits: follow it by hand.
     x = model.embedding(tokens)
     layers = cast("list[LockingDecoderLayer]", list(model.decoder.layers))
-    for layer, memory, look in zip(layers, model.decoder.remember(encoded), looks, strict=True):
+    for layer, memory, attended in zip(layers, model.decoder.remember(encoded), maps, strict=True):
         met = layer.attend(x, causal=True)
-        torch.testing.assert_close(look.residual_norm, met.norm(dim=-1))
+        torch.testing.assert_close(attended.residual_norm, met.norm(dim=-1))
         x = layer(x, memory)
     torch.testing.assert_close(model.logits(model.decoder.norm(x)), model(tokens, encoded))
 
@@ -346,7 +346,7 @@ def test_a_look_is_what_the_forward_pass_does() -> None:
             lambda m, e: m.generate(e, bos_id=1, eos_id=2, pad_id=0),
             r"generation before attach\(\): call attach",
         ),
-        (lambda m, e: m.look(token_batch(), e), r"call unlock\(\) first"),
+        (lambda m, e: m.attention_maps(token_batch(), e), r"call unlock\(\) first"),
         (lambda m, e: m(token_batch(length=17)), "17 tokens is longer than decoder.max_len=16"),
         (lambda m, e: m.attach(cross_attention_config(), 0), "encoder_dim=0"),
         (

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.transformer.attention import Packing
 from lockdec.transformer.configuration import UNLOCKS
+from lockdec.transformer.fast import Packing
 from lockdec.transformer.models import (
     AutoregressiveModel,
     DecoderModel,

@@ -1,4 +1,4 @@
-"""Imported decoders compute what `transformers` computes, and write what its `generate` writes."""
+"""Imported decoders compute what `transformers` computes, and generate what its `generate` does."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_an_imported_decoder_is_a_locking_decoder(name: str) -> None:
 
 
 def seeing_gpt2(seed: int = 0) -> tuple[Any, LockingDecoderModel, Encoded]:
-    """A GPT-2 with cross-attention, the same imported, and something to look at."""
+    """A GPT-2 with cross-attention, the same imported, and something to attend to."""
     theirs = gpt2(add_cross_attention=True)
     shake(theirs, seed)
     make_talkative(theirs.transformer.wte.weight, theirs.transformer.ln_f, EOS, seed)
@@ -163,7 +163,7 @@ def test_an_unlocked_decoder_is_gpt2_with_cross_attention() -> None:
         {"num_beams": 3, "repetition_penalty": 1.5, "length_penalty": 0.5},
     ],
 )
-def test_greedy_and_beam_search_write_what_transformers_writes(options: dict[str, Any]) -> None:
+def test_greedy_and_beam_search_generate_what_transformers_does(options: dict[str, Any]) -> None:
     renamed = {"num_beams": "beams", "no_repeat_ngram_size": "no_repeat_ngram"}
     ends = 0
     for seed in range(4):
@@ -177,7 +177,7 @@ def test_greedy_and_beam_search_write_what_transformers_writes(options: dict[str
             use_cache=False,
             **options,
         )[:, 1:]
-        written = ours.generate(
+        generated = ours.generate(
             encoded,
             bos_id=BOS,
             eos_id=EOS,
@@ -186,8 +186,8 @@ def test_greedy_and_beam_search_write_what_transformers_writes(options: dict[str
             strategy="beam" if "num_beams" in options else "greedy",
             **{renamed.get(name, name): value for name, value in options.items()},
         )
-        assert written.tolist() == expected.tolist()
-        ends += int((written == EOS).any(1).sum())
+        assert generated.tolist() == expected.tolist()
+        ends += int((generated == EOS).any(1).sum())
     assert 0 < ends < 16, "some should end and some should not"
 
 
