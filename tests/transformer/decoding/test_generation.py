@@ -363,7 +363,8 @@ def test_16_bits_find_sequences_as_likely_as_32_bits_do(strategy: dict[str, Any]
     if whole:
         model.bfloat16()
     found: set[torch.dtype] = set()
-    model.decoder.layers[0].feed_forward.output.register_forward_hook(lambda _, __, out: found.add(out.dtype))
+    first = cast(LockingDecoderLayer, model.decoder.layers[0])
+    first.feed_forward.output.register_forward_hook(lambda _, __, out: found.add(out.dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not whole):
         generated = model.generate(seen, **IDS, max_new_tokens=8, **strategy)
     assert found == {torch.bfloat16}
