@@ -35,7 +35,6 @@ ROOT = {"__init__", "errors", "redaction", "console", "run", "caption", "export"
 TODO = {  # file: what it still imports against the rules
     "lockdec/config/schema.py": "lockdec/modules/configuration.py",
     "lockdec/optimizers/optimization.py": "lockdec/modules/configuration.py",
-    "lockdec/transformer/importing/huggingface.py": "lockdec/transformer/models.py",
 }
 
 

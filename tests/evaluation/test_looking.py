@@ -47,7 +47,7 @@ def test_equal_states_get_uniform_attention() -> None:
 def test_entropy_and_norm_are_means_over_real_tokens_heads_and_layers() -> None:
     model, tokens, encoded = attached(), tokens_with_padding(), encoded_batch()
     with torch.inference_mode():
-        layers = model.look(tokens[:, :-1], encoded)
+        layers = model.attention_maps(tokens[:, :-1], encoded)
     by_layer: list[tuple[float, float]] = []
     for layer in layers:
         entropies, ratios = [], []

@@ -15,8 +15,8 @@ from lockdec.sweeps.composing import compose_cells
 def test_cells_are_composed_as_hydra_composes_them() -> None:
     cells = [
         ["cross_attention.d_k=2", "seed=1"],
-        ["cross_attention=tied_2", "seed=1"],
-        ["cross_attention=tied_2", "cross_attention.d_v=3", "data.split=random"],
+        ["cross_attention=tied", "cross_attention.d_k=2", "seed=1"],
+        ["cross_attention=tied", "cross_attention.d_v=3", "data.split=random"],
         ["pair={heads:8,d:2}", "cross_attention.heads=${pair.heads}", "fewshot={shots:4}"],
         ["~callbacks", "encoder=vae", "~stages.attach.batch_size", "data=tunes", "+data.more=1", "seed=2"],
         ["seed=0"],
