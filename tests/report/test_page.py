@@ -286,3 +286,24 @@ def test_text_stands_out_from_its_ground(scheme: str) -> None:
         for ground in ("--page", "--raised"):
             low, high = sorted((luminance(text), luminance(ground)))
             assert (high + 0.05) / (low + 0.05) >= 4.5, (text, ground)
+
+
+def test_each_control_of_a_run_has_a_column_with_its_own_scores(tmp_path: Path) -> None:
+    scores = {"locked": 0.125, "shuffled": 0.25, "nearest_neighbour": 0.5}
+    content = result() | {
+        "metrics": {"token_f1": 0.75},
+        "controls": {name: {"token_f1": score} for name, score in scores.items()},
+    }
+    page = write_report([write_run(tmp_path / "run", content, extras=False)]).report.read_text()
+    table = page[page.index("<table>") : page.index("</tbody>")]
+    cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table)]
+    assert dict(zip(cells[:8], cells[8:], strict=True)) == {
+        "Metric": "token F1",
+        "captioner": "0.750",
+        "locked": "0.125",
+        "shuffled": "0.250",
+        "nearest_neighbour": "0.500",
+        "over locked": "+0.625",
+        "over shuffled": "+0.500",
+        "over nearest_neighbour": "+0.250",
+    }
