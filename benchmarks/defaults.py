@@ -21,6 +21,7 @@ from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
+from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import build_stages
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune
@@ -122,3 +123,8 @@ def captioner() -> LockingDecoderModel:
 def on_device(batch: Any) -> Any:
     """The batch on the device of the model."""
     return type(batch)(*(part.to(device()) for part in batch))
+
+
+def captioning(model: LockingDecoderModel) -> Captioning:
+    """What the finetune stage trains."""
+    return finetune().module(model, tokenizer().special.eos)

@@ -11,7 +11,6 @@ from benchmarks.decoders import Optimized, adamw, gpt2, muon, train_step
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
 from lockdec.encoders.encoded import normalised
-from lockdec.modules.captioning import Captioning
 from lockdec.training.batching import CaptionBatch
 
 TITLE = (
@@ -36,7 +35,7 @@ def step(
 
 def ours(optimized: Optimized = adamw) -> Subject:
     """The step of the finetune stage, including noise and dropped states."""
-    module = Captioning(defaults.captioner(), defaults.finetune().fit, defaults.tokenizer().special.eos, "finetune")
+    module = defaults.captioning(defaults.captioner())
     module.model.eval()  # as the stage has it: the frozen decoder's dropout is off
     return step(module.objective, list(module.model.cross_attention_parameters().values()), optimized)
 

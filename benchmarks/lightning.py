@@ -42,8 +42,7 @@ def loggers() -> list[Logger]:
 
 def module() -> Captioning:
     """What the finetune stage trains."""
-    eos = defaults.tokenizer().special.eos
-    return Captioning(defaults.captioner(), defaults.finetune().fit, eos, stage="finetune")
+    return defaults.captioning(defaults.captioner())
 
 
 def ours() -> Subject:

@@ -32,10 +32,6 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = {"__init__", "errors", "redaction", "console", "run", "caption", "export"}
-TODO = {  # file: what it still imports against the rules
-    "lockdec/config/schema.py": "lockdec/modules/configuration.py",
-    "lockdec/optimizers/optimization.py": "lockdec/modules/configuration.py",
-}
 
 
 def files() -> dict[str, Path]:
@@ -69,7 +65,7 @@ def imports() -> dict[str, set[str]]:
             module = name if name in modules else name.rpartition(".")[0]
             if module in modules and modules[module] != path:
                 found.add(shown(modules[module]))
-        graph[shown(path)] = found - {TODO.get(shown(path), "")}
+        graph[shown(path)] = found
     return graph
 
 

@@ -46,7 +46,7 @@ class Builder:
             identity = canonical_json(node)
             if identity not in self._built:
                 arguments = {name: value for name, value in node.items() if name != "_target_"}
-                self._built[identity] = self._call(self._locate(node["_target_"], key, hint), arguments, key)
+                self._built[identity] = self._call(self.locate(node["_target_"], key, hint), arguments, key)
             return _checked(self._built[identity], hint, key)
         if isinstance(node, Mapping):
             if dataclasses.is_dataclass(hint):
@@ -56,7 +56,12 @@ class Builder:
             node = [self.build(value, f"{key}.{index}", _inner(hint, value)) for index, value in enumerate(node)]
         return _checked(node, hint, key)
 
-    def _locate(self, path: Any, key: str, hint: Any) -> Any:
+    def locate(self, path: Any, key: str, hint: Any) -> Any:
+        """The class that `key._target_=path` names.
+
+        Raises:
+            ConfigError: it is not trusted or does not exist.
+        """
         if not isinstance(path, str):
             raise ConfigError(f"{key}._target_={path} is not the dotted path of a class")
         if self.trusted is not None and not path.startswith(tuple(self.trusted)):

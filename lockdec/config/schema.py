@@ -1,53 +1,39 @@
 """The config schema.
 
-The dataclasses below type every key that lockdec itself reads; Hydra refuses unknown keys and wrong types against them
-when it composes a config. Groups whose options are classes (`data`, `encoder`, `text`, `stages.*`) name theirs with
-`_target_`; their keys are checked against the signature of that class when it is built, before any work starts.
+The dataclasses below type every key that several parts of lockdec read; Hydra refuses unknown keys and wrong types
+against them when it composes a config. The section of a stage, such as `finetune`, is typed in the file of that stage,
+which imports torch: Hydra refuses a key that the stage's YAML does not have, and `with_sections` a wrong type, before
+any work starts. Groups whose options are classes (`data`, `encoder`, `text`, `stages.*`) name theirs with `_target_`;
+their keys are checked against the signature of that class when it is built, before any work starts, too.
 This module does not import torch: `--help` has to answer at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Protocol, runtime_checkable
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lockdec.errors import ConfigError
-from lockdec.modules.configuration import (
-    FinetuneOptimizerConfig,
-    OptimizerConfig,
-    PretrainEncoderConfig,
-    PretrainVAEConfig,
-    PretrainVQVAEConfig,
-)
-from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, GenerationConfig
-
-OF_STAGES = (  # sections that stages read
-    "pretrain",
-    "pretrain_encoder",
-    "pretrain_vae",
-    "pretrain_vqvae",
-    "finetune",
-    "translate",
-    "evaluate",
-)
+from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
 
 
 @dataclass
 class PathsConfig:
-    """Where things are written; `outputs` holds runs/, sweeps/ and stages/."""
+    """Where output goes; `outputs` holds runs/, sweeps/ and stages/."""
 
     outputs: str = MISSING
 
 
 @dataclass
 class ImportedDecoderConfig(DecoderConfig):
-    """A decoder that somebody else pretrained: the sizes it inherits are not read, the checkpoint has its own.
+    """A decoder that somebody else pretrained. The sizes it inherits are not read; the checkpoint has its own.
 
     Attributes:
         path: a local folder, or the id of a model on the Hugging Face hub.
@@ -64,55 +50,6 @@ class TokenizerConfig:
 
 
 @dataclass
-class PretrainConfig:
-    """How the locked decoder learns to write.
-
-    Attributes:
-        seed: moves the initial weights and the order of the text, and nothing after pretraining.
-        batch_tokens: how many tokens (padding included) a batch holds at most.
-    """
-
-    seed: int = MISSING
-    steps: int = MISSING
-    batch_tokens: int = MISSING
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
-    def check(self) -> None:
-        """Raise ConfigError where a value is out of range."""
-        _at_least("pretrain", self, steps=1, batch_tokens=1)
-        self.optimizer.check("pretrain.optimizer")
-
-
-@dataclass
-class TranslateConfig:
-    """How the book's transformer learns to translate.
-
-    Attributes:
-        seed: moves the initial weights and the order of the pairs.
-        shots: how many training pairs are known, drawn by `support_seed` as a support set is; null for all.
-        batch_size: pairs a step.
-        label_smoothing: 0 <= value < 1, spread over the vocabulary.
-        val_every: steps between two measurements on the validation split.
-    """
-
-    seed: int = MISSING
-    shots: int | None = None
-    support_seed: int = MISSING
-    steps: int = MISSING
-    batch_size: int = MISSING
-    label_smoothing: float = MISSING
-    val_every: int = MISSING
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
-    def check(self) -> None:
-        """Raise ConfigError where a value is out of range."""
-        _at_least("translate", self, steps=1, batch_size=1, val_every=1)
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"translate.label_smoothing={self.label_smoothing} must be at least 0 and below 1")
-        self.optimizer.check("translate.optimizer")
-
-
-@dataclass
 class FewshotConfig:
     """The support set: `shots` inputs of the training split, with one caption each, drawn by `support_seed`."""
 
@@ -121,77 +58,20 @@ class FewshotConfig:
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
-        _at_least("fewshot", self, shots=1)
-
-
-@dataclass
-class FinetuneConfig:
-    """How the unlocked cross-attention learns from the support set.
-
-    Attributes:
-        batch_size: pairs a step.
-        label_smoothing: 0 <= value < 1, spread over the vocabulary.
-        decoder_dropout: whether the frozen decoder's dropout is on while its cross-attention learns.
-        state_noise: standard deviation of the Gaussian noise added to the normalised encoder states.
-        state_dropout: share of encoder states hidden from each pair at each step.
-    """
-
-    steps: int = MISSING
-    batch_size: int = MISSING
-    label_smoothing: float = MISSING
-    decoder_dropout: bool = MISSING
-    state_noise: float = MISSING
-    state_dropout: float = MISSING
-    optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
-
-    def check(self) -> None:
-        """Raise ConfigError where a value is out of range."""
-        _at_least("finetune", self, steps=1, batch_size=1, state_noise=0)
-        for name in ("label_smoothing", "state_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"finetune.{name}={getattr(self, name)} must be at least 0 and below 1")
-        self.optimizer.check("finetune.optimizer")
-
-
-@dataclass
-class EvaluateConfig(GenerationConfig):
-    """How the finetuned captioner is judged; the fields it inherits say how captions are written.
-
-    Attributes:
-        split: `val` to choose settings, `test` to report.
-        seed: of the strategies that draw (nucleus, top_k).
-    """
-
-    group: ClassVar[str] = "evaluate"
-
-    split: str = MISSING
-    batch_size: int = MISSING
-    seed: int = MISSING
-
-    @property
-    def generation(self) -> dict[str, Any]:
-        """The options of `LockingDecoderModel.generate`."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
-
-    def check(self) -> None:
-        """Raise ConfigError where a value is out of range."""
-        if self.split not in ("val", "test"):
-            raise ConfigError(f"evaluate.split={self.split} is not one of: val, test")
-        _at_least("evaluate", self, batch_size=1)
-        super().check()
+        require_at_least("fewshot", self, shots=1)
 
 
 @dataclass
 class TrainerConfig:
-    """What a stage trains on; passed to lightning's Trainer, but for what is said below.
+    """What a stage trains on; passed to Lightning's Trainer, except as noted below.
 
     Attributes:
         strategy: "auto" for one process; "ddp" and "fsdp" for the ranks that torchrun or SLURM has started.
         devices: on this machine; null for as many as there are ranks on it.
         threads: CPU threads of this process; null leaves torch's own choice.
-        checkpoint_seconds: how often an unfinished stage saves itself.
-        on_nan: when the loss is NaN, infinite or explodes: "stop", or "rollback" to the last good checkpoint and go on
-            at half the learning rate.
+        checkpoint_seconds: how often an unfinished stage is saved.
+        on_nan: when the loss is NaN, infinite or explodes: "stop", or "rollback" to the last good checkpoint and
+            continue at half the learning rate.
         compile: whether torch.compile makes kernels of the transformer's layers; that takes minutes on two CPU cores.
     """
 
@@ -248,7 +128,7 @@ class PipelineConfig:
 
 @dataclass
 class Config:
-    """Everything `python -m lockdec.run` reads.
+    """Everything that `python -m lockdec.run` reads, except the sections of single stages.
 
     Attributes:
         seed: moves the support set, the initial cross-attention and the order of the pairs, not the pretrained decoder.
@@ -257,8 +137,6 @@ class Config:
         objective: the metric of result.json that Hydra's sweepers are told.
         dry_run: only say what would be done.
         pair: values that several keys take together in a sweep, by interpolation; nothing else reads it.
-        pretrain, pretrain_encoder, pretrain_vae, pretrain_vqvae, finetune, translate, evaluate: of the stages of these
-            names; None without them.
     """
 
     seed: int = MISSING
@@ -275,13 +153,6 @@ class Config:
     encoder: Any = MISSING
     cross_attention: CrossAttentionConfig = MISSING
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
-    pretrain: PretrainConfig | None = None
-    pretrain_encoder: PretrainEncoderConfig | None = None
-    pretrain_vae: PretrainVAEConfig | None = None
-    pretrain_vqvae: PretrainVQVAEConfig | None = None
-    finetune: FinetuneConfig | None = None
-    translate: TranslateConfig | None = None
-    evaluate: EvaluateConfig | None = None
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: Any = field(default_factory=dict)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
@@ -289,13 +160,23 @@ class Config:
     stages: Any = field(default_factory=dict)
 
 
+@runtime_checkable
+class Section(Protocol):
+    """What a stage reads from the section of the config that has its name: a dataclass that checks its values."""
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+
+
 def register() -> None:
     """Make the schema known to Hydra as `lockdec_schema`."""
     store = ConfigStore.instance()
-    # Hydra copies its sources for each group that --help lists and each config it composes, and with them this one
-    # store of all schemas, though whatever is read from it is a copy already.
+    # Hydra copies its sources for each group that --help lists, and with them this one store of all schemas, although
+    # whatever is read from it is a copy already. Without the copies, --help takes 0.4 s of CPU time instead of 1.4 s;
+    # python -m benchmarks start_help measures it.
     vars(store)["__deepcopy__"] = lambda _: store
-    store.store(name="lockdec_schema", node=Config)
+    # The YAML of a stage adds its section. After it has composed the defaults, Hydra refuses further keys.
+    store.store(name="lockdec_schema", node=OmegaConf.structured(Config, flags={"struct": False}))
     store.store(name="imported_decoder_schema", node=ImportedDecoderConfig)
     OmegaConf.register_new_resolver("noam_peak", noam_peak, replace=True)
 
@@ -313,23 +194,17 @@ def config_folder() -> Path:
 
 
 def checked(config: DictConfig) -> Config:
-    """The composed config as typed objects, its values in range and in agreement.
+    """What the stages share, as typed objects, its values in range and in agreement.
 
     Raises:
         ConfigError: names the key and what is allowed.
     """
-    # Without its stage a section has at most the few values that debug=tiny gives it.
-    unused = [name for name in OF_STAGES if config[name] is not None and OmegaConf.missing_keys(config[name])]
-    if unused:
-        config = config.copy()
-        config.update(dict.fromkeys(unused))
-    typed = typing.cast(Config, OmegaConf.to_object(config))
+    shared = [field.name for field in dataclasses.fields(Config)]
+    _refuse_unknown_sections(config, shared)
+    typed = Config(**{name: _as_object(config[name]) for name in shared})
     typed.decoder.check()
     typed.cross_attention.check()
     typed.fewshot.check()
-    for name in OF_STAGES:
-        if section := getattr(typed, name):
-            section.check()
     typed.trainer.check()
     typed.logger.check()
     for name in typed.pipeline.order:
@@ -339,12 +214,55 @@ def checked(config: DictConfig) -> Config:
     return typed
 
 
+def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> DictConfig:
+    """The composed config with the types and the defaults of dataclasses in the sections of its stages.
+
+    Args:
+        kinds: the dataclass of each section, by its name.
+
+    Raises:
+        ConfigError: a section is not there; a key of it is not known; a value has the wrong type or is out of range.
+    """
+    typed = config.copy()
+    for name, kind in kinds.items():
+        if not OmegaConf.is_dict(config.get(name)):
+            raise ConfigError(f"{name}: the stage {name} reads this section, but there is none")
+        try:
+            typed[name] = OmegaConf.merge(OmegaConf.structured(kind), config[name])
+        except (ConfigKeyError, ConfigAttributeError) as error:
+            known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
+            raise ConfigError(
+                f"{name}.{error.full_key}: no such key (allowed: {', '.join(map(str, known))})"
+            ) from error
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    for name in kinds:
+        section: Any = OmegaConf.to_object(typed[name])
+        section.check()
+    return typed
+
+
+def _as_object(node: Any) -> Any:
+    return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+
+
+def _refuse_unknown_sections(config: DictConfig, shared: Sequence[str]) -> None:
+    """Raise ConfigError for a key that a file gave and nothing reads: most likely a name that was mistyped."""
+    # Without its stage, a section has at most the few values that debug=tiny gives it.
+    options = {path.stem for path in (config_folder() / "stage").glob("*.yaml")}
+    for name in map(str, config):
+        if name not in shared and name not in options and name not in config.stages:
+            known = sorted({*shared, *config.stages})
+            raise ConfigError(f"{name}: no such key, nor a stage of this name (allowed: {', '.join(known)})")
+
+
 def plain(node: Any) -> Any:
     """A config node as plain containers, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
-def _at_least(key: str, config: Any, **least: float) -> None:
+def require_at_least(key: str, config: Any, **least: float) -> None:
+    """Raise ConfigError, naming the key below `key`, where an attribute of `config` is below its least value."""
     for name, bound in least.items():
         if getattr(config, name) < bound:
             raise ConfigError(f"{key}.{name}={getattr(config, name)} must be at least {bound}")

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +18,7 @@ Input: TypeAlias = Image.Image | str | NDArray[Any]
 Modality: TypeAlias = Literal["image", "text", "array"]
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Item = TypeVar("Item")
 
 
 def fold(text: str) -> str:
@@ -28,6 +29,12 @@ def fold(text: str) -> str:
 def digest(value: object) -> str:
     """The sha256 (hex) of `value` as canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of the items, evenly spaced: neighbours in a caption set are variants of each other."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 class CaptionSet(ABC):

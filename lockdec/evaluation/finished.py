@@ -21,11 +21,11 @@ from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
 if TYPE_CHECKING:
     import torch
 
-    from lockdec.config.schema import EvaluateConfig
     from lockdec.data.captions import Input
     from lockdec.data.tokenizer import Tokenizer
     from lockdec.encoders.contract import Encoder
     from lockdec.encoders.normalisation import Normalisation
+    from lockdec.evaluation.configuration import EvaluateConfig
     from lockdec.transformer.models import LockingDecoderModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
@@ -194,9 +194,9 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = ()) -> NewInputCap
     import torch
 
     from lockdec.config.building import TRUSTED, Builder
-    from lockdec.config.schema import EvaluateConfig
     from lockdec.encoders.contract import Encoder, PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
+    from lockdec.evaluation.configuration import EvaluateConfig
     from lockdec.evaluation.stored import load_captioner, load_tokenizer
 
     builder = Builder((*TRUSTED, *trusted))

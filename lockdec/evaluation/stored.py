@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from lockdec.config.schema import EvaluateConfig
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import StoreError
+from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_dataclass, read_object
 from lockdec.store.tensors import load_tensors, load_weights, save_tensors

@@ -1,1 +1,1 @@
-"""LightningModules, one training objective each."""
+"""LightningModules: one training objective each, over `lockdec.modules.objective.Objective`."""

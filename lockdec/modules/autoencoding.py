@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import abstractmethod
 
-import lightning as L
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lockdec.encoders.autoencoder import Autoencoder, from_bytes
 from lockdec.encoders.vae import VAE
 from lockdec.encoders.vqvae import VQVAE
-from lockdec.modules.configuration import PretrainAutoencoderConfig, PretrainVAEConfig, PretrainVQVAEConfig
-from lockdec.optimizers import optimization
+from lockdec.modules.objective import Measured, Objective
+from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.pixels import PixelBatch
-from lockdec.training.watching import is_logged
 
 Losses = dict[str, Tensor]
 
 
-class Autoencoding(L.LightningModule, ABC):
+class Autoencoding(Objective):
     """Trains all of an autoencoder; a subclass says what its bottleneck costs.
 
     Logged is `loss` and what it is made of; `reconstruction` is the mean squared error of a pixel's colours, which go
     from 0 to 1.
-
-    Args:
-        stage: the prefix of what is logged.
     """
 
-    def __init__(self, model: Autoencoder, config: PretrainAutoencoderConfig, stage: str) -> None:
-        super().__init__()
-        self.model, self.settings, self.stage = model, config, stage
+    def __init__(self, model: Autoencoder, optimizer: OptimizerConfig, steps: int, stage: str) -> None:
+        super().__init__(stage, optimizer, steps)
+        self.model = model
 
     @abstractmethod
     def losses(self, pictures: Tensor) -> Losses:
         """`loss`, to be minimised, and its parts, of a batch of pictures from 0 to 1."""
 
-    def training_step(self, batch: PixelBatch, batch_idx: int) -> Tensor:
-        losses = self.losses(from_bytes(batch))
-        self.log_dict({f"{self.stage}/{name}": value for name, value in losses.items()}, batch_size=len(batch))
-        return losses["loss"]
-
-    def validation_step(self, batch: PixelBatch, batch_idx: int) -> None:
-        losses = self.losses(from_bytes(batch))
-        self.log_dict({f"{self.stage}/val_{name}": value for name, value in losses.items()}, batch_size=len(batch))
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if is_logged(self.trainer):
-            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
-
-    def configure_optimizers(self) -> Any:
-        return optimization.configure(self.parameters(), self.settings.optimizer, self.settings.steps)
+    def measure(self, batch: PixelBatch, batch_idx: int) -> Measured:
+        return Measured(self.losses(from_bytes(batch)), len(batch))
 
 
 class VariationalAutoencoding(Autoencoding):
     """Squared error and divergence from the prior, which is logged in nats per picture as `kl`.
 
-    The validation loss takes the mean of each posterior, not a sample, so it needs no luck.
+    The validation loss takes the mean of each posterior, not a sample, so it draws nothing at random.
+
+    Args:
+        kl_weight, free_bits: see `lockdec.stages.pretrain_autoencoder.PretrainVAEConfig`.
     """
 
     model: VAE
-    settings: PretrainVAEConfig
+
+    def __init__(
+        self, model: VAE, optimizer: OptimizerConfig, steps: int, stage: str, kl_weight: float, free_bits: float
+    ) -> None:
+        super().__init__(model, optimizer, steps, stage)
+        self.kl_weight, self.free_bits = kl_weight, free_bits
 
     def losses(self, pictures: Tensor) -> Losses:
         posterior = self.model.posterior(pictures)
@@ -71,16 +59,23 @@ class VariationalAutoencoding(Autoencoding):
         reconstruction = F.mse_loss(self.model.pictures(latents), pictures)
         divergence = posterior.divergence()
         cells = divergence.shape[1]
-        charged = divergence.mean(dim=(0, 1)).clamp(min=self.settings.free_bits).sum() * cells
-        loss = reconstruction + self.settings.kl_weight * charged / pictures[0].numel()
+        charged = divergence.mean(dim=(0, 1)).clamp(min=self.free_bits).sum() * cells
+        loss = reconstruction + self.kl_weight * charged / pictures[0].numel()
         return {"loss": loss, "reconstruction": reconstruction, "kl": divergence.sum(dim=(1, 2)).mean()}
 
 
 class VectorQuantisedAutoencoding(Autoencoding):
-    """Squared error through the codes, and the latents' commitment to them; `perplexity` is how many are in use."""
+    """Squared error through the codes, and the latents' commitment to them; `perplexity` is how many are in use.
+
+    Args:
+        commitment: see `lockdec.stages.pretrain_autoencoder.PretrainVQVAEConfig`.
+    """
 
     model: VQVAE
-    settings: PretrainVQVAEConfig
+
+    def __init__(self, model: VQVAE, optimizer: OptimizerConfig, steps: int, stage: str, commitment: float) -> None:
+        super().__init__(model, optimizer, steps, stage)
+        self.commitment = commitment
 
     def losses(self, pictures: Tensor) -> Losses:
         book = self.model.codebook
@@ -92,7 +87,7 @@ class VectorQuantisedAutoencoding(Autoencoding):
         reconstruction = F.mse_loss(self.model.pictures(latents + (codes - latents).detach()), pictures)
         if self.training:
             book.follow(latents.detach().float(), chosen)
-        loss = reconstruction + self.settings.commitment * commitment
+        loss = reconstruction + self.commitment * commitment
         return {
             "loss": loss,
             "reconstruction": reconstruction,

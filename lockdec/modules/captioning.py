@@ -4,36 +4,48 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lockdec.config.schema import FinetuneConfig
 from lockdec.data.tokenizer import real_targets
 from lockdec.distributed import ranks
 from lockdec.modules.language_modeling import next_token_loss
-from lockdec.optimizers import optimization
+from lockdec.modules.objective import Measured, Objective
+from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import is_logged
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
 
-class Captioning(L.LightningModule):
+class Captioning(Objective):
     """Trains the cross-attention of an unlocked decoder on pairs; the decoder is frozen.
 
     Args:
         model: attached and unlocked.
         eos_id: the token that ends a caption.
-        stage: the prefix of what is logged.
+        label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
     """
 
     # A checkpoint of this module holds what trains; the frozen decoder is in its own artifact.
     strict_loading = False
 
-    def __init__(self, model: LockingDecoderModel, config: FinetuneConfig, eos_id: int, stage: str) -> None:
-        super().__init__()
-        self.model, self.config, self.eos_id, self.stage = model, config, eos_id, stage
+    def __init__(
+        self,
+        model: LockingDecoderModel,
+        optimizer: OptimizerConfig,
+        steps: int,
+        stage: str,
+        *,
+        eos_id: int,
+        label_smoothing: float = 0.0,
+        decoder_dropout: bool = False,
+        state_noise: float = 0.0,
+        state_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(stage, optimizer, steps)
+        self.model, self.eos_id, self.label_smoothing = model, eos_id, label_smoothing
+        self.decoder_dropout, self.state_noise, self.state_dropout = decoder_dropout, state_noise, state_dropout
         model.freeze_decoder()
 
     def configure_model(self) -> None:
@@ -45,32 +57,25 @@ class Captioning(L.LightningModule):
         return logits
 
     def on_train_batch_start(self, batch: CaptionBatch, batch_idx: int) -> None:
-        if self.model.training != self.config.decoder_dropout:
-            self.model.train(self.config.decoder_dropout)
+        if self.model.training != self.decoder_dropout:
+            self.model.train(self.decoder_dropout)
+
+    def measure(self, batch: CaptionBatch, batch_idx: int) -> Measured:
+        return Measured({"loss": self.objective(batch)}, len(batch.tokens))
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
-        encoded = perturbed(batch.encoded, self.config.state_noise, self.config.state_dropout)
+        encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout)
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
-        loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.config.label_smoothing, pack=True)
+        loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.label_smoothing, pack=True)
         return weight * loss
 
-    def training_step(self, batch: CaptionBatch, batch_idx: int) -> Tensor:
-        loss = self.objective(batch)
-        if is_logged(self.trainer):
-            self.log(f"{self.stage}/loss", ranks.mean(loss))
-        return loss
-
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
         if is_logged(self.trainer):
-            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self.log(f"{self.stage}/gradient_norm", ranks.whole(nn.utils.get_total_norm(gradients)))
-
-    def configure_optimizers(self) -> Any:
-        muon = self.config.optimizer.kind == "muon"
-        return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps, muon)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         state = super().state_dict(*args, **kwargs)
@@ -79,20 +84,20 @@ class Captioning(L.LightningModule):
 
 
 def perturbed(encoded: Encoded, noise: float, dropout: float) -> Encoded:
-    """A share of the states left out, and Gaussian noise added to the others: regularisation for small support sets."""
+    """A share of the states dropped, and Gaussian noise added to the others: regularisation for small support sets."""
     if dropout:
-        encoded = Encoded(encoded.states, encoded.mask & ~hidden(encoded.mask, dropout)).trimmed()
+        encoded = Encoded(encoded.states, encoded.mask & ~dropped(encoded.mask, dropout)).trimmed()
     if not noise:
         return encoded
     return Encoded(torch.randn_like(encoded.states).mul_(noise).add_(encoded.states), encoded.mask)
 
 
-def hidden(mask: Bool[Tensor, "b s"], share: float) -> Bool[Tensor, "b s"]:
-    """A random choice of each input's states: this share of them, rounded up or down by luck, and never all.
+def dropped(mask: Bool[Tensor, "b s"], share: float) -> Bool[Tensor, "b s"]:
+    """A random choice of each input's states: this share of them, rounded up or down at random, and never all.
 
-    Hiding each by itself would hide as many on average, but a batch is as wide as its fullest row.
+    To drop each state by itself would drop as many on average, but a batch is as wide as its fullest row.
     """
-    luck = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)  # what is not there comes last
+    noise = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)  # what is not there comes last
     real = mask.sum(1, keepdim=True)
     many = (share * real + torch.rand(real.shape, device=mask.device)).long().clamp(max=real - 1)
-    return mask & (luck < luck.sort(1).values.gather(1, many.clamp(min=0)))
+    return mask & (noise < noise.sort(1).values.gather(1, many.clamp(min=0)))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning as L
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from lockdec.data.tokenizer import EOS_ID, real_targets
 from lockdec.distributed import ranks
-from lockdec.modules.configuration import OptimizerConfig
-from lockdec.optimizers import optimization
+from lockdec.modules.objective import Measured, Objective
+from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import TextBatch
-from lockdec.training.watching import is_logged
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 
@@ -46,18 +41,16 @@ def next_token_loss(
     return F.cross_entropy(logits, wanted, ignore_index=IGNORED, label_smoothing=label_smoothing), int(real.sum())
 
 
-class LanguageModeling(L.LightningModule):
+class LanguageModeling(Objective):
     """Trains all of a locked decoder on text.
 
     Args:
         model: locked.
-        steps: of the whole training, for the learning rate's schedule.
-        stage: the prefix of what is logged.
     """
 
     def __init__(self, model: LockingDecoderModel, optimizer: OptimizerConfig, steps: int, stage: str) -> None:
-        super().__init__()
-        self.model, self.optimizer, self.steps, self.stage = model, optimizer, steps, stage
+        super().__init__(stage, optimizer, steps)
+        self.model = model
 
     def configure_model(self) -> None:
         self.model = ranks.shard(self.model, self.device_mesh)
@@ -67,24 +60,11 @@ class LanguageModeling(L.LightningModule):
         logits: Tensor = self.model(tokens)
         return logits
 
-    def training_step(self, batch: TextBatch, batch_idx: int) -> Tensor:
+    def measure(self, batch: TextBatch, batch_idx: int) -> Measured:
         rows, weight = ranks.share(real_targets(batch.tokens, EOS_ID))
         tokens = batch.tokens[rows]
         loss, real = next_token_loss(self.model, tokens, EOS_ID)
-        loss = weight * loss
-        if is_logged(self.trainer):
-            self.log(f"{self.stage}/loss", ranks.mean(loss))
-            self.log(f"{self.stage}/real_token_share", real / tokens[:, 1:].numel())  # of several ranks, the first's
-        return loss
-
-    def validation_step(self, batch: TextBatch, batch_idx: int) -> None:
-        rows, weight = ranks.share(real_targets(batch.tokens, EOS_ID))
-        loss, real = next_token_loss(self.model, batch.tokens[rows], EOS_ID)
-        self.log(f"{self.stage}/val_loss", loss, batch_size=real if weight else 0, sync_dist=True)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if is_logged(self.trainer):
-            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
-
-    def configure_optimizers(self) -> Any:
-        return optimization.configure(self.parameters(), self.optimizer, self.steps)
+        if not self.training:
+            return Measured({"loss": loss}, real if weight else 0)
+        # The share of real tokens is a number, and of several ranks the first's: worth no message between them.
+        return Measured({"loss": weight * loss, "real_token_share": real / tokens[:, 1:].numel()}, real)

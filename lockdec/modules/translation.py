@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import lightning as L
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from lockdec.config.schema import TranslateConfig
 from lockdec.data.tokenizer import EOS_ID, real_targets
-from lockdec.optimizers import optimization
+from lockdec.modules.objective import Measured, Objective
+from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import TranslationBatch
-from lockdec.training.watching import is_logged
 from lockdec.transformer.models import TransformerModel
 
 
@@ -33,37 +28,25 @@ def translation_loss(
     return loss, accuracy, int(real.sum())
 
 
-class Translation(L.LightningModule):
+class Translation(Objective):
     """Trains all of a transformer on pairs.
 
     Args:
-        stage: the prefix of what is logged.
+        label_smoothing: 0 <= value < 1, spread over the vocabulary; in training alone.
     """
 
-    def __init__(self, model: TransformerModel, config: TranslateConfig, stage: str) -> None:
-        super().__init__()
-        self.model, self.config, self.stage = model, config, stage
+    def __init__(
+        self, model: TransformerModel, optimizer: OptimizerConfig, steps: int, stage: str, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__(stage, optimizer, steps)
+        self.model, self.label_smoothing = model, label_smoothing
 
     def forward(self, source: Int[Tensor, "b s"], target: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
         """Next-token logits."""
         logits: Tensor = self.model(source, target)
         return logits
 
-    def training_step(self, batch: TranslationBatch, batch_idx: int) -> Tensor:
-        loss, accuracy, _ = translation_loss(self.model, batch.source, batch.target, self.config.label_smoothing)
-        if is_logged(self.trainer):
-            self.log(f"{self.stage}/loss", loss)
-            self.log(f"{self.stage}/accuracy", accuracy)
-        return loss
-
-    def validation_step(self, batch: TranslationBatch, batch_idx: int) -> None:
-        loss, accuracy, real = translation_loss(self.model, batch.source, batch.target)
-        self.log(f"{self.stage}/val_loss", loss, batch_size=real)
-        self.log(f"{self.stage}/val_accuracy", accuracy, batch_size=real)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        if is_logged(self.trainer):
-            self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
-
-    def configure_optimizers(self) -> Any:
-        return optimization.configure(self.parameters(), self.config.optimizer, self.config.steps)
+    def measure(self, batch: TranslationBatch, batch_idx: int) -> Measured:
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss, accuracy, real = translation_loss(self.model, batch.source, batch.target, smoothing)
+        return Measured({"loss": loss, "accuracy": accuracy}, real)

@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024): steps that move a matrix as far where gradients are small as where they are large."""
+"""Muon (Jordan et al. 2024): each step moves a matrix equally far in all directions, however small the gradient."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 ITERATIONS = 5
-# Steep at zero, so that small singular values grow soon.
+# Steep at zero, so that small singular values grow within few iterations.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: a step moves all that a matrix can yield as far, whatever size the gradient has.
+    """Orthogonalised momentum: all singular values of a step are about one, whatever the size of the gradient.
 
     torch has an optimizer of this name, which works in bfloat16, matrix by matrix. The matrices of cross-attention are
-    small and alike in every layer, and few CPUs multiply bfloat16 fast, so here equal ones are orthogonalised together
-    and in their own precision; the steps are the same.
+    small and have the same shapes in every layer, and few CPUs multiply bfloat16 fast. So matrices of one shape are
+    orthogonalised together here, in their own precision; the steps are the same.
 
     Args:
-        params: parameters or groups of them. Of more than two dimensions, the last two are a matrix; of fewer, all are
-            the one column of a matrix.
-        lr: how far a step moves what a matrix makes of inputs of unit length; more where it widens them, by the
-            root of how much.
+        params: parameters or groups of them. The last two dimensions of a tensor are a matrix; a vector is a matrix
+            of one column.
+        lr: the spectral norm of a step, times sqrt(rows / columns) for a matrix with more rows than columns.
         momentum: 0 <= value < 1; Nesterov's.
         weight_decay: a step takes this share, times lr, off the weights.
     """
@@ -65,7 +64,7 @@ class Muon(torch.optim.Optimizer):
             parameter.add_(share(step, parameter), alpha=-group["lr"])
 
     def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
-        """Add the gradient to the momentum, and look one step further."""
+        """Add the gradient to the momentum, and return Nesterov's estimate of the next step."""
         gradient = whole(cast(Tensor, parameter.grad))
         state = self.state[parameter]
         if not state:
@@ -77,8 +76,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonalised(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
     """Each matrix with all its singular values brought near one, and near sqrt(rows / columns) where that is more.
 
-    By five iterations of Newton and Schulz, which are products alone; they end within about a third of that.
-    Zeros stay.
+    Five iterations of Newton and Schulz, which need products alone, end within about a third of that. Zeros stay.
     """
     a, b, c = COEFFICIENTS
     rows, columns = matrices.shape[1:]
@@ -91,12 +89,12 @@ def orthogonalised(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "
 
 
 def whole(x: Tensor) -> Tensor:
-    """All of a tensor of which each rank holds a part."""
+    """The whole of a tensor of which each rank holds a part."""
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def share(x: Tensor, like: Tensor) -> Tensor:
-    """Of a tensor that every rank holds, the part that it holds of another one of this shape."""
+    """This rank's part of a tensor that every rank holds whole, sharded as another tensor of its shape."""
     if not isinstance(like, DTensor):
         return x
     return distribute_tensor(x, like.device_mesh, like.placements, src_data_rank=None)

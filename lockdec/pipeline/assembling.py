@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import Config, checked, plain
+from lockdec.config.schema import Config, checked, plain, with_sections
 from lockdec.errors import ConfigError
-from lockdec.pipeline.keys import stage_keys
+from lockdec.pipeline.keys import stage_class, stage_keys
 from lockdec.stages.stage import Stage
 
 
@@ -21,7 +21,7 @@ class Assembly:
 
     Attributes:
         config: of the run, checked.
-        subtrees: the config of each stage, in the order of the pipeline.
+        subtrees: the config of each stage and the names of its parents, in the order of the pipeline.
         stages: built and checked.
         keys: of their artifacts.
     """
@@ -42,10 +42,22 @@ def assemble(config: DictConfig, builder: Builder) -> Assembly:
     Raises:
         ConfigError, DataError: the run cannot work.
     """
-    typed = checked(config)
-    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    typed, subtrees = checked_subtrees(config, builder)
     stages = build_stages(subtrees, builder)
+    subtrees = {name: {**subtree, "parents": list(stages[name].parents)} for name, subtree in subtrees.items()}
     return Assembly(typed, subtrees, stages, stage_keys(stages, subtrees))
+
+
+def checked_subtrees(config: DictConfig, builder: Builder) -> tuple[Config, dict[str, dict[str, Any]]]:
+    """The config as typed objects, and what each stage of the pipeline sees of it, sections checked.
+
+    Raises:
+        ConfigError: names the key and what is allowed.
+    """
+    typed = checked(config)
+    sections = {name: stage_class(config, name, builder).section for name in typed.pipeline.order}
+    config = with_sections(config, {name: section for name, section in sections.items() if section is not None})
+    return typed, {name: plain(config.stages[name]) for name in typed.pipeline.order}
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:

@@ -1,6 +1,6 @@
-"""What a rank does that does not lead: it makes, together with the others, the stages that the first rank tells it to.
+"""What every rank but the first does: together with the others, it makes the stages that the first rank orders.
 
-Everything else of a run - the store, its locks, the stages that one process makes, result.json - is the first rank's.
+The first rank alone does everything else in a run: the store, its locks, the stages of one process, result.json.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from omegaconf import DictConfig
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import checked, plain
 from lockdec.console import console
 from lockdec.distributed import ranks
-from lockdec.pipeline.assembling import build_stages
+from lockdec.pipeline.assembling import build_stages, checked_subtrees
 from lockdec.runtime.devices import device_of
 from lockdec.runtime.interruption import stoppable
 from lockdec.stages.stage import Stage, Work
@@ -29,7 +28,7 @@ from lockdec.store import Store
 
 
 def lead(work: Callable[[], float], folder: Path) -> float:
-    """Do the work of the first rank, and let the others go when it has ended, well or not.
+    """Do the work of the first rank, and release the others when it has ended, successfully or not.
 
     Args:
         folder: of the run.
@@ -52,14 +51,14 @@ def follow(config: DictConfig, folder: Path) -> float:
     """Follow the first rank until its run has ended.
 
     Args:
-        folder: that Hydra has made for this process; it may have looked at the clock later than the first rank's.
+        folder: made by Hydra for this process; its name may hold a later time than the first rank's.
 
     Returns:
         The first rank's objective; NaN where it has none.
 
     Raises:
-        SystemExit: the first rank has ended badly, and has said why.
-        LostRankError: it is gone.
+        SystemExit: the first rank has failed, and has said why.
+        LostRankError: the first rank is gone.
     """
     console.quiet = True
     if ranks.next_order()["folder"] != str(folder.resolve()):
@@ -72,10 +71,11 @@ def follow(config: DictConfig, folder: Path) -> float:
             if "end" in order:
                 break
             if not stages:
-                typed = checked(config)
+                builder = Builder()
+                typed, subtrees = checked_subtrees(config, builder)
                 if typed.trainer.threads:
                     torch.set_num_threads(typed.trainer.threads)
-                stages = build_stages({name: plain(config.stages[name]) for name in typed.pipeline.order}, Builder())
+                stages = build_stages(subtrees, builder)
                 store = Store(Path(typed.paths.outputs) / "stages")
                 device = device_of(typed.trainer)
             _make(order, stages[order["make"]], store, device)
@@ -86,7 +86,7 @@ def follow(config: DictConfig, folder: Path) -> float:
 
 def _make(order: dict[str, Any], stage: Stage, store: Store, device: torch.device) -> None:
     parents = {name: store.open(name, key) for name, key in order["parents"].items()}
-    # What the stage writes beside its training is written by the first rank, too.
+    # The first rank writes the stage's files; those of this rank are thrown away.
     with TemporaryDirectory(prefix="lockdec-rank-") as scratch:
         loggers: list[Logger] = [DummyLogger()] if order["logged"] else []
         try:

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
+from lockdec.config.building import Builder
 from lockdec.config.schema import plain
+from lockdec.errors import ConfigError
 from lockdec.redaction import redacted
 from lockdec.stages.stage import Stage
 from lockdec.store import artifact_key
 
-# What the stages see that cannot change what they produce, and so is no part of their keys.
-CANNOT_CHANGE_RESULT = (
-    "attach.batch_size",  # an encoder's outputs do not depend on the batch: tested for every encoder
-    "*.trainer.accelerator",
-    "*.trainer.devices",
-    "*.trainer.strategy",  # of any number of ranks, each takes its share of the same batches
-    "*.trainer.threads",
-    "*.trainer.checkpoint_seconds",
-    "*.trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
-    "*.trainer.compile=False",  # what a stage is without it; compiled, it draws other dropout
-    "*.fit.optimizer.kind=adamw",  # what a stage is without it
-    "*.data.cache",
-)
+
+def stage_class(config: DictConfig, name: str, builder: Builder) -> type[Stage]:
+    """The class of a stage of the config, before anything is built.
+
+    Raises:
+        ConfigError: it names no stage, or one of another name.
+    """
+    key, node = f"stages.{name}", config.stages[name]
+    path = node.get("_target_") if isinstance(node, DictConfig) else None
+    if path is None:
+        raise ConfigError(f"{key} must name a Stage by _target_")
+    found = builder.locate(path, key, Stage)
+    if not inspect.isclass(found) or not issubclass(found, Stage):
+        raise ConfigError(f"{key}._target_={path} is not a Stage")
+    if found.name != name:
+        raise ConfigError(f"{key}._target_={path} is the stage {found.name}: configure it as stages.{found.name}")
+    return found
 
 
-def decisive(config: DictConfig | ListConfig) -> dict[str, Any]:
+def same_results(before: DictConfig | ListConfig, config: DictConfig) -> bool:
+    """Whether the stages of a config that was read back are configured as those of this one, but for neutral keys.
+
+    Raises:
+        ConfigError: a stage of this config does not exist. Nothing that the other one names is imported.
+    """
+    builder = Builder()
+    neutral = {
+        name: stage_class(config, name, builder).neutral for name in config.pipeline.order if name in config.stages
+    }
+    return _decisive(before, neutral) == redacted(_decisive(config, neutral))  # as it was written
+
+
+def _decisive(config: DictConfig | ListConfig, neutral: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """What a run's results follow from: the config of each of its stages, without what changes no result."""
     return {
-        name: without(redacted(plain(config.stages[name])), CANNOT_CHANGE_RESULT, name)
-        for name in config.pipeline.order
+        name: without(redacted(plain(config.stages[name])), neutral.get(name, ())) for name in config.pipeline.order
     }
 
 
@@ -43,21 +62,19 @@ def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, 
         keys[name] = artifact_key(
             stage=name,
             version=stage.version,
-            config=without(subtrees[name], CANNOT_CHANGE_RESULT, name),
+            config=without(subtrees[name], stage.neutral),
             parents={parent: keys[parent] for parent in stage.parents},
             fingerprints=stage.fingerprints(),
         )
     return keys
 
 
-def without(node: Mapping[str, Any], patterns: Sequence[str], path: str) -> dict[str, Any]:
+def without(node: Mapping[str, Any], patterns: Sequence[str], path: str = "") -> dict[str, Any]:
     """The node, which stands at the dotted `path`, without the keys whose dotted path, or path=value, matches."""
-    return {
-        name: without(value, patterns, f"{path}.{name}") if isinstance(value, Mapping) else value
-        for name, value in node.items()
-        if not any(fnmatchcase(place, pattern) for pattern in patterns for place in _places(path, name, value))
-    }
-
-
-def _places(path: str, name: str, value: Any) -> tuple[str, ...]:
-    return (f"{path}.{name}", f"{path}.{name}={value}") if isinstance(value, str | bool) else (f"{path}.{name}",)
+    left: dict[str, Any] = {}
+    for name, value in node.items():
+        place = f"{path}.{name}" if path else name
+        places = (place, f"{place}={value}") if isinstance(value, str | bool) else (place,)
+        if not any(fnmatchcase(one, pattern) for pattern in patterns for one in places):
+            left[name] = without(value, patterns, place) if isinstance(value, Mapping) else value
+    return left

@@ -53,12 +53,12 @@ def run(
     group: str | None = None,
     watchers: Sequence[Logger] = (),
 ) -> dict[str, Any]:
-    """Run every stage of `pipeline.order` and write result.json, whatever happens.
+    """Run every stage of `pipeline.order`, and write result.json even if that fails.
 
     Args:
         config: composed by Hydra; see `lockdec.config.schema.Config`.
         folder: of this run or cell.
-        overrides: what the user typed, for the record.
+        overrides: as typed, for the record.
         group: the name of the sweep this is a cell of; None outside a sweep.
         watchers: are told every metric beside the loggers of the config; they may end the run with PrunedError.
 
@@ -66,7 +66,7 @@ def run(
         What result.json holds.
 
     Raises:
-        LockdecError: something the user can mend; result.json then says `failed` and why.
+        LockdecError: something you can fix; result.json then says `failed` and why.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +115,7 @@ def run(
         except StoreError as error:
             if result["status"] == "ok":
                 raise
-            console.print(f"  {printable(str(error))}", soft_wrap=True)  # what went wrong first is what is raised
+            console.print(f"  {printable(str(error))}", soft_wrap=True)  # the first error is the one that is raised
     return result
 
 
@@ -126,7 +126,7 @@ def cost(since: float) -> dict[str, float]:
 
 
 def _config_text(config: DictConfig) -> str:
-    """The config resolved, as YAML, without what is secret in it."""
+    """The resolved config as YAML, without secrets."""
     return OmegaConf.to_yaml(OmegaConf.create(redacted(plain(config))))
 
 
@@ -226,7 +226,7 @@ def choices(name: str, stages: Mapping[str, Stage], records: Mapping[str, Mappin
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computes the results."""
+    """The versions of the packages that compute the results."""
     packages = ("torch", "lightning", "hydra-core", "tokenizers")
     return {"lockdec": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
@@ -240,7 +240,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
 
 
 def _export(artifact: Artifact, stage: Stage, folder: Path) -> None:
-    """Copy into the run's folder what a person or the report reads there."""
+    """Copy into the run's folder the files that people and the report read there."""
     for name in stage.exports:
         source, target = artifact.path(name), folder / name
         if source.is_dir():

@@ -22,22 +22,26 @@ class Attach(Stage):
         batch_size: inputs encoded at a time; cannot change the result.
     """
 
+    name: ClassVar[str] = "attach"
     version: ClassVar[int] = 1
+    # An encoder's outputs do not depend on the batch: tested for every encoder.
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "batch_size")
+    code: ClassVar[tuple[str, ...]] = ("lockdec.encoders.encoded", "lockdec.encoders.normalisation")
     data: CaptionSet
     encoder: Encoder | PretrainedHere
     normalise: str | list[str]
     batch_size: int
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The stage that pretrains the encoder, where one does."""
+        return (self.encoder.stage,) if isinstance(self.encoder, PretrainedHere) else ()
 
     def check(self) -> None:
         if self.encoder.modality != self.data.modality:
             raise ConfigError(
                 f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "
                 f"but data: {type(self.data).__name__} has {self.data.modality} inputs"
-            )
-        if isinstance(self.encoder, PretrainedHere) and self.encoder.stage not in self.parents:
-            raise ConfigError(
-                f"stages.attach.parents={self.parents}: {self.encoder.stage} has to be among them, "
-                f"since it pretrains encoder: {type(self.encoder).__name__}"
             )
         if isinstance(self.encoder, Encoder):
             self.encoder.check(self.data)
@@ -56,7 +60,7 @@ class Attach(Stage):
         try:
             encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
         finally:
-            encoder.to("cpu")  # what it took of the device is for the stages that follow
+            encoder.to("cpu")  # the stages that follow need the device's memory
         return {
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},
             "frozen": {"encoder_ok": encoder.fingerprint == before},

@@ -9,16 +9,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from lockdec.config.schema import EvaluateConfig
 from lockdec.console import track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
+from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.evaluation.controls import shuffled
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.modules.translation import translation_loss
 from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.translate import known_pairs, load_translator
+from lockdec.stages.translate import Translate, known_pairs, load_translator
 from lockdec.transformer.models import TransformerModel
 
 CAPTIONS = "captions.jsonl"
@@ -36,7 +37,20 @@ class EvaluateTranslation(Stage):
         shots, support_seed: of `TranslateConfig`; the copying control knows the same pairs as the transformer.
     """
 
+    name: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 3
+    reads: ClassVar[tuple[type[Stage], ...]] = (Translate,)
+    section = EvaluateConfig
+    code: ClassVar[tuple[str, ...]] = (
+        "lockdec.evaluation.metrics",
+        "lockdec.evaluation.nearest",
+        "lockdec.modules.translation",
+        "lockdec.stages.translate",
+        "lockdec.transformer.decoding.beam",
+        "lockdec.transformer.decoding.generation",
+        "lockdec.transformer.decoding.sampling",
+        "lockdec.transformer.decoding.tokens",
+    )
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS,)
     data: TextPairs
     decode: EvaluateConfig
@@ -47,25 +61,24 @@ class EvaluateTranslation(Stage):
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
-        model, source, target = load_translator(work.parents["translate"])
+        model, source, target = load_translator(work.parent(Translate))
         translator = Translator(model, source, target, self.decode, place_on(model, work.device))
         data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
         known = known_pairs(data, self.shots, self.support_seed)
         texts, references = [data.texts[row] for row in rows], [data.captions[row] for row in rows]
-        another = texts[len(texts) // 2 :] + texts[: len(texts) // 2]  # neighbours are variants of each other
         nearest = [known[index] for index in nearest_phrases(texts, [data.texts[pair.index] for pair in known])]
 
         strategies = dict.fromkeys([self.decode.strategy, *ALWAYS])
         translations = {name: translator.translations(texts, name) for name in strategies}
         candidates = {
             "caption": translations[self.decode.strategy],
-            "shuffled": translator.translations(another, self.decode.strategy),
+            "shuffled": translator.translations(shuffled(texts), self.decode.strategy),
             "nearest_phrase": [pair.caption for pair in nearest],
         }
         scores = {name: score(captions, references) for name, captions in (translations | candidates).items()}
         loss, accuracy = translator.loss(texts, references)
         scores["caption"]["loss"] = loss
-        scores["shuffled"]["loss"], _ = translator.loss(another, references)
+        scores["shuffled"]["loss"], _ = translator.loss(shuffled(texts), references)
 
         with (work.folder / CAPTIONS).open("w", encoding="utf-8") as file:
             for index, row in enumerate(rows):
@@ -107,13 +120,13 @@ class Translator:
         """One translation a text."""
         options = self.decode.generation | {"strategy": strategy}
         generator = torch.Generator().manual_seed(self.decode.seed)
-        written: list[str] = []
+        translations: list[str] = []
         for batch in track(self._batches(texts), f"translating, {strategy}"):
             tokens = self.model.generate(
-                self._read(batch), bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, generator=generator, **options
+                self._tokens(batch), bos_id=BOS_ID, eos_id=EOS_ID, pad_id=PAD_ID, generator=generator, **options
             )
-            written += self.target.decode_batch(tokens)
-        return written
+            translations += self.target.decode_batch(tokens)
+        return translations
 
     def loss(self, texts: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, float]:
         """Mean cross-entropy in nats per token of the first references, and the share of tokens predicted right."""
@@ -122,11 +135,11 @@ class Translator:
             first = [captions[0] for captions in several]
             target = self.target.batch(first, self.model.decoder.config.max_len).to(self.device)
             with torch.inference_mode():
-                loss, accuracy, real = translation_loss(self.model, self._read(batch), target)
+                loss, accuracy, real = translation_loss(self.model, self._tokens(batch), target)
             totals, count = totals + real * torch.stack([loss, accuracy]), count + real
         return float(totals[0] / count), float(totals[1] / count)
 
-    def _read(self, texts: Sequence[str]) -> torch.Tensor:
+    def _tokens(self, texts: Sequence[str]) -> torch.Tensor:
         return self.source.batch(texts, self.model.encoder.config.max_len).to(self.device)
 
     def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:

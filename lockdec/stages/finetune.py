@@ -3,37 +3,76 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import lightning as L
+from omegaconf import MISSING
 
-from lockdec.config.schema import FewshotConfig, FinetuneConfig, TrainerConfig
+from lockdec.config.schema import FewshotConfig
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.errors import ConfigError
 from lockdec.evaluation.looking import Looking
 from lockdec.evaluation.stored import load_captioner, load_tokenizer, save_cross_attention
 from lockdec.modules.captioning import Captioning
+from lockdec.optimizers.optimization import FinetuneOptimizerConfig
+from lockdec.stages.attach import Attach
+from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import Stage, Work
+from lockdec.stages.training_stage import TrainingConfig, TrainingStage
+from lockdec.stages.unlock import Unlock
 from lockdec.training.batching import SupportDataModule
-from lockdec.training.fit import fit
 from lockdec.transformer.models import LockingDecoderModel
 
 WATCHED = 64  # validation pairs that only loggers are told about
 
 
+@dataclass
+class FinetuneConfig(TrainingConfig):
+    """How the unlocked cross-attention learns from the support set.
+
+    Attributes:
+        batch_size: pairs a step.
+        label_smoothing: 0 <= value < 1, spread over the vocabulary.
+        decoder_dropout: whether the frozen decoder's dropout is on while its cross-attention learns.
+        state_noise: standard deviation of the Gaussian noise added to the normalised encoder states.
+        state_dropout: share of encoder states dropped from each pair at each step.
+    """
+
+    batch_size: int = MISSING
+    label_smoothing: float = MISSING
+    decoder_dropout: bool = MISSING
+    state_noise: float = MISSING
+    state_dropout: float = MISSING
+    optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("finetune", batch_size=1, state_noise=0)
+        for name in ("label_smoothing", "state_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"finetune.{name}={getattr(self, name)} must be at least 0 and below 1")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Finetune(Stage):
+class Finetune(TrainingStage):
     """Learns from the support set and nothing else of the data; the trained cross-attention is the artifact."""
 
+    name: ClassVar[str] = "finetune"
     version: ClassVar[int] = 3
+    reads: ClassVar[tuple[type[Stage], ...]] = (Pretrain, Attach, Unlock)
+    section = FinetuneConfig
+    code: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.code,
+        "lockdec.data.fewshot",
+        "lockdec.modules.captioning",
+        "lockdec.modules.language_modeling",
+    )
     together: ClassVar[bool] = True
+    fit: FinetuneConfig
     data: CaptionSet
     fewshot: FewshotConfig
-    fit: FinetuneConfig
-    trainer: TrainerConfig
-    callbacks: dict[str, L.Callback]
     seed: int
 
     def check(self) -> None:
@@ -44,9 +83,9 @@ class Finetune(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         pairs = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
-        encoded = EncodedSet.open(work.parents["attach"].folder)
-        tokenizer = load_tokenizer(work.parents["pretrain"])
-        model = load_captioner(work.parents["pretrain"], work.parents["unlock"])
+        encoded = EncodedSet.open(work.parent(Attach).folder)
+        tokenizer = load_tokenizer(work.parent(Pretrain))
+        model = load_captioner(work.parent(Pretrain), work.parent(Unlock))
         batches = SupportDataModule(
             tokenizer,
             pairs,
@@ -56,31 +95,34 @@ class Finetune(Stage):
             steps=self.fit.steps,
             seed=self.seed,
         )
-
-        seen = self.data.splits["val"][:WATCHED]
-        captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.config.max_len) if seen else None
-        watched = (
-            [] if captions is None else [Looking(work.stage, captions, encoded.batch(seen), tokenizer.special.eos)]
-        )
+        watched: list[Looking] = []
+        if seen := self.data.splits["val"][:WATCHED]:
+            captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.config.max_len)
+            watched = [Looking(work.stage, captions, encoded.batch(seen), tokenizer.special.eos)]
         frozen = decoder_fingerprint(model)
-        logged = fit(
-            Captioning(model, self.fit, tokenizer.special.eos, stage=work.stage),
-            batches,
-            stage=work.stage,
-            folder=work.folder,
-            loggers=work.loggers,
-            steps=self.fit.steps,
-            seed=self.seed,
-            clip_norm=self.fit.optimizer.clip_norm,
-            trainer=self.trainer,
-            callbacks=[*self.callbacks.values(), *watched],
-        )
+        module = self.module(model, tokenizer.special.eos)
+        metrics = self.train(module, batches, work, self.seed, watched)
         save_cross_attention(model, work.folder)
         return {
             "fewshot": {"shots": len(pairs), "support_seed": self.fewshot.support_seed},
-            "finetune": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()},
+            "finetune": metrics,
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
+
+    def module(self, model: LockingDecoderModel, eos_id: int) -> Captioning:
+        """The objective: captions of the support set, given states perturbed as the config says."""
+        fit = self.fit
+        return Captioning(
+            model,
+            fit.optimizer,
+            fit.steps,
+            self.name,
+            eos_id=eos_id,
+            label_smoothing=fit.label_smoothing,
+            decoder_dropout=fit.decoder_dropout,
+            state_noise=fit.state_noise,
+            state_dropout=fit.state_dropout,
+        )
 
 
 def decoder_fingerprint(model: LockingDecoderModel) -> str:

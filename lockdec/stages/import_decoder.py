@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
+from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import file_sha256
 from lockdec.transformer.models import LockingDecoderModel
@@ -27,7 +28,14 @@ class ImportDecoder(Stage):
         path: a local folder, or the id of a model on the Hugging Face hub.
     """
 
+    name: ClassVar[str] = Pretrain.name  # in its place
     version: ClassVar[int] = 1
+    code: ClassVar[tuple[str, ...]] = (
+        "lockdec.evaluation.stored",
+        "lockdec.transformer.importing.checkpoint",
+        "lockdec.transformer.importing.gpt2",
+        "lockdec.transformer.importing.llama",
+    )
     path: str
 
     @cached_property

@@ -6,33 +6,57 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightning as L
+from omegaconf import MISSING
 
-from lockdec.config.schema import PretrainConfig, TokenizerConfig, TrainerConfig
+from lockdec.config.schema import TokenizerConfig
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
 from lockdec.data.tokenizer import train_tokenizer
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
 from lockdec.modules.language_modeling import LanguageModeling
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import Work
+from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import TextDataModule
-from lockdec.training.fit import fit
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
 
 
+@dataclass
+class PretrainConfig(TrainingConfig):
+    """How the locked decoder learns to generate text.
+
+    Attributes:
+        seed: moves the initial weights and the order of the text, and nothing after pretraining.
+        batch_tokens: how many tokens (padding included) a batch holds at most.
+    """
+
+    seed: int = MISSING
+    batch_tokens: int = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("pretrain", batch_tokens=1)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Stage):
+class Pretrain(TrainingStage):
     """Trains the tokenizer and the decoder; their files are the artifact."""
 
+    name: ClassVar[str] = "pretrain"
     version: ClassVar[int] = 3
+    section = PretrainConfig
+    code: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.code,
+        "lockdec.data.text",
+        "lockdec.data.tokenizer",
+        "lockdec.modules.language_modeling",
+    )
     together: ClassVar[bool] = True
+    fit: PretrainConfig
     decoder: DecoderConfig
     tokenizer: TokenizerConfig
     data: CaptionSet
     sources: dict[str, TextSource]
     name_repeats: int
-    fit: PretrainConfig
-    trainer: TrainerConfig
-    callbacks: dict[str, L.Callback]
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
@@ -41,10 +65,8 @@ class Pretrain(Stage):
         text = pretraining_text(self.data, list(self.sources.values()), self.name_repeats)
         tokenizer = train_tokenizer(text, self.tokenizer.vocab_size)
         tokenizer.save(work.folder / TOKENIZER)
-
         L.seed_everything(self.fit.seed, verbose=False)
         model = LockingDecoderModel(self.decoder)
-        module = LanguageModeling(model, self.fit.optimizer, self.fit.steps, stage=work.stage)
         batches = TextDataModule(
             tokenizer,
             text,
@@ -54,17 +76,7 @@ class Pretrain(Stage):
             steps=self.fit.steps,
             seed=self.fit.seed,
         )
-        logged = fit(
-            module,
-            batches,
-            stage=work.stage,
-            folder=work.folder,
-            loggers=work.loggers,
-            steps=self.fit.steps,
-            seed=self.fit.seed,
-            clip_norm=self.fit.optimizer.clip_norm,
-            trainer=self.trainer,
-            callbacks=self.callbacks.values(),
-        )
+        module = LanguageModeling(model, self.fit.optimizer, self.fit.steps, work.stage)
+        metrics = self.train(module, batches, work, self.fit.seed)
         save_decoder(model, work.folder)
-        return {"pretrain": {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}}
+        return {"pretrain": metrics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,47 +12,104 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from numpy.typing import NDArray
+from omegaconf import MISSING
 from PIL import Image
 from torch import Tensor
 
-from lockdec.config.schema import TrainerConfig
 from lockdec.console import console
-from lockdec.data.captions import CaptionSet
+from lockdec.data.captions import CaptionSet, spread
 from lockdec.encoders.autoencoder import Autoencoder, from_bytes, save_autoencoder
+from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.encoders.vae import ACTIVE_VARIANCE, VAE
 from lockdec.encoders.vqvae import VQVAE
 from lockdec.errors import ConfigError
 from lockdec.modules.autoencoding import Autoencoding, VariationalAutoencoding, VectorQuantisedAutoencoding
-from lockdec.modules.configuration import PretrainAutoencoderConfig, PretrainVAEConfig, PretrainVQVAEConfig
 from lockdec.runtime.devices import place_on
-from lockdec.stages.stage import Stage, Work
-from lockdec.training.fit import fit
+from lockdec.stages.stage import Work
+from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
+from lockdec.transformer.configuration import require
 
 RECONSTRUCTIONS = "reconstructions.png"
-_SHOWN = 12  # pictures of the validation split, each above what became of it
-_CHUNK = 256  # pictures looked at together after training
+_SHOWN = 12  # pictures of the validation split, each above its reconstruction
+_CHUNK = 256  # pictures encoded at a time after training
+
+
+@dataclass
+class PretrainAutoencoderConfig(TrainingConfig):
+    """How an autoencoder of pictures learns.
+
+    Attributes:
+        seed: moves the initial weights, the order of the pictures and the noise in each step.
+        batch_size: pictures a step.
+    """
+
+    seed: int = MISSING
+    batch_size: int = MISSING
+
+
+@dataclass
+class PretrainVAEConfig(PretrainAutoencoderConfig):
+    """How a variational autoencoder learns (Kingma and Welling 2014).
+
+    Attributes:
+        kl_weight: of the divergence in nats beside the squared error summed over pixels; so twice the variance of the
+            noise that pixels are thought to have.
+        free_bits: nats per latent number, the mean over pictures and cells, below which the divergence of a channel
+            costs nothing (Kingma et al. 2016, C.8); 0 for none.
+    """
+
+    model: VAEConfig = field(default_factory=VAEConfig)
+    kl_weight: float = MISSING
+    free_bits: float = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("pretrain_vae", batch_size=1)
+        self.model.check("pretrain_vae.model")
+        require(self.kl_weight >= 0, "pretrain_vae.kl_weight", self.kl_weight, "must not be negative")
+        require(self.free_bits >= 0, "pretrain_vae.free_bits", self.free_bits, "must not be negative")
+
+
+@dataclass
+class PretrainVQVAEConfig(PretrainAutoencoderConfig):
+    """How a vector-quantised autoencoder learns (van den Oord et al. 2017).
+
+    Attributes:
+        commitment: weight of the mean squared distance between latents and their codes beside that of the pixels.
+    """
+
+    model: VQVAEConfig = field(default_factory=VQVAEConfig)
+    commitment: float = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("pretrain_vqvae", batch_size=1)
+        self.model.check("pretrain_vqvae.model")
+        require(self.commitment >= 0, "pretrain_vqvae.commitment", self.commitment, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainAutoencoder(Stage):
-    """Trains an autoencoder and draws what it makes of pictures it has not seen.
+class PretrainAutoencoder(TrainingStage):
+    """Trains an autoencoder and draws how it reconstructs pictures that it has not seen.
 
     Attributes:
-        untrained: leave the first weights as they are: the control that says what training was worth.
+        untrained: keep the initial weights: the control that says what training was worth.
     """
 
-    exports: ClassVar[tuple[str, ...]] = (RECONSTRUCTIONS,)
     version: ClassVar[int] = 1
+    code: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.code,
+        "lockdec.encoders.autoencoder",
+        "lockdec.encoders.vae",
+        "lockdec.encoders.vqvae",
+        "lockdec.modules.autoencoding",
+        "lockdec.training.pixels",
+    )
+    exports: ClassVar[tuple[str, ...]] = (RECONSTRUCTIONS,)
+    fit: PretrainAutoencoderConfig
     data: CaptionSet
-    trainer: TrainerConfig
-    callbacks: dict[str, L.Callback]
     untrained: bool = False
-
-    @property
-    @abstractmethod
-    def settings(self) -> PretrainAutoencoderConfig:
-        """How to train."""
 
     @abstractmethod
     def module(self, stage: str) -> Autoencoding:
@@ -71,7 +128,7 @@ class PretrainAutoencoder(Stage):
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
-        L.seed_everything(self.settings.seed, verbose=False)
+        L.seed_everything(self.fit.seed, verbose=False)
         module = self.module(work.stage)
         side = module.model.config.resolution
         train_file, val_file = work.folder / f"train.{PIXELS}", work.folder / f"val.{PIXELS}"
@@ -88,34 +145,22 @@ class PretrainAutoencoder(Stage):
         return {work.stage: metrics}
 
     def _fit(self, module: Autoencoding, train: NDArray[Any], val: NDArray[Any], work: Work) -> dict[str, float]:
-        settings = self.settings
-        logged = fit(
-            module,
-            PixelDataModule(train, val, batch_size=settings.batch_size, steps=settings.steps, seed=settings.seed),
-            stage=work.stage,
-            folder=work.folder,
-            loggers=work.loggers,
-            steps=settings.steps,
-            seed=settings.seed,
-            clip_norm=settings.optimizer.clip_norm,
-            trainer=self.trainer,
-            callbacks=self.callbacks.values(),
-        )
-        return {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}
+        fit = self.fit
+        batches = PixelDataModule(train, val, batch_size=fit.batch_size, steps=fit.steps, seed=fit.seed)
+        return self.train(module, batches, work, fit.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainVAE(PretrainAutoencoder):
-    """Of a variational one; channels that say nothing about the training pictures are silenced."""
+    """A variational one; channels that say nothing about the training pictures are silenced."""
 
+    name: ClassVar[str] = "pretrain_vae"
+    section = PretrainVAEConfig
     fit: PretrainVAEConfig
 
-    @property
-    def settings(self) -> PretrainVAEConfig:
-        return self.fit
-
     def module(self, stage: str) -> Autoencoding:
-        return VariationalAutoencoding(VAE(self.fit.model), self.fit, stage)
+        fit, model = self.fit, VAE(self.fit.model)
+        return VariationalAutoencoding(model, fit.optimizer, fit.steps, stage, fit.kl_weight, fit.free_bits)
 
     def finish(self, model: Autoencoder, train: NDArray[Any]) -> dict[str, float]:
         assert isinstance(model, VAE)
@@ -131,16 +176,15 @@ class PretrainVAE(PretrainAutoencoder):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainVQVAE(PretrainAutoencoder):
-    """Of a vector-quantised one."""
+    """A vector-quantised one."""
 
+    name: ClassVar[str] = "pretrain_vqvae"
+    section = PretrainVQVAEConfig
     fit: PretrainVQVAEConfig
 
-    @property
-    def settings(self) -> PretrainVQVAEConfig:
-        return self.fit
-
     def module(self, stage: str) -> Autoencoding:
-        return VectorQuantisedAutoencoding(VQVAE(self.fit.model), self.fit, stage)
+        fit, model = self.fit, VQVAE(self.fit.model)
+        return VectorQuantisedAutoencoding(model, fit.optimizer, fit.steps, stage, fit.commitment)
 
 
 @torch.no_grad()
@@ -157,9 +201,8 @@ def active_channels(model: VAE, mapped: NDArray[Any]) -> Bool[Tensor, " channels
 
 @torch.no_grad()
 def draw_reconstructions(model: Autoencoder, mapped: NDArray[Any], path: Path) -> None:
-    """Write a PNG: pictures evenly spaced over these, each above what the autoencoder makes of it."""
-    count = min(_SHOWN, len(mapped))
-    batch = batch_of(mapped, [index * len(mapped) // count for index in range(count)])
+    """Write a PNG: pictures evenly spaced over these, each above its reconstruction."""
+    batch = batch_of(mapped, spread(range(len(mapped)), _SHOWN))
     seen = batch.to(next(model.parameters()).device)
     again = (model.pictures(model.latents(from_bytes(seen))) * 255).round().byte().cpu()
     rows = [torch.cat(list(row.permute(0, 2, 3, 1)), dim=1) for row in (batch, again)]

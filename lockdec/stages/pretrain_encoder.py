@@ -2,39 +2,70 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import lightning as L
+from omegaconf import MISSING
 
-from lockdec.config.schema import TrainerConfig
 from lockdec.data.captions import CaptionSet, Split
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
-from lockdec.modules.configuration import PretrainEncoderConfig
 from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import Work
+from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import TextDataModule
-from lockdec.training.fit import fit
-from lockdec.transformer.models import MaskedLanguageModel
+from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
+
+
+@dataclass
+class PretrainEncoderConfig(TrainingConfig):
+    """How a text encoder learns to read, by masked language modelling (Devlin et al. 2019, 3.1).
+
+    Attributes:
+        seed: moves the initial weights, the order of the texts and what is masked.
+        vocab_size: of its tokenizer, the special tokens and the 256 bytes included.
+        model: the encoder's sizes; its tokenizer's `vocab_size` counts, not the one in here.
+        batch_tokens: how many tokens (padding included) a batch holds at most.
+        masked: share of the tokens to be predicted; of these 80 % are masked, 10 % replaced and 10 % left.
+    """
+
+    seed: int = MISSING
+    vocab_size: int = MISSING
+    model: EncoderConfig = field(default_factory=EncoderConfig)
+    batch_tokens: int = MISSING
+    masked: float = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("pretrain_encoder", batch_tokens=1)
+        if not 0 < self.masked < 1:
+            raise ConfigError(f"pretrain_encoder.masked={self.masked} must be above 0 and below 1")
+        self.model.check()
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainEncoder(Stage):
+class PretrainEncoder(TrainingStage):
     """Trains a tokenizer and a masked language model; `lockdec.encoders.mlm` opens them.
 
     Captions are not read, nor any input of the validation and test splits but to measure the validation loss.
 
     Attributes:
-        untrained: leave the first weights as they are: the control that says what training was worth.
+        untrained: keep the initial weights: the control that says what training was worth.
     """
 
+    name: ClassVar[str] = "pretrain_encoder"
     version: ClassVar[int] = 2
-    data: CaptionSet
+    section = PretrainEncoderConfig
+    code: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.code,
+        "lockdec.data.tokenizer",
+        "lockdec.encoders.mlm",
+        "lockdec.modules.masked_language_modeling",
+    )
     fit: PretrainEncoderConfig
-    trainer: TrainerConfig
-    callbacks: dict[str, L.Callback]
+    data: CaptionSet
     untrained: bool = False
 
     def check(self) -> None:
@@ -58,27 +89,17 @@ class PretrainEncoder(Stage):
         return {"pretrain_encoder": metrics}
 
     def _fit(self, model: MaskedLanguageModel, tokenizer: Tokenizer, texts: list[str], work: Work) -> dict[str, float]:
-        logged = fit(
-            MaskedLanguageModeling(model, self.fit, stage=work.stage),
-            TextDataModule(
-                tokenizer,
-                texts,
-                val=self._texts("val"),
-                batch_tokens=self.fit.batch_tokens,
-                max_len=self.fit.model.max_len,
-                steps=self.fit.steps,
-                seed=self.fit.seed,
-            ),
-            stage=work.stage,
-            folder=work.folder,
-            loggers=work.loggers,
+        batches = TextDataModule(
+            tokenizer,
+            texts,
+            val=self._texts("val"),
+            batch_tokens=self.fit.batch_tokens,
+            max_len=self.fit.model.max_len,
             steps=self.fit.steps,
             seed=self.fit.seed,
-            clip_norm=self.fit.optimizer.clip_norm,
-            trainer=self.trainer,
-            callbacks=self.callbacks.values(),
         )
-        return {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}
+        module = MaskedLanguageModeling(model, self.fit.optimizer, self.fit.steps, work.stage, self.fit.masked)
+        return self.train(module, batches, work, self.fit.seed)
 
     def _texts(self, split: Split) -> list[str]:
         return [str(text) for text in self.data.inputs(self.data.splits[split])]

@@ -1,4 +1,4 @@
-"""What a stage is: a typed config subtree, a version, and work that fills a folder."""
+"""What a stage is: a step of the pipeline that declares, in its own file, everything that lockdec knows about it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch.loggers import Logger
 
+from lockdec.config.schema import Section
 from lockdec.store import Artifact
 
 
@@ -20,8 +21,8 @@ class Work:
 
     Attributes:
         stage: its name in the config.
-        folder: where the stage writes its files; becomes the artifact. What a killed attempt left is still there.
-        parents: the artifacts of the stages it names as parents.
+        folder: where the stage writes its files; becomes the artifact. The files of a killed attempt are still there.
+        parents: the artifacts of the stages it reads, by name.
         loggers: for curves, tables and pictures; the metrics it returns are logged by the pipeline.
         device: where it computes what no Trainer does; what it stores does not depend on it, up to rounding.
     """
@@ -32,29 +33,50 @@ class Work:
     loggers: list[Logger]
     device: torch.device
 
+    def parent(self, stage: type[Stage]) -> Artifact:
+        """The artifact of a stage that is among the parents."""
+        return self.parents[stage.name]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(ABC):
     """One step of the pipeline. Its fields are the config subtree `stages.<name>`, and all it may see.
 
+    A new stage is a subclass in a file of its own and a `conf/stage/<name>.yaml` with its section and its subtree.
+
     Attributes:
-        version: raised when the same config gives another result than before.
+        name: of its subtree, its section and its artifacts. Stages that make the same files may share one: a decoder
+            that is imported takes the place of one that is pretrained.
+        version: raised when the same config gives another result than before; a test says when that is due.
+        reads: the stages whose artifacts it reads, in the order in which its key names them.
+        neutral: the keys of its subtree that cannot change its result, and so are no part of its artifact key:
+            `name`, `name.name`, or `name=value` where one value cannot; `*` stands for any part.
+        section: types the section of the config that has the stage's name; None where there is none.
+        code: the modules, beside its own, whose code decides its result.
         exports: files of its artifact that a run's folder gets a copy of.
         together: whether all ranks of a job train it, and not the first alone; see `lockdec.distributed.ranks`.
-        parents: the stages whose artifacts it reads.
     """
 
+    name: ClassVar[str]
     version: ClassVar[int]
+    reads: ClassVar[tuple[type[Stage], ...]] = ()
+    neutral: ClassVar[tuple[str, ...]] = ("data.cache",)
+    section: ClassVar[type[Section] | None] = None
+    code: ClassVar[tuple[str, ...]] = ()
     exports: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
-    parents: list[str]
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The names of the stages whose artifacts it reads."""
+        return tuple(stage.name for stage in self.reads)
 
     def check(self) -> None:
         """Raise ConfigError where the config cannot work; called for every stage before any work."""
         return
 
     def fingerprints(self) -> dict[str, str]:
-        """What the result depends on and the config only names: the content of data and weights, as hashes."""
+        """Hashes of what the config only names and the result depends on: the content of data and weights."""
         return {}
 
     @abstractmethod

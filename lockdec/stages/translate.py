@@ -7,41 +7,75 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import lightning as L
+from omegaconf import MISSING
 
-from lockdec.config.schema import TokenizerConfig, TrainerConfig, TranslateConfig
+from lockdec.config.schema import TokenizerConfig
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.data.tokenizer import PAD_ID, Tokenizer, train_tokenizer
 from lockdec.data.translation import TextPairs
+from lockdec.errors import ConfigError
 from lockdec.modules.translation import Translation
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import Work
+from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_object
 from lockdec.store.tensors import load_weights, save_tensors
 from lockdec.tracking.curves import draw_curves
 from lockdec.training.batching import TranslationDataModule
-from lockdec.training.fit import fit
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 
 SOURCE, TARGET = "source_tokenizer.json", "target_tokenizer.json"
 CONFIG, WEIGHTS, PICTURE = "transformer.json", "transformer.safetensors", "curves.png"
 
 
+@dataclass
+class TranslateConfig(TrainingConfig):
+    """How the book's transformer learns to translate.
+
+    Attributes:
+        seed: moves the initial weights and the order of the pairs.
+        shots: how many training pairs are known, drawn by `support_seed` as a support set is; null for all.
+        batch_size: pairs a step.
+        label_smoothing: 0 <= value < 1, spread over the vocabulary.
+        val_every: steps between two measurements on the validation split.
+    """
+
+    seed: int = MISSING
+    shots: int | None = None
+    support_seed: int = MISSING
+    batch_size: int = MISSING
+    label_smoothing: float = MISSING
+    val_every: int = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("translate", batch_size=1, val_every=1)
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"translate.label_smoothing={self.label_smoothing} must be at least 0 and below 1")
+
+
 @dataclass(frozen=True, kw_only=True)
-class Translate(Stage):
+class Translate(TrainingStage):
     """Learns a tokenizer for each language and the transformer; their files and the curves are the artifact.
 
     Attributes:
         decoder: the sizes of the decoder, and of the encoder too.
     """
 
+    name: ClassVar[str] = "translate"
     version: ClassVar[int] = 2
+    section = TranslateConfig
+    code: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.code,
+        "lockdec.data.fewshot",
+        "lockdec.data.tokenizer",
+        "lockdec.modules.translation",
+    )
     exports: ClassVar[tuple[str, ...]] = (PICTURE,)
+    fit: TranslateConfig
     decoder: DecoderConfig
     tokenizer: TokenizerConfig
     data: TextPairs
-    fit: TranslateConfig
-    trainer: TrainerConfig
-    callbacks: dict[str, L.Callback]
 
     def check(self) -> None:
         known_pairs(self.data, self.fit.shots, self.fit.support_seed)
@@ -73,19 +107,9 @@ class Translate(Stage):
             steps=self.fit.steps,
             seed=self.fit.seed,
         )
-        logged = fit(
-            Translation(model, self.fit, stage=work.stage),
-            batches,
-            stage=work.stage,
-            folder=work.folder,
-            loggers=work.loggers,
-            steps=self.fit.steps,
-            seed=self.fit.seed,
-            clip_norm=self.fit.optimizer.clip_norm,
-            trainer=self.trainer,
-            callbacks=self.callbacks.values(),
-            val_every=self.fit.val_every,
-        )
+        fit = self.fit
+        module = Translation(model, fit.optimizer, fit.steps, work.stage, fit.label_smoothing)
+        metrics = self.train(module, batches, work, fit.seed, val_every=fit.val_every)
         draw_curves(work.folder / "metrics.csv", work.folder / PICTURE, work.stage)
         config = {"source": asdict(model.encoder.config), "target": asdict(model.decoder.config)}
         (work.folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -93,8 +117,7 @@ class Translate(Stage):
         total = sum(weight.numel() for weight in model.parameters())
         in_encoder = sum(weight.numel() for weight in model.encoder.parameters())
         return {
-            "translate": {"pairs": len(known)}
-            | {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()},
+            "translate": {"pairs": len(known)} | metrics,
             "parameters": {
                 "total": total,
                 "trainable": total,
@@ -115,7 +138,7 @@ def known_pairs(data: TextPairs, shots: int | None, support_seed: int) -> list[P
 
 
 def load_translator(artifact: Artifact) -> tuple[TransformerModel, Tokenizer, Tokenizer]:
-    """The trained transformer in evaluation mode, and the tokenizers of what it reads and writes."""
+    """The trained transformer in evaluation mode, and the tokenizers of its source and its target."""
     path = artifact.path(CONFIG)
     config = read_object(path)
     source = as_dataclass(path, EncoderConfig, config.get("source"))

@@ -13,6 +13,8 @@ from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_cross_attention
 from lockdec.runtime.devices import place_on
+from lockdec.stages.attach import Attach
+from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import Stage, Work
 from lockdec.transformer.models import CrossAttentionConfig
 
@@ -23,26 +25,29 @@ PROBES = 32  # training pairs on which logits are compared before and after unlo
 class Unlock(Stage):
     """Draws the initial cross-attention; its weights are the artifact."""
 
+    name: ClassVar[str] = "unlock"
     version: ClassVar[int] = 1
+    reads: ClassVar[tuple[type[Stage], ...]] = (Pretrain, Attach)
+    code: ClassVar[tuple[str, ...]] = ("lockdec.evaluation.stored", "lockdec.transformer.attention")
     data: CaptionSet
     cross_attention: CrossAttentionConfig
     seed: int
 
     def make(self, work: Work) -> dict[str, Any]:
-        encoded = EncodedSet.open(work.parents["attach"].folder)
+        encoded = EncodedSet.open(work.parent(Attach).folder)
         if encoded.max_states == 1:
             console.print(
                 "  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter"
             )
-        tokenizer = load_tokenizer(work.parents["pretrain"])
-        model = load_decoder(work.parents["pretrain"])
+        tokenizer = load_tokenizer(work.parent(Pretrain))
+        model = load_decoder(work.parent(Pretrain))
         L.seed_everything(self.seed, verbose=False)
         model.attach(self.cross_attention, encoder_dim=encoded.dim)
         save_cross_attention(model, work.folder)
 
         rows = self.data.splits["train"][:PROBES]
         captions = [self.data.captions[row][0] for row in rows]
-        device = place_on(model, work.device)  # after it was drawn: luck is the CPU's
+        device = place_on(model, work.device)  # after the weights are drawn: on every device they are the CPU's
         tokens = tokenizer.batch(captions, max_len=model.config.max_len)[:, :-1].to(device)
         with torch.inference_mode():
             locked = model(tokens)

@@ -14,12 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lockdec.console import Summary, console, printable, printable_lines
+from lockdec.data.captions import spread
 from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError
-from lockdec.pipeline.keys import decisive
+from lockdec.pipeline.keys import same_results
 from lockdec.pipeline.running import run
 from lockdec.redaction import redacted
-from lockdec.stages.evaluate import spread
 from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
 from lockdec.store.writing import write_text
 from lockdec.sweeps.cells import claimed
@@ -70,12 +70,12 @@ def _redact_multirun(path: Path) -> None:
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result of an earlier attempt if it is `ok` and its config gives the same results; see `decisive`."""
+    """The result of an earlier attempt if it is `ok` and its config gives the same results."""
     try:
         result = read_object(folder / RESULT)
         before = OmegaConf.create(read_config(folder / CONFIG))
-        same = decisive(before) == redacted(decisive(config))  # written without secrets
-    except (StoreError, OmegaConfBaseException):
+        same = same_results(before, config)
+    except (StoreError, ConfigError, OmegaConfBaseException):
         return None
     return result if same and result.get("status") == "ok" else None
 

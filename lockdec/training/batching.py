@@ -1,7 +1,7 @@
 """Which texts or pairs each training step sees: a pure function of the seed and the number of the step.
 
-Sequences of like length share a batch, so little of it is padding. Each epoch shows every sequence once, and
-epochs follow without an end; so a loader can start at any step, which is all that resuming needs.
+Sequences of similar length share a batch, so little of it is padding. Each epoch holds every sequence once, and epochs
+follow without end. So a loader can start at any step, which is all that resuming needs.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ def epoch_batches(
     max_tokens: int | None = None,
     by_length: bool = True,
 ) -> list[list[int]]:
-    """One epoch: every sequence once, in batches of sequences of like length, in random order.
+    """One epoch: every sequence once, in batches of sequences of similar length, in random order.
 
     Sorted by length, or limited by rows alone, every epoch has the same number of batches.
 
     Args:
         lengths: tokens of each sequence.
-        seed, epoch: draw who shares a batch among sequences of equal length, and the order of the batches.
+        seed, epoch: draw which sequences of equal length share a batch, and the order of the batches.
         max_rows: the most sequences in a batch; None for no limit.
         max_tokens: the most tokens in a batch, padding included; None for no limit.
-        by_length: false mixes all lengths in a batch: more padding, more even steps.
+        by_length: false mixes all lengths in a batch: more padding, but steps that are more alike.
 
     Returns:
         The indices into `lengths` of each batch.
@@ -93,7 +93,7 @@ def epoch_batches(
 
 
 class StepLoader(Generic[Batch]):
-    """Yields the batch of each step from where it stands to the last; `state_dict` says where that is.
+    """Yields the batch of each step, from the current one to the last; `state_dict` holds the current one.
 
     Where several ranks train, each gets every batch whole and takes its share: see `lockdec.distributed.ranks`.
 
@@ -112,7 +112,7 @@ class StepLoader(Generic[Batch]):
         return self._steps
 
     def __iter__(self) -> Iterator[Batch]:
-        # Who takes all batches may not ask whether there is one more; the next round then starts anew.
+        # A caller that takes exactly all batches leaves the step at the end; the next round then starts anew.
         self._step = 0 if self._step >= self._steps else self._step
         epoch, batches = 0, self._epoch(0)
         size = len(batches)
@@ -129,12 +129,12 @@ class StepLoader(Generic[Batch]):
         return {"step": self._step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the step of `state_dict`."""
+        """Continue from the step of `state_dict`."""
         self._step = int(state_dict["step"])
 
 
 class PinningDataModule(L.LightningDataModule):
-    """Sends batches to a GPU through pinned memory: a copy from there holds up neither the step nor the next batch."""
+    """Sends batches to a GPU through pinned memory: a copy from there delays neither the step nor the next batch."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "cuda":
@@ -150,7 +150,7 @@ class TextDataModule(PinningDataModule):
         texts: what to train on.
         val: what to measure on; the same batches each time.
         batch_tokens: the most tokens in a batch, padding included.
-        max_len: the most tokens of a line, BOS and EOS included; the rest of a longer one is left out.
+        max_len: the most tokens of a line, BOS and EOS included; a longer one is cut there.
         steps: of the whole training.
         seed: draws the order.
 

@@ -1,7 +1,7 @@
-"""What happens when the loss becomes NaN, infinite or explodes: the stage stops, or goes back and learns more slowly.
+"""What happens when the loss becomes NaN, infinite or explodes: the stage stops, or rolls back to a lower rate.
 
-Going back must not depend on time, or the result would: with `trainer.on_nan=rollback` a checkpoint is kept every
-`GOOD_EVERY` steps, beside the one that time decides about, and is all that is gone back to.
+Rolling back must not depend on the clock, or the result would. So with `trainer.on_nan=rollback` a checkpoint is kept
+every `GOOD_EVERY` steps, beside the one that is saved by the clock, and only that one is rolled back to.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lockdec.store import CHECKPOINT, GOOD_CHECKPOINT
 
 EXPLODED = 1000.0  # times the stage's first loss, or this where that was below 1
 GOOD_EVERY = 100  # steps
-MOST_ROLLBACKS = 5  # a rate 32 times lower that still diverges is not what is wrong
+MOST_ROLLBACKS = 5  # if a rate 32 times lower still diverges, the rate is not the cause
 
 
 class DivergedError(LockdecError):
-    """The loss cannot be trusted any more; names stage, step, learning rate and the last good checkpoint."""
+    """The loss has diverged; the message names stage, step, learning rate and the last good checkpoint."""
 
     agreed = True  # every rank sees the mean loss
 
@@ -33,12 +33,12 @@ class Divergence(L.Callback):
     """Ends an attempt to train at the first loss that is not finite or has exploded.
 
     Args:
-        stage: for what is said.
+        stage: its name, for messages.
         folder: of the unfinished artifact.
-        rollback: whether to keep what `retreat` goes back to.
+        rollback: whether to keep the checkpoint that `retreat` returns to.
 
     Attributes:
-        rollbacks: the steps at which the loss broke on the way to the present weights; each has halved the rate.
+        rollbacks: the steps at which the loss diverged on the way to the present weights; each has halved the rate.
     """
 
     def __init__(self, stage: str, folder: Path, rollback: bool) -> None:
@@ -50,7 +50,7 @@ class Divergence(L.Callback):
 
     @property
     def good(self) -> Path:
-        """The checkpoint that `retreat` goes back to."""
+        """The checkpoint that `retreat` returns to."""
         return self.folder / GOOD_CHECKPOINT
 
     def retreat(self, error: DivergedError) -> None:
@@ -89,11 +89,11 @@ class Divergence(L.Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         kept = self.good if self.rollback else self.folder / CHECKPOINT
         last = f"the last good checkpoint is {kept}" if kept.is_file() else "there is no checkpoint yet"
-        mend = f"lower {self.stage}.optimizer.learning_rate"
+        advice = f"lower {self.stage}.optimizer.learning_rate"
         if not self.rollback:
-            mend += ", or set trainer.on_nan=rollback"
+            advice += ", or set trainer.on_nan=rollback"
         what = f"the loss is {loss:g} at step {trainer.global_step} (learning rate {rate:.2g})"
-        return f"{self.stage}: {what}; {last}; {mend}"
+        return f"{self.stage}: {what}; {last}; {advice}"
 
     def state_dict(self) -> dict[str, Any]:
         return {"first": self._first, "rollbacks": self.rollbacks}

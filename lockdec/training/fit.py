@@ -1,8 +1,8 @@
-"""How a module is trained to its last step, by a Lightning Trainer that goes on bit-identically after a kill.
+"""How a module is trained to its last step, by a Lightning Trainer that resumes bit-identically after a kill.
 
 Everything random in a step is a function of the seed and the number of the step: the batches (the data's loaders start
-at `trainer.global_step`) and the dropout (seeded before each step). So a resumed run needs no generator states and no
-count of batches, only the last checkpoint, and time may decide when checkpoints are written.
+at `trainer.global_step`) and the dropout (seeded before each step). So a resumed run needs only the last checkpoint, no
+generator states and no count of batches, and the clock may decide when checkpoints are saved.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from lockdec.store.writing import write_bytes
 from lockdec.training.divergence import DivergedError, Divergence, finite
 from lockdec.training.watching import LOG_EVERY, Pulse
 
-# One process where SLURM is installed may be what is wanted.
+# One process is a valid choice where SLURM is installed.
 warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
-# Lightning's news of devices and its tips would stand between the lines of a run.
+# Lightning's notes on devices and its tips would stand between the lines of a run.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
@@ -96,7 +96,7 @@ def fit(
             divergence.retreat(error)
             checkpoint = divergence.good
             console.print(f"  {error}", soft_wrap=True, markup=False)
-            console.print(f"  {stage}: going on from {checkpoint.name} at half the learning rate")
+            console.print(f"  {stage}: continuing from {checkpoint.name} at half the learning rate")
     ranks.gather(module)
     if ranks.rank() > 0:
         raise ranks.FollowedError
@@ -142,13 +142,14 @@ def _trainer(
 
 
 def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
-    # Deterministic training would write over all memory before it is used; nothing here reads what it has not written.
+    # Deterministic training would fill all memory before its first use; nothing here reads uninitialised memory.
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False
     with warnings.catch_warnings(), patient():
         # The loaders hand out prepared tensors: worker processes would cost more than they save.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")  # frozen on purpose
+        warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")  # a callback measures
         warnings.filterwarnings("ignore", message=".*FSDP2-wrapped module .* returned a view.*")  # nothing is in place
         warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")  # inside lightning
         try:
@@ -178,7 +179,7 @@ class StepSeed(L.Callback):
 
 
 class Curve(L.Callback):
-    """Collects what is logged; its state travels in the checkpoint, so a resumed curve is whole."""
+    """Collects what is logged; its state is part of the checkpoint, so a resumed curve is whole."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -213,7 +214,7 @@ class Curve(L.Callback):
 
 
 class Checkpoints(L.Callback):
-    """Saves the unfinished stage every so many seconds, and when a signal asks the run to stop: then it stops, too."""
+    """Saves the unfinished stage at an interval in seconds; on a signal to stop, saves it and stops."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds, self._last = path, seconds, time.monotonic()
@@ -233,7 +234,7 @@ class Checkpoints(L.Callback):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the old one and renames it, so that a kill leaves one that is whole."""
+    """Saves a checkpoint beside the old one and renames it, so that a kill always leaves a whole one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         buffer = io.BytesIO()
@@ -251,7 +252,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class NameBatch(L.Callback):
-    """Notes on an error which batch it met."""
+    """Adds a note to an error: the batch on which it was raised."""
 
     def __init__(self) -> None:
         self._batch: Any = None

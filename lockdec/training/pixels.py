@@ -1,4 +1,4 @@
-"""The pictures of a data set as bytes of one size in a mapped file, and which of them each training step sees."""
+"""Pictures as bytes of one size in a memory-mapped file, and the batch of them that each training step sees."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_pixels(path: Path, data: CaptionSet, rows: Sequence[int], side: int) -
         DataError: a picture cannot be read.
     """
     starts = range(0, len(rows), _CHUNK)
-    with path.open("wb") as file:  # not into a map of it: there a full disk would kill the process
+    with path.open("wb") as file:  # not through the map: there a full disk would kill the process
         for start in track(starts, "reading pictures", total=len(starts)):
             read = pixels(data.inputs(rows[start : start + _CHUNK]), side, "an autoencoder")
             file.write(read.permute(0, 2, 3, 1).contiguous().numpy().data)

@@ -1,6 +1,6 @@
-"""What is measured beside training and changes nothing in it: throughput, and whether cross-attention looks.
+"""What is measured beside training without changing it: throughput and gradient norms.
 
-It goes to the loggers alone, under the names of the stage's other metrics, and not into artifacts.
+It goes to the loggers alone, beside the stage's other metrics, and not into artifacts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def log(trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
 
 
 def is_logged(trainer: L.Trainer) -> bool:
-    """Whether anybody will see what the step logs that is being made.
+    """Whether what the current step logs is kept.
 
     Handing a number to Lightning costs as much as a small layer, so modules ask first.
     """

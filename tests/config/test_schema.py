@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from lockdec.config.building import TRUSTED, Builder
-from lockdec.config.schema import checked, plain
+from lockdec.config.schema import config_folder, plain
 from lockdec.errors import ConfigError
+from lockdec.pipeline.assembling import checked_subtrees
+from lockdec.run import explain
+from lockdec.stages.stage import Stage
 from tests.conftest import composed
+from tests.stages.declared import STAGES
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,19 @@ HERE = "tests.config.test_schema"
 
 def inner(**arguments: Any) -> dict[str, Any]:
     return {"_target_": f"{HERE}.Inner", **arguments}
+
+
+def names(section: Any, path: str = "") -> Iterator[str]:
+    """The dotted names of a section's keys, of a dataclass or of plain containers."""
+    pairs = section if isinstance(section, dict) else {one.name: getattr(section, one.name) for one in fields(section)}
+    for name, value in pairs.items():
+        inner = isinstance(value, dict) or is_dataclass(value)
+        yield from names(value, f"{path}{name}.") if inner else (f"{path}{name}",)
+
+
+def target(yaml: Any, stage: type[Stage]) -> bool:
+    """Whether this is the YAML of a stage."""
+    return OmegaConf.select(yaml, f"stages.{stage.name}._target_") == f"{stage.__module__}.{stage.__name__}"
 
 
 def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
@@ -105,12 +124,69 @@ def test_a_config_read_back_builds_only_what_is_trusted(target: str) -> None:
 )
 def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        checked(composed(override))
+        checked_subtrees(composed(override), Builder())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finetune.stpes=3", r"^finetune\.stpes: no such key \(allowed: steps, batch_size, .*, optimizer\)$"),
+        ("finetune.optimizer.rate=3", r"^finetune\.optimizer\.rate: no such key \(allowed: kind, learning_rate, "),
+        ("fintune.steps=3", r"^fintune: no such key \(allowed: .*\bfinetune\b"),
+        ("pretrain_vae.steps=3", r"^pretrain_vae: no such key \(allowed: "),
+        (
+            "trainer.threads=many",
+            r"^trainer\.threads=many: Value 'many' of type 'str' could not be converted to Integer$",
+        ),
+    ],
+)
+def test_a_key_or_type_that_hydra_refuses_is_named_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigCompositionException) as error:
+        composed(override)
+    assert re.search(message, explain(error.value))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+finetune.stpes=3", r"^finetune\.stpes: no such key \(allowed: .*\bsteps\b"),
+        ("+finetune.optimizer.rate=3", r"^finetune\.optimizer\.rate: no such key \(allowed: learning_rate, "),
+        ("finetune.steps=many", r"^finetune\.steps: Value 'many' of type 'str' could not be converted to Integer$"),
+        ("pretrain.optimizer.betas=[a,b]", r"^pretrain\.optimizer\.betas\[0\]: Value 'a' of type 'str' could not"),
+        ("finetune=null", "^finetune: the stage finetune reads this section, but there is none$"),
+        ("+fintune.steps=3", r"^fintune: no such key, nor a stage of this name \(allowed: .*\bfinetune\b"),
+        ("stages.unlock._target_=pathlib.Path", r"^stages\.unlock\._target_=pathlib\.Path is not a Stage$"),
+        (
+            "stages.unlock._target_=lockdec.stages.attach.Attach",
+            r"^stages\.unlock\._target_=lockdec\.stages\.attach\.Attach is the stage attach: configure it as",
+        ),
+    ],
+)
+def test_a_section_is_checked_before_any_work(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        checked_subtrees(composed(override), Builder())
+
+
+def test_a_whole_number_for_a_float_is_that_float() -> None:
+    _, subtrees = checked_subtrees(composed("finetune.state_noise=1"), Builder())
+    noise = subtrees["finetune"]["fit"]["state_noise"]
+    assert (noise, type(noise)) == (1.0, float)
 
 
 def test_the_defaults_are_possible() -> None:
-    checked(composed())
-    checked(composed("debug=tiny"))
+    checked_subtrees(composed(), Builder())
+    checked_subtrees(composed("debug=tiny"), Builder())
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.section], ids=lambda stage: stage.__name__)
+def test_the_yaml_of_a_stage_gives_every_key_of_its_section(stage: type[Stage]) -> None:
+    """What is not in the YAML cannot be overridden on the command line; what is not in the dataclass is not read."""
+    assert stage.section is not None
+    yamls = [OmegaConf.load(path) for path in sorted((config_folder() / "stage").glob("*.yaml"))]
+    found = [yaml for yaml in yamls if target(yaml, stage)]
+    assert len(found) == 1, f"one conf/stage/*.yaml with stages.{stage.name}._target_ of {stage.__name__}"
+    given = set(names(OmegaConf.to_container(found[0][stage.name])))
+    assert given == set(names(stage.section()))
 
 
 def test_hydra_copies_its_sources_but_not_the_store_of_schemas_and_leaves_that_as_it_is() -> None:
@@ -130,35 +206,38 @@ def test_the_seed_moves_the_support_set_and_not_the_pretraining() -> None:
     )
 
 
+OPTIMIZER = """
+    optimizer.learning_rate optimizer.weight_decay optimizer.betas optimizer.eps optimizer.warmup_steps
+    optimizer.schedule optimizer.clip_norm
+"""
+SURFACE = {
+    "seed": "",
+    "name": "",
+    "sweep_name": "",
+    "objective": "",
+    "dry_run": "",
+    "pair": "",
+    "paths": "outputs",
+    "decoder": "vocab_size max_len d_model layers heads d_ff norm position activation dropout norm_kind "
+    "norm_eps kv_heads bias tied rope_theta rope_scaling",
+    "tokenizer": "vocab_size",
+    "cross_attention": "heads d_q d_k d_v unlock layers dropout bias",
+    "fewshot": "shots support_seed",
+    "trainer": "accelerator devices precision threads checkpoint_seconds on_nan strategy compile",
+    "logger": "kinds mode project entity log_artifacts",
+    "pipeline": "order",
+    "pretrain": OPTIMIZER + " seed steps batch_tokens",
+    "finetune": OPTIMIZER
+    + " steps batch_size label_smoothing decoder_dropout state_noise state_dropout optimizer.kind",
+    "evaluate": "split strategy max_new_tokens min_new_tokens beams length_penalty early_stopping top_p top_k "
+    "temperature repetition_penalty no_repeat_ngram batch_size seed",
+}
+
+
 def test_the_surface_of_options_is_this() -> None:
-    """No option appears or disappears unseen: change this list on purpose."""
+    """No option appears or disappears unseen: change `SURFACE` on purpose."""
     config = plain(composed())
-    top = Counter({name: len(value) if isinstance(value, dict) else 1 for name, value in config.items()})
-    assert dict(top) == {
-        "seed": 1,
-        "name": 1,
-        "sweep_name": 1,
-        "objective": 1,
-        "dry_run": 1,
-        "pair": 1,
-        "paths": 1,
-        "decoder": 17,
-        "tokenizer": 1,
-        "text": 2,
-        "data": 5,
-        "encoder": 5,
-        "cross_attention": 8,
-        "fewshot": 2,
-        "pretrain": 4,
-        "pretrain_encoder": 1,
-        "pretrain_vae": 1,
-        "pretrain_vqvae": 1,
-        "finetune": 7,
-        "translate": 1,
-        "evaluate": 14,
-        "trainer": 8,
-        "callbacks": 0,
-        "logger": 5,
-        "pipeline": 1,
-        "stages": 5,
-    }
+    for name in ("data", "encoder", "text", "stages", "callbacks"):  # classes, whose keys stand in their constructors
+        config.pop(name)
+    found = {name: set(names(value)) if isinstance(value, dict) else set() for name, value in config.items()}
+    assert found == {name: set(keys.split()) for name, keys in SURFACE.items()}

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from lockdec.data.captions import spread
 from lockdec.errors import LockdecError
 from lockdec.pipeline.keys import without
 from lockdec.pipeline.running import run
-from lockdec.stages.evaluate import spread
 from lockdec.sweeps.jobs import SHOWN, run_job
 from tests.conftest import TinyRun, composed, run_tiny
 
@@ -137,7 +137,7 @@ def test_what_cannot_change_a_result_changes_no_key(tiny: TinyRun) -> None:
 
 def test_without_leaves_out_exactly_what_is_listed() -> None:
     node = {"batch_size": 1, "trainer": {"devices": 2, "precision": 32}, "fit": {"batch_size": 3}}
-    assert without(node, ["attach.batch_size", "*.trainer.devices"], "attach") == {
+    assert without(node, ["batch_size", "trainer.devices"]) == {
         "trainer": {"precision": 32},
         "fit": {"batch_size": 3},
     }

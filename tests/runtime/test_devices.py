@@ -72,6 +72,7 @@ def test_a_device_that_is_not_there_is_refused_before_any_work(choice: str, want
 class WhereItWorks(Stage):
     """Says on which device it was told to compute."""
 
+    name: ClassVar[str] = "where"
     version: ClassVar[int] = 1
 
     def make(self, work: Work) -> dict[str, Any]:
@@ -79,7 +80,7 @@ class WhereItWorks(Stage):
 
 
 def test_the_pipeline_tells_stages_the_device_and_has_them_work_exactly(tmp_path: Path) -> None:
-    stage = f"+stages.where={{_target_: {WhereItWorks.__module__}.WhereItWorks, parents: []}}"
+    stage = f"+stages.where={{_target_: {WhereItWorks.__module__}.WhereItWorks}}"
     config = composed("debug=tiny", stage, "pipeline.order=[where]", f"paths.outputs={tmp_path}")
     assert run(config, tmp_path / "run")["worked"] == {"device": "cpu", "convolutions": False}
 

@@ -78,7 +78,7 @@ def test_the_end_is_a_target_and_padding_is_not(texts: list[list[int]], pad_id: 
 
 
 def test_other_weights_are_another_artifact(checkpoint: Path) -> None:
-    stage = ImportDecoder(parents=[], path=str(checkpoint))
+    stage = ImportDecoder(path=str(checkpoint))
     before = stage.fingerprints()
     weights = checkpoint / "model.safetensors"
     whole = weights.read_bytes()

@@ -23,11 +23,12 @@ from lockdec.encoders.vae import VAE, PretrainedVAE
 from lockdec.encoders.vqvae import VQVAE, Codebook, PretrainedVQVAE
 from lockdec.errors import ConfigError
 from lockdec.modules.autoencoding import VariationalAutoencoding
-from lockdec.modules.configuration import PretrainVAEConfig, PretrainVQVAEConfig
 from lockdec.stages.pretrain_autoencoder import (
     PretrainAutoencoder,
     PretrainVAE,
+    PretrainVAEConfig,
     PretrainVQVAE,
+    PretrainVQVAEConfig,
     active_channels,
     draw_reconstructions,
 )
@@ -47,7 +48,7 @@ def drawings() -> OpenMoji:
 
 def stage(kind: str, data: CaptionSet, steps: int = 12, **changes: Any) -> PretrainAutoencoder:
     training: dict[str, Any] = {"seed": 0, "steps": steps, "batch_size": 4, "optimizer": adamw(learning_rate=1e-2)}
-    common: dict[str, Any] = {"parents": [], "data": data, "trainer": CPU, "callbacks": {}} | changes
+    common: dict[str, Any] = {"data": data, "trainer": CPU, "callbacks": {}} | changes
     if kind == "vae":
         model = VAEConfig(**SIZES, vector=False)
         return PretrainVAE(fit=PretrainVAEConfig(model=model, kl_weight=1e-4, free_bits=0.0, **training), **common)
@@ -191,8 +192,8 @@ def test_free_bits_leave_a_channel_below_them_alone() -> None:
     for free_bits in (0.0, 1e6):
         torch.manual_seed(0)
         model = VAE(VAEConfig(**SIZES, vector=False))
-        config = PretrainVAEConfig(0, 1, 1, adamw(), model.config, kl_weight=1e9, free_bits=free_bits)
-        losses = VariationalAutoencoding(model, config, "stage").eval().losses(pictures)
+        module = VariationalAutoencoding(model, adamw(), 1, "stage", kl_weight=1e9, free_bits=free_bits)
+        losses = module.eval().losses(pictures)
         charge = losses["loss"] - losses["reconstruction"]
         gradients.append(
             sum(float(part.abs().sum()) for part in torch.autograd.grad(charge, [*model.shrink.parameters()]))

@@ -21,10 +21,9 @@ from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import EOS_ID, PAD_ID
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.modules.configuration import OptimizerConfig
-from lockdec.modules.masked_language_modeling import hide
+from lockdec.modules.masked_language_modeling import mask_tokens
 from lockdec.modules.translation import translation_loss
-from lockdec.optimizers.optimization import rate_factor
+from lockdec.optimizers.optimization import OptimizerConfig, rate_factor
 from lockdec.pipeline.assembling import build_stages
 from lockdec.pipeline.running import run
 from lockdec.stages.attach import Attach
@@ -236,10 +235,11 @@ def test_the_opened_encoder_is_frozen_and_its_states_do_not_depend_on_the_batch(
 
 
 def test_an_encoder_without_its_stage_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"stages\.attach\.parents=\[\]: pretrain_encoder has to be among them"):
-        run_as(tmp_path, "orphan", *LOCKED, "stages.attach.parents=[]")
+    order = "pipeline.order=[pretrain,attach,unlock,finetune,evaluate]"
+    with pytest.raises(ConfigError, match=r"pipeline\.order=.*: attach needs pretrain_encoder before it"):
+        run_as(tmp_path, "orphan", *LOCKED, order)
     encoder, drawings = PretrainedMaskedLanguageModel(layers=[0]), OpenMoji(limit=160)
-    stage = Attach(parents=["pretrain_encoder"], data=drawings, encoder=encoder, normalise="none", batch_size=1)
+    stage = Attach(data=drawings, encoder=encoder, normalise="none", batch_size=1)
     with pytest.raises(ConfigError, match=r"PretrainedMaskedLanguageModel reads text inputs, but data: OpenMoji has"):
         stage.check()
 
@@ -249,7 +249,7 @@ def test_hiding_is_of_text_tokens_and_at_least_one_of_each_text(seed: int, lengt
     width, mask_id = max(lengths) + 2, 20
     rows = [[1, *range(3, 3 + n), 2, *[0] * (width - n - 2)] for n in lengths]
     tokens = torch.tensor(rows)
-    read, chosen = hide(tokens, 0.15, mask_id, torch.Generator().manual_seed(seed))
+    read, chosen = mask_tokens(tokens, 0.15, mask_id, torch.Generator().manual_seed(seed))
     assert chosen.any(dim=1).all()
     assert not chosen[tokens <= EOS_ID].any()
     assert read[~chosen].equal(tokens[~chosen])
@@ -258,7 +258,7 @@ def test_hiding_is_of_text_tokens_and_at_least_one_of_each_text(seed: int, lengt
 
 def test_hiding_is_80_10_10_of_15_percent() -> None:
     tokens = torch.full((200, 200), 7)
-    read, chosen = hide(tokens, 0.15, 1000, torch.Generator().manual_seed(0))
+    read, chosen = mask_tokens(tokens, 0.15, 1000, torch.Generator().manual_seed(0))
     count = chosen.sum().item()
     assert abs(count / tokens.numel() - 0.15) < 0.01
     assert abs((read[chosen] == 1000).sum().item() / count - 0.8) < 0.02

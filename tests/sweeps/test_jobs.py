@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lockdec.errors import ConfigError
-from lockdec.pipeline.keys import decisive
+from lockdec.pipeline.keys import same_results
 from lockdec.store.reading import RESULT
 from lockdec.sweeps.jobs import finished_cell, objective, run_job
 from lockdec.sweeps.plan import plan
@@ -23,7 +23,7 @@ def test_a_finished_cell_stays_finished_when_options_without_effect_change(tiny:
     irrelevant = ("trainer.threads=2", "logger.kinds=[csv]", "dry_run=true", "name=other")
     cells = [(tmp_path / "0", tiny_cell(tiny, *more)) for more in (irrelevant, ("seed=9",))]
     assert plan(cells).finished == 1
-    assert decisive(tiny_cell(tiny, *irrelevant)) == decisive(OmegaConf.load(tmp_path / "0" / "config.yaml"))
+    assert same_results(OmegaConf.load(tmp_path / "0" / "config.yaml"), tiny_cell(tiny, *irrelevant))
 
 
 def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:

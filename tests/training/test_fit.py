@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lockdec.config.schema import FinetuneConfig, TrainerConfig
+from lockdec.config.schema import TrainerConfig
 from lockdec.errors import LockdecError
-from lockdec.modules.captioning import Captioning, hidden, perturbed
-from lockdec.modules.configuration import FinetuneOptimizerConfig, OptimizerConfig
+from lockdec.modules.captioning import Captioning, dropped, perturbed
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.optimizers import optimization
 from lockdec.optimizers.muon import Muon
+from lockdec.optimizers.optimization import FinetuneOptimizerConfig, OptimizerConfig
 from lockdec.training.fit import StepSeed, fit
 from lockdec.training.watching import LOG_EVERY
 from lockdec.transformer.configuration import CrossAttentionConfig
@@ -138,15 +138,15 @@ def test_weight_decay_is_for_matrices_alone() -> None:
 @pytest.mark.parametrize(
     ("real", "share", "counts"), [(8, 0.3, {5, 6}), (8, 0.25, {6}), (1, 0.9, {1}), (2, 0.9, {1}), (0, 0.5, {0})]
 )
-def test_a_share_of_the_states_is_hidden_and_never_all(real: int, share: float, counts: set[int]) -> None:
+def test_a_share_of_the_states_is_dropped_and_never_all(real: int, share: float, counts: set[int]) -> None:
     torch.manual_seed(0)
     mask = (torch.arange(10) < real).expand(400, 10)
-    hides = hidden(mask, share)
-    assert not (hides & ~mask).any()
-    assert set((mask & ~hides).sum(1).tolist()) == counts
+    drops = dropped(mask, share)
+    assert not (drops & ~mask).any()
+    assert set((mask & ~drops).sum(1).tolist()) == counts
     if len(counts) == 2:
-        assert hides[:, :real].float().mean() == pytest.approx(share, abs=0.01)
-        assert hides[:, :real].float().mean(0).tolist() == pytest.approx([share] * real, abs=0.1)
+        assert drops[:, :real].float().mean() == pytest.approx(share, abs=0.01)
+        assert drops[:, :real].float().mean(0).tolist() == pytest.approx([share] * real, abs=0.1)
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
@@ -157,7 +157,7 @@ def test_cross_attention_is_finetuned_by_the_optimizer_of_the_config(
     model = locking_model()
     model.attach(CrossAttentionConfig(heads=2, d_q=2, d_k=2, d_v=2), 5)
     model.unlock()
-    module = Captioning(model, FinetuneConfig(10, 2, 0.0, False, 0.0, 0.0, optimizer), eos_id=2, stage="finetune")
+    module = Captioning(model, optimizer, steps=10, stage="finetune", eos_id=2)
     made = module.configure_optimizers()["optimizer"]
     assert type(made) is wanted
     (group,) = made.param_groups

@@ -1,0 +1,84 @@
+"""A captioner over an encoded set: it generates captions for rows, and scores given ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lockdec.console import track
+from lockdec.data.tokenizer import Tokenizer
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.evaluation.looking import looking
+from lockdec.evaluation.stored import generate_captions
+from lockdec.modules.language_modeling import next_token_loss
+from lockdec.transformer.models import Encoded, LockingDecoderModel
+
+
+class Captioner:
+    """Captions rows of an encoded set in batches, and scores given captions.
+
+    Args:
+        device: where the model is; what it reads is brought there batch by batch.
+    """
+
+    def __init__(
+        self,
+        model: LockingDecoderModel,
+        tokenizer: Tokenizer,
+        encoded: EncodedSet,
+        decode: EvaluateConfig,
+        device: torch.device,
+    ) -> None:
+        self.model, self.tokenizer, self.encoded, self.decode, self.device = model, tokenizer, encoded, decode, device
+        self.generator = torch.Generator().manual_seed(decode.seed)  # of the CPU: draws the same on every device
+
+    def captions(self, rows: Sequence[int], doing: str) -> list[str]:
+        """One caption a row."""
+        return [
+            caption for batch in track(self._batches(rows), doing) for caption in self._generate(self.states(batch))
+        ]
+
+    def locked_caption(self) -> str:
+        """The caption that the decoder generates while its cross-attention is locked: the same for every input."""
+        self.model.lock()
+        caption = self._generate(self.states([0]))[0]
+        self.model.unlock()
+        return caption
+
+    def loss(self, rows: Sequence[int], references: Sequence[Sequence[str]], locked: bool = False) -> float:
+        """Mean cross-entropy in nats per token of the first references, given the rows' states."""
+        total, count = 0.0, 0
+        self.model.lock() if locked else self.model.unlock()
+        for batch, texts in zip(self._batches(rows), self._batches(references), strict=True):
+            tokens = self._tokens(texts)
+            encoded = None if locked else self.states(batch)
+            with torch.inference_mode():
+                loss, real = next_token_loss(self.model, tokens, self.tokenizer.special.eos, encoded)
+            total, count = total + float(loss) * real, count + real
+        self.model.unlock()
+        return total / count
+
+    def looking(self, rows: Sequence[int], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Whether cross-attention attends, measured on the first batch; see `lockdec.evaluation.looking`."""
+        rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
+        encoded, tokens = self.states(rows), self._tokens(references)
+        return looking(self.model, tokens, encoded, self.tokenizer.special.eos)
+
+    def _generate(self, encoded: Encoded) -> list[str]:
+        return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
+
+    def states(self, rows: Sequence[int]) -> Encoded:
+        """The normalised states of some rows, on the model's device."""
+        return self.encoded.batch(rows).to(self.device)
+
+    def _tokens(self, references: Sequence[Sequence[str]]) -> Tensor:
+        first = [captions[0] for captions in references]
+        return self.tokenizer.batch(first, self.model.config.max_len).to(self.device)
+
+    def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        size = self.decode.batch_size
+        return [items[start : start + size] for start in range(0, len(items), size)]

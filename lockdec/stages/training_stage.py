@@ -1,0 +1,102 @@
+"""What the stages that train have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import lightning as L
+from omegaconf import MISSING
+
+from lockdec.config.schema import TrainerConfig, require_at_least
+from lockdec.optimizers.optimization import OptimizerConfig
+from lockdec.stages.stage import Stage, Work
+from lockdec.training.fit import fit
+
+
+@dataclass
+class TrainingConfig:
+    """How long and by which steps a stage learns.
+
+    Attributes:
+        steps: of the optimizer.
+    """
+
+    steps: int = MISSING
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def check_training(self, key: str, **least: float) -> None:
+        """Raise ConfigError, naming the key below `key`, where a value is out of range.
+
+        Args:
+            least: further keys, each with its least value.
+        """
+        require_at_least(key, self, steps=1, **least)
+        self.optimizer.check(f"{key}.optimizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage(Stage):
+    """A stage that trains a module.
+
+    Attributes:
+        fit: how; a subclass gives it the type of its section.
+        trainer: on what.
+        callbacks: of the user's, by any names.
+    """
+
+    neutral: ClassVar[tuple[str, ...]] = (
+        *Stage.neutral,
+        "trainer.accelerator",
+        "trainer.devices",
+        "trainer.strategy",  # of any number of ranks, each takes its share of the same batches
+        "trainer.threads",
+        "trainer.checkpoint_seconds",
+        "trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
+        "trainer.compile=False",  # what a stage is without it; compiled, it draws other dropout
+        "fit.optimizer.kind=adamw",  # what a stage is without it
+    )
+    code: ClassVar[tuple[str, ...]] = (
+        "lockdec.modules.objective",
+        "lockdec.optimizers.muon",
+        "lockdec.optimizers.optimization",
+        "lockdec.training.batching",
+    )
+    fit: TrainingConfig
+    trainer: TrainerConfig
+    callbacks: dict[str, L.Callback]
+
+    def train(
+        self,
+        module: L.LightningModule,
+        batches: L.LightningDataModule,
+        work: Work,
+        seed: int,
+        callbacks: Iterable[L.Callback] = (),
+        val_every: int | None = None,
+    ) -> dict[str, float]:
+        """Train the module for `fit.steps`, continuing from the last checkpoint of a killed attempt; see `fit`.
+
+        Args:
+            seed: of everything random in a step.
+            callbacks: beside those of the user.
+            val_every: steps between two measurements on the validation data; None for one at the end.
+
+        Returns:
+            The last logged metrics, by names without that of the stage.
+        """
+        logged = fit(
+            module,
+            batches,
+            stage=work.stage,
+            folder=work.folder,
+            loggers=work.loggers,
+            steps=self.fit.steps,
+            seed=seed,
+            clip_norm=self.fit.optimizer.clip_norm,
+            trainer=self.trainer,
+            callbacks=[*self.callbacks.values(), *callbacks],
+            val_every=val_every,
+        )
+        return {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}

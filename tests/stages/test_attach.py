@@ -1,0 +1,65 @@
+"""Attaching an encoder: its states for every input, normalised by the training split alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lockdec.data.openmoji import OpenMoji
+from lockdec.encoders.contract import Encoder
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
+from lockdec.errors import ConfigError
+from lockdec.pipeline.assembling import Assembly
+from lockdec.stages.attach import Attach
+from lockdec.stages.stage import Work
+from lockdec.store import Artifact
+from tests.encoders.array_encoder import Scaled
+from tests.encoders.kinds import Given
+
+CPU = torch.device("cpu")
+
+
+def test_states_are_the_encoders_normalised_by_the_training_split_alone(tmp_path: Path) -> None:
+    """Against means and deviations computed here by numpy; the held-out inputs lie far from the others."""
+    rng = np.random.default_rng(0)
+    inputs: list[Any] = [rng.normal(size=(5, 3)).astype(np.float32) for _ in range(12)]
+    inputs[6:] = [100 + 10 * array for array in inputs[6:]]
+    data, encoder = Given(inputs, "array"), Scaled(3)
+    stage = Attach(data=data, encoder=encoder, normalise="standardise", batch_size=4)
+    stage.make(Work("attach", tmp_path, {}, [], CPU))
+    encoded = EncodedSet.open(tmp_path)
+    raw = encoder.encode(inputs).states.double()
+    train = raw[list(data.splits["train"])].flatten(0, 1)
+    expected = (raw - train.mean(0)) / train.std(0, correction=0)
+    torch.testing.assert_close(encoded.batch(range(12)).states.double(), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_the_states_of_the_drawings_are_in_the_order_of_the_rows(
+    made: Mapping[str, Artifact], assembled: Assembly
+) -> None:
+    stage, encoded = assembled.stages["attach"], EncodedSet.open(made["attach"].folder)
+    assert isinstance(stage, Attach)
+    assert isinstance(stage.encoder, Encoder)
+    assert encoded.ids == stage.data.ids
+    rows = [stage.data.splits["test"][0], stage.data.splits["train"][3], stage.data.splits["val"][1]]
+    raw = stage.encoder.encode(stage.data.inputs(rows))
+    expected = encoded.normalisation(raw.states.flatten(0, 1)).reshape(raw.states.shape)
+    torch.testing.assert_close(encoded.batch(rows).states, expected, rtol=2e-3, atol=5e-3)
+    assert made["attach"].metrics["frozen"] == {"encoder_ok": True}
+
+
+def test_the_stage_that_pretrains_the_encoder_is_the_parent() -> None:
+    drawings = OpenMoji(limit=160)
+    stage = Attach(data=drawings, encoder=Scaled(3), normalise="none", batch_size=1)
+    assert stage.parents == ()
+    pretrained = replace(stage, encoder=PretrainedMaskedLanguageModel(layers=[0]))
+    assert pretrained.parents == ("pretrain_encoder",)
+    with pytest.raises(ConfigError, match=r"PretrainedMaskedLanguageModel reads text inputs, but data: OpenMoji has"):
+        pretrained.check()

@@ -1,0 +1,126 @@
+"""Evaluation: the controls are what they say, on the split that was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from lockdec.data.fewshot import support_set
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.metrics import score
+from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokenizer
+from lockdec.pipeline.assembling import Assembly
+from lockdec.stages.evaluate import ATTENTION, CAPTIONS, DRAWINGS, Evaluate
+from lockdec.store import Artifact
+
+CONTROLS = ("locked", "shuffled", "nearest_neighbour")
+
+
+@pytest.fixture
+def stage(assembled: Assembly) -> Evaluate:
+    stage = assembled.stages["evaluate"]
+    assert isinstance(stage, Evaluate)
+    return stage
+
+
+@pytest.fixture
+def rows(made: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in made["evaluate"].path(CAPTIONS).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def captioner(made: Mapping[str, Artifact], stage: Evaluate) -> Captioner:
+    model = load_captioner(made["pretrain"], made["finetune"])
+    tokenizer, encoded = load_tokenizer(made["pretrain"]), EncodedSet.open(made["attach"].folder)
+    return Captioner(model, tokenizer, encoded, stage.decode, torch.device("cpu"))
+
+
+def test_every_held_out_input_is_captioned_once_with_its_references(
+    rows: list[dict[str, Any]], stage: Evaluate
+) -> None:
+    test = stage.data.splits["test"]
+    assert [row["id"] for row in rows] == [stage.data.ids[row] for row in test]
+    assert [row["references"] for row in rows] == [list(stage.data.captions[row]) for row in test]
+
+
+def test_the_locked_caption_is_the_pretrained_decoders_and_the_same_for_all(
+    rows: list[dict[str, Any]], made: Mapping[str, Artifact], stage: Evaluate
+) -> None:
+    decoder, tokenizer = load_decoder(made["pretrain"]), load_tokenizer(made["pretrain"])
+    token, tokens = tokenizer.special.bos, []
+    for _ in range(stage.decode.max_new_tokens):  # greedy, one token after the other
+        tokens.append(token)
+        token = int(decoder(torch.tensor([tokens]))[0, -1].argmax())
+        if token == tokenizer.special.eos:
+            break
+    else:
+        tokens.append(token)
+    assert {row["locked"] for row in rows} == {tokenizer.decode(tokens[1:])}
+
+
+def test_shuffled_captions_are_those_of_other_inputs(
+    rows: list[dict[str, Any]], captioner: Captioner, stage: Evaluate
+) -> None:
+    test = stage.data.splits["test"]
+    alone = {row: captioner.captions([row], "alone")[0] for row in test}
+    assert [row["caption"] for row in rows] == [alone[row] for row in test]
+    half = len(test) // 2
+    others = [*test[half:], *test[:half]]
+    assert not any(row == other for row, other in zip(test, others, strict=True))
+    assert [row["shuffled"] for row in rows] == [alone[other] for other in others]
+
+
+def test_the_nearest_neighbours_caption_is_copied(
+    rows: list[dict[str, Any]], made: Mapping[str, Artifact], stage: Evaluate
+) -> None:
+    """Found here one pair at a time: the largest cosine between mean states."""
+    encoded = EncodedSet.open(made["attach"].folder)
+    support = support_set(stage.data, stage.fewshot.shots, stage.fewshot.support_seed)
+
+    def mean(row: int) -> torch.Tensor:
+        return encoded.batch([row]).states[0].float().mean(0)
+
+    for row, index in zip(rows, stage.data.splits["test"], strict=True):
+        closest = max(support, key=lambda pair: float(cosine_similarity(mean(index), mean(pair.index), dim=0)))
+        assert row["nearest_neighbour"] == closest.caption
+
+
+def test_scores_are_those_of_the_captions_that_are_kept(
+    rows: list[dict[str, Any]], made: Mapping[str, Artifact]
+) -> None:
+    metrics, references = made["evaluate"].metrics, [row["references"] for row in rows]
+    assert tuple(metrics["controls"]) == ("shuffled", "locked", "nearest_neighbour")
+    for name in ("caption", *CONTROLS):
+        found = dict(metrics["metrics"] if name == "caption" else metrics["controls"][name])
+        found.pop("loss", None)
+        assert found == pytest.approx(score([row[name] for row in rows], references))
+    for name, gap in metrics["gap_over_locked"].items():
+        assert gap == pytest.approx(metrics["metrics"][name] - metrics["controls"]["locked"][name])
+
+
+def test_the_locked_loss_is_the_pretrained_decoders(made: Mapping[str, Artifact], stage: Evaluate) -> None:
+    decoder, tokenizer = load_decoder(made["pretrain"]), load_tokenizer(made["pretrain"])
+    total, count = 0.0, 0
+    for row in stage.data.splits["test"]:
+        tokens = tokenizer.batch([stage.data.captions[row][0]], decoder.config.max_len)
+        logits = decoder(tokens[:, :-1]).detach()
+        total += float(torch.nn.functional.cross_entropy(logits[0], tokens[0, 1:], reduction="sum"))
+        count += tokens.shape[1] - 1
+    assert made["evaluate"].metrics["controls"]["locked"]["loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_attention_maps_have_a_grid_for_every_word(rows: list[dict[str, Any]], made: Mapping[str, Artifact]) -> None:
+    captions = {row["id"]: row["caption"] for row in rows}
+    maps = [json.loads(line) for line in made["evaluate"].path(ATTENTION).read_text(encoding="utf-8").splitlines()]
+    assert len(maps) == min(DRAWINGS, len(rows))
+    for found in maps:
+        assert found["words"] == captions[found["id"]].split()
+        assert found["grid"] == [8, 8]
+        assert all(len(cells) == 64 and sum(cells) == pytest.approx(1, abs=1e-3) for cells in found["weights"])
+        assert (made["evaluate"].path("drawings") / f"{found['id']}.png").is_file()

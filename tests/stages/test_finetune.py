@@ -1,0 +1,79 @@
+"""Finetuning: the cross-attention alone learns, from the support set alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lockdec.data.fewshot import support_set
+from lockdec.evaluation.stored import CROSS_ATTENTION_WEIGHTS, load_captioner, load_decoder, load_tokenizer
+from lockdec.modules.captioning import Captioning
+from lockdec.pipeline.assembling import Assembly
+from lockdec.stages import finetune
+from lockdec.stages.finetune import Finetune, decoder_fingerprint
+from lockdec.stages.stage import Work
+from lockdec.store import Artifact
+
+
+def test_only_the_cross_attention_changes(made: Mapping[str, Artifact]) -> None:
+    before, after = (load_file(made[name].path(CROSS_ATTENTION_WEIGHTS)) for name in ("unlock", "finetune"))
+    assert before.keys() == after.keys()
+    assert any(not weight.equal(after[name]) for name, weight in before.items())
+    assert not [path.name for path in made["finetune"].folder.iterdir() if "decoder" in path.name]
+    assert made["finetune"].metrics["frozen"] == {"decoder_ok": True}
+    decoder, captioner = load_decoder(made["pretrain"]), load_captioner(made["pretrain"], made["finetune"])
+    captioner.lock()
+    tokens = torch.tensor([[1, 5, 6, 7], [1, 9, 8, 300]])
+    assert captioner(tokens).equal(decoder(tokens))
+
+
+def test_a_decoder_that_moved_would_be_noticed(
+    made: Mapping[str, Artifact], assembled: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An objective that trains one weight of the decoder is refused by the fingerprint."""
+
+    class Leaking(Captioning):
+        def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+            with torch.no_grad():
+                self.model.embedding.tokens.weight[0, 0] += 1
+
+    monkeypatch.setattr(finetune, "Captioning", Leaking)
+    metrics = assembled.stages["finetune"].make(Work("finetune", tmp_path, made, [], torch.device("cpu")))
+    assert metrics["frozen"] == {"decoder_ok": False}
+
+
+def test_every_frozen_tensor_counts_in_the_fingerprint(made: Mapping[str, Artifact]) -> None:
+    model = load_captioner(made["pretrain"], made["unlock"])
+    before, trained = decoder_fingerprint(model), model.cross_attention_parameters()
+    for name, tensor in model.state_dict().items():
+        changed = tensor.flatten()[:1].clone()
+        tensor.flatten()[:1] += 1
+        assert (decoder_fingerprint(model) == before) == (name in trained), name
+        tensor.flatten()[:1] = changed
+    assert decoder_fingerprint(model) == before
+
+
+def test_it_learns_from_the_support_set_alone(
+    made: Mapping[str, Artifact], assembled: Assembly, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, seen = assembled.stages["finetune"], []
+    assert isinstance(stage, Finetune)
+
+    class Recorded(Captioning):
+        def training_step(self, batch: finetune.CaptionBatch, batch_idx: int) -> torch.Tensor:
+            seen.extend(batch.tokens.tolist())
+            return super().training_step(batch, batch_idx)
+
+    monkeypatch.setattr(finetune, "Captioning", Recorded)
+    stage.make(Work("finetune", tmp_path, made, [], torch.device("cpu")))
+    tokenizer = load_tokenizer(made["pretrain"])
+    pairs = support_set(stage.data, stage.fewshot.shots, stage.fewshot.support_seed)
+    assert {tokenizer.decode(tokens) for tokens in seen} == {pair.caption for pair in pairs}
+    assert len(pairs) == made["finetune"].metrics["fewshot"]["shots"] == 16
+    assert {pair.index for pair in pairs} <= set(stage.data.splits["train"])
+    weights = tmp_path / CROSS_ATTENTION_WEIGHTS
+    assert weights.read_bytes() == made["finetune"].path(CROSS_ATTENTION_WEIGHTS).read_bytes(), "the same each time"

@@ -1,0 +1,75 @@
+"""What every stage declares, and that no change of its code goes unreviewed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockdec.pipeline.keys import without
+from lockdec.stages.finetune import Finetune
+from lockdec.stages.stage import Stage
+from lockdec.stages.training_stage import TrainingStage
+from tests.stages.declared import STAGES
+from tests.stages.versions import RECORD, code_hash, recorded, unreviewed
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+def test_code_that_decides_a_result_is_reviewed_with_its_version(stage: type[Stage]) -> None:
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    assert not (problem := unreviewed(stage, record)), problem
+
+
+def test_a_change_of_code_asks_for_a_version_or_a_review() -> None:
+    record: dict[str, Any] = {"Finetune": recorded(Finetune)}
+    assert unreviewed(Finetune, record) is None
+    record["Finetune"]["code"]["lockdec.modules.captioning"] = "as it was"
+    said = str(unreviewed(Finetune, record))
+    assert "lockdec.modules.captioning changed" in said
+    assert "raise Finetune.version in lockdec.stages.finetune" in said
+    assert "python -m tests.stages.versions" in said
+    record["Finetune"]["version"] = Finetune.version - 1
+    assert "not in the record yet" in str(unreviewed(Finetune, record))
+
+
+def test_only_what_python_does_counts_as_code() -> None:
+    code = 'def f(x):\n    """Doc."""\n    return x + 1\n'
+    same = "def f( x ):  # a comment\n    return (x\n            + 1)\n"
+    assert code_hash(code) == code_hash(same)
+    assert code_hash(code) != code_hash(code.replace("+ 1", "+ 2"))
+    assert code_hash(code) != code_hash(code.replace("return x", "return 'Doc.'"))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+def test_neutral_keys_are_keys_of_the_stage(stage: type[Stage]) -> None:
+    """A pattern that matches nothing would be a key that was renamed: it would come back into every artifact key."""
+    known = {field.name for field in fields(stage)}
+    for pattern in stage.neutral:
+        if pattern not in Stage.neutral:  # which only stages with data have
+            assert pattern.split("=")[0].split(".")[0] in known, pattern
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if issubclass(stage, TrainingStage)])
+def test_where_a_stage_trains_is_neutral_and_how_long_is_not(stage: type[Stage]) -> None:
+    subtree = {"trainer": {"devices": 2, "threads": 3, "compile": True, "precision": "32"}, "fit": {"steps": 4}}
+    assert without(subtree, stage.neutral) == {
+        "trainer": {"compile": True, "precision": "32"},
+        "fit": {"steps": 4},
+    }
+
+
+@given(st.text("ab.", min_size=1), st.text("ab.", min_size=1))
+def test_what_is_not_named_stays_in_the_key(name: str, neutral: str) -> None:
+    assert (without({name: 1}, [neutral]) == {}) == (name == neutral)
+
+
+def test_parents_are_named_by_the_stages_that_are_read() -> None:
+    class Next(Finetune):
+        name: ClassVar[str] = "next"
+        reads: ClassVar[tuple[type[Stage], ...]] = (Finetune,)
+
+    assert Next.parents.fget(object.__new__(Next)) == ("finetune",)  # type: ignore[attr-defined]
