@@ -56,7 +56,7 @@ def names_imported(path: Path) -> Iterator[str]:
 
 
 def imports() -> dict[str, set[str]]:
-    """The files that each file imports, without those in TODO; paths from the repository's root."""
+    """The files that each file imports; paths from the repository's root."""
     modules = files()
     graph: dict[str, set[str]] = {}
     for path in modules.values():
