@@ -21,11 +21,11 @@ class Measured(NamedTuple):
 
     Attributes:
         metrics: `loss`, which a step lowers, and whatever else is logged.
-        count: over how many tokens or pictures; the weight of the batch in a validation mean.
+        weight: over how many tokens or pictures, for the mean over validation batches.
     """
 
     metrics: Mapping[str, Tensor | float]
-    count: int
+    weight: int
 
 
 class Objective(L.LightningModule, ABC):
@@ -57,9 +57,9 @@ class Objective(L.LightningModule, ABC):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        metrics, count = self.measure(batch, batch_idx)
+        metrics, weight = self.measure(batch, batch_idx)
         for name, value in metrics.items():
-            self.log(f"{self.stage}/val_{name}", value, batch_size=count, sync_dist=True)
+            self.log(f"{self.stage}/val_{name}", value, batch_size=weight, sync_dist=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if is_logged(self.trainer):

@@ -45,7 +45,8 @@ def same_results(before: DictConfig | ListConfig, config: DictConfig) -> bool:
     neutral = {
         name: stage_class(config, name, builder).neutral for name in config.pipeline.order if name in config.stages
     }
-    return _decisive(before, neutral) == redacted(_decisive(config, neutral))  # as it was written
+    same: bool = _decisive(before, neutral) == redacted(_decisive(config, neutral))  # as it was written
+    return same
 
 
 def _decisive(config: DictConfig | ListConfig, neutral: Mapping[str, Sequence[str]]) -> dict[str, Any]:

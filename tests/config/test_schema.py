@@ -62,7 +62,7 @@ def names(section: Any, path: str = "") -> Iterator[str]:
 
 def target(yaml: Any, stage: type[Stage]) -> bool:
     """Whether this is the YAML of a stage."""
-    return OmegaConf.select(yaml, f"stages.{stage.name}._target_") == f"{stage.__module__}.{stage.__name__}"
+    return bool(OmegaConf.select(yaml, f"stages.{stage.name}._target_") == f"{stage.__module__}.{stage.__name__}")
 
 
 def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
@@ -182,7 +182,7 @@ def test_the_defaults_are_possible() -> None:
 def test_the_yaml_of_a_stage_gives_every_key_of_its_section(stage: type[Stage]) -> None:
     """What is not in the YAML cannot be overridden on the command line; what is not in the dataclass is not read."""
     assert stage.section is not None
-    yamls = [OmegaConf.load(path) for path in sorted((config_folder() / "stage").glob("*.yaml"))]
+    yamls: list[Any] = [OmegaConf.load(path) for path in sorted((config_folder() / "stage").glob("*.yaml"))]
     found = [yaml for yaml in yamls if target(yaml, stage)]
     assert len(found) == 1, f"one conf/stage/*.yaml with stages.{stage.name}._target_ of {stage.__name__}"
     given = set(names(OmegaConf.to_container(found[0][stage.name])))

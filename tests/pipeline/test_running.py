@@ -243,7 +243,7 @@ def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lockdec.pipeline.running.build_stages", interrupt)
+    monkeypatch.setattr("lockdec.pipeline.assembling.build_stages", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(composed("debug=tiny", f"paths.outputs={tmp_path}"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"

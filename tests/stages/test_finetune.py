@@ -17,6 +17,7 @@ from lockdec.stages import finetune
 from lockdec.stages.finetune import Finetune, decoder_fingerprint
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
+from lockdec.training.batching import CaptionBatch
 
 
 def test_only_the_cross_attention_changes(made: Mapping[str, Artifact]) -> None:
@@ -64,7 +65,7 @@ def test_it_learns_from_the_support_set_alone(
     assert isinstance(stage, Finetune)
 
     class Recorded(Captioning):
-        def training_step(self, batch: finetune.CaptionBatch, batch_idx: int) -> torch.Tensor:
+        def training_step(self, batch: CaptionBatch, batch_idx: int) -> torch.Tensor:
             seen.extend(batch.tokens.tolist())
             return super().training_step(batch, batch_idx)
 

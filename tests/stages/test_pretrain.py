@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lockdec.data.tokenizer import Tokenizer
+from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.evaluation.stored import load_decoder, load_tokenizer
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages import pretrain
 from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
+from lockdec.training.batching import TextDataModule
 
 
 def test_no_held_out_caption_is_read_but_to_measure_the_validation_loss(
@@ -24,7 +25,7 @@ def test_no_held_out_caption_is_read_but_to_measure_the_validation_loss(
     stage = assembled.stages["pretrain"]
     assert isinstance(stage, Pretrain)
     trained, learned, measured = [], [], []
-    tokenize, batches = pretrain.train_tokenizer, pretrain.TextDataModule
+    tokenize, batches = train_tokenizer, TextDataModule
 
     class Recorded(batches):  # type: ignore[valid-type, misc]
         def __init__(self, tokenizer: Tokenizer, texts: list[str], val: list[str], **settings: int) -> None:
