@@ -43,6 +43,33 @@ def require_counts(group: str, **values: int) -> None:
         require(value >= 1, f"{group}.{name}", value, "use a whole number of at least 1")
 
 
+def layer_numbers(key: str, chosen: Any, layers: int) -> tuple[int, ...]:
+    """Which layers of a decoder are chosen, from the lowest to the highest.
+
+    Args:
+        key: of the choice, for errors.
+        chosen: all, last_n (the last n layers), every_n (the last of each n layers), or a list of numbers from 0.
+        layers: how many the decoder has.
+
+    Raises:
+        ConfigError: the choice is none of these, or there are not so many layers.
+    """
+    if chosen == "all":
+        return tuple(range(layers))
+    numbers: list[int] = []
+    if isinstance(chosen, str):
+        kind, _, digits = chosen.partition("_")
+        n = int(digits) if digits.isdecimal() else 0
+        if 1 <= n <= layers and kind in ("last", "every"):
+            numbers = list(range(layers - n, layers) if kind == "last" else range(n - 1, layers, n))
+    elif isinstance(chosen, Sequence):
+        numbers = list(chosen)
+    legal = all(isinstance(number, int) and 0 <= number < layers for number in numbers)
+    allowed = f"use all, last_n or every_n (n from 1 to {layers}), or a list of layer numbers from 0 to {layers - 1}"
+    require(bool(numbers) and legal, key, chosen, allowed)
+    return tuple(sorted(set(numbers)))
+
+
 @dataclass
 class RopeScaling:
     """How Llama 3.1 scales rotary wavelengths to go beyond the length that it was first trained on.
@@ -141,7 +168,7 @@ class CrossAttentionConfig:
     d_k: int
     d_v: int
     unlock: str = "zero_output"  # how it starts, see `lockdec.transformer.gates`
-    layers: Any = "all"  # all, every_n (the last of each n layers), or a list of layer numbers from 0
+    layers: Any = "all"  # all, last_n (the last n), every_n (the last of each n), or a list of numbers from 0
     dropout: float = 0.0  # on what cross-attention adds
     bias: bool = False  # on its four projections
 
@@ -154,19 +181,7 @@ class CrossAttentionConfig:
 
     def layer_numbers(self, layers: int) -> tuple[int, ...]:
         """Which of a decoder's layers get cross-attention; ConfigError if none or no such layer."""
-        chosen = self.layers
-        allowed = f"use all, every_n (n from 1 to {layers}) or a list of layer numbers from 0 to {layers - 1}"
-        if chosen == "all":
-            return tuple(range(layers))
-        if isinstance(chosen, str):
-            step = chosen.removeprefix("every_")
-            stride = int(step) if chosen.startswith("every_") and step.isdecimal() else 0
-            require(1 <= stride <= layers, "cross_attention.layers", chosen, allowed)
-            return tuple(range(stride - 1, layers, stride))
-        numbers = list(chosen) if isinstance(chosen, Sequence) else []
-        legal = all(isinstance(number, int) and 0 <= number < layers for number in numbers)
-        require(bool(numbers) and legal, "cross_attention.layers", chosen, allowed)
-        return tuple(sorted(set(numbers)))
+        return layer_numbers("cross_attention.layers", self.layers, layers)
 
 
 @dataclass

@@ -284,6 +284,9 @@ def test_gates_are_one_scale_or_one_per_channel() -> None:
         ("every_1", [0, 1, 2, 3]),
         ("every_2", [1, 3]),
         ("every_3", [2]),
+        ("last_1", [3]),
+        ("last_3", [1, 2, 3]),
+        ("last_4", [0, 1, 2, 3]),
         ([3, 0], [0, 3]),
     ],
 )
@@ -299,7 +302,9 @@ def test_layers_with_cross_attention(layers: Any, expected: list[int]) -> None:
     assert {int(name.split(".")[2]) for name in model.cross_attention_parameters()} == {1}
 
 
-@pytest.mark.parametrize("layers", ["every_0", "every_5", "every_x", "some", [], [4], [-1], ["0"], None, 1])
+@pytest.mark.parametrize(
+    "layers", ["every_0", "every_5", "every_x", "last_0", "last_5", "last", "some", [], [4], [-1], ["0"], None, 1]
+)
 def test_layers_that_are_not_there_are_refused(layers: Any) -> None:
     with pytest.raises(ConfigError, match=r"^cross_attention.layers=.*every_n \(n from 1 to 4\)"):
         locking_model(layers=4).attach(cross_attention_config(layers=layers), ENCODER_DIM)
