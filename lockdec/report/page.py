@@ -22,7 +22,7 @@ from lockdec.errors import StoreError
 from lockdec.evaluation.metrics import LOWER_IS_BETTER
 from lockdec.evaluation.result import CONTROLS
 from lockdec.report import figures, gallery, headline, tables
-from lockdec.report.results import Collection, Run, Skipped, read
+from lockdec.report.results import Collection, Run, Skipped, config_text, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
 from lockdec.report.statistics import COVERAGE, RESAMPLES, Estimate
 from lockdec.report.study import (
@@ -147,7 +147,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         versions=_distinct(collection.runs, "versions."),
         seeds_used=sorted({r.text("seed") for r in collection.runs} - {""}, key=lambda text: (len(text), text)),
         commands=list(dict.fromkeys(r.text("command") for r in collection.runs if r.text("command"))),
-        config=_config(run),
+        config=config_text(run) if run else "",
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=_hash(script),
@@ -267,11 +267,6 @@ def _distinct(runs: Sequence[Run], prefix: str) -> dict[str, list[str]]:
 
 def _counts(names: Sequence[str]) -> dict[str, int]:
     return {name: names.count(name) for name in ("ok", "failed", "interrupted") if name in names}
-
-
-def _config(run: Run | None) -> str:
-    path = run.folder / "config.yaml" if run else None
-    return path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
 
 
 def _shown(value: object, secrets: Sequence[str]) -> object:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lockdec.console import track
-from lockdec.errors import DataError
+from lockdec.errors import DataError, StoreError
 from lockdec.evaluation.result import CONTROLS, READABLE, current, current_caption
-from lockdec.store.reading import MADE_BEFORE
+from lockdec.store.reading import CONFIG, MADE_BEFORE, RESULT, from_json, read_bytes, read_object, within
 
 Scalar = str | int | float | bool | None
 
@@ -37,6 +39,8 @@ NUMBERS = (
 )
 FIRST_COLUMNS = ("folder", "name", "sweep_name", "status", "error", "seed", "fewshot.support_seed")
 LAST_COLUMNS = ("started", "finished", "overrides", "command")
+MOST_BYTES = 16_000_000  # of each other file of a run that a report reads; their Python objects take 50 times as much
+MOST_LEVELS = 16  # of folders below those that are named
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Run:
         return str(self.values["status"])
 
     def number(self, name: str) -> float | None:
-        """The number under this dotted name; None where the run has none or it is not finite."""
+        """The number under this dotted name; None where the run has none."""
         value = self.values.get(name)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -129,8 +133,8 @@ class AttentionMap:
 def read(folders: Sequence[Path]) -> Collection:
     """Every run in or below these folders, sorted by path with numbers in numeric order.
 
-    A result.json that is damaged, or of an unknown schema, is skipped and named. DataError when a folder does
-    not exist or there is no result.json at all.
+    A result.json that cannot be used is skipped and named: damaged, too large, of an unknown schema, no regular file.
+    DataError when a folder does not exist or there is no result.json at all.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -143,22 +147,22 @@ def read(folders: Sequence[Path]) -> Collection:
     unfinished: list[str] = []
     for cell in track(candidates, "reading results"):
         label = cell.relative_to(above).as_posix()
-        if not (cell / "result.json").exists():
+        if not os.path.lexists(cell / RESULT):
             unfinished.append(label)
             continue
         try:
             runs.append(_read_run(cell, label))
         except DataError as error:
-            skipped.append(Skipped(cell / "result.json", str(error)))
+            skipped.append(Skipped(cell / RESULT, str(error)))
     if not runs and not skipped:
         names = ", ".join(map(str, folders))
         raise DataError(f"{names}: no result.json here or below (a run writes one when it ends)")
     shared: list[Stage] = []
-    for path in dict.fromkeys(cell.parent / MADE_BEFORE for cell in candidates if cell.name.isdecimal()):
+    for sweep in dict.fromkeys(cell.parent for cell in candidates if cell.name.isdecimal()):
         try:
-            shared += _shared(path)
+            shared += _shared(sweep)
         except DataError as error:
-            skipped.append(Skipped(path, str(error)))
+            skipped.append(Skipped(sweep / MADE_BEFORE, str(error)))
     return Collection(tuple(runs), tuple(skipped), tuple(unfinished), tuple(shared))
 
 
@@ -167,7 +171,7 @@ def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
     path = run.folder / "captions.jsonl"
     rows: list[Captioned] = []
     notes: list[str] = []
-    for number, row in _json_lines(path, notes):
+    for number, row in _json_lines(run, path.name, notes):
         references = row.get("references")
         if not isinstance(row.get("id"), str) or not isinstance(references, list):
             notes.append(f"{path}: row {number} needs an id (text) and references (a list); it is left out")
@@ -185,35 +189,47 @@ def read_attention(run: Run) -> dict[str, AttentionMap]:
     grid; other rows are left out.
     """
     maps: dict[str, AttentionMap] = {}
-    for _, row in _json_lines(run.folder / "attention.jsonl", []):
+    for _, row in _json_lines(run, "attention.jsonl", []):
         try:
             rows, columns = map(int, row["grid"])
             words = tuple(map(str, row["words"]))
             weights = tuple(tuple(map(float, word)) for word in row["weights"])
         except (KeyError, TypeError, ValueError):
             continue
-        if len(words) == len(weights) and all(len(word) == rows * columns for word in weights):
+        fits = min(rows, columns) > 0 and all(len(word) == rows * columns for word in weights)
+        if fits and len(words) == len(weights):
             maps[str(row.get("id"))] = AttentionMap(words, (rows, columns), weights)
     return maps
 
 
 def drawing(run: Run, input_id: str, most_bytes: int = 300_000) -> bytes | None:
     """The PNG of a test input (drawings/ID.png), None where there is none or it is too large for a page."""
-    folder = (run.folder / "drawings").resolve()
-    path = folder / f"{input_id}.png"
-    if path.resolve().parent != folder or not path.is_file() or path.stat().st_size > most_bytes:
+    try:
+        content = _content(run, f"drawings/{input_id}.png", most_bytes)
+    except StoreError:
         return None
-    content = path.read_bytes()
-    return content if content.startswith(b"\x89PNG\r\n\x1a\n") else None
+    return content if content and content.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+def config_text(run: Run) -> str:
+    """The text of config.yaml; empty where the run has none, or one that cannot be read."""
+    try:
+        return (_content(run, CONFIG, MOST_BYTES) or b"").decode(errors="replace")
+    except StoreError:
+        return ""
 
 
 def curves(run: Run) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """(step, value) by stage and metric, from stages/<stage>/metrics.csv of Lightning's CSVLogger."""
+    """(step, value) by stage and metric, from stages/<stage>/metrics.csv of Lightning's CSVLogger.
+
+    What comes after a row that is not CSV, or a whole file that is too large, is left out.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for path in sorted(run.folder.glob("stages/*/metrics.csv")):
         lines: dict[str, list[tuple[float, float]]] = {}
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            for row in csv.DictReader(file):
+        with suppress(StoreError, csv.Error):
+            content = _content(run, path.relative_to(run.folder).as_posix(), MOST_BYTES) or b""
+            for row in csv.DictReader(io.StringIO(content.decode(errors="replace"), newline="")):
                 step = _finite(row.get("step"))
                 for name, text in row.items():
                     value = _finite(text)
@@ -236,33 +252,47 @@ def _cells(root: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(root):
         path = Path(place)
         numbered = path.name.isdecimal() and path != root and bool(files or folders)
-        if "result.json" in files or numbered:
+        if RESULT in files or numbered:
             folders.clear()
             yield path
+        elif len(path.relative_to(root).parts) >= MOST_LEVELS:
+            folders.clear()
         else:
             folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError("not a JSON object")
+        content = read_object(path)
+    except StoreError as error:
+        raise DataError(str(error).removeprefix(f"{path}: ")) from error
     if content.get("schema") not in READABLE:
         known = ", ".join(map(str, READABLE))
         raise DataError(f"schema={content.get('schema')!r}: this version of lockdec reads {known}")
     return current(content)
 
 
-def _shared(path: Path) -> list[Stage]:
-    stages = _object(_read(path).get("stages"), "stages") if path.exists() else {}
+def _content(run: Run, name: str, most: int) -> bytes | None:
+    """The content of a file in the run's folder; None where there is no such file.
+
+    Raises:
+        StoreError: it is not a regular file of at most so many bytes, or a link leads there.
+    """
+    path = within(run.folder, name)
+    return read_bytes(path, most) if os.path.lexists(path) else None
+
+
+def _shared(sweep: Path) -> list[Stage]:
+    try:
+        path = within(sweep, MADE_BEFORE)
+    except StoreError as error:
+        raise DataError(str(error)) from error
+    stages = _object(_read(path).get("stages"), "stages") if os.path.lexists(path) else {}
     return [_stage(name, stage) for name, stage in stages.items()]
 
 
 def _read_run(folder: Path, label: str) -> Run:
-    result = _read(folder / "result.json")
+    result = _read(folder / RESULT)
     if result.get("status") not in STATUSES:
         raise DataError(f"status={result.get('status')!r} is none of {', '.join(STATUSES)}")
     overrides = result.pop("overrides", None) or []
@@ -298,25 +328,25 @@ def _flatten(value: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield from _flatten(inner, f"{prefix}{key}.")
         elif isinstance(inner, list):
             yield prefix + key, json.dumps(inner)
-        elif isinstance(inner, float) and not math.isfinite(inner):
-            yield prefix + key, None
         elif inner is None or isinstance(inner, str | int | float):
             yield prefix + key, inner
 
 
-def _json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    if not path.is_file():
+def _json_lines(run: Run, name: str, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        content = _content(run, name, MOST_BYTES) or b""
+    except StoreError as error:
+        notes.append(f"{error}; it is left out")
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield number, row
-            elif line.strip():
-                notes.append(f"{path}: row {number} is not a JSON object; it is left out")
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            row = from_json(line.decode(errors="replace"))
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            yield number, row
+        elif line.strip():
+            notes.append(f"{run.folder / name}: row {number} is not a JSON object; it is left out")
 
 
 def _finite(value: object) -> float | None:

@@ -260,7 +260,7 @@ def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = N
         expected = record["files"].get(name)
         path = folder / name
         if not _is_inside(folder, path) or not isinstance(expected, dict):
-            return str(name)
+            return str(name) or METADATA  # a file without a name is the fault of the record
         if path.stat().st_size != expected.get("bytes") or file_sha256(path) != expected.get("sha256"):
             return str(name)
     return None

@@ -1,13 +1,17 @@
 """Reads files that may come from strangers: as data of bounded size, without running anything in them.
 
-If anything is wrong with a file, its reader raises a `StoreError` that names it. No reader unpickles, follows symbolic
-links out of a folder, resolves `${...}` or unpacks archives.
+If anything is wrong with a file, its reader raises a `StoreError` that names it. Only regular files are read: no links,
+pipes or devices. No reader unpickles, resolves `${...}` or unpacks archives.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import math
+import os
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,20 +25,106 @@ RESULT, CONFIG = "result.json", "config.yaml"  # of a run
 MADE_BEFORE = Path(
     "shared", "made.json"
 )  # in the folder of a sweep: the stages that were made before its cells started
-MOST_BYTES = 256_000_000  # in a JSON or YAML file; ours are far smaller
-MOST_NESTED = 100  # levels of a config
+# Far above what runs write. As Python objects, JSON takes up to 28 times its bytes; YAML takes a second for 130 kB.
+MOST_BYTES = 16_000_000  # in a JSON file
+MOST_CONFIG_BYTES = 256_000  # in a YAML file
+MOST_NESTED = 100  # levels of a value
+_LONGEST_NAME = 200  # bytes
+_LONGEST_NUMBER = 100  # characters in YAML, whose numbers can take quadratic time
+SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has libyaml
+
+
+def is_name(text: object) -> bool:
+    """Whether a text can name a run, a sweep or a stage: a single component of a path, visible and not hidden."""
+    return (
+        isinstance(text, str)
+        and text.isprintable()
+        and not text.startswith(".")
+        and not set("/\\") & set(text)
+        and 0 < len(text.encode()) <= _LONGEST_NAME
+    )
+
+
+def within(folder: Path, name: str | Path) -> Path:
+    """The path of a file in a folder, whether or not it exists; the folder itself may be behind a link.
+
+    Raises:
+        StoreError: the name points outside the folder, or there is a symbolic link on the way.
+    """
+    path = folder
+    for part in str(name).split("/"):
+        if part in ("", ".", "..") or "\0" in part:
+            raise StoreError(f"{folder}: {str(name)!r} does not name a file in it")
+        path = path / part
+        if os.path.islink(path):
+            raise StoreError(f"{path}: a symbolic link, which is not followed")
+    return path
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        most: bytes.
+
+    Raises:
+        StoreError: it cannot be read, is not a regular file (but a link, a pipe or a device), or is larger.
+    """
+    try:
+        # Without blocking, since opening a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise StoreError(f"{path}: not a regular file")
+            content = file.read(most + 1)
+    except OSError as error:
+        reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        raise StoreError(f"{path}: cannot be read ({reason})") from error
+    except ValueError as error:  # a name with a null byte
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+    if len(content) > most:
+        raise StoreError(f"{path}: larger than {most:,} bytes, the most that is read here")
+    return content
+
+
+def read_text(path: Path, most: int) -> str:
+    """As `read_bytes`, as a text in UTF-8.
+
+    Raises:
+        StoreError: as `read_bytes`, or it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, most).decode()
+    except ValueError as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+
+
+def from_json(text: str) -> Any:
+    """The value that a JSON text stands for, if lockdec could have written it.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or has a number of more than 64 bits or a text that is not
+            Unicode.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if problem := _problem(value):
+        raise ValueError(problem)
+    return value
 
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file.
 
     Raises:
-        StoreError: it cannot be read, is too large or too deeply nested, or is not JSON.
+        StoreError: it cannot be read, is too large, or is not JSON that lockdec could have written.
     """
     try:
-        return json.loads(_read(path), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: not JSON ({error or 'nested too deeply'})") from error
+        return from_json(read_text(path, MOST_BYTES))
+    except ValueError as error:
+        raise StoreError(f"{path}: not JSON ({error})") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -59,39 +149,70 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: it cannot be read or is not such a config.
     """
-    text = _read(path)
+    text = read_text(path, MOST_CONFIG_BYTES)
     try:
         depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
+        for event in yaml.parse(text, SAFE_LOADER):
             if isinstance(event, yaml.AliasEvent):
                 raise StoreError(f"{path}: not the config of a run (it has an alias, *{event.anchor})")
+            if tag := getattr(event, "tag", None):
+                raise StoreError(f"{path}: not the config of a run (it has a tag, {tag})")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MOST_NESTED:
                 raise StoreError(f"{path}: not the config of a run (nested too deeply)")
             if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
                 raise StoreError(f"{path}: not the config of a run ({event.value!r} is not resolved)")
-        config = yaml.safe_load(text)
+            if isinstance(event, yaml.ScalarEvent) and _is_long_number(event):
+                raise StoreError(f"{path}: not the config of a run (a number of {len(event.value)} characters)")
+        config = yaml.load(text, SAFE_LOADER)
+        problem = _problem(config)
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise StoreError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise StoreError(f"{path}: not the config of a run")
+    if problem or not isinstance(config, dict):
+        raise StoreError(f"{path}: not the config of a run ({problem or 'it has no keys'})")
     return config
 
 
-def _read(path: Path) -> str:
+def _is_long_number(event: yaml.ScalarEvent) -> bool:
+    word = event.value.lstrip("+-.")
+    return event.implicit[0] and len(word) > _LONGEST_NUMBER and word[:1].isdecimal() and " " not in word
+
+
+def _problem(value: Any) -> str:
+    """What in a value of plain containers lockdec would not have written; empty if there is nothing."""
+    left = [(value, 1)]
+    while left:
+        node, depth = left.pop()
+        if isinstance(node, dict | list) and depth > MOST_NESTED:
+            return "nested too deeply"
+        if isinstance(node, dict):
+            for key in node:
+                if not isinstance(key, str):
+                    return f"the key {key!r} is not a text"
+                left.append((key, depth))
+            left += [(inner, depth + 1) for inner in node.values()]
+        elif isinstance(node, list):
+            left += [(inner, depth + 1) for inner in node]
+        elif isinstance(node, str):
+            if not node.isascii() and not _is_unicode(node):
+                return f"the text {node[:40]!r} has half a character"
+        elif isinstance(node, int):
+            if not -(2**63) <= node < 2**64:
+                return "a number of more than 64 bits"
+        elif isinstance(node, float):
+            if not math.isfinite(node):
+                return f"{node} is not a number"
+        elif node is not None:
+            return f"{type(node).__name__} {node} is neither a text nor a number"
+    return ""
+
+
+def _is_unicode(text: str) -> bool:
     try:
-        length = path.stat().st_size
-        if not path.is_file() or length > MOST_BYTES:
-            raise StoreError(f"{path}: not a file of at most {MOST_BYTES:,} bytes")
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # not UTF-8, or a name with a null byte
-        raise StoreError(f"{path}: cannot be read ({error})") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON number")
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
 
 
 def read_dataclass(path: Path, kind: type[Kind]) -> Kind:

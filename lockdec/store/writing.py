@@ -24,7 +24,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # a new file: never through a link that somebody has put there
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -41,14 +41,14 @@ def test_a_run_folder_and_the_folders_above_it_are_read_alike(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('{"schema": 1, "sta', "not readable as JSON"),
+        ('{"schema": 1, "sta', "not JSON"),
         ("[1]", "not a JSON object"),
         (json.dumps(result(schema=3)), "schema=3: this version of lockdec reads 1, 2"),
         (json.dumps(result(status="fine")), "status='fine' is none of ok, failed, interrupted"),
         (json.dumps(result(metrics={"token_f1": "high"})), "metrics.token_f1='high' is not a number"),
         (json.dumps(result(stages={"pretrain": {"reused": "yes"}})), "stages.pretrain needs"),
         (json.dumps(result(stages=[1])), "stages is not a JSON object"),
-        ("[" * 100_000, "not readable as JSON"),
+        ("[" * 100_000, "not JSON"),
     ],
 )
 def test_a_damaged_result_is_named_and_the_others_are_read(tmp_path: Path, content: str, reason: str) -> None:
@@ -106,12 +106,13 @@ def test_nothing_to_read_is_one_plain_line(tmp_path: Path) -> None:
         results.read([tmp_path / "absent"])
 
 
-def test_not_a_number_is_no_number(tmp_path: Path) -> None:
-    content = result()
-    content["metrics"]["loss"] = float("nan")
-    write_run(tmp_path / "run", content, extras=False)
-    (run,) = results.read([tmp_path / "run"]).runs
-    assert run.number("metrics.loss") is None
+@pytest.mark.parametrize("number", ["NaN", "1e999", "1" * 400])
+def test_a_number_that_no_run_writes_makes_a_result_unusable(number: str, tmp_path: Path) -> None:
+    content = json.dumps(result() | {"seed": 77}).replace("77", number)
+    folder = write_run(tmp_path / "run", result(), extras=False)
+    (folder / "result.json").write_text(content)
+    (skipped,) = results.read([folder]).skipped
+    assert "not JSON" in skipped.reason
 
 
 def test_captions_survive_damaged_rows_which_are_named(tmp_path: Path) -> None:
