@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -21,9 +22,31 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Item = TypeVar("Item")
 
 
+def composed(text: str) -> str:
+    """`text` in the Unicode form NFC, in which all texts and ids are kept: "e" with an accent is one character."""
+    return unicodedata.normalize("NFC", text)
+
+
 def fold(text: str) -> str:
-    """`text` in lower case with single spaces: the form in which captions are stored and compared."""
-    return " ".join(text.lower().split())
+    """`text` in NFC and lower case with single spaces: the form in which captions are stored and compared."""
+    return composed(" ".join(composed(text).lower().split()))
+
+
+def not_unicode(text: str) -> str | None:
+    """What is wrong with a text that UTF-8 cannot hold; None if it can.
+
+    Python strings may contain single surrogates, which no file or tokenizer takes: half of a character that JSON
+    escapes as two (`\\ud83d`), or a byte of a file name or an argument that is not UTF-8 (`\\udcff`).
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        at = error.start
+        around = ascii(text[max(0, at - 20) : at + 20])
+        return (
+            f"{around} cannot be written in UTF-8: character {at + 1} is a single surrogate ({ascii(text[at])[1:-1]})"
+        )
+    return None
 
 
 def digest(value: object) -> str:
@@ -53,7 +76,8 @@ class CaptionSet(ABC):
         skipped: the problem of each row that was skipped; empty unless a subclass skips rows.
 
     Raises:
-        DataError: an id occurs twice or cannot name a file, a caption is empty, or the splits overlap or miss a row.
+        DataError: an id occurs twice or cannot name a file, a caption is empty, a text is not Unicode, or the splits
+            overlap or miss a row.
     """
 
     skipped: tuple[str, ...] = ()
@@ -97,11 +121,14 @@ class CaptionSet(ABC):
             raise DataError(f"{len(self.ids)} ids but captions for {len(self.captions)} inputs")
         seen: set[str] = set()
         for name, references in zip(self.ids, self.captions, strict=True):
-            if name in seen:
+            for text in (name, *references):
+                if problem := not_unicode(text):
+                    raise DataError(f"id {name!a}: {problem}")
+            if composed(name) in seen:
                 raise DataError(f"id {name!r} occurs twice: ids must be unique")
             if "/" in name or "\0" in name or name in ("", ".", ".."):
                 raise DataError(f"id {name!r} cannot name a file: runs store pictures by id")
-            seen.add(name)
+            seen.add(composed(name))
             if not references or not all(references):
                 raise DataError(f"input {name!r} has an empty caption or none: every input needs at least one")
         rows = sorted(row for split in self.splits.values() for row in split)

@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from lockdec.console import console, printable
 from lockdec.data.captions import Modality
+from lockdec.data.images import ENDINGS, FORMATS, is_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sources import ArrayFiles, FeatureIds, ImageFiles, InputSource, Texts
 from lockdec.errors import DataError
 
 TABLES = ("captions.csv", "captions.jsonl")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".svg")
 _CAPTION = "caption"
+_CAPTIONS = re.compile(r"captions?[ _-]?\d*")  # names of columns of captions
+_FILE_NAME = re.compile(r"\S+\.[a-z][a-z0-9]{1,4}", re.IGNORECASE)
+_LONGEST_CELL = (1 << 31) - 1  # for the csv module; too long a text is a bad row later
 
 
 class Folder(ListedCaptions):
     """The inputs and captions of `captions.csv` or `captions.jsonl` in a folder.
 
     Each row names an `input` and one or more captions; the captions of rows with the same input are merged. `split`
-    (train, val, test) and `id` are optional. CSV: the columns `input`, `caption` and others that start with "caption".
-    JSON lines: `input`, and `caption` (a text) or `captions` (a list of texts).
+    (train, val, test) and `id` are optional. CSV: the columns `input`, `caption`, `caption_2`, `caption_3` and so on,
+    separated by commas, semicolons or tabs. JSON lines: `input`, and `caption` (a text) or `captions` (a list of
+    texts).
 
     Args:
         path: the folder, which contains all files that the rows name.
         modality: "image" (files), "text" (the entry itself) or "array" (.npy files, or ids for the encoder
-            `features`); None decides by the file extension of the first input.
+            `features`); None decides by the endings and the content of the files.
         split_seed, val_share, test_share: how to split if the file does not specify a split.
-        on_bad: "error" stops at the first row that cannot be used, "skip" skips and lists such rows.
+        on_bad: rows that cannot be used are an error, which lists them ("error"), or left out ("skip").
         limit: approximate number of inputs to use; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
 
@@ -52,15 +62,15 @@ class Folder(ListedCaptions):
     ) -> None:
         folder = Path(path).expanduser()
         table = _table(folder)
-        bad = BadRows(on_bad)
+        bad = BadRows(on_bad, str(table))
         rows = list((_csv_rows if table.suffix == ".csv" else _json_rows)(table, bad))
         if not rows:
-            raise DataError(f"{table}: no usable row in it")
+            bad.stop()
+            raise bad.unusable("no usable row in it")
         super().__init__(
             rows,
-            _source(folder, rows[0].input, modality),
+            _source(folder, table, rows, modality),
             bad,
-            what=str(table),
             drawn=Drawn(split_seed, val_share, test_share),
             limit=limit,
             cache=cache,
@@ -80,6 +90,8 @@ def read_utf8(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise DataError(f"{path}: UTF-16 and not UTF-8; save the file as UTF-8") from error
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"{path} line {line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
 
@@ -94,76 +106,174 @@ def _table(folder: Path) -> Path:
     return found[0]
 
 
-def _source(folder: Path, first: str, modality: Modality | None) -> InputSource:
-    ending = Path(first).suffix.lower()
-    by_ending: Modality = "array" if ending == ".npy" else "image" if ending in PICTURES else "text"
-    match modality or by_ending:
+def _source(folder: Path, table: Path, rows: Sequence[Row], modality: Modality | None) -> InputSource:
+    match modality or _modality(folder, table, [row for row in rows if row.input] or rows):
         case "image":
             return ImageFiles(folder)
         case "text":
             return Texts()
         case _:
-            return ArrayFiles(folder) if ending == ".npy" else FeatureIds()
+            return ArrayFiles(folder) if Path(rows[0].input).suffix.lower() == ".npy" else FeatureIds()
 
 
-def _csv_rows(path: Path, bad: BadRows) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(read_utf8(path), newline=""), strict=True)
-    header: list[str] | None = None
-    line = 1
+def _modality(folder: Path, table: Path, rows: Sequence[Row]) -> Modality:
+    """What the inputs are: what the first one is, or if that is a file of another kind, the first file that is read.
+
+    Raises:
+        DataError: the first input is a file of another kind and no other is read, or it is a text and others are files.
+    """
+    first, kinds = rows[0], (_kind(folder, row.input) for row in rows)
+    kind = next(kinds)
+    if kind == "other":
+        kind = next((kind for kind in kinds if kind in ("image", "array")), "other")
+    if kind == "other":
+        ending = Path(first.input).suffix
+        what = f"files that end in {ending} are not read" if ending else "it is not a file of a kind that is read"
+        raise DataError(f"{table} {first.where}: {first.input!r}: {what} (pictures are: {', '.join(FORMATS)}; arrays: "
+                        ".npy); if inputs are texts or ids, say data.modality=text or data.modality=array")  # fmt: skip
+    if kind == "text" and any(path != table for path in folder.iterdir()):
+        for row in rows:
+            if os.path.isfile(folder / row.input):
+                raise DataError(f"{table} {row.where}: {row.input!r} is a file, but {first.input!r} in {first.where} "
+                                "is not; say data.modality=image, array or text")  # fmt: skip
+    return kind
+
+
+def _kind(folder: Path, entry: str) -> Modality | Literal["other"]:
+    """What an input is by the ending of its name, or by the content of the file."""
+    ending = Path(entry).suffix.lower()
+    if ending == ".npy":
+        return "array"
+    if ending in (*ENDINGS, ".svg"):  # SVG is refused by name
+        return "image"
+    files = ImageFiles(folder)
     try:
-        for fields in reader:
-            line, start = reader.line_num + 1, line  # a quoted field may span several lines
-            if not fields:
-                continue
-            if header is None:
-                header = _header(path, fields)
-            elif len(fields) != len(header):
-                bad.add(f"{path} line {start}", f"{len(fields)} fields, but the header has {len(header)}; "
-                        "a caption with a comma in it stands in double quotes")  # fmt: skip
-            else:
-                named = list(zip(header, fields, strict=True))
-                values = dict(named)
-                yield Row(
-                    where=f"{path} line {start}",
-                    input=values["input"].strip(),
-                    captions=tuple(value for name, value in named if name.startswith(_CAPTION)),
-                    split=values["split"].strip() if "split" in values else None,
-                    id=values["id"].strip() if "id" in values else None,
-                )
-    except csv.Error as error:
-        raise DataError(f"{path} line {line}: not CSV ({error})") from error
+        with files.path(files.name(entry)).open("rb") as file:
+            return "image" if is_image(file.read(16)) else "other"
+    except (DataError, OSError):
+        return "other" if _FILE_NAME.fullmatch(entry) else "text"
+
+
+def _csv_rows(path: Path, bad: BadRows) -> list[Row]:
+    text = read_utf8(path)
+    limit = csv.field_size_limit(_LONGEST_CELL)  # a setting of the whole process
+    try:
+        return list(_parsed_csv(path, text, bad))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parsed_csv(path: Path, text: str, bad: BadRows) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    header: list[str] | None = None
+    for fields, start in _records(path, reader, bad):
+        if header is None:
+            header = _header(path, start, fields)
+            continue
+        if not any(itertools.islice(fields, len(header), None)):
+            fields = fields[: len(header)]
+        if len(fields) != len(header):
+            bad.add(f"line {start}", f"{len(fields)} fields, but the header has {len(header)}; "
+                    "a caption with a comma in it stands in double quotes")  # fmt: skip
+            continue
+        named = list(zip(header, fields, strict=True))
+        values = dict(named)
+        yield Row(
+            where=f"line {start}",
+            input=values["input"].strip(),
+            captions=tuple(value for name, value in named if _CAPTIONS.fullmatch(name)),
+            split=values.get("split", "").strip() or None,
+            id=values.get("id", "").strip() or None,
+        )
     if header is None:
         raise DataError(f"{path}: empty; its first line names the columns: input,{_CAPTION}")
 
 
-def _header(path: Path, fields: list[str]) -> list[str]:
-    header = [field.strip().lower() for field in fields]
+def _records(path: Path, reader: Any, bad: BadRows) -> Iterator[tuple[list[str], int]]:
+    """The fields of each record that is not blank, and its first line."""
+    first = True
+    while True:
+        start = reader.line_num + 1  # a quoted field may span several lines
+        try:
+            fields = [field.removeprefix("\ufeff") for field in next(reader)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if first or "end of data" in str(error):  # a quotation mark that is not closed takes in all that follows
+                raise DataError(f"{path} line {start}: not CSV ({error})") from error
+            bad.add(f"line {start}", f"not CSV ({error})")
+            continue
+        if any(map(str.strip, fields)):
+            first = False
+            yield fields, start
+
+
+def _delimiter(text: str) -> str:
+    """What separates the names of the columns: a comma, or as some spreadsheets write it, a semicolon or tab."""
+    line = next(filter(str.strip, text.splitlines()), "")
+    return next((found for found in ",;\t" if "input" in _columns(line.split(found))), ",")
+
+
+def _columns(fields: Sequence[str]) -> list[str]:
+    return [field.strip().strip('\ufeff"').strip().lower() for field in fields]
+
+
+def _header(path: Path, line: int, fields: list[str]) -> list[str]:
+    header = _columns(fields)
     for name in ("input", "split", "id"):
         if header.count(name) > 1:
-            raise DataError(f"{path} line 1: two columns {name}; one is needed")
-    has_caption = any(name.startswith(_CAPTION) for name in header)
-    missing = [*(() if "input" in header else ("input",)), *(() if has_caption else (_CAPTION,))]
+            raise DataError(f"{path} line {line}: two columns {name}; one is needed")
+    captions = list(filter(_CAPTIONS.fullmatch, header))
+    missing = [*(() if "input" in header else ("input",)), *(() if captions else (_CAPTION,))]
     if missing:
-        raise DataError(f"{path} line 1: no column {' and no column '.join(missing)} (there are: {', '.join(fields)}); "
-                        f"the first line names the columns: input,{_CAPTION}")  # fmt: skip
+        raise DataError(f"{path} line {line}: no column {' and no column '.join(missing)} (there are: "
+                        f"{', '.join(fields)}); the first line names the columns: input,{_CAPTION}")  # fmt: skip
+    if others := [name for name in header if name.startswith(_CAPTION) and name not in captions]:
+        _say_once(
+            f"{path}: captions are read from {', '.join(captions)}, but not from {', '.join(others)}: columns of "
+            "captions are named caption, caption_2, caption_3 and so on"
+        )
     return header
+
+
+@cache
+def _say_once(line: str) -> None:
+    console.print(f"  {printable(line)}", soft_wrap=True)
 
 
 def _json_rows(path: Path, bad: BadRows) -> Iterator[Row]:
     for number, line in enumerate(read_utf8(path).split("\n"), start=1):
-        where = f"{path} line {number}"
+        where = f"line {number}"
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             bad.add(where, f"not JSON ({error}); each line is an object with input and {_CAPTION}")
             continue
         if problem := _wrong(record):
             bad.add(where, problem)
             continue
-        several = record.get("captions", [record[_CAPTION]] if _CAPTION in record else [])
-        yield Row(where, record["input"].strip(), tuple(several), record.get("split"), record.get("id"))
+        captions = [text for name in filter(_CAPTIONS.fullmatch, record) for text in _list(record[name])]
+        split, name = (record.get(key, "").strip() or None for key in ("split", "id"))
+        yield Row(where, record["input"].strip(), tuple(captions), split, name)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without the values that are null.
+
+    Raises:
+        ValueError: a name occurs twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name in found if [other for other, _ in pairs].count(name) > 1)
+        raise ValueError(f"{twice!r} occurs twice")
+    return {name: value for name, value in pairs if value is not None}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _wrong(record: Any) -> str | None:
@@ -174,10 +284,12 @@ def _wrong(record: Any) -> str | None:
         if name in record and not isinstance(record[name], str):
             return f"{name} is not a text"
     if "input" not in record:
-        return f"no input (there are: {', '.join(map(str, record))})"
+        return f"no input (there are: {', '.join(name.encode(errors='backslashreplace').decode() for name in record)})"
     if (_CAPTION in record) == ("captions" in record):
         return f"either {_CAPTION} or captions is needed"
-    several = record.get("captions", [])
-    if not isinstance(several, list) or not all(isinstance(caption, str) for caption in several):
+    if not isinstance(record.get("captions", []), list):
         return "captions is not a list of texts"
+    for name in filter(_CAPTIONS.fullmatch, record):
+        if not all(isinstance(caption, str) for caption in _list(record[name])):
+            return f"{name} is not {'a list of texts' if name == 'captions' else 'a text'}"
     return None

@@ -62,12 +62,11 @@ class HuggingFaceDataset(ListedCaptions):
                     key = "input" if name == input else "caption"
                     known = ", ".join(table.column_names)
                     raise ConfigError(f"data.{key}={name}: data.path={path} has no such column (there are: {known})")
-        bad = BadRows(on_bad)
+        bad = BadRows(on_bad, f"data.path={path}")
         super().__init__(
             _rows(path, tables, columns, bad, drawn=splits is None),
             _source(path, tables, input),
             bad,
-            what=f"data.path={path}",
             drawn=Drawn(split_seed, val_share, test_share),
             limit=limit,
             cache=cache,
@@ -121,7 +120,7 @@ def _rows(path: str, tables: Mapping[str, Any], columns: Sequence[str], bad: Bad
         for number, record in enumerate(table.select_columns(list(columns))):
             values = [record[name] for name in columns]
             captions = [text for value in values for text in (value if isinstance(value, list) else [value])]
-            where = f"{path} {split} row {number}"
+            where = f"{split} row {number}"
             if not all(isinstance(text, str) for text in captions):
                 bad.add(where, f"{', '.join(columns)} contains something other than texts")
                 continue

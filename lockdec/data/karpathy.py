@@ -41,10 +41,8 @@ class Karpathy(ListedCaptions):
         file, folder = Path(path).expanduser(), Path(images).expanduser()
         if not folder.is_dir():
             raise DataError(f"data.images={folder}: no such folder")
-        bad = BadRows(on_bad)
-        super().__init__(
-            _rows(file, folder, bad), ImageFiles(folder), bad, what=str(file), drawn=Drawn(), limit=limit, cache=cache
-        )
+        bad = BadRows(on_bad, str(file))
+        super().__init__(_rows(file, folder, bad), ImageFiles(folder), bad, drawn=Drawn(), limit=limit, cache=cache)
 
 
 def _rows(path: Path, folder: Path, bad: BadRows) -> Iterator[Row]:
@@ -55,7 +53,7 @@ def _rows(path: Path, folder: Path, bad: BadRows) -> Iterator[Row]:
     if not isinstance(records, list):
         raise DataError(f"{path}: not Karpathy's JSON: images is not a list")
     for number, record in enumerate(records):
-        where = f"{path} image {number}"
+        where = f"image {number}"
         try:
             name, split = _text(record, "filename"), _text(record, "split")
             subfolder = _text(record, "filepath") if "filepath" in record else ""

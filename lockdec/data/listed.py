@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lockdec.console import track
-from lockdec.data.captions import SPLITS, CaptionSet, Input, Split, digest, fold
+from lockdec.data.captions import SPLITS, CaptionSet, Input, Split, composed, digest, fold, not_unicode
 from lockdec.data.sources import InputSource
 from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.store.writing import write_json
@@ -24,6 +24,7 @@ OnBad: TypeAlias = Literal["error", "skip"]
 
 _LONGEST_NAME = 200  # bytes of an id, which names files
 _LONGEST_TEXT = 100_000  # characters of an input or a caption
+_TOLD = 10  # bad rows that an error lists
 _SAVE_EVERY = 5_000  # inputs checked between two writes of the cache
 
 
@@ -32,7 +33,7 @@ class Row:
     """The content of one row of a data file.
 
     Attributes:
-        where: file and row, for errors.
+        where: the row within its file, for errors ("line 3").
         input: the entry that names the input.
         captions: one or more captions.
         split: train, val or test; None if the file does not specify it.
@@ -47,26 +48,56 @@ class Row:
 
 
 class BadRows:
-    """Handles rows that cannot be used: either the first one is an error, or each is skipped and recorded.
+    """Collects the rows that cannot be used: either they are an error, told together, or they are left out.
 
-    Attributes:
-        left_out: the problems of the skipped rows.
+    Args:
+        on_bad: "error" or "skip".
+        what: the name of the data file.
+
     """
 
-    def __init__(self, on_bad: OnBad) -> None:
-        self.on_bad = on_bad
-        self.left_out: list[str] = []
+    def __init__(self, on_bad: OnBad, what: str) -> None:
+        self.on_bad, self.what = on_bad, what
+        self._rows: list[tuple[str, str]] = []
 
     def add(self, where: str, problem: object) -> None:
-        """Record a row that cannot be used.
+        """Record a row that cannot be used."""
+        self._rows.append((where, str(problem)))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """The problem of each of these rows, in the order of the file."""
+        return tuple(f"{self.what} {problem}" for problem in self._problems())
+
+    def stop(self) -> None:
+        """Call this when all rows have been checked.
 
         Raises:
-            DataError: unless bad rows are skipped.
+            DataError: there are bad rows, and they are not to be left out; the error lists the first ten.
         """
-        line = f"{where}: {problem}"
-        if self.on_bad == "error":
-            raise DataError(f"{line} (data.on_bad=skip leaves such rows out)")
-        self.left_out.append(line)
+        if self.on_bad == "skip" or not self._rows:
+            return
+        hint = "data.on_bad=skip leaves such rows out"
+        if len(self._rows) == 1:
+            raise DataError(f"{self.left_out[0]} ({hint})")
+        raise DataError(f"{self.what}: {len(self._rows):,} rows cannot be used ({hint}): {self._first()}")
+
+    def unusable(self, problem: str) -> DataError:
+        """The error that too few rows are left, with the problems of those that were left out."""
+        return DataError(f"{self.what}: {problem}{f'; left out: {self._first()}' if self._rows else ''}")
+
+    def _first(self) -> str:
+        more = len(self._rows) - _TOLD
+        return "; ".join(self._problems()[:_TOLD]) + (f"; and {more:,} more" if more > 0 else "")
+
+    def _problems(self) -> list[str]:
+        return [f"{where}: {problem}" for where, problem in sorted(self._rows, key=_place)]
+
+
+def _place(row: tuple[str, str]) -> tuple[str, int]:
+    """What sorts rows as in the file: "line 9" is before "line 10"."""
+    kind, _, number = row[0].rpartition(" ")
+    return kind, int(number)
 
 
 @dataclass(frozen=True)
@@ -93,7 +124,7 @@ class _Listed:
     where: str
     captions: dict[str, None]
     split: str | None
-    id: str | None
+    id: str
     digest: str = field(default="")
 
 
@@ -104,7 +135,6 @@ class ListedCaptions(CaptionSet):
         rows: the rows of the data file, in order.
         source: reads the inputs that the rows name.
         bad: receives the rows that cannot be used.
-        what: the name of the data, for errors.
         drawn: how to split if no row names its split; identical inputs are always in the same split.
         limit: approximate number of inputs to use, spread evenly over each split; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
@@ -119,27 +149,27 @@ class ListedCaptions(CaptionSet):
         source: InputSource,
         bad: BadRows,
         *,
-        what: str,
         drawn: Drawn,
         limit: int | None = None,
         cache: str | None = None,
     ) -> None:
         if limit is not None and limit < 8:
             raise ConfigError(f"data.limit={limit}: at least 8 inputs, or null for all")
-        listed = _merged(rows, bad)
+        listed = _merged(rows, source, bad)
         if limit is not None:
             listed = _spread(listed, limit)
         listed = _checked(listed, source, bad, Path(cache) if cache else None)
+        bad.stop()
         if len(listed) < 3:
-            raise DataError(f"{what}: {len(listed)} usable inputs; at least one each for "
-                            "train, val and test is needed")  # fmt: skip
-        splits = _given(listed, what) if any(entry.split for entry in listed.values()) else _draw(listed, drawn)
+            raise bad.unusable(f"{len(listed)} usable inputs; at least one each for train, val and test is needed")
+        with_split = any(entry.split for entry in listed.values())
+        splits = _given(listed, bad) if with_split else _draw(listed, drawn, bad)
         self.entries = tuple(listed)
         self.source = source
-        self.skipped = tuple(bad.left_out)
+        self.skipped = bad.left_out
         digests = [entry.digest for entry in listed.values()]
         super().__init__(
-            ids=[usable_id(entry.id or name) for name, entry in listed.items()],
+            ids=[entry.id for entry in listed.values()],
             captions=[tuple(entry.captions) for entry in listed.values()],
             splits=splits,
             modality=source.modality,
@@ -153,24 +183,33 @@ class ListedCaptions(CaptionSet):
 
 def usable_id(name: str) -> str:
     """The name as a valid file name; different names stay different."""
-    usable = re.sub(r'[\x00-\x1f\x7f/\\%:*?"<>|]', lambda found: f"%{ord(found[0]):02X}", name)
+    usable = re.sub(r'^\.{1,2}$|[\x00-\x1f\x7f/\\%:*?"<>|]', _escaped, name)
     return usable if len(usable.encode()) <= _LONGEST_NAME else hashlib.sha256(name.encode()).hexdigest()
 
 
-def _merged(rows: Iterable[Row], bad: BadRows) -> dict[str, _Listed]:
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"%{ord(character):02X}" for character in found[0])
+
+
+def _merged(rows: Iterable[Row], source: InputSource, bad: BadRows) -> dict[str, _Listed]:
+    """The rows by input, without bad ones."""
     listed: dict[str, _Listed] = {}
     named: dict[str, str] = {}  # input by id
     rows = list(rows)
-    with_split = any(row.split is not None for row in rows)
+    with_split = any(row.split in SPLITS for row in rows)
     for row in rows:
+        if problem := _unreadable(row):
+            bad.add(row.where, problem)
+            continue
         captions = dict.fromkeys(fold(caption) for caption in row.captions if caption.strip())
-        known = listed.get(row.input)
-        longest = max(len(text) for text in (row.input, *row.captions, ""))
-        if not row.input.strip():
-            bad.add(row.where, "an empty input; name one")
-        elif longest > _LONGEST_TEXT:
-            bad.add(row.where, f"a text of {longest:,} characters; at most {_LONGEST_TEXT:,} are read")
-        elif not captions:
+        try:
+            name = source.name(row.input)
+        except DataError as error:
+            bad.add(row.where, error)
+            continue
+        known = listed.get(name)
+        own = usable_id(composed(row.id or name))
+        if not captions:
             bad.add(row.where, f"an empty caption for {row.input!r}; every input needs at least one")
         elif row.split is not None and row.split not in SPLITS:
             bad.add(row.where, f"split {row.split!r} is not one of: {', '.join(SPLITS)}")
@@ -178,16 +217,28 @@ def _merged(rows: Iterable[Row], bad: BadRows) -> dict[str, _Listed]:
             bad.add(row.where, f"{row.input!r} has no split, but other rows have; one of: {', '.join(SPLITS)}")
         elif known and known.split != row.split:
             bad.add(row.where, f"{row.input!r} is in split {row.split}, but in {known.split} in {known.where}")
-        elif row.id is not None and named.get(row.id, row.input) != row.input:
-            bad.add(row.where, f"id {row.id!r} occurs twice, first in {listed[named[row.id]].where}; make ids unique")
-        elif known and row.id != known.id:
-            bad.add(row.where, f"{row.input!r} has id {row.id!r}, but {known.id!r} in {known.where}")
+        elif named.get(own, name) != name:
+            bad.add(row.where, f"id {row.id or name!r} occurs twice, first in {listed[named[own]].where}; "
+                    "make ids unique")  # fmt: skip
+        elif known and own != known.id:
+            bad.add(row.where, f"{row.input!r} has id {own!r}, but {known.id!r} in {known.where}")
         elif known:
             known.captions |= captions
         else:
-            listed[row.input] = _Listed(row.where, captions, row.split, row.id)
-            named |= {} if row.id is None else {row.id: row.input}
+            listed[name] = _Listed(row.where, captions, row.split, own)
+            named[own] = name
     return listed
+
+
+def _unreadable(row: Row) -> str | None:
+    """What is wrong with the texts of a row, whatever the other rows are."""
+    texts = (row.input, *row.captions, row.split or "", row.id or "")
+    longest = max(map(len, texts))
+    if longest > _LONGEST_TEXT:
+        return f"a text of {longest:,} characters; at most {_LONGEST_TEXT:,} are read"
+    if not row.input.strip():
+        return "an empty input; name one"
+    return next(filter(None, map(not_unicode, texts)), None)
 
 
 def _spread(listed: Mapping[str, _Listed], limit: int) -> dict[str, _Listed]:
@@ -259,7 +310,7 @@ class _Known:
         self._unsaved = 0
 
 
-def _given(listed: Mapping[str, _Listed], what: str) -> dict[Split, list[int]]:
+def _given(listed: Mapping[str, _Listed], bad: BadRows) -> dict[Split, list[int]]:
     splits: dict[Split, list[int]] = {name: [] for name in SPLITS}
     for row, entry in enumerate(listed.values()):
         for split, members in splits.items():
@@ -267,11 +318,11 @@ def _given(listed: Mapping[str, _Listed], what: str) -> dict[Split, list[int]]:
                 members.append(row)
     for split, members in splits.items():
         if not members:
-            raise DataError(f"{what}: no usable row has split {split}; each of {', '.join(SPLITS)} needs one")
+            raise bad.unusable(f"no usable row has split {split}; each of {', '.join(SPLITS)} needs one")
     return splits
 
 
-def _draw(listed: Mapping[str, _Listed], drawn: Drawn) -> dict[Split, list[int]]:
+def _draw(listed: Mapping[str, _Listed], drawn: Drawn, bad: BadRows) -> dict[Split, list[int]]:
     """A random split in which copies of an input, whatever their names, are always in the same split."""
     groups: dict[str, list[int]] = {}
     for row, entry in enumerate(listed.values()):
@@ -285,5 +336,5 @@ def _draw(listed: Mapping[str, _Listed], drawn: Drawn) -> dict[Split, list[int]]
         )
         splits[short] += group
     if not all(splits.values()):
-        raise DataError(f"{len(groups)} different inputs are too few to draw three splits from")
+        raise bad.unusable(f"{len(groups)} different inputs are too few to draw three splits from")
     return splits

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
+from PIL import Image
 
-from lockdec.data.captions import Input, Modality
-from lockdec.data.images import open_image
+from lockdec.data.captions import Input, Modality, composed
+from lockdec.data.images import LARGEST, DecodedPictures, open_image
 from lockdec.errors import DataError
 
 
@@ -27,6 +31,14 @@ class InputSource(ABC):
     modality: Modality
     version: str = "1"
     place: str | None = None
+
+    def name(self, entry: str) -> str:
+        """The one form of an entry that may be written in several ways; entries of one form are one input.
+
+        Raises:
+            DataError: it is not clear which input is meant.
+        """
+        return composed(entry)
 
     @abstractmethod
     def check(self, entry: str) -> str:
@@ -68,10 +80,26 @@ class FeatureIds(Texts):
 
 
 class Files(InputSource):
-    """Files in one folder; nothing outside the folder is ever opened."""
+    """Files in one folder; nothing outside the folder is ever opened.
+
+    An entry is the path of a file within the folder. If there is no such file, it may be meant in another Unicode form
+    (macOS and Linux write accents differently) or with the backslashes of Windows.
+    """
+
+    largest: int | None = None  # bytes of a file
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.place = folder, str(folder.resolve())
+        self._names: dict[tuple[str, Callable[[str], str]], dict[str, str]] = {}
+
+    def name(self, entry: str) -> str:
+        if entry.isascii() and "\\" not in entry:
+            return entry
+        exact, usual = (os.path.isfile(self.folder / form) for form in (entry, composed(entry)))
+        if exact and usual and composed(entry) != entry:
+            raise DataError(f"{entry!r}: two files in {self.folder} differ only in the Unicode form of their names; "
+                            "rename one")  # fmt: skip
+        return composed(entry if exact or usual else entry.replace("\\", "/"))
 
     def path(self, entry: str) -> Path:
         """The file that an entry names.
@@ -79,7 +107,13 @@ class Files(InputSource):
         Raises:
             DataError: it does not exist or is outside the folder.
         """
-        return inside(self.folder, entry)
+        try:
+            return inside(self.folder, entry)
+        except DataError as error:
+            if found := self._written(entry, composed):
+                return inside(self.folder, found)
+            similar = self._written(entry, _caseless)
+            raise DataError(f"{error}{f' (there is {similar!r})' if similar else ''}") from error
 
     def stamp(self, entry: str) -> list[int] | None:
         try:
@@ -89,9 +123,59 @@ class Files(InputSource):
         return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
     def check(self, entry: str) -> str:
-        self.read(entry)
-        with self.path(entry).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        content = self.content(entry)
+        self.decoded(content, entry)
+        return hashlib.sha256(content).hexdigest()
+
+    def read(self, entry: str) -> Input:
+        return self.decoded(self.content(entry), entry)
+
+    def content(self, entry: str) -> bytes:
+        """The bytes of the file that an entry names.
+
+        Raises:
+            DataError: it cannot be read, or is too large.
+        """
+        try:
+            path = self.path(entry)
+            size = path.stat().st_size
+            if self.largest is not None and size > self.largest:
+                raise DataError(f"{entry}: {size >> 20:,} MiB; files of at most {self.largest >> 20:,} MiB are read")
+            return path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{entry}: cannot be read ({error.strerror})") from error
+
+    @abstractmethod
+    def decoded(self, content: bytes, entry: str) -> Input:
+        """The input in the bytes of a file.
+
+        Raises:
+            DataError: they cannot be used.
+        """
+
+    def _written(self, entry: str, form: Callable[[str], str]) -> str | None:
+        """The path whose parts are those of `entry` if both are compared in this form."""
+        place = Path()
+        for part in Path(entry).parts:
+            folder = str(self.folder / place)
+            if (folder, form) not in self._names:
+                self._names[folder, form] = _listing(folder, form)
+            name = self._names[folder, form].get(form(part))
+            if name is None:
+                return None
+            place /= name
+        return str(place)
+
+
+def _listing(folder: str, form: Callable[[str], str]) -> dict[str, str]:
+    try:
+        return {form(name): name for name in sorted(os.listdir(folder))}
+    except OSError:
+        return {}
+
+
+def _caseless(name: str) -> str:
+    return composed(name).casefold()
 
 
 class ImageFiles(Files):
@@ -99,9 +183,22 @@ class ImageFiles(Files):
 
     modality: Modality = "image"
     version: str = f"1, pillow {PIL.__version__}"
+    largest = LARGEST
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._decoded = DecodedPictures()
+
+    def check(self, entry: str) -> str:
+        content = self.content(entry)
+        self._decoded.keep(entry, self.decoded(content, entry))
+        return hashlib.sha256(content).hexdigest()
 
     def read(self, entry: str) -> Input:
-        return open_image(self.path(entry), entry)
+        return self._decoded.get(entry) or self.decoded(self.content(entry), entry)
+
+    def decoded(self, content: bytes, entry: str) -> Image.Image:
+        return open_image(content, entry)
 
 
 class ArrayFiles(Files):
@@ -115,8 +212,8 @@ class ArrayFiles(Files):
         super().__init__(folder)
         self._first: tuple[str, tuple[int, ...]] | None = None
 
-    def read(self, entry: str) -> Input:
-        array = load_array(self.path(entry), entry)
+    def decoded(self, content: bytes, entry: str) -> Input:
+        array = load_array(content, entry)
         name, shape = self._first = self._first or (entry, array.shape)
         if array.ndim != len(shape):
             raise DataError(f"{entry}: an array of rank {array.ndim}, but {name} has rank {len(shape)}")
@@ -125,14 +222,18 @@ class ArrayFiles(Files):
         return array
 
 
-def load_array(path: Path, name: str) -> NDArray[np.float32]:
+def load_array(source: Path | bytes, name: str) -> NDArray[np.float32]:
     """The array in a `.npy` file, in float32.
+
+    Args:
+        source: the file, or its content.
+        name: its name in errors.
 
     Raises:
         DataError: the file cannot be read, or is not an array of finite numbers of rank 1 or 2.
     """
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(source if isinstance(source, Path) else io.BytesIO(source), allow_pickle=False)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
