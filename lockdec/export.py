@@ -58,7 +58,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
     """
     from lockdec.config.building import TRUSTED, Builder
     from lockdec.encoders.contract import Encoder, PretrainedHere
-    from lockdec.evaluation.finished import NEEDED, find_run
+    from lockdec.evaluation.finished import find_run
     from lockdec.redaction import redacted
     from lockdec.store import copy_part
     from lockdec.store.reading import CONFIG, RESULT
@@ -66,8 +66,8 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
 
     run = find_run(run_dir)
     encoder = Builder((*TRUSTED, *trusted)).build(dict(run.encoder), "encoder", Encoder | PretrainedHere)
-    stages = [*NEEDED, *([encoder.stage] if isinstance(encoder, PretrainedHere) else [])]
-    artifacts = [run.artifact(stage) for stage in stages]
+    stages = ["attach", "finetune", *([encoder.stage] if isinstance(encoder, PretrainedHere) else [])]
+    artifacts = [*run.decoder, *(run.artifact(stage) for stage in stages)]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out}: exists already; name a new or an empty folder")
     try:

@@ -265,12 +265,12 @@ def test_a_run_that_is_not_whole_is_refused_in_one_line(pictures: TinyRun, tmp_p
         find_run(tmp_path)
     with pytest.raises(StoreError, match=r"not a finished run \(its status is failed\)"):
         find_run(spoiled(pictures, tmp_path / "failed", status="failed"))
-    for name, stages in (("none", {}), ("path", {"pretrain": {"key": "../../../../etc"}}), ("list", [])):
+    for name, stages in (("none", {}), ("path", {"finetune": {"key": "../../../../etc"}}), ("list", [])):
         run = find_run(spoiled(pictures, tmp_path / name, stages=stages))
-        with pytest.raises(StoreError, match="it has no stage pretrain, which captioning needs"):
+        with pytest.raises(StoreError, match="it has no stage finetune, which captioning needs"):
             open_captioner(run)
     absent = {stage: {"key": "0" * 64} for stage in ("pretrain", "attach", "finetune")}
-    with pytest.raises(StoreError, match=r"artifact stages/pretrain/000000000000\.\.\. is missing; searched"):
+    with pytest.raises(StoreError, match=r"artifact stages/finetune/000000000000\.\.\. is missing; searched"):
         open_captioner(find_run(spoiled(pictures, tmp_path / "absent", stages=absent)))
 
 

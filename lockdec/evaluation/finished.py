@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from lockdec.transformer.models import LockingDecoderModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
-NEEDED = ("pretrain", "attach", "finetune")
 # Of the encoded data a captioner needs this file only; of other artifacts, all files but the learning curve.
 _OF_ATTACH = ("normalisation.safetensors",)
-_KEY = re.compile(r"[0-9a-f]{64}")
+_NO_DECODER = ("attach", "unlock")  # all other stages that finetuning reads make or change the decoder
+_KEY, _NAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,11 @@ class FinishedRun:
         names = ("metrics", "config", "parents", "seconds")
         return Artifact(folder, stage, key, reused=True, **{name: record[name] for name in names})
 
+    @property
+    def decoder(self) -> list[Artifact]:
+        """The artifacts that the decoder is loaded from; LockdecError as `artifact`."""
+        return [self.artifact(stage) for stage in self.artifact("finetune").parents if stage not in _NO_DECODER]
+
     def needed_files(self, artifact: Artifact) -> list[str]:
         """The files of an artifact that captioning needs."""
         if artifact.stage == "attach":
@@ -96,7 +101,7 @@ class FinishedRun:
         stages = self.result.get("stages")
         entry = stages.get(stage) if isinstance(stages, Mapping) else None
         key = entry.get("key") if isinstance(entry, Mapping) else None
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not _KEY.fullmatch(key) or not _NAME.fullmatch(stage):
             raise StoreError(f"{self.folder / RESULT}: it has no stage {stage}, which captioning needs")
         return key
 
@@ -205,12 +210,12 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = ()) -> NewInputCap
     encoder = builder.build(_unbundled(run.encoder, run.folder), "encoder", Encoder | PretrainedHere)
     if isinstance(encoder, PretrainedHere):
         encoder = encoder.open(run.artifact(encoder.stage).folder)
-    pretrain = run.artifact("pretrain")
+    decoder = run.decoder
     return NewInputCaptioner(
         encoder,
         Normalisation.load(run.artifact("attach").path(_OF_ATTACH[0])),
-        load_captioner(pretrain, run.artifact("finetune")),
-        load_tokenizer(pretrain),
+        load_captioner(*decoder, run.artifact("finetune")),
+        load_tokenizer(*decoder),
         decode,
         torch.Generator().manual_seed(decode.seed),
     )

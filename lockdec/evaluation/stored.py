@@ -21,6 +21,7 @@ from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
 
 TOKENIZER, DECODER, DECODER_WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
+CHANGED_WEIGHTS = "changed.safetensors"
 CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
 
 
@@ -30,16 +31,29 @@ def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
     save_tensors(model.state_dict(), folder / DECODER_WEIGHTS)
 
 
-def load_decoder(artifact: Artifact) -> LockingDecoderModel:
-    """The pretrained decoder, locked, in evaluation mode."""
-    model = LockingDecoderModel(read_dataclass(artifact.path(DECODER), DecoderConfig))
-    load_weights(model, artifact.path(DECODER_WEIGHTS))
+def load_decoder(*decoder: Artifact) -> LockingDecoderModel:
+    """The pretrained decoder, locked, in evaluation mode.
+
+    Args:
+        decoder: the artifact of the stage that made it, then those of the stages that changed it, in their order.
+    """
+    made, *changed = decoder
+    model = LockingDecoderModel(read_dataclass(made.path(DECODER), DecoderConfig))
+    load_weights(model, made.path(DECODER_WEIGHTS))
+    for artifact in changed:
+        load_weights(model, artifact.path(CHANGED_WEIGHTS), partly=True)
     return model.eval()
 
 
-def load_tokenizer(artifact: Artifact) -> Tokenizer:
-    """The tokenizer that the decoder was pretrained with."""
-    return Tokenizer.load(artifact.path(TOKENIZER))
+def load_tokenizer(*decoder: Artifact) -> Tokenizer:
+    """The tokenizer that the decoder was pretrained with; it is in the first of the decoder's artifacts."""
+    return Tokenizer.load(decoder[0].path(TOKENIZER))
+
+
+def save_changed(model: LockingDecoderModel, folder: Path) -> None:
+    """Save the weights of a decoder that require gradients; all others are those of the decoder that was changed."""
+    changed = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    save_tensors(changed, folder / CHANGED_WEIGHTS)
 
 
 def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
@@ -50,13 +64,17 @@ def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
     write_json(folder / CROSS_ATTENTION, config)
 
 
-def load_captioner(pretrain: Artifact, cross_attention: Artifact) -> LockingDecoderModel:
+def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
     """The decoder with the cross-attention of an unlock or finetune artifact: unlocked, in evaluation mode.
+
+    Args:
+        artifacts: those of the decoder, as `load_decoder` takes them, and last that of the cross-attention.
 
     Raises:
         StoreError: the config and the weights of the cross-attention do not belong together.
     """
-    model = load_decoder(pretrain)
+    *decoder, cross_attention = artifacts
+    model = load_decoder(*decoder)
     config, weights = cross_attention.path(CROSS_ATTENTION), cross_attention.path(CROSS_ATTENTION_WEIGHTS)
     sizes = read_object(config)
     encoder_dim = sizes.pop("encoder_dim", None)

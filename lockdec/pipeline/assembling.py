@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from lockdec.config.building import Builder
 from lockdec.config.schema import Config, checked, plain, with_sections
 from lockdec.errors import ConfigError
-from lockdec.pipeline.keys import stage_class, stage_keys
+from lockdec.pipeline.keys import parents_of, stage_class, stage_keys
 from lockdec.stages.stage import Stage
 
 
@@ -44,7 +44,8 @@ def assemble(config: DictConfig, builder: Builder) -> Assembly:
     """
     typed, subtrees = checked_subtrees(config, builder)
     stages = build_stages(subtrees, builder)
-    subtrees = {name: {**subtree, "parents": list(stages[name].parents)} for name, subtree in subtrees.items()}
+    parents = parents_of(stages)
+    subtrees = {name: {**subtree, "parents": list(parents[name])} for name, subtree in subtrees.items()}
     return Assembly(typed, subtrees, stages, stage_keys(stages, subtrees))
 
 
@@ -69,7 +70,7 @@ def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) ->
     stages: dict[str, Stage] = {}
     for name, subtree in subtrees.items():
         stage = builder.build(subtree, f"stages.{name}", Stage)
-        for parent in stage.parents:
+        for parent in stage.parents(stages):
             if parent not in stages:
                 raise ConfigError(f"pipeline.order={list(subtrees)}: {name} needs {parent} before it")
         stage.check()

@@ -56,15 +56,26 @@ def _decisive(config: DictConfig | ListConfig, neutral: Mapping[str, Sequence[st
     }
 
 
+def parents_of(stages: Mapping[str, Stage]) -> dict[str, tuple[str, ...]]:
+    """The names of the parents of each stage of a pipeline."""
+    parents: dict[str, tuple[str, ...]] = {}
+    before: dict[str, Stage] = {}
+    for name, stage in stages.items():
+        parents[name] = stage.parents(before)
+        before[name] = stage
+    return parents
+
+
 def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The artifact key of every stage, from config and content alone."""
     keys: dict[str, str] = {}
+    parents = parents_of(stages)
     for name, stage in stages.items():
         keys[name] = artifact_key(
             stage=name,
             version=stage.version,
             config=without(subtrees[name], stage.neutral),
-            parents={parent: keys[parent] for parent in stage.parents},
+            parents={parent: keys[parent] for parent in parents[name]},
             fingerprints=stage.fingerprints(),
         )
     return keys

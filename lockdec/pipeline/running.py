@@ -176,9 +176,9 @@ def artifacts(
             console.print(f"  {name}: another process is making it; waiting")
 
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
-            parents = {parent: found[parent] for parent in stage.parents}
+            parents = {parent: found[parent] for parent in assembly.subtrees[name]["parents"]}
             tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
-            with tracking.stage(name, choices(name, assembly.stages, records) | records[name] | tied) as loggers:
+            with tracking.stage(name, choices(name, records) | records[name] | tied) as loggers:
                 if stage.together:
                     ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
                 try:
@@ -197,7 +197,7 @@ def artifacts(
             keys[name],
             make,
             records[name],
-            {parent: keys[parent] for parent in stage.parents},
+            {parent: keys[parent] for parent in assembly.subtrees[name]["parents"]},
             waiting=wait,
         )
         yield found[name], time.monotonic() - clock
@@ -217,11 +217,11 @@ def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, A
         console.print(f"  {rows} left out; {SKIPPED} in the run's folder says why")
 
 
-def choices(name: str, stages: Mapping[str, Stage], records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def choices(name: str, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The choices of the run that a stage depends on, its own and those of the stages before it, for loggers."""
     found: dict[str, Any] = {}
-    for parent in stages[name].parents:
-        found |= choices(parent, stages, records)
+    for parent in records[name]["parents"]:
+        found |= choices(parent, records)
     return found | {section: value for section, value in records[name].items() if section in CHOICES}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,8 +33,7 @@ class Attach(Stage):
     normalise: str | list[str]
     batch_size: int
 
-    @property
-    def parents(self) -> tuple[str, ...]:
+    def parents(self, before: Mapping[str, Stage]) -> tuple[str, ...]:
         """The stage that pretrains the encoder, where one does."""
         return (self.encoder.stage,) if isinstance(self.encoder, PretrainedHere) else ()
 

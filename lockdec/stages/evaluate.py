@@ -29,8 +29,7 @@ from lockdec.evaluation.stored import load_captioner, load_tokenizer
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune
-from lockdec.stages.pretrain import Pretrain
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import DecoderStage, Stage, Work
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
 CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
@@ -42,7 +41,7 @@ class Evaluate(Stage):
 
     name: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 4
-    reads: ClassVar[tuple[type[Stage], ...]] = (Pretrain, Attach, Finetune)
+    reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
     section = EvaluateConfig
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.data.fewshot",
@@ -68,8 +67,8 @@ class Evaluate(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
-        tokenizer = load_tokenizer(work.parent(Pretrain))
-        model = load_captioner(work.parent(Pretrain), work.parent(Finetune))
+        tokenizer = load_tokenizer(*work.decoder)
+        model = load_captioner(*work.decoder, work.parent(Finetune))
         device = place_on(model, work.device)
         captioner = Captioner(model, tokenizer, encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])

@@ -18,8 +18,7 @@ from lockdec.evaluation.stored import load_captioner, load_tokenizer, save_cross
 from lockdec.modules.captioning import Captioning
 from lockdec.optimizers.optimization import FinetuneOptimizerConfig
 from lockdec.stages.attach import Attach
-from lockdec.stages.pretrain import Pretrain
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
 from lockdec.training.batching import SupportDataModule
@@ -61,7 +60,7 @@ class Finetune(TrainingStage):
 
     name: ClassVar[str] = "finetune"
     version: ClassVar[int] = 3
-    reads: ClassVar[tuple[type[Stage], ...]] = (Pretrain, Attach, Unlock)
+    reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Unlock)
     section = FinetuneConfig
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
@@ -84,8 +83,8 @@ class Finetune(TrainingStage):
     def make(self, work: Work) -> dict[str, Any]:
         pairs = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
         encoded = EncodedSet.open(work.parent(Attach).folder)
-        tokenizer = load_tokenizer(work.parent(Pretrain))
-        model = load_captioner(work.parent(Pretrain), work.parent(Unlock))
+        tokenizer = load_tokenizer(*work.decoder)
+        model = load_captioner(*work.decoder, work.parent(Unlock))
         batches = SupportDataModule(
             tokenizer,
             pairs,

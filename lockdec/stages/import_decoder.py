@@ -11,8 +11,7 @@ from typing import Any, ClassVar
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
-from lockdec.stages.pretrain import Pretrain
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
 from lockdec.transformer.models import LockingDecoderModel
 
@@ -21,14 +20,13 @@ FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportDecoder(Stage):
+class ImportDecoder(DecoderStage):
     """Reads a GPT-2 or Llama checkpoint with its tokenizer; the same files as those of pretraining are the artifact.
 
     Attributes:
         path: a local folder, or the id of a model on the Hugging Face hub.
     """
 
-    name: ClassVar[str] = Pretrain.name  # in its place
     version: ClassVar[int] = 1
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.evaluation.stored",

@@ -14,7 +14,7 @@ from lockdec.data.text import TextSource, pretraining_text
 from lockdec.data.tokenizer import train_tokenizer
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
 from lockdec.modules.language_modeling import LanguageModeling
-from lockdec.stages.stage import Work
+from lockdec.stages.stage import DecoderStage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import TextDataModule
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
@@ -38,10 +38,9 @@ class PretrainConfig(TrainingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(TrainingStage):
+class Pretrain(TrainingStage, DecoderStage):
     """Trains the tokenizer and the decoder; their files are the artifact."""
 
-    name: ClassVar[str] = "pretrain"
     version: ClassVar[int] = 3
     section = PretrainConfig
     code: ClassVar[tuple[str, ...]] = (

@@ -37,6 +37,11 @@ class Work:
         """The artifact of a stage that is among the parents."""
         return self.parents[stage.name]
 
+    @property
+    def decoder(self) -> list[Artifact]:
+        """The artifacts that the decoder is loaded from: of the stage that made it, then of those that changed it."""
+        return [self.parents[name] for name in self.parents if name in DecoderStage.names()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(ABC):
@@ -48,7 +53,8 @@ class Stage(ABC):
         name: of its subtree, its section and its artifacts. Stages that make the same files may share one: a decoder
             that is imported takes the place of one that is pretrained.
         version: raised when the same config gives another result than before; a test says when that is due.
-        reads: the stages whose artifacts it reads, in the order in which its key names them.
+        reads: the kinds of stages whose artifacts it reads, in the order in which its key names them. Of each kind it
+            reads every stage that comes before it in the pipeline.
         neutral: the keys of its subtree that cannot change its result, and so are no part of its artifact key:
             `name`, `name.name`, or `name=value` where one value cannot; `*` stands for any part.
         section: types the section of the config that has the stage's name; None where there is none.
@@ -66,10 +72,21 @@ class Stage(ABC):
     exports: ClassVar[tuple[str, ...]] = ()
     together: ClassVar[bool] = False
 
-    @property
-    def parents(self) -> tuple[str, ...]:
-        """The names of the stages whose artifacts it reads."""
-        return tuple(stage.name for stage in self.reads)
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of this stage and of all that extend it."""
+        return {getattr(cls, "name", "")}.union(*(kind.names() for kind in cls.__subclasses__()))
+
+    def parents(self, before: Mapping[str, Stage]) -> tuple[str, ...]:
+        """The names of the stages whose artifacts it reads.
+
+        Args:
+            before: the stages that come before it in the pipeline.
+        """
+        found: list[str] = []
+        for kind in self.reads:
+            found += [name for name, stage in before.items() if isinstance(stage, kind)] or [kind.name]
+        return tuple(found)
 
     def check(self) -> None:
         """Raise ConfigError where the config cannot work; called for every stage before any work."""
@@ -82,3 +99,13 @@ class Stage(ABC):
     @abstractmethod
     def make(self, work: Work) -> dict[str, Any]:
         """Do the work: write files into `work.folder`, return the metrics, as sections of result.json."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderStage(Stage):
+    """A stage that gives the stages after it their decoder; see `lockdec.evaluation.stored` for its files.
+
+    The first one of a pipeline makes the decoder. Later ones change some of its weights, and store only those.
+    """
+
+    name: ClassVar[str] = "pretrain"

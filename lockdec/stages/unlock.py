@@ -14,8 +14,7 @@ from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_cross_attention
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
-from lockdec.stages.pretrain import Pretrain
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.transformer.models import CrossAttentionConfig
 
 PROBES = 32  # training pairs on which logits are compared before and after unlocking
@@ -27,7 +26,7 @@ class Unlock(Stage):
 
     name: ClassVar[str] = "unlock"
     version: ClassVar[int] = 1
-    reads: ClassVar[tuple[type[Stage], ...]] = (Pretrain, Attach)
+    reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach)
     code: ClassVar[tuple[str, ...]] = ("lockdec.evaluation.stored", "lockdec.transformer.attention")
     data: CaptionSet
     cross_attention: CrossAttentionConfig
@@ -39,8 +38,8 @@ class Unlock(Stage):
             console.print(
                 "  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter"
             )
-        tokenizer = load_tokenizer(work.parent(Pretrain))
-        model = load_decoder(work.parent(Pretrain))
+        tokenizer = load_tokenizer(*work.decoder)
+        model = load_decoder(*work.decoder)
         L.seed_everything(self.seed, verbose=False)
         model.attach(self.cross_attention, encoder_dim=encoded.dim)
         save_cross_attention(model, work.folder)

@@ -36,13 +36,18 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise StoreError(f"{path}: not a file of tensors ({error})") from error
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, partly: bool = False) -> None:
     """Load the state of a module that `save_tensors` wrote.
+
+    Args:
+        partly: the file may contain some of the module's tensors; all others stay.
 
     Raises:
         StoreError: as `load_tensors`, or the tensors do not fit this module.
     """
     try:
-        module.load_state_dict(load_tensors(path))
+        unknown = module.load_state_dict(load_tensors(path), strict=not partly).unexpected_keys
     except RuntimeError as error:
         raise StoreError(f"{path}: not the weights of a {type(module).__name__} ({error})") from error
+    if unknown:
+        raise StoreError(f"{path}: not weights of a {type(module).__name__} ({unknown[0]} is not known)")

@@ -58,8 +58,8 @@ def test_the_states_of_the_drawings_are_in_the_order_of_the_rows(
 def test_the_stage_that_pretrains_the_encoder_is_the_parent() -> None:
     drawings = OpenMoji(limit=160)
     stage = Attach(data=drawings, encoder=Scaled(3), normalise="none", batch_size=1)
-    assert stage.parents == ()
+    assert stage.parents({}) == ()
     pretrained = replace(stage, encoder=PretrainedMaskedLanguageModel(layers=[0]))
-    assert pretrained.parents == ("pretrain_encoder",)
+    assert pretrained.parents({}) == ("pretrain_encoder",)
     with pytest.raises(ConfigError, match=r"PretrainedMaskedLanguageModel reads text inputs, but data: OpenMoji has"):
         pretrained.check()

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from lockdec.pipeline.keys import without
 from lockdec.stages.finetune import Finetune
-from lockdec.stages.stage import Stage
+from lockdec.stages.import_decoder import ImportDecoder
+from lockdec.stages.pretrain import Pretrain
+from lockdec.stages.stage import DecoderStage, Stage
 from lockdec.stages.training_stage import TrainingStage
+from lockdec.stages.unlock import Unlock
 from tests.stages.declared import STAGES
 from tests.stages.versions import RECORD, code_hash, recorded, unreviewed
 
@@ -67,9 +70,17 @@ def test_what_is_not_named_stays_in_the_key(name: str, neutral: str) -> None:
     assert (without({name: 1}, [neutral]) == {}) == (name == neutral)
 
 
-def test_parents_are_named_by_the_stages_that_are_read() -> None:
+def test_parents_are_the_stages_before_it_that_are_of_a_kind_it_reads() -> None:
     class Next(Finetune):
         name: ClassVar[str] = "next"
-        reads: ClassVar[tuple[type[Stage], ...]] = (Finetune,)
+        reads: ClassVar[tuple[type[Stage], ...]] = (Finetune, DecoderStage)
 
-    assert Next.parents.fget(object.__new__(Next)) == ("finetune",)  # type: ignore[attr-defined]
+    def unbuilt(kind: type[Stage]) -> Stage:
+        return object.__new__(kind)
+
+    before: dict[str, Stage] = {"pretrain": unbuilt(ImportDecoder), "unlock": unbuilt(Unlock)}
+    assert unbuilt(Finetune).parents(before) == ("pretrain", "attach", "unlock"), "one that is missing is named, too"
+    before |= {"adapt": unbuilt(Pretrain), "finetune": unbuilt(Finetune), "next": unbuilt(Next)}
+    assert unbuilt(Next).parents(before) == ("finetune", "next", "pretrain", "adapt")
+    assert {"pretrain", "finetune", "next"} <= Stage.names()
+    assert Finetune.names() == {"finetune", "next"}
