@@ -332,9 +332,9 @@ def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
     for layer in copy.decoder.layers:
         fully_shard(layer, mesh=mesh["data_parallel"])
         register_fsdp_forward_method(layer, "remember")
-        register_fsdp_forward_method(layer, "look")
+        register_fsdp_forward_method(layer, "attention_map")
     fully_shard(copy, mesh=mesh["data_parallel"])
-    for name in ("hidden", "real_hidden", "logits", "look"):
+    for name in ("hidden", "real_hidden", "logits", "attention_maps"):
         register_fsdp_forward_method(copy, name)
     weights = dict(model.named_parameters())
     parts = {}
