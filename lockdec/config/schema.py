@@ -51,14 +51,21 @@ class TokenizerConfig:
 
 @dataclass
 class FewshotConfig:
-    """The support set: `shots` inputs of the training split, with one caption each, drawn by `support_seed`."""
+    """The support set: `shots` inputs of the training split, drawn by `support_seed`.
+
+    Attributes:
+        references: "one" caption of each input, drawn too, or "all", each as a pair.
+    """
 
     shots: int = MISSING
     support_seed: int = MISSING
+    references: str = "one"
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
         require_at_least("fewshot", self, shots=1)
+        if self.references not in ("one", "all"):
+            raise ConfigError(f"fewshot.references={self.references} is not one of: one, all")
 
 
 @dataclass

@@ -116,6 +116,11 @@ class CaptionSet(ABC):
         """Every caption of a split, row by row."""
         return [reference for row in self.splits[split] for reference in self.captions[row]]
 
+    @property
+    def text_fingerprint(self) -> str:
+        """Identifies the captions of each split, whatever their inputs are: all that a language model may read."""
+        return digest({split: self.references(split) for split in SPLITS})
+
     def _check(self) -> None:
         if len(self.ids) != len(self.captions):
             raise DataError(f"{len(self.ids)} ids but captions for {len(self.captions)} inputs")

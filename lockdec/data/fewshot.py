@@ -1,4 +1,4 @@
-"""Draws the support set: a few training inputs, with one caption each. Needs no torch."""
+"""Draws the support set: a few training inputs, with one caption each or with all. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lockdec.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One shot.
+    """An input of the support set with one of its captions.
 
     Attributes:
         index: the row of the input in its caption set.
@@ -22,10 +22,14 @@ class Pair:
     caption: str
 
 
-def support_set(captions: CaptionSet, shots: int, support_seed: int) -> list[Pair]:
-    """Draw `shots` different training inputs, one caption each.
+def support_set(captions: CaptionSet, shots: int, support_seed: int, references: str = "one") -> list[Pair]:
+    """Draw `shots` different training inputs, with their captions.
 
-    Support sets with the same seed are nested: a smaller one is the beginning of a larger one.
+    Support sets with the same seed are nested: a smaller one is the beginning of a larger one. The inputs are the same
+    whatever `references` is.
+
+    Args:
+        references: "one" takes one caption of each input, drawn too; "all" takes every caption, each as a pair.
 
     Raises:
         ConfigError: `fewshot.shots` is below 1 or above the number of training inputs.
@@ -38,4 +42,7 @@ def support_set(captions: CaptionSet, shots: int, support_seed: int) -> list[Pai
         raise ConfigError(f"fewshot.shots={shots}: from 1 to {len(rows)}")
     rng = random.Random(support_seed)
     order = rng.sample(rows, len(rows))
-    return [Pair(row, rng.choice(captions.captions[row])) for row in order[:shots]]
+    chosen = order[:shots]
+    if references == "all":
+        return [Pair(row, caption) for row in chosen for caption in captions.captions[row]]
+    return [Pair(row, rng.choice(captions.captions[row])) for row in chosen]

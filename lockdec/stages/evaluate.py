@@ -42,6 +42,7 @@ class Evaluate(Stage):
     name: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 4
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one")  # what a stage is without it
     section = EvaluateConfig
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.data.fewshot",
@@ -109,7 +110,7 @@ class Evaluate(Stage):
 
     def _copied(self, encoded: EncodedSet, rows: Sequence[int], texts: Sequence[str]) -> dict[str, list[str]]:
         """The controls that copy a caption of the support set."""
-        support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
+        support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
         known = [pair.index for pair in support]
         copied = {"nearest_neighbour": [support[index].caption for index in nearest_rows(encoded, rows, known)]}
         if texts:

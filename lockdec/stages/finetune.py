@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 from lockdec.config.schema import FewshotConfig
 from lockdec.data.captions import CaptionSet
-from lockdec.data.fewshot import support_set
+from lockdec.data.fewshot import Pair, support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.evaluation.looking import Looking
@@ -69,19 +69,27 @@ class Finetune(TrainingStage):
         "lockdec.modules.language_modeling",
     )
     together: ClassVar[bool] = True
+    neutral: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.neutral,
+        "fewshot.references=one",  # what a stage is without it
+    )
     fit: FinetuneConfig
     data: CaptionSet
     fewshot: FewshotConfig
     seed: int
 
     def check(self) -> None:
-        support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
+        self.support()
+
+    def support(self) -> list[Pair]:
+        """The pairs of the support set."""
+        return support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
-        pairs = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
+        pairs = self.support()
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = load_tokenizer(*work.decoder)
         model = load_captioner(*work.decoder, work.parent(Unlock))
@@ -103,7 +111,11 @@ class Finetune(TrainingStage):
         metrics = self.train(module, batches, work, self.seed, watched)
         save_cross_attention(model, work.folder)
         return {
-            "fewshot": {"shots": len(pairs), "support_seed": self.fewshot.support_seed},
+            "fewshot": {
+                "shots": self.fewshot.shots,
+                "pairs": len(pairs),
+                "support_seed": self.fewshot.support_seed,
+            },
             "finetune": metrics,
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }

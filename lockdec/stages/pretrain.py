@@ -39,9 +39,14 @@ class PretrainConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrain(TrainingStage, DecoderStage):
-    """Trains the tokenizer and the decoder; their files are the artifact."""
+    """Trains the tokenizer and the decoder; their files are the artifact.
 
-    version: ClassVar[int] = 3
+    All that it reads of the data is the text of the captions, so data sets with the same captions share one decoder,
+    whatever their inputs are and however these are encoded.
+    """
+
+    version: ClassVar[int] = 4
+    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data")  # its captions are in the fingerprints
     section = PretrainConfig
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
@@ -58,7 +63,9 @@ class Pretrain(TrainingStage, DecoderStage):
     name_repeats: int
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
+        return {"captions": self.data.text_fingerprint} | {
+            name: text.fingerprint for name, text in self.sources.items()
+        }
 
     def make(self, work: Work) -> dict[str, Any]:
         text = pretraining_text(self.data, list(self.sources.values()), self.name_repeats)

@@ -43,6 +43,14 @@ def test_each_input_gives_one_of_its_captions() -> None:
     assert support_set(data, 30, 0) == pairs[:30]
 
 
+def test_with_all_references_each_caption_of_the_same_inputs_is_a_pair() -> None:
+    data = Texts([[f"{row} {letter}" for letter in "abc"[: 1 + row % 3]] for row in range(102)], (100, 1, 1))
+    one, every = support_set(data, 20, 4), support_set(data, 20, 4, "all")
+    assert every == [Pair(pair.index, caption) for pair in one for caption in data.captions[pair.index]]
+    assert len(every) > len(one) == 20
+    assert support_set(data, 9, 4, "all") == every[: sum(len(data.captions[pair.index]) for pair in one[:9])]
+
+
 @pytest.mark.parametrize(
     ("shots", "message"),
     [
