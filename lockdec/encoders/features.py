@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -13,13 +16,18 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lockdec.data.captions import CaptionSet, Input, Modality
+from lockdec.data.captions import CaptionSet, Input, Modality, composed
 from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError
 from lockdec.store import file_sha256
 from lockdec.transformer.encoded import Encoded
 
 IDS, STATES, LENGTHS = ("ids.txt", "ids.json"), ("states.npy", "states.safetensors"), "lengths.npy"
+_CHECKED_AT_ONCE = 1 << 22  # numbers
+
+_Stamp: TypeAlias = tuple[str, int, int, int, int]
+_hashes: dict[_Stamp, str] = {}  # of the files that this process has hashed
+_finite: set[tuple[_Stamp | None, ...]] = set()  # the files whose numbers it has checked
 
 
 class Features(Encoder):
@@ -32,7 +40,8 @@ class Features(Encoder):
     - `lengths.npy`, or a tensor `lengths` in the same safetensors file: how many states each input has. Without it,
       all s states are real, and each row of Float[n d] is the single state of an input.
 
-    The states are memory-mapped. Nothing is unpickled.
+    The states are memory-mapped. Nothing is unpickled. A process hashes each file and checks its numbers once, and
+    again only if the file's size or times change.
 
     Args:
         path: the folder; None if the inputs themselves are arrays, Float[s d] or Float[d].
@@ -57,13 +66,13 @@ class Features(Encoder):
     @property
     def settings(self) -> Mapping[str, Any]:
         files = self._stored.files if self._stored else []
-        return {"files": {file.name: file_sha256(file) for file in files}, "dim": self.dim}
+        return {"files": {file.name: _sha256(file) for file in files}, "dim": self.dim}
 
     def check(self, data: CaptionSet) -> None:
         """Raise DataError, which names the first such input, if inputs have no states in the folder."""
         if self._stored:
-            for item in data.inputs(range(len(data))):
-                self._stored.row(item)
+            for row in range(len(data)):  # one by one, since inputs of another kind may be large
+                self._stored.row(*data.inputs([row]))
 
     def preprocess(self, inputs: Sequence[Input]) -> list[Float[Tensor, "_ d"]]:
         """The states of each input.
@@ -108,9 +117,10 @@ class _Stored(NamedTuple):
         if not isinstance(item, str):
             raise DataError(f"encoder.path={self.folder}: states are found by id, but the data's inputs are "
                             f"{type(item).__name__}; leave encoder.path out")  # fmt: skip
-        if item not in self.rows:
+        row = self.rows.get(composed(item))
+        if row is None:
             raise DataError(f"{self.files[0]}: no id {item!r} among its {len(self.rows)}, but the data has it")
-        return self.rows[item]
+        return row
 
     def states(self, row: int) -> Float[Tensor, "_ d"]:
         """The states of one input."""
@@ -134,10 +144,33 @@ def _open(folder: Path) -> _Stored:
         lengths = _load(folder / LENGTHS)
         files.append(folder / LENGTHS)
     starts, ends = _places(ids_file, states_file, len(ids), shape, lengths)
-    rows = {name: row for row, name in enumerate(ids)}
-    stored = _Stored(folder, files, rows, array.read, starts, ends, shape[-1])
-    _check_finite(stored, states_file, ids)
-    return stored
+    stamps = tuple(map(_stamp, files))
+    if stamps not in _finite:
+        if (found := _not_finite(array, starts, ends)) is not None:
+            row = int(np.searchsorted(starts, found, side="right")) - 1
+            raise DataError(f"{states_file}: id {ids[row]!r}, state {found - starts[row]}: not every number is finite")
+        if None not in stamps:
+            _finite.add(stamps)
+    rows = {composed(name): row for row, name in enumerate(ids)}
+    return _Stored(folder, files, rows, array.read, starts, ends, shape[-1])
+
+
+def _stamp(file: Path) -> _Stamp | None:
+    """Numbers that change with the file; None while it is so new that another change could keep them."""
+    status = file.stat()
+    if abs(time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)) < 1_000_000_000:
+        return None
+    return str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def _sha256(file: Path) -> str:
+    """The sha256 (hex) of a file, which may have been hashed before."""
+    stamp = _stamp(file)
+    if stamp is None:
+        return file_sha256(file)
+    if stamp not in _hashes:
+        _hashes[stamp] = file_sha256(file)
+    return _hashes[stamp]
 
 
 def _one_of(folder: Path, names: Sequence[str]) -> Path:
@@ -157,7 +190,7 @@ def _ids(file: Path) -> list[str]:
     if not isinstance(ids, list) or not ids or not all(isinstance(name, str) and name for name in ids):
         raise DataError(f"{file}: ids must be non-empty texts, one for each input, and at least one")
     first: dict[str, int] = {}
-    for number, name in enumerate(ids, start=1):
+    for number, name in enumerate(map(composed, ids), start=1):
         if name in first:
             raise DataError(f"{file} row {number}: id {name!r} occurs twice (first in row {first[name]})")
         first[name] = number
@@ -181,27 +214,30 @@ def _load(file: Path, mapped: bool = False) -> NDArray[Any]:
 
 
 class _Array(NamedTuple):
-    """Float[n s d] or Float[rows d] on disk; `read` returns rows of Float[rows d] in both cases.
+    """Float[n s d] or Float[rows d] on disk.
 
     Attributes:
         lengths: those in the same file, if there are any.
+        part: a slice of the array along its first axis, in float32.
+        read: rows of Float[rows d], all of the same input, in float32.
     """
 
     shape: tuple[int, ...]
     kind: str
     lengths: NDArray[Any] | None
+    part: Callable[[int, int], Tensor]
     read: Callable[[int, int], Tensor]
 
 
 def _npy(file: Path) -> _Array:
     array = _load(file, mapped=True)
     flat = array.reshape(-1, array.shape[-1]) if array.ndim == 3 and array.size else array  # a view of the map
-    return _Array(
-        array.shape,
-        array.dtype.kind,
-        None,
-        lambda start, end: torch.from_numpy(np.array(flat[start:end], np.float32)),
-    )
+
+    def rows(of: NDArray[Any], start: int, end: int) -> Tensor:
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, and is refused as that
+            return torch.from_numpy(np.array(of[start:end], np.float32))
+
+    return _Array(array.shape, array.dtype.kind, None, partial(rows, array), partial(rows, flat))
 
 
 def _safetensors(file: Path) -> _Array:
@@ -219,15 +255,17 @@ def _safetensors(file: Path) -> _Array:
     shape = tuple(states.get_shape())
     kind = "f" if "F" in states.get_dtype() else states.get_dtype()[0].lower()
 
+    def part(start: int, end: int) -> Tensor:
+        rows: Tensor = states[start:end]
+        return rows.float()
+
     def read(start: int, end: int) -> Tensor:
         if len(shape) == 2:
-            rows: Tensor = states[start:end]
-            return rows.float()
+            return part(start, end)
         outer = start // shape[1]
-        inside: Tensor = states[outer : outer + 1][0, start - outer * shape[1] : end - outer * shape[1]]
-        return inside.float()
+        return part(outer, outer + 1)[0, start - outer * shape[1] : end - outer * shape[1]]
 
-    return _Array(shape, kind, lengths, read)
+    return _Array(shape, kind, lengths, part, read)
 
 
 def _places(
@@ -255,9 +293,16 @@ def _places(
     return starts, starts + lengths
 
 
-def _check_finite(stored: _Stored, file: Path, ids: Sequence[str]) -> None:
-    for row, name in enumerate(ids):
-        states = stored.states(row)
-        if not (finite := states.isfinite().all(dim=1)).all():
-            raise DataError(f"{file}: id {name!r}, state {int(finite.logical_not().nonzero()[0, 0])}: "
-                            "not every number is finite")  # fmt: skip
+def _not_finite(array: _Array, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> int | None:
+    """The first row of Float[rows d] that belongs to an input and has a number which is not finite."""
+    if array.kind != "f":
+        return None
+    step = max(1, _CHECKED_AT_ONCE // math.prod(array.shape[1:]))
+    for first in range(0, array.shape[0], step):
+        finite = array.part(first, first + step).isfinite().all(dim=-1).numpy()
+        if finite.ndim == 2:  # what is beyond the length of an input is not read
+            lengths = (ends - starts)[first : first + step, None]
+            finite |= np.arange(finite.shape[1]) >= lengths
+        if not finite.all():
+            return first * (finite.size // len(finite)) + int(finite.argmin())
+    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 
 from lockdec.encoders.features import Features
 from lockdec.errors import ConfigError, DataError
+from lockdec.store import file_sha256
 from tests.encoders.kinds import Given
 
 IDS = ["b", "a", "ü c"]
@@ -154,3 +157,57 @@ def test_the_fingerprint_is_of_the_files(tmp_path: Path) -> None:
     assert Features(str(write(tmp_path, ids=["b", "a", "c"]))).fingerprint != before
     assert Features(str(write(tmp_path, lengths=np.array([1, 2, 3])))).fingerprint != before
     assert Features(str(write(tmp_path, spoilt(0, 0.5)))).fingerprint != before
+
+
+@pytest.mark.parametrize("form", ["npy", "safetensors"])
+@pytest.mark.parametrize("bad", [None, 0, 6, 13, 19])
+def test_a_state_that_is_not_finite_is_found_wherever_it_is(
+    form: str, bad: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States are checked a few inputs at a time; here two of ten."""
+    monkeypatch.setattr("lockdec.encoders.features._CHECKED_AT_ONCE", 2 * 2 * 4)
+    states = np.random.default_rng(0).normal(size=(10, 2, 4)).astype(np.float32)
+    states[7, 1] = np.nan  # beyond the length of that input
+    if bad is not None:
+        states[bad // 2, bad % 2, 3] = np.inf
+    lengths = np.array([2] * 7 + [1] + [2] * 2)
+    ids = [f"id {row}" for row in range(10)]
+    if form == "npy":
+        folder = write(tmp_path, states, lengths, ids)
+    else:
+        folder = tensors(tmp_path, states=torch.from_numpy(states), lengths=torch.from_numpy(lengths))
+        (folder / "ids.txt").write_text("\n".join(ids))
+    if bad is None:
+        assert Features(str(folder)).encode(["id 9"]).states.equal(torch.from_numpy(states[9:]))
+    else:
+        with pytest.raises(DataError, match=rf"id 'id {bad // 2}', state {bad % 2}: not every number is finite"):
+            Features(str(folder))
+
+
+def test_a_process_reads_a_file_again_only_if_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    real = file_sha256
+
+    def noted(path: Path) -> str:
+        hashed.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr("lockdec.encoders.features.file_sha256", noted)
+    write(tmp_path)
+    time.sleep(1.1)  # a file that has just been written may change once more without a change of its times
+    prints = {Features(str(tmp_path)).fingerprint for _ in range(3)}
+    assert (len(prints), sorted(hashed)) == (1, ["ids.txt", "lengths.npy", "states.npy"])
+    np.save(tmp_path / "states.npy", spoilt(0, 0.5))
+    prints |= {Features(str(tmp_path)).fingerprint}
+    assert (len(prints), hashed[3:]) == (2, ["states.npy"])
+    np.save(tmp_path / "states.npy", spoilt(0, np.nan))
+    with pytest.raises(DataError, match="id 'b', state 0: not every number is finite"):
+        Features(str(tmp_path))
+
+
+def test_ids_are_found_in_any_unicode_form(tmp_path: Path) -> None:
+    decomposed = unicodedata.normalize("NFD", "ü c")
+    encoder = Features(str(write(tmp_path, ids=["b", "a", decomposed])))
+    assert encoder.encode(["ü c"]).states.equal(encoder.encode([decomposed]).states)
+    with pytest.raises(DataError, match=r"ids.txt row 3: id 'ü c' occurs twice \(first in row 2"):
+        Features(str(write(tmp_path, ids=["b", decomposed, "ü c"])))
