@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ T = TypeVar("T")
 DESCRIPTION = """\
 Captions new inputs with a finished run. What an INPUT is depends on the encoder of the run:
 
-  images   files (PNG, JPEG, WEBP, GIF, BMP, TIFF), or folders of them
+  images   files (PNG, JPEG, WEBP, GIF, BMP, TIFF), or folders of them (with --recursive, also of folders)
   texts    the text itself; @FILE for the lines of a UTF-8 file, @- for the lines of standard input
   arrays   .npy files of states by channels, or ids that the encoder `features` knows
 """
@@ -65,34 +66,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def named_inputs(names: Sequence[str], modality: Modality) -> Iterator[NewInput]:
-    """The inputs named on the command line.
-
-    Raises:
-        DataError: a file of texts cannot be read.
-    """
-    from lockdec.data.images import FORMATS, open_image
+def named_inputs(names: Sequence[str], modality: Modality, recursive: bool = False) -> Iterator[NewInput]:
+    """The inputs named on the command line; those that cannot be read raise DataError only when they are read."""
+    from lockdec.data.images import open_image
     from lockdec.data.sources import load_array
 
-    endings = {f".{name.lower()}" for name in FORMATS} | {".jpg", ".tif"}
     for name in names:
         path = Path(name)
         if modality == "text":
-            for text in _texts(name):
-                yield NewInput(text, partial(_as_it_is, text))
-        elif modality == "array" and path.suffix != ".npy":
-            yield NewInput(name, partial(_as_it_is, name))
+            yield from _texts(name)
+        elif modality == "array" and path.suffix.lower() != ".npy":
+            yield NewInput(name, partial(_text, name, name))
         elif modality == "array":
-            yield NewInput(name, partial(load_array, path, str(path)))
+            yield NewInput(name, partial(load_array, path, name))
         elif path.is_dir():
-            for file in sorted(file for file in path.iterdir() if file.suffix.lower() in endings):
-                yield NewInput(str(file), partial(open_image, file, str(file)))
+            yield from _pictures(path, recursive)
         else:
-            yield NewInput(name, partial(open_image, path, str(path)))
+            yield NewInput(name, partial(open_image, path, name))
 
 
-def _as_it_is(text: str) -> Input:
-    return text
+def _pictures(folder: Path, recursive: bool) -> Iterator[NewInput]:
+    """The pictures in a folder: files with the ending of a picture, and others that begin as one."""
+    from lockdec.data.images import ENDINGS, is_image, open_image
+
+    unreadable: list[OSError] = []
+    found, below = False, False
+    for place, folders, names in os.walk(folder, onerror=unreadable.append):
+        folders.sort()
+        files = sorted(Path(place) / name for name in names if not name.startswith("."))
+        if not recursive and Path(place) != folder:
+            if below := any(file.suffix.lower() in ENDINGS for file in files):
+                break
+            continue
+        for file in files:
+            if file.suffix.lower() in ENDINGS or is_image(_start(file)):
+                found = True
+                yield NewInput(str(file), partial(open_image, file, str(file)))
+        if found and not recursive:
+            break
+    for error in unreadable:
+        yield _failing(str(error.filename), f"cannot be read ({error.strerror})")
+    if not found and not unreadable:
+        hint = "; there are some in folders below it: add --recursive" if below else ""
+        yield _failing(str(folder), f"no picture in this folder{hint}")
+
+
+def _start(file: Path) -> bytes:
+    """The first bytes of a file; none if it is not a regular file or cannot be read."""
+    try:
+        if file.is_file():
+            with file.open("rb") as opened:
+                return opened.read(16)
+    except OSError:
+        pass
+    return b""
+
+
+def _failing(name: str, problem: str) -> NewInput:
+    def read() -> Input:
+        raise DataError(f"{name}: {problem}")
+
+    return NewInput(name, read)
+
+
+def _text(name: str, text: str) -> Input:
+    """The text in the Unicode form in which runs have read theirs."""
+    from lockdec.data.captions import composed, not_unicode
+
+    if problem := not_unicode(text):
+        raise DataError(f"{name}: {problem}" if name != text else problem)
+    return composed(text)
 
 
 def _caption(options: argparse.Namespace) -> bool:
@@ -107,7 +150,9 @@ def _caption(options: argparse.Namespace) -> bool:
         _warn(f"{run.chosen}: {run.folder}")
     captioner = open_captioner(run, options.trust)
     failed = False
-    for several in _batches(named_inputs(options.inputs, captioner.encoder.modality), options.batch_size):
+    for several in _batches(
+        named_inputs(options.inputs, captioner.encoder.modality, options.recursive), options.batch_size
+    ):
         read: list[tuple[str, Input]] = []
         for new in several:
             try:
@@ -131,20 +176,36 @@ def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) 
         return []
     try:
         captions = captioner.captions([given for _, given in read])
-    except DataError as error:
+    except Exception as error:  # the encoder may be of any library, and inputs of another shape may make a batch fail
+        if isinstance(error, LockdecError) and not isinstance(error, DataError):
+            raise
         if len(read) == 1:
-            return [(read[0][0], error)]
+            known = isinstance(error, DataError)
+            return [(read[0][0], error if known else DataError(f"cannot be encoded ({type(error).__name__}: {error})"))]
         return [result for one in read for result in _captioned(captioner, [one])]  # to find out which input it was
     return [(name, caption) for (name, _), caption in zip(read, captions, strict=True)]
 
 
-def _texts(argument: str) -> list[str]:
-    from lockdec.data.folder import read_utf8
-
+def _texts(argument: str) -> Iterator[NewInput]:
+    """The text itself, or the lines of a file or of standard input; each line that is not UTF-8 fails by itself."""
     if not argument.startswith("@"):
-        return [argument]
-    content = sys.stdin.read() if argument == "@-" else read_utf8(Path(argument[1:]))
-    return [line.strip() for line in content.split("\n") if line.strip()]
+        yield NewInput(argument, partial(_text, argument, argument))
+        return
+    name = "standard input" if argument == "@-" else argument[1:]
+    try:
+        content = sys.stdin.buffer.read() if argument == "@-" else Path(name).read_bytes()
+    except OSError as error:
+        yield _failing(name, f"cannot be read ({error.strerror})")
+        return
+    found = False
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
+        text = line.decode(errors="surrogateescape").strip()
+        if text:
+            found = True
+            where = f"{name} line {number}"
+            yield NewInput(text, partial(_text, where, text))
+    if not found:
+        yield _failing(name, "no line with a text in it")
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -179,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jsonl", action="store_true", help='print one JSON object {"input": ..., "caption": ...} per line'
     )
+    parser.add_argument("--recursive", action="store_true", help="also caption the pictures in folders of folders")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PREFIX",

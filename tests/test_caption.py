@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -228,6 +229,119 @@ def test_what_cannot_be_read_is_named_and_the_rest_captioned(
     assert "not a picture of a kind" in shown.err
     assert "gone.png: cannot be read (No such file or directory)" in shown.err
     assert "\x1b" not in shown.out + shown.err
+
+
+def pieces(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[list[str], list[str]]:
+    """What is captioned, and what standard error says, of a command that ends with status 1."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--jsonl"])
+    assert ended.value.code == 1
+    shown = capsys.readouterr()
+    return [json.loads(line)["input"] for line in shown.out.splitlines()], shown.err.splitlines()
+
+
+def test_pictures_in_a_folder_are_found_by_ending_or_content(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.JFIF", "b", "c.jpeg", "d.xyz"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name, "JPEG")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").touch()
+    (tmp_path / ".hidden.png").write_bytes(b"no picture")
+    assert list(captions(capsys, str(pictures.folder), str(tmp_path))) == [
+        str(tmp_path / name) for name in ("a.JFIF", "b", "c.jpeg", "d.xyz")
+    ]
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    captioned, said = pieces(capsys, str(pictures.folder), str(tmp_path))
+    assert len(captioned) == 4
+    assert [line.split(": ")[1:] for line in said] == [
+        [str(tmp_path / "bad.png"), "not a picture of a kind that is read (PNG, JPEG, WEBP, GIF, BMP, TIFF)"]
+    ]
+
+
+def test_a_folder_without_pictures_is_told(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, empty, above = tmp_path / "good.png", tmp_path / "empty", tmp_path / "above"
+    for folder in (empty, above / "x" / "y"):
+        folder.mkdir(parents=True)
+    Image.new("RGB", (20, 20)).save(good)
+    Image.new("RGB", (20, 20)).save(above / "x" / "y" / "deep.png")
+    captioned, said = pieces(capsys, str(pictures.folder), str(empty), str(good), str(above))
+    assert captioned == [str(good)]
+    assert said == [
+        f"lockdec: {empty}: no picture in this folder",
+        f"lockdec: {above}: no picture in this folder; there are some in folders below it: add --recursive",
+    ]
+    assert list(captions(capsys, str(pictures.folder), str(above), "--recursive")) == [str(above / "x/y/deep.png")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_told(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    captioned, said = pieces(capsys, str(pictures.folder), str(tmp_path / "closed"))
+    assert (captioned, said) == ([], [f"lockdec: {tmp_path / 'closed'}: cannot be read (Permission denied)"])
+
+
+def test_texts_that_are_not_utf_8_are_told_one_by_one(
+    texts: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = b"\xef\xbb\xbfgood \xc3\xa9\r\n\nein \xff\ngood too"
+    (tmp_path / "new.txt").write_bytes(content)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="latin-1"))
+    for source, name in ((f"@{tmp_path / 'new.txt'}", str(tmp_path / "new.txt")), ("@-", "standard input")):
+        captioned, said = pieces(capsys, str(texts.folder), source)
+        assert captioned == ["good \u00e9", "good too"]
+        (line,) = said
+        assert line.startswith(f"lockdec: {name} line 3: 'ein \\udcff' cannot be written in UTF-8")
+    captioned, said = pieces(capsys, str(texts.folder), "ein \udcff", "good", "@nowhere.txt")
+    assert captioned == ["good"]
+    assert "'ein \\udcff' cannot be written in UTF-8: character 5 is a single surrogate" in said[0]
+    assert said[1] == "lockdec: nowhere.txt: cannot be read (No such file or directory)"
+    (tmp_path / "new.txt").write_text(" \n")
+    assert pieces(capsys, str(texts.folder), f"@{tmp_path / 'new.txt'}")[1][0].endswith("no line with a text in it")
+
+
+def test_a_new_text_is_read_in_the_form_of_the_data(texts: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    composed, decomposed = "text caf\u00e9", "text cafe\u0301"
+    found = captions(capsys, str(texts.folder), composed, decomposed)
+    assert found[composed] == found[decomposed]
+
+
+def test_an_input_that_its_encoder_fails_on_is_told_and_the_rest_captioned(
+    place: Path, arrays: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = [str(place / "arrays" / f"{number}.npy") for number in range(2)]
+    np.save(tmp_path / "wide.npy", np.zeros((2, 7), np.float32))
+    captioned, said = pieces(
+        capsys, str(arrays.folder), good[0], str(tmp_path / "wide.npy"), good[1], "--trust", "tests.encoders."
+    )
+    assert captioned == good
+    (line,) = said
+    assert line.startswith(f"lockdec: {tmp_path / 'wide.npy'}: cannot be encoded (")
+
+
+def test_of_several_runs_the_newest_is_taken_and_named(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = pictures.outputs / "runs" / "several"
+    for name, status, finished in (("b", "ok", "2031"), ("a", "ok", "2032"), ("c", "failed", "2033")):
+        shutil.copytree(pictures.folder, several / name)
+        write_json(several / name / "result.json", {**pictures.result, "status": status, "finished": finished})
+    run = find_run(several)
+    assert (run.folder.name, run.chosen) == ("a", "the newest of 2 finished runs")
+    Image.new("RGB", (20, 20)).save(tmp_path / "x.png")
+    capsys.readouterr()
+    main([str(several), str(tmp_path / "x.png")])
+    assert capsys.readouterr().err == f"lockdec: the newest of 2 finished runs: {several / 'a'}\n"
+    assert export(several, tmp_path / "out").endswith("INPUT...")
+    with pytest.raises(
+        StoreError, match=r"runs: no result.json .* \(. of . finished\); there are runs in several below"
+    ):
+        find_run(shutil.copytree(several, tmp_path / "runs" / "several").parent)
 
 
 def test_captions_and_names_cannot_steer_the_terminal(

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,36 +155,47 @@ class NewInputCaptioner:
 
 
 def find_run(folder: Path) -> FinishedRun:
-    """The finished run in a folder; of a sweep, the best cell by the sweep's objective.
+    """The finished run in a folder; of a sweep, the best cell by the sweep's objective; of several runs, the newest.
 
     Raises:
         StoreError: there is none.
     """
-    from lockdec.evaluation.metrics import LOWER_IS_BETTER  # here, since a single run needs no metrics
-
     if (folder / RESULT).is_file():
         return _read_run(folder)
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such folder; name the folder of a run, of a sweep, or of an export")
-    cells = [path for path in folder.iterdir() if path.name.isdecimal() and (path / RESULT).is_file()]
+    below = [path for path in folder.iterdir() if (path / RESULT).is_file()]
+    runs = []
+    for path in sorted(below, key=lambda path: (len(path.name), path.name)):
+        with suppress(StoreError):  # not finished
+            runs.append(_read_run(path))
+    cells = [run for run in runs if run.folder.name.isdecimal() or run.result.get("sweep_name") is not None]
+    if cells:
+        if best := _best(cells, len(below)):
+            return best
+    elif runs:
+        newest = max(runs, key=lambda run: (str(run.result.get("finished")), run.folder.name))
+        chosen = f"the newest of {len(runs)} finished runs" if runs[1:] else "the only finished run"
+        return replace(newest, chosen=chosen)
+    deeper = sorted({path.parent.parent.name for path in folder.glob(f"*/*/{RESULT}")})
+    hint = f"; there are runs in {', '.join(deeper[:10])} below it: name one" if deeper else ""
+    raise StoreError(f"{folder}: no {RESULT} of a finished run here, in the runs or in the cells of a sweep below "
+                     f"({len(runs)} of {len(below)} finished){hint}")  # fmt: skip
+
+
+def _best(cells: Sequence[FinishedRun], total: int) -> FinishedRun | None:
+    """The best of the finished cells of a sweep by its objective."""
+    from lockdec.evaluation.metrics import LOWER_IS_BETTER  # here, since a single run needs no metrics
+
     best: tuple[float, FinishedRun] | None = None
-    finished = 0
-    for cell in sorted(cells, key=lambda path: int(path.name)):
-        try:
-            run = _read_run(cell)
-        except StoreError:
-            continue  # not finished
-        finished += 1
+    for run in cells:
         metric, value = _objective(run)
         value = -value if metric in LOWER_IS_BETTER else value
         if not math.isnan(value) and (best is None or value > best[0]):
             split = run.evaluate.get("split", "its split")
-            chosen = f"cell {cell.name} of {len(cells)}, the best by {metric} on {split} ({abs(value):.3f})"
-            best = value, FinishedRun(run.folder, run.config, run.result, chosen)
-    if best is None:
-        raise StoreError(f"{folder}: no {RESULT} of a finished run here or in the cells of a sweep below "
-                         f"({finished} finished)")  # fmt: skip
-    return best[1]
+            chosen = f"cell {run.folder.name} of {total}, the best by {metric} on {split} ({abs(value):.3f})"
+            best = value, replace(run, chosen=chosen)
+    return best[1] if best else None
 
 
 def open_captioner(run: FinishedRun, trusted: Sequence[str] = ()) -> NewInputCaptioner:
