@@ -180,8 +180,9 @@ def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) 
         if isinstance(error, LockdecError) and not isinstance(error, DataError):
             raise
         if len(read) == 1:
-            known = isinstance(error, DataError)
-            return [(read[0][0], error if known else DataError(f"cannot be encoded ({type(error).__name__}: {error})"))]
+            if not isinstance(error, DataError):
+                error = DataError(f"cannot be encoded ({type(error).__name__}: {error})")
+            return [(read[0][0], error)]
         return [result for one in read for result in _captioned(captioner, [one])]  # to find out which input it was
     return [(name, caption) for (name, _), caption in zip(read, captions, strict=True)]
 
