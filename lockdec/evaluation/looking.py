@@ -10,9 +10,10 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lockdec.data.tokenizer import real_targets
+from lockdec.distributed import ranks
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.training.watching import log
-from lockdec.transformer.models import Encoded, LockingDecoderModel
+from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
 
 MEASURE_EVERY = 100  # steps
 
@@ -27,6 +28,7 @@ class Looking(L.Callback):
 
     def __init__(self, stage: str, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int) -> None:
         self.stage, self.tokens, self.encoded, self.eos_id = stage, tokens, encoded, eos_id
+        self._prefix: Prefix | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         if not trainer.loggers or (trainer.global_step % MEASURE_EVERY and trainer.global_step < trainer.max_steps):
@@ -38,17 +40,27 @@ class Looking(L.Callback):
         encoded = Encoded(self.encoded.states.to(device), self.encoded.mask.to(device))
         model.eval()  # the next training step sets the mode again
         with torch.no_grad():
-            loss = next_token_loss(model, tokens, self.eos_id, encoded)[0]
-            measured = {"val_loss": float(loss)} | looking(model, tokens, encoded, self.eos_id) | gates(model)
+            if self._prefix is None and not ranks.several():  # the layers of sharded models are not whole
+                self._prefix = model.prefix(tokens[:, :-1], model.decoder.below_cross_attention)
+            loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=self._prefix)[0]
+            seen = looking(model, tokens, encoded, self.eos_id, self._prefix)
+            measured = {"val_loss": float(loss)} | seen | gates(model)
         log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
 
 
-def looking(model: LockingDecoderModel, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int) -> dict[str, float]:
+def looking(
+    model: LockingDecoderModel,
+    tokens: Int[Tensor, "b t"],
+    encoded: Encoded,
+    eos_id: int,
+    prefix: Prefix | None = None,
+) -> dict[str, float]:
     """The entropy of cross-attention relative to uniform attention, and the norm of what it adds to the hidden states.
 
     Args:
         model: unlocked.
         tokens: BOS, caption, EOS, padding.
+        prefix: of all tokens but the last, where it is known already.
 
     Returns:
         `attention_entropy` in 0..1 (1: attention is uniform over the states) and `cross_to_residual_norm`, the norm of
@@ -57,7 +69,7 @@ def looking(model: LockingDecoderModel, tokens: Int[Tensor, "b t"], encoded: Enc
     """
     real = real_targets(tokens, eos_id)
     with torch.inference_mode():
-        looks = model.attention_maps(tokens[:, :-1], encoded)
+        looks = model.attention_maps(tokens[:, :-1], encoded, prefix)
     uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]
     entropies, ratios = [], []
     for look in looks:

@@ -15,7 +15,7 @@ from lockdec.modules.objective import Measured, Objective
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import is_logged
-from lockdec.transformer.models import Encoded, LockingDecoderModel
+from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
 
 
 class Captioning(Objective):
@@ -23,6 +23,7 @@ class Captioning(Objective):
 
     Args:
         model: attached and unlocked.
+        prefix_layers: how many layers have been run in advance where a batch has a prefix.
         eos_id: the token that ends a caption.
         label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
     """
@@ -38,6 +39,7 @@ class Captioning(Objective):
         stage: str,
         *,
         eos_id: int,
+        prefix_layers: int = 0,
         label_smoothing: float = 0.0,
         decoder_dropout: bool = False,
         state_noise: float = 0.0,
@@ -45,6 +47,7 @@ class Captioning(Objective):
     ) -> None:
         super().__init__(stage, optimizer, steps)
         self.model, self.eos_id, self.label_smoothing = model, eos_id, label_smoothing
+        self.prefix_layers = prefix_layers
         self.decoder_dropout, self.state_noise, self.state_dropout = decoder_dropout, state_noise, state_dropout
         model.freeze_decoder()
 
@@ -68,7 +71,8 @@ class Captioning(Objective):
         encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout)
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
-        loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.label_smoothing, pack=True)
+        prefix = None if batch.prefix is None else Prefix(batch.prefix[rows], self.prefix_layers)
+        loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.label_smoothing, True, prefix)
         return weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

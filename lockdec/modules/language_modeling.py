@@ -12,7 +12,7 @@ from lockdec.modules.objective import Measured, Objective
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import TextBatch
 from lockdec.transformer.fast import Packing
-from lockdec.transformer.models import Encoded, LockingDecoderModel
+from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
 
 IGNORED = -100  # what stands for a target where there is none
 
@@ -24,6 +24,7 @@ def next_token_loss(
     encoded: Encoded | None = None,
     label_smoothing: float = 0.0,
     pack: bool = False,
+    prefix: Prefix | None = None,
 ) -> tuple[Float[Tensor, ""], int]:
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
@@ -32,10 +33,15 @@ def next_token_loss(
     Args:
         tokens: BOS, text, EOS, padding.
         pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
+        prefix: of all tokens but the last, where it is known already.
     """
     seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id)
     packing = Packing(real)
-    hidden = model.real_hidden(seen, packing, encoded) if pack else packing.pack(model.hidden(seen, encoded))[0]
+    hidden = (
+        model.real_hidden(seen, packing, encoded, prefix)
+        if pack
+        else packing.pack(model.hidden(seen, encoded, prefix))[0]
+    )
     logits = model.logits(hidden)  # (n, vocab)
     wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
     return F.cross_entropy(logits, wanted, ignore_index=IGNORED, label_smoothing=label_smoothing), int(real.sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,17 +12,20 @@ from omegaconf import MISSING
 from lockdec.config.schema import FewshotConfig
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import Pair, support_set
+from lockdec.distributed import ranks
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.evaluation.looking import Looking
 from lockdec.evaluation.stored import load_captioner, load_tokenizer, save_cross_attention
 from lockdec.modules.captioning import Captioning
 from lockdec.optimizers.optimization import FinetuneOptimizerConfig
+from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
 from lockdec.training.batching import SupportDataModule
+from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.models import LockingDecoderModel
 
 WATCHED = 64  # validation pairs that only loggers are told about
@@ -67,6 +71,7 @@ class Finetune(TrainingStage):
         "lockdec.data.fewshot",
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
+        "lockdec.training.prefix",
     )
     together: ClassVar[bool] = True
     neutral: ClassVar[tuple[str, ...]] = (
@@ -108,7 +113,12 @@ class Finetune(TrainingStage):
             watched = [Looking(work.stage, captions, encoded.batch(seen), tokenizer.special.eos)]
         frozen = decoder_fingerprint(model)
         module = self.module(model, tokenizer.special.eos)
-        metrics = self.train(module, batches, work, self.seed, watched)
+        batches.prefix = prefix = self.prefix(model, batches.sequences, work)
+        try:
+            metrics = self.train(module, batches, work, self.seed, watched)
+        finally:
+            if prefix is not None:
+                prefix.close()
         save_cross_attention(model, work.folder)
         return {
             "fewshot": {
@@ -116,9 +126,22 @@ class Finetune(TrainingStage):
                 "pairs": len(pairs),
                 "support_seed": self.fewshot.support_seed,
             },
-            "finetune": metrics,
+            "finetune": metrics | ({} if prefix is None else prefix.metrics),
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
+
+    def prefix(self, model: LockingDecoderModel, sequences: Sequence[Sequence[int]], work: Work) -> FrozenPrefix | None:
+        """The hidden states of the captions below the lowest cross-attention, which no step changes.
+
+        None where every layer has cross-attention, where dropout changes them in each step, and where several ranks
+        train, since a rank may have only its shard of these layers.
+        """
+        layers = model.decoder.below_cross_attention
+        random = self.fit.decoder_dropout and model.config.dropout > 0
+        if layers == 0 or random or ranks.several():
+            return None
+        place_on(model, work.device)
+        return FrozenPrefix(model, sequences, layers, work.folder)
 
     def module(self, model: LockingDecoderModel, eos_id: int) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
@@ -129,6 +152,7 @@ class Finetune(TrainingStage):
             fit.steps,
             self.name,
             eos_id=eos_id,
+            prefix_layers=model.decoder.below_cross_attention,
             label_smoothing=fit.label_smoothing,
             decoder_dropout=fit.decoder_dropout,
             state_noise=fit.state_noise,

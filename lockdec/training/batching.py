@@ -12,13 +12,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning as L
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, tensor
 
 from lockdec.data.fewshot import Pair
 from lockdec.data.tokenizer import Tokenizer, pad
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
+from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.encoded import Encoded
 
 Batch = TypeVar("Batch")
@@ -37,11 +38,13 @@ class CaptionBatch(NamedTuple):
         tokens: BOS, caption, EOS, padding.
         encoded: the inputs' states.
         pairs: which pair of the support set each row is.
+        prefix: the hidden states of all tokens but the last, where the frozen layers were run in advance.
     """
 
     tokens: Int[Tensor, "b t"]
     encoded: Encoded
     pairs: Int[Tensor, " b"]
+    prefix: Float[Tensor, "b u d_model"] | None = None
 
 
 class TranslationBatch(NamedTuple):
@@ -139,7 +142,11 @@ class PinningDataModule(L.LightningDataModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "cuda":
             alone = isinstance(batch, Tensor)
-            batch = batch.pin_memory() if alone else type(batch)(*(part.pin_memory() for part in batch))
+            batch = (
+                batch.pin_memory()
+                if alone
+                else type(batch)(*(part if part is None else part.pin_memory() for part in batch))
+            )
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
 
@@ -200,7 +207,13 @@ class SupportDataModule(PinningDataModule):
         max_len: the most tokens of a caption, BOS and EOS included.
         steps: of the whole training.
         seed: draws the order.
+
+    Attributes:
+        sequences: the tokens of each caption.
+        prefix: their hidden states below the layers that a step runs; None where a step runs all layers.
     """
+
+    prefix: FrozenPrefix | None = None
 
     def __init__(
         self,
@@ -215,9 +228,9 @@ class SupportDataModule(PinningDataModule):
     ) -> None:
         super().__init__()
         self._rows = [pair.index for pair in pairs]
-        self._tokens = tokenizer.sequences([pair.caption for pair in pairs], max_len)
+        self.sequences = tokenizer.sequences([pair.caption for pair in pairs], max_len)
         self._pad_id = tokenizer.special.pad
-        self._lengths = [len(sequence) for sequence in self._tokens]
+        self._lengths = [len(sequence) for sequence in self.sequences]
         self._encoded, self._batch_size = encoded, batch_size
         self._steps, self._seed = steps, seed
 
@@ -231,8 +244,9 @@ class SupportDataModule(PinningDataModule):
         return StepLoader(self.epoch, self._batch, self._steps)
 
     def _batch(self, pairs: list[int]) -> CaptionBatch:
-        tokens = pad([self._tokens[pair] for pair in pairs], self._pad_id)
-        return CaptionBatch(tokens, self._encoded.batch([self._rows[pair] for pair in pairs]), tensor(pairs))
+        tokens = pad([self.sequences[pair] for pair in pairs], self._pad_id)
+        encoded = self._encoded.batch([self._rows[pair] for pair in pairs])
+        return CaptionBatch(tokens, encoded, tensor(pairs), self.prefix and self.prefix.batch(pairs))
 
 
 class TranslationDataModule(PinningDataModule):

@@ -311,11 +311,12 @@ class DecoderStack(Stack):
         encoded: Encoded | None = None,
         cache: DecoderCache | None = None,
         packing: Packing | None = None,
+        start: int = 0,
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply all layers to x, which may be packed; with a cache, x is the next position."""
+        """Apply the layers from `start` on to x, which may be packed; with a cache, x is the next position."""
         memories = self.remember(encoded) if cache is None else cache.memories
         past = [None] * len(memories) if cache is None else cache.past
-        for layer, memory, layer_past in zip(self.layers, memories, past, strict=True):
+        for layer, memory, layer_past in list(zip(self.layers, memories, past, strict=True))[start:]:
             x = layer(x, memory, layer_past, packing)
         return cast(Tensor, self.norm(x))
 
@@ -351,6 +352,12 @@ class LockingDecoder(DecoderStack):
         return bool(self._attached())
 
     @property
+    def below_cross_attention(self) -> int:
+        """How many layers are below the lowest one with cross-attention; 0 if there is none."""
+        attached = [layer.cross_attention.attention is not None for layer in self._layers()]
+        return attached.index(True) if any(attached) else 0
+
+    @property
     def locked(self) -> bool:
         """Whether no layer attends to an encoder."""
         return all(layer.cross_attention.locked for layer in self._layers())
@@ -375,10 +382,12 @@ class LockingDecoder(DecoderStack):
         for layer in self._layers():
             layer.cross_attention.lock()
 
-    def attention_maps(self, x: Float[Tensor, "b t d_model"], encoded: Encoded) -> list[CrossAttentionMap]:
-        """What each layer that has cross-attention attends to."""
+    def attention_maps(
+        self, x: Float[Tensor, "b t d_model"], encoded: Encoded, start: int = 0
+    ) -> list[CrossAttentionMap]:
+        """What each layer that has cross-attention attends to; x enters the layer `start`."""
         maps = []
-        for layer, memory in zip(self._layers(), self.remember(encoded), strict=True):
+        for layer, memory in list(zip(self._layers(), self.remember(encoded), strict=True))[start:]:
             if memory is None:
                 x = layer(x)
             else:

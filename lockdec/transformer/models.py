@@ -12,8 +12,9 @@ Masks are true where there is a token. Sequences are padded on the right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -96,6 +97,14 @@ class MaskedLanguageModel(nn.Module):
         return self.logits(self.encoder(tokens, mask))
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Hidden states after the first `layers` layers of a decoder; 0 layers give the embedded tokens."""
+
+    hidden: Float[Tensor, "b t d_model"]
+    layers: int
+
+
 class AutoregressiveModel(nn.Module, ABC):
     """A decoder over tokens, each predicted from those before it and from an encoded input.
 
@@ -122,25 +131,44 @@ class AutoregressiveModel(nn.Module, ABC):
             )
         return encoded
 
-    def hidden(self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None) -> Float[Tensor, "b t d_model"]:
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
+        """Apply the first layers, which attend to no encoded input; LockdecError as `hidden`."""
+        x = self.embedding(tokens)
+        for layer in self.decoder.layers[:layers]:
+            x = layer(x)
+        return Prefix(x, layers)
+
+    def hidden(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None, prefix: Prefix | None = None
+    ) -> Float[Tensor, "b t d_model"]:
         """The hidden states at every position; `logits` turns any of them into predictions.
+
+        Args:
+            prefix: of the same tokens, where it is known already.
 
         Raises:
             LockdecError: the sequence is longer than max_len; the encoded input is missing or does not fit.
         """
-        hidden: Tensor = self.decoder(self.embedding(tokens), self.admit(encoded))
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        hidden: Tensor = self.decoder(below.hidden, self.admit(encoded), start=below.layers)
         return hidden
 
     def real_hidden(
-        self, tokens: Int[Tensor, "b t"], packing: Packing, encoded: Encoded | None = None
+        self,
+        tokens: Int[Tensor, "b t"],
+        packing: Packing,
+        encoded: Encoded | None = None,
+        prefix: Prefix | None = None,
     ) -> Float[Tensor, "n d_model"]:
         """`hidden` at the packed positions only, row by row; nothing is computed at the others.
 
         Raises:
             LockdecError: as `hidden`.
         """
-        x = packing.pack(self.embedding(tokens))  # (1, n, d_model)
-        return cast(Tensor, self.decoder(x, self.admit(encoded), packing=packing)).squeeze(0)
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        x = packing.pack(below.hidden)  # (1, n, d_model)
+        hidden: Tensor = self.decoder(x, self.admit(encoded), packing=packing, start=below.layers)
+        return hidden.squeeze(0)
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """Predictions of the next token from hidden states."""
@@ -337,9 +365,16 @@ class LockingDecoderModel(AutoregressiveModel):
         return super().cache(encoded, max_len, beams)
 
     @torch.no_grad()
-    def attention_maps(self, tokens: Int[Tensor, "b t"], encoded: Encoded) -> list[CrossAttentionMap]:
-        """What each layer with cross-attention attends to at each of the tokens; LockdecError while locked."""
+    def attention_maps(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
+    ) -> list[CrossAttentionMap]:
+        """What each layer with cross-attention attends to at each of the tokens; LockdecError while locked.
+
+        Args:
+            prefix: of the same tokens, where it is known already.
+        """
         if self.locked:
             raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
         self.admit(encoded)
-        return self.decoder.attention_maps(self.embedding(tokens), encoded)
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        return self.decoder.attention_maps(below.hidden, encoded, below.layers)

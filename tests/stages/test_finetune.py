@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from lockdec.config.building import Builder
 from lockdec.data.fewshot import support_set
 from lockdec.evaluation.stored import CROSS_ATTENTION_WEIGHTS, load_captioner, load_decoder, load_tokenizer
 from lockdec.modules.captioning import Captioning
-from lockdec.pipeline.assembling import Assembly
+from lockdec.pipeline.assembling import Assembly, assemble
+from lockdec.pipeline.running import artifacts
 from lockdec.stages import finetune
 from lockdec.stages.finetune import Finetune, decoder_fingerprint
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
+from lockdec.tracking.loggers import Tracking
 from lockdec.training.batching import CaptionBatch
+from tests.conftest import TinyRun, composed
 
 
 def test_only_the_cross_attention_changes(made: Mapping[str, Artifact]) -> None:
@@ -78,3 +83,36 @@ def test_it_learns_from_the_support_set_alone(
     assert {pair.index for pair in pairs} <= set(stage.data.splits["train"])
     weights = tmp_path / CROSS_ATTENTION_WEIGHTS
     assert weights.read_bytes() == made["finetune"].path(CROSS_ATTENTION_WEIGHTS).read_bytes(), "the same each time"
+
+
+def finetuned(outputs: Path, folder: Path, *overrides: str) -> dict[str, Any]:
+    """The metrics of finetuning after an unlock stage of its own; the weights are in the folder."""
+    assembly = assemble(composed("debug=tiny", f"paths.outputs={outputs}", "logger.kinds=[csv]", *overrides), Builder())
+    config = composed("debug=tiny", f"paths.outputs={outputs}")
+    tracking = Tracking(assembly.config.logger, "prefix", folder, outputs)
+    before = [name for name in assembly.stages if name not in ("finetune", "evaluate")]
+    parents = {artifact.stage: artifact for artifact, _ in artifacts(config, assembly, tracking, before)}
+    folder.mkdir(exist_ok=True)
+    return assembly.stages["finetune"].make(Work("finetune", folder, parents, [], torch.device("cpu")))
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_frozen_layers_are_run_once_for_each_caption(
+    tiny: TinyRun, tmp_path: Path, dropout: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is learned is what is learned where they are run in every step."""
+    overrides = ("cross_attention.layers=last_1", f"finetune.decoder_dropout={str(dropout).lower()}")
+    metrics = finetuned(tiny.outputs, tmp_path / "once", *overrides)["finetune"]
+    monkeypatch.setattr(Finetune, "prefix", lambda *_: None)
+    plain = finetuned(tiny.outputs, tmp_path / "always", *overrides)["finetune"]
+    cost = {name: metrics.pop(name, None) for name in ("prefix_layers", "prefix_bytes", "prefix_seconds")}
+    assert metrics == pytest.approx(plain, rel=1e-5)
+    once, always = (load_file(tmp_path / name / CROSS_ATTENTION_WEIGHTS) for name in ("once", "always"))
+    for name, weight in always.items():
+        torch.testing.assert_close(once[name], weight, atol=1e-5, rtol=1e-4)
+    if dropout:  # changes the states in each step
+        assert cost == dict.fromkeys(cost)
+        assert all(once[name].equal(weight) for name, weight in always.items())
+    else:
+        assert cost["prefix_layers"] == 1
+        assert cost["prefix_bytes"] > 0

@@ -1,0 +1,102 @@
+"""What frozen layers make of sequences that training repeats: computed once, and read again in every step.
+
+Below the lowest layer that learns or attends to an encoder, the hidden states of a sequence depend on its tokens alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lockdec.console import track
+from lockdec.store.writing import PARTIAL, require_free_space
+from lockdec.transformer.models import LockingDecoderModel
+
+IN_MEMORY = 2**30  # bytes; hidden states that need more are memory-mapped
+MAPPED = f".prefix{PARTIAL}"  # a name by which the store removes what a killed process has left
+_TOKENS = 2048  # computed at a time
+
+
+class FrozenPrefix:
+    """The hidden states of sequences below a layer.
+
+    Equal to what the layers compute in each step, but for the order of summation.
+
+    Args:
+        model: in evaluation mode; its layers below `layers` must not change as long as this is used.
+        sequences: tokens; the last one of each predicts nothing and so needs no hidden state.
+        layers: how many layers to run.
+        folder: of the unfinished artifact; contains the hidden states if they do not fit into `IN_MEMORY`.
+
+    Attributes:
+        layers: how many layers have been run.
+        bytes: size of the hidden states.
+        seconds: how long they took.
+
+    Raises:
+        StoreError: the disk has no room for them.
+    """
+
+    def __init__(
+        self, model: LockingDecoderModel, sequences: Sequence[Sequence[int]], layers: int, folder: Path
+    ) -> None:
+        started = time.monotonic()
+        self.layers = layers
+        self._lengths = [len(sequence) - 1 for sequence in sequences]
+        self._ends = list(accumulate(self._lengths))
+        self._file: Path | None = None
+        weight = model.embedding.tokens.weight
+        shape = (self._ends[-1], model.config.d_model)
+        self.bytes = shape[0] * shape[1] * weight.element_size()
+        if self.bytes > IN_MEMORY:
+            self._file = folder / MAPPED
+            self._hidden = _mapped(self._file, self.bytes, weight.dtype).view(shape)
+        else:
+            self._hidden = torch.empty(shape, dtype=weight.dtype)
+        with torch.no_grad():
+            for rows in track(list(self._batches()), "running the frozen layers"):
+                tokens = torch.tensor([sequences[row][:-1] for row in rows], device=weight.device)
+                for row, hidden in zip(rows, model.prefix(tokens, layers).hidden.cpu(), strict=True):
+                    self._of(row).copy_(hidden)
+        self.seconds = time.monotonic() - started
+
+    def batch(self, rows: Sequence[int]) -> Float[Tensor, "b t d_model"]:
+        """The hidden states of some sequences, padded with zeros to the longest one."""
+        padded = self._hidden.new_zeros(len(rows), max(self._lengths[row] for row in rows), self._hidden.shape[1])
+        for place, row in zip(padded, rows, strict=True):
+            place[: self._lengths[row]] = self._of(row)
+        return padded
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What it has cost."""
+        return {"prefix_layers": self.layers, "prefix_bytes": self.bytes, "prefix_seconds": round(self.seconds, 3)}
+
+    def close(self) -> None:
+        """Remove the file, if there is one."""
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+    def _of(self, row: int) -> Tensor:
+        return self._hidden[self._ends[row] - self._lengths[row] : self._ends[row]]
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Rows of equal length, so that nothing is padded."""
+        order = sorted(range(len(self._lengths)), key=self._lengths.__getitem__)
+        for length, equal in groupby(order, self._lengths.__getitem__):
+            rows, size = list(equal), max(1, _TOKENS // max(1, length))
+            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _mapped(path: Path, size: int, dtype: torch.dtype) -> Tensor:
+    require_free_space(path, size, "the hidden states of the frozen layers")
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # now, since a full disk would end the process when it is written
+    return torch.from_file(str(path), shared=True, size=size // dtype.itemsize, dtype=dtype)

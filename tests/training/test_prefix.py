@@ -1,0 +1,100 @@
+"""What frozen layers make of a sequence is computed once, and read again as they would compute it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lockdec.data.tokenizer import pad
+from lockdec.errors import StoreError
+from lockdec.modules.language_modeling import next_token_loss
+from lockdec.store import writing
+from lockdec.training import prefix as under_test
+from lockdec.training.prefix import MAPPED, FrozenPrefix
+from lockdec.transformer.models import LockingDecoderModel, Prefix
+from tests.transformer.tiny_transformers import (
+    ENCODER_DIM,
+    cross_attention_config,
+    encoded_batch,
+    force_open,
+    locking_model,
+)
+
+EOS = 2
+SEQUENCES = [[1, *range(3, 3 + length), EOS] for length in (4, 1, 9, 4, 0, 12, 9)]
+
+
+def attending(layers: str, **changes: object) -> LockingDecoderModel:
+    """Four layers, of which some attend."""
+    model = locking_model(layers=4, **changes)
+    model.attach(cross_attention_config(layers=layers), ENCODER_DIM)
+    force_open(model)
+    model.unlock()
+    model.freeze_decoder()
+    return model
+
+
+@pytest.mark.parametrize(("layers", "below"), [("all", 0), ("last_1", 3), ("every_2", 1), ([2], 2)])
+def test_the_layers_below_the_lowest_cross_attention(layers: str, below: int) -> None:
+    assert attending(layers).decoder.below_cross_attention == below
+    assert locking_model().decoder.below_cross_attention == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.sampled_from(range(len(SEQUENCES))), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.sampled_from(["rope", "learned", "sinusoidal"]),
+    st.sampled_from(["pre", "post"]),
+    st.booleans(),
+)
+def test_loss_and_gradients_are_those_without_it(
+    rows: list[int], upper: int, position: str, norm: str, pack: bool
+) -> None:
+    model = attending(f"last_{upper}", position=position, norm=norm)
+    prefix = FrozenPrefix(model, SEQUENCES, 4 - upper, Path("nowhere"))
+    tokens, encoded = pad([SEQUENCES[row] for row in rows]), encoded_batch(len(rows))
+    found = []
+    for known in (None, Prefix(prefix.batch(rows), prefix.layers)):
+        model.zero_grad()
+        loss, _ = next_token_loss(model, tokens, EOS, encoded, pack=pack, prefix=known)
+        loss.backward()
+        gradients = [weight.grad for weight in model.cross_attention_parameters().values()]
+        found.append([loss.detach(), *(gradient for gradient in gradients if gradient is not None)])
+    for plain, quick in zip(*found, strict=True):
+        torch.testing.assert_close(quick, plain, atol=1e-5, rtol=1e-4)
+    maps = [
+        model.attention_maps(tokens[:, :-1], encoded, known) for known in (None, Prefix(prefix.batch(rows), 4 - upper))
+    ]
+    for plain, quick in zip(*maps, strict=True):
+        real = torch.arange(tokens.shape[1] - 1) < torch.tensor([[len(SEQUENCES[row]) - 1] for row in rows])
+        torch.testing.assert_close(quick.cross_norm[real], plain.cross_norm[real], atol=1e-4, rtol=1e-4)
+
+
+def test_a_large_one_is_mapped_from_a_file_that_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = attending("last_2")
+    small = FrozenPrefix(model, SEQUENCES, 2, tmp_path)
+    small.close()
+    assert small.bytes == 4 * 12 * sum(len(sequence) - 1 for sequence in SEQUENCES)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(under_test, "IN_MEMORY", small.bytes - 1)
+    large = FrozenPrefix(model, SEQUENCES, 2, tmp_path)
+    assert (tmp_path / MAPPED).stat().st_size == large.bytes == small.bytes
+    rows = [3, 5, 0]
+    assert large.batch(rows).equal(small.batch(rows))
+    large.close()
+    assert list(tmp_path.iterdir()) == []
+    FrozenPrefix(model, SEQUENCES, 2, tmp_path)
+    writing.clear_partial(tmp_path)  # as the store does before a stage that was killed is made again
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_reported_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "IN_MEMORY", 0)
+    monkeypatch.setattr(writing, "free_bytes", lambda _: 10)
+    with pytest.raises(StoreError, match=r"the hidden states of the frozen layers needs .* and 10 bytes are free"):
+        FrozenPrefix(attending("last_2"), SEQUENCES, 2, tmp_path)
