@@ -246,7 +246,8 @@ class SupportDataModule(PinningDataModule):
     def _batch(self, pairs: list[int]) -> CaptionBatch:
         tokens = pad([self.sequences[pair] for pair in pairs], self._pad_id)
         encoded = self._encoded.batch([self._rows[pair] for pair in pairs])
-        return CaptionBatch(tokens, encoded, tensor(pairs), self.prefix and self.prefix.batch(pairs))
+        prefix = None if self.prefix is None else self.prefix.batch(pairs)
+        return CaptionBatch(tokens, encoded, tensor(pairs), prefix)
 
 
 class TranslationDataModule(PinningDataModule):

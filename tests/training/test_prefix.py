@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ EOS = 2
 SEQUENCES = [[1, *range(3, 3 + length), EOS] for length in (4, 1, 9, 4, 0, 12, 9)]
 
 
-def attending(layers: str, **changes: object) -> LockingDecoderModel:
+def attending(layers: str, **changes: Any) -> LockingDecoderModel:
     """Four layers, of which some attend."""
     model = locking_model(layers=4, **changes)
     model.attach(cross_attention_config(layers=layers), ENCODER_DIM)
@@ -62,7 +63,7 @@ def test_loss_and_gradients_are_those_without_it(
     for known in (None, Prefix(prefix.batch(rows), prefix.layers)):
         model.zero_grad()
         loss, _ = next_token_loss(model, tokens, EOS, encoded, pack=pack, prefix=known)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         gradients = [weight.grad for weight in model.cross_attention_parameters().values()]
         found.append([loss.detach(), *(gradient for gradient in gradients if gradient is not None)])
     for plain, quick in zip(*found, strict=True):
