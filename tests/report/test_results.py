@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ import pytest
 
 from lockdec.errors import DataError
 from lockdec.report import results
-from lockdec.report.figures import learning_curves
-from lockdec.report.tables import results_csv
 from lockdec.store.reading import MADE_BEFORE
 from tests.report.runs import result, write_run, write_sweep
 
@@ -150,20 +146,6 @@ def test_curves_hold_each_metric_at_the_steps_that_have_it(tmp_path: Path) -> No
     }
 
 
-def test_of_several_runs_the_losses_that_are_curves_are_drawn(tmp_path: Path) -> None:
-    """A validation loss, unless it was measured but once."""
-    labelled: list[tuple[str, results.Run]] = []
-    for name, row in (("once", "2,3.0,1.5"), ("often", "2,3.0,1.5\n3,,1.0")):
-        folder = write_run(tmp_path / name, result((2, 2, 2), 16, len(labelled)))
-        for stage in (folder / "stages").iterdir():
-            (stage / "metrics.csv").unlink()
-        (folder / "stages" / "finetune" / "metrics.csv").write_text(f"step,loss,val_loss\n1,3.5,\n{row}\n")
-        (run,) = results.read([folder]).runs
-        labelled.append((name, run))
-    (figure,) = learning_curves(labelled)
-    assert [trace["name"] for trace in figure.traces] == ["loss, once", "val_loss, often"]
-
-
 def test_attention_of_the_wrong_shape_is_left_out(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     with (folder / "attention.jsonl").open("a") as file:
@@ -177,20 +159,3 @@ def test_attention_of_the_wrong_shape_is_left_out(tmp_path: Path) -> None:
     }
     assert looks["2764"].grid == (4, 4)
     assert sum(looks["2764"].weights[0]) == pytest.approx(1.0)
-
-
-def test_the_csv_has_a_row_for_every_run_under_the_names_of_result_json(tmp_path: Path) -> None:
-    write_sweep(tmp_path / "s", dims=((2, 2, 2),), shots=(16,), seeds=(0,))
-    write_run(
-        tmp_path / "s" / "1",
-        {"schema": 1, "status": "failed", "error": 'a "b"\nc', "name": "x"},
-        extras=False,
-    )
-    rows = list(csv.DictReader(io.StringIO(results_csv(results.read([tmp_path / "s"]).runs))))
-    written = result((2, 2, 2), 16, 0)
-    assert [row["status"] for row in rows] == ["ok", "failed"]
-    assert float(rows[0]["metrics.token_f1"]) == written["metrics"]["token_f1"]
-    assert int(rows[0]["cross_attention.parameters"]) == written["cross_attention"]["parameters"]
-    assert rows[0]["stages.pretrain.reused"] == "true"
-    assert rows[1]["error"] == 'a "b"\nc'
-    assert rows[1]["metrics.token_f1"] == ""

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockdec.report.results import Run, Scalar, read
-from lockdec.report.settings import AXES, describe
+from lockdec.report.results import Run, read
+from lockdec.report.settings import AXES
 from lockdec.report.study import Study
 from tests.report.runs import run_of, write_sweep
 
@@ -24,46 +24,6 @@ def tied(losses: dict[int, float], seeds: int = 3, shots: int = 64) -> list[Run]
         for d, loss in (losses | {8: 0.0}).items()
         for seed in range(seeds)
     ]
-
-
-def test_runs_that_differ_in_the_seed_are_one_setting() -> None:
-    study = Study([run_of(0.5, seed=seed) for seed in range(4)] + [run_of(0.6, shots=16)])
-    assert [len(setting.runs) for setting in study.settings] == [1, 4]
-    assert [study.label(setting) for setting in study.settings] == ["16 shots", "64 shots"]
-
-
-def test_what_cannot_change_a_result_does_not_split_a_setting() -> None:
-    same = (
-        "seed=3",
-        "paths.outputs=/x",
-        "sweep_name=s",
-        "logger=none",
-        "hydra/launcher=joblib",
-        "fewshot.shots=64",
-    )
-    study = Study([run_of(0.5), run_of(0.5, seed=1, overrides=same)])
-    assert len(study.settings) == 1
-    assert len(Study([run_of(0.5), run_of(0.5, seed=1, overrides=("stages.finetune.steps=9",))]).settings) == 2
-
-
-def test_a_choice_that_the_result_does_not_tell_still_splits_settings() -> None:
-    name: dict[str, Scalar] = {"encoder.name": "EfficientNetLite0", "data.name": "OpenMoji"}
-    plain = run_of(0.5, also=name)
-    same = run_of(0.5, seed=1, overrides=("encoder=efficientnet_lite0",), also=name)
-    other = run_of(0.5, seed=2, overrides=("encoder=efficientnet_224",), also=name)
-    split = run_of(0.5, seed=3, overrides=("data.split=random",), also=name)
-    assert [len(setting.runs) for setting in Study([plain, same, other, split]).settings] == [2, 1, 1]
-
-
-def test_a_repeated_seed_counts_once_and_the_last_counts() -> None:
-    study = Study([run_of(0.5, also={"finished": "2026-01-02"}), run_of(0.9, also={"finished": "2026-01-01"})])
-    assert study.settings[0].values("token_f1") == {(0, None): 0.5}
-    assert "1 runs repeat" in study.notes[0]
-
-
-def test_failed_runs_take_no_part() -> None:
-    assert not Study([run_of(0.5, also={"status": "failed"})])
-    assert not Study([run_of(0.5, also={"status": "interrupted"})])
 
 
 def test_a_gap_is_taken_run_by_run() -> None:
@@ -161,14 +121,6 @@ def test_best_and_smallest_see_the_same_shots() -> None:
     assert study.smallest is not None
     assert study.label(study.best) == "d 8 · 64 shots"
     assert study.label(study.smallest) == "d 1 · 64 shots"
-
-
-@pytest.mark.parametrize(
-    ("dims", "words"),
-    [((4, 4, 4), "d 4"), ((4, 4, 8), "d_q, d_k 4 · d_v 8"), ((2, 4, 4), "d_q 2 · d_k 4 · d_v 4")],
-)
-def test_equal_dimensions_are_said_once(dims: tuple[int, int, int], words: str) -> None:
-    assert describe(zip([*D.members, "fewshot.shots"], [*dims, 16], strict=True)) == f"{words} · 16 shots"
 
 
 def test_estimates_are_those_of_the_files(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from safetensors.torch import load_file
 from lockdec.data.captions import CaptionSet, Input
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.translation import translation_pairs
-from lockdec.encoders.autoencoder import AutoencoderEncoder, from_bytes
+from lockdec.encoders.autoencoder import AutoencoderEncoder
 from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.vae import VAE, PretrainedVAE
-from lockdec.encoders.vqvae import VQVAE, Codebook, PretrainedVQVAE
+from lockdec.encoders.vqvae import PretrainedVQVAE
 from lockdec.errors import ConfigError
-from lockdec.modules.autoencoding import VariationalAutoencoding
 from lockdec.stages.pretrain_autoencoder import (
     PretrainAutoencoder,
     PretrainVAE,
@@ -175,89 +173,3 @@ def test_channels_that_say_nothing_are_found_silenced_and_not_blown_up(drawings:
         states = encoded.batch(data.splits["train"]).states.flatten(0, 1)
         assert states[:, active].std(dim=0).min() > 0.5
         assert states[:, ~active].abs().max() < 1e-12
-
-
-def test_the_divergence_is_that_of_torch() -> None:
-    torch.manual_seed(0)
-    posterior = VAE(VAEConfig(**SIZES, vector=False)).posterior(torch.rand(2, 3, 32, 32))
-    scale = (0.5 * posterior.log_variance).exp()
-    normal, prior = torch.distributions.Normal(posterior.mean, scale), torch.distributions.Normal(0.0, 1.0)
-    expected = torch.distributions.kl_divergence(normal, prior)
-    torch.testing.assert_close(posterior.divergence(), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_free_bits_leave_a_channel_below_them_alone() -> None:
-    pictures = torch.rand(2, 3, 32, 32)
-    gradients = []
-    for free_bits in (0.0, 1e6):
-        torch.manual_seed(0)
-        model = VAE(VAEConfig(**SIZES, vector=False))
-        module = VariationalAutoencoding(model, adamw(), 1, "stage", kl_weight=1e9, free_bits=free_bits)
-        losses = module.eval().losses(pictures)
-        charge = losses["loss"] - losses["reconstruction"]
-        gradients.append(
-            sum(float(part.abs().sum()) for part in torch.autograd.grad(charge, [*model.shrink.parameters()]))
-        )
-    assert gradients[0] > 0
-    assert gradients[1] == 0
-
-
-def test_codes_move_to_the_mean_of_the_latents_that_choose_them() -> None:
-    """With the same two clusters at every step the moving averages end in their means."""
-    torch.manual_seed(0)
-    book = Codebook(2, 3)
-    left, right = torch.randn(50, 3) * 0.1 - 5, torch.randn(150, 3) * 0.1 + 5
-    latents = torch.cat([left, right])[None]
-    for _ in range(800):
-        book.follow(latents, book.nearest(latents))
-    means = torch.stack([left.mean(0), right.mean(0)])
-    found = book.codes[book.codes[:, 0].argsort()]
-    torch.testing.assert_close(found, means, atol=0.02, rtol=0)
-    assert sorted(book.usage.tolist()) == pytest.approx([50, 150], rel=0.01)
-    assert float(book.perplexity(book.nearest(latents))) == pytest.approx(
-        math.exp(-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)))
-    )
-
-
-def test_a_dead_code_starts_again_at_a_latent() -> None:
-    torch.manual_seed(0)
-    book = Codebook(3, 2)
-    latents = torch.randn(1, 40, 2)
-    book.follow(latents, book.nearest(latents))
-    book.codes[2] = torch.tensor([1000.0, 1000.0])
-    steps = 0
-    while book.codes[2].abs().max() > 10 and steps < 100:
-        book.follow(latents, book.nearest(latents))
-        steps += 1
-    assert steps == 69, "0.99^69 is the first power below a half"
-    assert any(book.codes[2].equal(latent) for latent in latents[0])
-
-
-def test_the_gradient_goes_through_the_codes_to_the_latents() -> None:
-    torch.manual_seed(0)
-    model = VQVAE(VQVAEConfig(**SIZES, codes=16))
-    latents = model.continuous(torch.rand(2, 3, 32, 32))
-    codes = model.codebook.codes[model.codebook.nearest(latents)]
-    through = latents + (codes - latents).detach()
-    assert through.allclose(codes, atol=1e-6)
-    gradients = torch.autograd.grad(model.pictures(through).sum(), [*model.shrink.parameters()])
-    assert all(gradient.abs().max() > 0 for gradient in gradients)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"resolution": 30}, r"resolution=30: use a multiple of 4, since 2 widths halve it as often"),
-        ({"widths": []}, r"widths=\[\]: one or more counts"),
-        ({"channels": 0}, "channels=0"),
-        ({"blocks": -1}, "blocks=-1: must not be negative"),
-    ],
-)
-def test_impossible_sizes_are_refused_by_their_key(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=rf"pretrain_vae\.model\.{message}"):
-        VAEConfig(**SIZES | changes, vector=False).check("pretrain_vae.model")
-
-
-def test_bytes_become_numbers_from_0_to_1() -> None:
-    batch = torch.tensor([0, 51, 204, 255], dtype=torch.uint8).reshape(1, 1, 2, 2).expand(1, 3, 2, 2)
-    assert from_bytes(batch)[0, 0].flatten().tolist() == pytest.approx([0, 0.2, 0.8, 1])

@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch.nn import functional as F
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import noam_peak, plain
+from lockdec.config.schema import plain
 from lockdec.data.openmoji import OpenMoji
-from lockdec.data.tokenizer import EOS_ID, PAD_ID
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.modules.masked_language_modeling import mask_tokens
-from lockdec.modules.translation import translation_loss
-from lockdec.optimizers.optimization import OptimizerConfig, rate_factor
 from lockdec.pipeline.assembling import build_stages
 from lockdec.pipeline.running import run
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Work
 from lockdec.stages.translate import load_translator
 from lockdec.store import Store
-from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 from tests.conftest import TinyRun, composed
 from tests.runtime.second_device import SECOND, numbers, second_device
 
@@ -155,42 +146,6 @@ def test_the_stored_transformer_is_the_books(translation: TinyRun) -> None:
     assert (model.encoder.config.vocab_size, model.decoder.config.vocab_size) == (source.vocab_size, target.vocab_size)
 
 
-@pytest.mark.parametrize("d_model", [64, 512])
-def test_the_schedule_is_noam(d_model: int) -> None:
-    """Vaswani et al. 2017, 5.3: d_model^-0.5 min(step^-0.5, step warmup^-1.5), steps from 1."""
-    config = composed(*TRANSLATION[:1], f"decoder.d_model={d_model}", "translate.optimizer.warmup_steps=40")
-    optimizer = config.translate.optimizer
-    assert (list(optimizer.betas), optimizer.eps, optimizer.weight_decay) == ([0.9, 0.98], 1e-9, 0)
-    assert optimizer.learning_rate == noam_peak(d_model, 40)
-    settings = OptimizerConfig(**plain(optimizer))
-    for step in (1, 7, 39, 40, 41, 500, 4000):
-        noam = d_model**-0.5 * min(step**-0.5, step * 40**-1.5)
-        assert math.isclose(settings.learning_rate * rate_factor(step - 1, settings, 4000), noam, rel_tol=1e-12)
-
-
-def test_a_schedule_that_cannot_be_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"translate\.optimizer\.warmup_steps=0: inverse_square_root needs at least 1"
-    ):
-        OptimizerConfig(1e-3, 0.0, [0.9, 0.98], 0, "inverse_square_root", 0.0).check("translate.optimizer")
-
-
-def test_loss_and_accuracy_are_over_real_tokens() -> None:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"vocab_size": 11, "max_len": 8, "d_model": 8, "layers": 1, "heads": 2, "d_ff": 8}
-    model = TransformerModel(EncoderConfig(**sizes), DecoderConfig(**sizes)).eval()
-    source, target = torch.tensor([[1, 5, 2, 0], [1, 6, 7, 2]]), torch.tensor([[1, 4, 2, 0, 0], [1, 8, 9, 3, 2]])
-    loss, accuracy, real = translation_loss(model, source, target)
-    logits = model(source, target[:, :-1])
-    wanted = target[:, 1:].masked_fill(target[:, 1:] == PAD_ID, -100)
-    torch.testing.assert_close(loss, F.cross_entropy(logits.flatten(0, 1), wanted.flatten()))
-    right = (logits.argmax(-1) == wanted).sum() / (wanted != -100).sum()
-    torch.testing.assert_close(accuracy, right)
-    assert real == 6
-    padded = translation_loss(model, F.pad(source, (0, 2)), F.pad(target, (0, 3)))
-    torch.testing.assert_close(padded[0], loss)
-
-
 def test_locked_translation_pretrains_its_encoder_as_a_stage(locked: TinyRun) -> None:
     result = locked.result
     order = ["pretrain", "pretrain_encoder", "attach", "unlock", "finetune", "evaluate"]
@@ -214,26 +169,6 @@ def test_another_encoder_is_encoded_anew_and_another_dimension_is_not(locked: Ti
     assert made("encoder", "pretrain_encoder.seed=1")[0] == "pretrain_encoder"
 
 
-def test_the_opened_encoder_is_frozen_and_its_states_do_not_depend_on_the_batch(locked: TinyRun) -> None:
-    folder = locked.outputs / "stages" / "pretrain_encoder" / locked.result["stages"]["pretrain_encoder"]["key"]
-    encoder = PretrainedMaskedLanguageModel(layers=[0, 1, 2]).open(folder)
-    assert not encoder.training
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    together = encoder.encode(["mann", "frau mit sehr langem namen", "s"])
-    assert together.states.shape[2] == encoder.dim == sum(encoder.groups) == 3 * 32
-    for row, text in enumerate(["mann", "frau mit sehr langem namen", "s"]):
-        alone = encoder.encode([text])
-        torch.testing.assert_close(together.states[row][together.mask[row]], alone.states[0], atol=1e-5, rtol=0)
-    before = encoder.fingerprint
-    assert PretrainedMaskedLanguageModel(layers=[0, 1, 2]).open(folder).fingerprint == before
-    assert PretrainedMaskedLanguageModel(layers=[2]).open(folder).fingerprint != before
-    with torch.no_grad():
-        next(encoder.parameters())[0, 0] += 1e-3
-    assert encoder.fingerprint != before
-    with pytest.raises(ConfigError, match=r"encoder\.layers=\[3\]: one or more of 0 \(the embeddings\) to 2"):
-        PretrainedMaskedLanguageModel(layers=[3]).open(folder)
-
-
 def test_an_encoder_without_its_stage_is_refused(tmp_path: Path) -> None:
     order = "pipeline.order=[pretrain,attach,unlock,finetune,evaluate]"
     with pytest.raises(ConfigError, match=r"pipeline\.order=.*: attach needs pretrain_encoder before it"):
@@ -242,24 +177,3 @@ def test_an_encoder_without_its_stage_is_refused(tmp_path: Path) -> None:
     stage = Attach(data=drawings, encoder=encoder, normalise="none", batch_size=1)
     with pytest.raises(ConfigError, match=r"PretrainedMaskedLanguageModel reads text inputs, but data: OpenMoji has"):
         stage.check()
-
-
-@given(st.integers(0, 1000), st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_hiding_is_of_text_tokens_and_at_least_one_of_each_text(seed: int, lengths: list[int]) -> None:
-    width, mask_id = max(lengths) + 2, 20
-    rows = [[1, *range(3, 3 + n), 2, *[0] * (width - n - 2)] for n in lengths]
-    tokens = torch.tensor(rows)
-    read, chosen = mask_tokens(tokens, 0.15, mask_id, torch.Generator().manual_seed(seed))
-    assert chosen.any(dim=1).all()
-    assert not chosen[tokens <= EOS_ID].any()
-    assert read[~chosen].equal(tokens[~chosen])
-    assert ((read >= 3) & (read <= mask_id))[chosen].all()
-
-
-def test_hiding_is_80_10_10_of_15_percent() -> None:
-    tokens = torch.full((200, 200), 7)
-    read, chosen = mask_tokens(tokens, 0.15, 1000, torch.Generator().manual_seed(0))
-    count = chosen.sum().item()
-    assert abs(count / tokens.numel() - 0.15) < 0.01
-    assert abs((read[chosen] == 1000).sum().item() / count - 0.8) < 0.02
-    assert abs((read[chosen] == 7).sum().item() / count - 0.1) < 0.02

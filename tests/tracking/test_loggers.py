@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lockdec.config.schema import LoggerConfig
 from lockdec.tracking import weights_and_biases
 from lockdec.tracking.loggers import flat
 from tests.conftest import TinyRun, run_tiny
-from tests.tracking.wandb_server import KEY, wandb_server
+from tests.tracking.wandb_server import wandb_server
 
 STAGES = ["pretrain", "attach", "unlock", "finetune", "evaluate"]
 
@@ -165,19 +163,6 @@ def test_all_loggers_use_the_same_names(tracked: TinyRun, offline: dict[str, Off
             assert {name for name in others if name.startswith(f"{stage}/")} == ours, stage
 
 
-@pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A W&B that has not been set up in this process, and will not stay."""
-    import wandb
-
-    wandb.teardown()
-    monkeypatch.setattr(weights_and_biases, "_unreachable", set())
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    yield monkeypatch
-    wandb.teardown()
-
-
 def test_an_online_run_delivers_the_same_rows(tiny: TinyRun, online: pytest.MonkeyPatch) -> None:
     with wandb_server() as server:
         online.setenv("WANDB_BASE_URL", server.url)
@@ -220,20 +205,3 @@ def test_disabled_leaves_nothing(tiny: TinyRun, tmp_path: Path) -> None:
     options = ("evaluate.max_new_tokens=9", "logger.kinds=[wandb]", "logger.mode=disabled")
     assert run_tiny(tiny.outputs, "disabled", *options).result["status"] == "ok"
     assert sorted(tiny.outputs.glob("wandb/*")) == before
-
-
-def test_a_stage_does_not_take_the_place_of_the_agents_run(online: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`wandb agent` names its run in the environment; only the run of the cell is that run."""
-    online.setenv("WANDB_RUN_ID", "agents1")
-    online.setenv("WANDB_SWEEP_ID", "sweep1")
-    weights_and_biases.from_agent.cache_clear()
-    config = LoggerConfig(kinds=["wandb"], mode="online", project="p")
-    with wandb_server() as server:
-        online.setenv("WANDB_BASE_URL", server.url)
-        for job_type in ("finetune", weights_and_biases.CELL):
-            weights_and_biases.open_run(config, "g", "0", job_type, tmp_path).finish()
-    weights_and_biases.from_agent.cache_clear()
-    found = {told["jobType"]: (name, told.get("sweep")) for name, told in server.runs.items()}
-    assert found["cell"] == ("agents1", "sweep1")
-    assert found["finetune"][0] != "agents1"
-    assert found["finetune"][1] is None

@@ -1,0 +1,39 @@
+"""The sizes of the autoencoders: what follows from them, and which are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
+from lockdec.errors import ConfigError
+
+SIZES: dict[str, Any] = {"resolution": 32, "widths": [8, 12], "blocks": 1, "channels": 6}
+
+
+def test_each_width_halves_the_side() -> None:
+    assert VAEConfig(**SIZES, vector=False).grid == 8
+    assert VAEConfig(**SIZES | {"widths": [4, 4, 4, 4, 4]}, vector=False).grid == 1
+
+
+def test_the_size_of_the_codebook_is_checked_beside_the_others() -> None:
+    VQVAEConfig(**SIZES, codes=1).check("pretrain_vqvae.model")
+    with pytest.raises(ConfigError, match=r"pretrain_vqvae\.model\.codes=0: use a whole number of at least 1"):
+        VQVAEConfig(**SIZES, codes=0).check("pretrain_vqvae.model")
+    with pytest.raises(ConfigError, match=r"pretrain_vqvae\.model\.channels=0"):
+        VQVAEConfig(**SIZES | {"channels": 0}, codes=1).check("pretrain_vqvae.model")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": 30}, r"resolution=30: use a multiple of 4, since 2 widths halve it as often"),
+        ({"widths": []}, r"widths=\[\]: one or more counts"),
+        ({"channels": 0}, "channels=0"),
+        ({"blocks": -1}, "blocks=-1: must not be negative"),
+    ],
+)
+def test_impossible_sizes_are_refused_by_their_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"pretrain_vae\.model\.{message}"):
+        VAEConfig(**SIZES | changes, vector=False).check("pretrain_vae.model")

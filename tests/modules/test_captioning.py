@@ -1,0 +1,59 @@
+"""Captioning: which states a step sees, and what trains."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lockdec.modules.captioning import Captioning, dropped, perturbed
+from lockdec.optimizers.muon import Muon
+from lockdec.optimizers.optimization import FinetuneOptimizerConfig
+from lockdec.transformer.configuration import CrossAttentionConfig
+from lockdec.transformer.encoded import Encoded
+from tests.transformer.tiny_transformers import locking_model
+
+
+@pytest.mark.parametrize(
+    ("real", "share", "counts"), [(8, 0.3, {5, 6}), (8, 0.25, {6}), (1, 0.9, {1}), (2, 0.9, {1}), (0, 0.5, {0})]
+)
+def test_a_share_of_the_states_is_dropped_and_never_all(real: int, share: float, counts: set[int]) -> None:
+    torch.manual_seed(0)
+    mask = (torch.arange(10) < real).expand(400, 10)
+    drops = dropped(mask, share)
+    assert not (drops & ~mask).any()
+    assert set((mask & ~drops).sum(1).tolist()) == counts
+    if len(counts) == 2:
+        assert drops[:, :real].float().mean() == pytest.approx(share, abs=0.01)
+        assert drops[:, :real].float().mean(0).tolist() == pytest.approx([share] * real, abs=0.1)
+
+
+def test_perturbed_states_are_those_that_are_left_with_noise() -> None:
+    torch.manual_seed(0)
+    states = torch.arange(64 * 10.0).view(64, 10, 1).expand(-1, -1, 200)
+    encoded = Encoded(states, (torch.arange(10) < 8).expand(64, 10))
+    left = perturbed(encoded, noise=0.0, dropout=0.5)
+    assert left.states.shape == (64, 4, 200)
+    assert left.mask.all()
+    places = left.states[:, :, 0] - states[:, :1, 0]
+    assert (places.diff(dim=1) > 0).all()  # in their order, each once
+    assert places.max() < 8
+    noisy = perturbed(encoded, noise=0.5, dropout=0.0)
+    assert noisy.mask.equal(encoded.mask)
+    assert (noisy.states - encoded.states).std() == pytest.approx(0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
+def test_cross_attention_is_finetuned_by_the_optimizer_of_the_config(
+    kind: str, wanted: type[torch.optim.Optimizer]
+) -> None:
+    optimizer = FinetuneOptimizerConfig(0.1, 0.2, [0.7, 0.9], 5, "constant", 1.0, kind=kind)
+    model = locking_model()
+    model.attach(CrossAttentionConfig(heads=2, d_q=2, d_k=2, d_v=2), 5)
+    model.unlock()
+    module = Captioning(model, optimizer, steps=10, stage="finetune", eos_id=2)
+    made = module.configure_optimizers()["optimizer"]
+    assert type(made) is wanted
+    (group,) = made.param_groups
+    assert {id(one) for one in group["params"]} == {id(one) for one in model.cross_attention_parameters().values()}
+    assert (group["initial_lr"], group["weight_decay"]) == (0.1, 0.2)
+    assert group["momentum" if kind == "muon" else "betas"] == (0.7 if kind == "muon" else (0.7, 0.9))
