@@ -1,4 +1,4 @@
-"""Caption new pictures, texts or arrays with a finished run: `python -m lockdec.caption RUN_DIR INPUT...`."""
+"""Caption new pictures, texts or arrays with a finished run: `lockdec caption RUN_DIR INPUT...`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Captions new inputs with a finished run. What an INPUT is depends on the encoder
 """
 EPILOG = """\
 Prints one line for each input, in order. If an input cannot be read, standard error names it, the others are captioned,
-and the exit status is 1. Nothing in RUN_DIR is executed or unpickled, and only encoders of lockdec itself are built
-unless --trust names the module of another.
+and the exit status is 1. Nothing in RUN_DIR is executed or unpickled, only encoders of lockdec itself are built
+unless --trust names the module of another, and nothing is downloaded unless --allow-download names it.
 """
 
 
@@ -148,7 +148,7 @@ def _caption(options: argparse.Namespace) -> bool:
     run = find_run(Path(options.run_dir))
     if run.chosen:
         _warn(f"{run.chosen}: {run.folder}")
-    captioner = open_captioner(run, options.trust)
+    captioner = open_captioner(run, options.trust, options.allow_download)
     failed = False
     for several in _batches(
         named_inputs(options.inputs, captioner.encoder.modality, options.recursive), options.batch_size
@@ -229,7 +229,7 @@ def _one_line(error: Exception) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lockdec.caption",
+        prog="lockdec caption",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -245,7 +245,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PREFIX",
-        help="also build encoders from modules that start with PREFIX, as in --trust my_package.",
+        help="also build encoders from modules that start with PREFIX, as in --trust my_package.; Python has to find "
+        "them without the current folder, as by PYTHONPATH",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-download", action="append", default=[], metavar="MODEL",
+        help="download this model of the Hugging Face hub if the run's encoder is made of it, as in --allow-download "
+        "google/vit-base-patch16-224",
     )  # fmt: skip
     return parser
 

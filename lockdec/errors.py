@@ -26,3 +26,8 @@ class StoreError(LockdecError):
 def visible(text: str) -> str:
     """The text with every character replaced that controls a terminal or reverses the direction of the text."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def visible_lines(text: str) -> str:
+    """As `visible`, line by line."""
+    return "\n".join(map(visible, text.splitlines()))

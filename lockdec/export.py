@@ -1,17 +1,18 @@
-"""Export a finished run to one folder that captions on its own: `python -m lockdec.export RUN_DIR OUT`."""
+"""Export a finished run to one folder that captions on its own: `lockdec export RUN_DIR OUT`."""
 
 from __future__ import annotations
 
 import argparse
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lockdec.errors import LockdecError, StoreError, visible
+from lockdec.errors import LockdecError, StoreError, visible, visible_lines
 
+READ_BY_ENCODERS = (".json", ".txt", ".model", ".npy", ".safetensors")
 DESCRIPTION = """\
 Exports a finished run, or the best cell of a sweep, to one self-contained folder:
 
@@ -19,7 +20,7 @@ Exports a finished run, or the best cell of a sweep, to one self-contained folde
   stages/                    decoder, tokenizer, cross-attention, normalisation, and an encoder pretrained in the run
   encoder/                   files named in the encoder's config, such as a checkpoint
 
-`python -m lockdec.caption OUT picture.png` then works wherever lockdec is installed. The folder contains no data, and
+`lockdec caption OUT picture.png` then works wherever lockdec is installed. The folder contains no data, and
 no weights from installed packages (efficientnet_lite0, minilm) or from the cache of the Hugging Face hub.
 """
 
@@ -27,52 +28,52 @@ no weights from installed packages (efficientnet_lite0, minilm) or from the cach
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; errors that the user can fix end the process with one plain line."""
     parser = argparse.ArgumentParser(
-        prog="python -m lockdec.export",
+        prog="lockdec export",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_dir", metavar="RUN_DIR", help="the folder of a run or a sweep")
     parser.add_argument("out", metavar="OUT", help="the folder to write; new or empty")
-    parser.add_argument(
-        "--trust", action="append", default=[], metavar="PREFIX", help="as in python -m lockdec.caption"
-    )
+    for option, what in (("--trust", "PREFIX"), ("--allow-download", "MODEL")):
+        parser.add_argument(option, action="append", default=[], metavar=what, help="as in lockdec caption")
     options = parser.parse_args(arguments)
     try:
-        print(export(Path(options.run_dir), Path(options.out), options.trust))
+        print(visible_lines(export(Path(options.run_dir), Path(options.out), options.trust, options.allow_download)))
     except LockdecError as error:
         sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
 
 
-def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
+def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> str:
     """Copy everything that captioning needs to a new folder.
 
     Args:
-        trusted: prefixes of modules, beside lockdec's own, that the encoder's class may come from.
+        trusted, downloads: see `lockdec.evaluation.finished.build_encoder`.
 
     Returns:
-        A line for the user.
+        What was written, in a line or more for the user.
 
     Raises:
         StoreError: there is no finished run, `out` is not empty, or a file cannot be copied.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
-    from lockdec.config.building import TRUSTED, Builder
-    from lockdec.encoders.contract import Encoder, PretrainedHere
-    from lockdec.evaluation.finished import find_run
+    from lockdec.encoders.contract import PretrainedHere
+    from lockdec.evaluation.finished import build_encoder, find_run
     from lockdec.redaction import redacted
     from lockdec.store import copy_part
-    from lockdec.store.reading import CONFIG, RESULT
+    from lockdec.store.reading import CONFIG, RESULT, within
     from lockdec.store.writing import write_json, write_text
 
     run = find_run(run_dir)
-    encoder = Builder((*TRUSTED, *trusted)).build(dict(run.encoder), "encoder", Encoder | PretrainedHere)
+    encoder = build_encoder(run, trusted, downloads)
     stages = ["attach", "finetune", *([encoder.stage] if isinstance(encoder, PretrainedHere) else [])]
     artifacts = [*run.decoder, *(run.artifact(stage) for stage in stages)]
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out}: exists already; name a new or an empty folder")
     try:
         for artifact in artifacts:
-            copy_part(artifact.folder, out / "stages" / artifact.stage / artifact.key, run.needed_files(artifact))
+            copy_part(
+                artifact.folder, within(out, f"stages/{artifact.stage}/{artifact.key}"), run.needed_files(artifact)
+            )
         bundle = _Bundle(out)
         config = dict(run.config)
         config["stages"] = {**config["stages"], "attach": {**config["stages"]["attach"]}}
@@ -84,36 +85,50 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = ()) -> str:
         raise StoreError(f"{error.filename or out}: cannot be copied ({error.strerror})") from error
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     chosen = f" ({run.chosen})" if run.chosen else ""
-    return f"{out}: {size / 1e6:.1f} MB{chosen}. Next: python -m lockdec.caption {out} INPUT..."
+    model = "".join(f" --allow-download {name}" for name in bundle.models)
+    return "\n".join(
+        [*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT...{model}"]
+    )
 
 
 @dataclass
 class _Bundle:
-    """Copies the files that the encoder's config names under `path`, and makes their paths relative to the export."""
+    """Copies the files that the encoder's config names under `path`, and makes their paths relative to the export.
+
+    Of a folder it copies what encoders read, and nothing below it: the config of a stranger may name any folder.
+
+    Attributes:
+        copied: a line for each path that was copied.
+        models: the ids of models on the Hugging Face hub, which are not copied.
+    """
 
     out: Path
-    count: int = 0
+    copied: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
 
     def of(self, node: Any) -> Any:
         """The node with its paths replaced."""
         if isinstance(node, Mapping):
-            return {name: self._copied(value) if name == "path" else self.of(value) for name, value in node.items()}
+            return {name: self._copy(value) if name == "path" else self.of(value) for name, value in node.items()}
         return [self.of(value) for value in node] if isinstance(node, list) else node
 
-    def _copied(self, node: Any) -> Any:
+    def _copy(self, node: Any) -> Any:
         from lockdec.evaluation.finished import BUNDLED
 
-        if not isinstance(node, str) or not Path(node).expanduser().exists():
-            return node  # such as an id on the Hugging Face hub
-        source = Path(node).expanduser().resolve()
-        target = self.out / "encoder" / str(self.count)
-        self.count += 1
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            target.mkdir(parents=True)
-            target = target / source.name
-            shutil.copyfile(source, target)
+        if not isinstance(node, str):
+            return node
+        source = Path(node).expanduser()
+        if not source.exists():
+            self.models.append(node)
+            return node
+        target = self.out / "encoder" / str(len(self.copied))
+        target.mkdir(parents=True)
+        files = sorted(source.iterdir()) if source.is_dir() else [source]
+        files = [file for file in files if file.suffix in READ_BY_ENCODERS and file.is_file()]
+        for file in files:
+            shutil.copyfile(file, target / file.name)
+        self.copied.append(f"{target}: {len(files)} files of {source}")
+        target = target if source.is_dir() else target / source.name
         return f"{BUNDLED}{target.relative_to(self.out).as_posix()}"
 
 

@@ -29,9 +29,10 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("report",),
     ("sweeps",),
     ("run", "caption", "export"),
+    ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ROOT = {"__init__", "errors", "redaction", "console", "run", "caption", "export"}
+ROOT = {"__init__", "__main__", "errors", "redaction", "console", "run", "caption", "export"}
 
 
 def files() -> dict[str, Path]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -33,6 +35,33 @@ _TOWERS: Mapping[Modality, str] = {"image": "vision_model", "text": "text_model"
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 Kind = TypeVar("Kind")
+
+_DOWNLOADS: ContextVar[Collection[str] | None] = ContextVar("_DOWNLOADS", default=None)
+
+
+@contextmanager
+def downloads_only(models: Collection[str]) -> Iterator[None]:
+    """Inside, no model of the Hugging Face hub is asked for or downloaded but these; others have to be on this machine.
+
+    For configs that somebody else may have written: a request to the hub carries the user's token.
+    """
+    before = _DOWNLOADS.set(models)
+    try:
+        yield
+    finally:
+        _DOWNLOADS.reset(before)
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Inside, the hub's library makes no request, whatever the files of a checkpoint name."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 class HuggingFace(Encoder):
@@ -231,7 +260,10 @@ class Checkpoint(NamedTuple):
 
     def _read(self, loader: Any, what: str, **options: Any) -> Any:
         try:
-            return loader.from_pretrained(self.path, trust_remote_code=False, local_files_only=self.local, **options)
+            with _offline() if self.local else nullcontext():
+                return loader.from_pretrained(
+                    self.path, trust_remote_code=False, local_files_only=self.local, **options
+                )
         except Exception as error:  # every file format and library has its own exceptions
             reason = " ".join(str(error).split())
             if "trust_remote_code" in reason:
@@ -243,7 +275,8 @@ def _on_this_machine(name: str) -> bool:
     """Whether a model of the hub has already been downloaded; if not, it can be downloaded now.
 
     Raises:
-        ConfigError: it is not on this machine, and the hub cannot be reached or does not know it.
+        ConfigError: it is not on this machine, and must not be downloaded (see `downloads_only`), or the hub cannot be
+            reached or does not know it.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -253,7 +286,15 @@ def _on_this_machine(name: str) -> bool:
         cached = [try_to_load_from_cache(name, file) for file in weights]
         if any(isinstance(file, str) for file in cached):
             return True
+        allowed = _DOWNLOADS.get()
+        if allowed is not None and name not in allowed:
+            raise ConfigError(
+                f"encoder.path={name}: neither a folder nor a model on this machine; a run's files make lockdec "
+                f"download nothing unless you say so: --allow-download {name}"
+            )
         get_hf_file_metadata(hf_hub_url(name, "config.json"))
+    except ConfigError:
+        raise
     except HFValidationError as error:
         raise ConfigError(f"encoder.path={name}: no such folder, nor can it be the id of a model") from error
     except Exception as error:  # network errors, or whatever a proxy answers

@@ -16,7 +16,7 @@ from lockdec.data.tokenizer import PAD_ID, Tokenizer
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.errors import ConfigError, DataError
 from lockdec.store.reading import read_dataclass
-from lockdec.store.tensors import load_weights, save_tensors
+from lockdec.store.tensors import load_module, save_tensors
 from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
@@ -87,8 +87,8 @@ class PretrainedMaskedLanguageModel(PretrainedHere):
     stage: str = "pretrain_encoder"
 
     def open(self, folder: Path) -> Encoder:
-        model = MaskedLanguageModel(read_dataclass(folder / CONFIG, EncoderConfig))
-        load_weights(model, folder / WEIGHTS)
+        config = read_dataclass(folder / CONFIG, EncoderConfig)
+        model = load_module(lambda: MaskedLanguageModel(config), folder / WEIGHTS)
         return MaskedLanguageModelEncoder(model, Tokenizer.load(folder / TOKENIZER), self.layers)
 
 

@@ -22,7 +22,7 @@ from lockdec.encoders.autoencoder import (
 from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
-from lockdec.store.tensors import load_weights
+from lockdec.store.tensors import load_module
 
 # A channel is active if its posterior means vary more than this over the pictures (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
@@ -95,6 +95,6 @@ class PretrainedVAE(PretrainedHere):
     stage: str = "pretrain_vae"
 
     def open(self, folder: Path) -> Encoder:
-        model = VAE(read_dataclass(folder / CONFIG, VAEConfig))
-        load_weights(model, folder / WEIGHTS)
-        return AutoencoderEncoder(model, self.position)
+        config = read_dataclass(folder / CONFIG, VAEConfig)
+        config.check(f"{folder / CONFIG}: encoder")
+        return AutoencoderEncoder(load_module(lambda: VAE(config), folder / WEIGHTS), self.position)

@@ -23,7 +23,7 @@ from lockdec.encoders.autoencoder import (
 from lockdec.encoders.configuration import VQVAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.store.reading import read_dataclass
-from lockdec.store.tensors import load_weights
+from lockdec.store.tensors import load_module
 
 _DECAY = 0.99  # of the moving averages, per step
 _DEAD = 0.5  # cells per step, on average: a code that is chosen less often is reinitialised
@@ -106,6 +106,6 @@ class PretrainedVQVAE(PretrainedHere):
     stage: str = "pretrain_vqvae"
 
     def open(self, folder: Path) -> Encoder:
-        model = VQVAE(read_dataclass(folder / CONFIG, VQVAEConfig))
-        load_weights(model, folder / WEIGHTS)
-        return AutoencoderEncoder(model, self.position)
+        config = read_dataclass(folder / CONFIG, VQVAEConfig)
+        config.check(f"{folder / CONFIG}: encoder")
+        return AutoencoderEncoder(load_module(lambda: VQVAE(config), folder / WEIGHTS), self.position)

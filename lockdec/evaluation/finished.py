@@ -8,32 +8,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockdec.errors import StoreError
+from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.result import current
 from lockdec.store import METADATA, Artifact, damage
-from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
+from lockdec.store.reading import CONFIG, RESULT, is_name, read_config, read_object, within
 
 if TYPE_CHECKING:
     import torch
 
     from lockdec.data.captions import Input
     from lockdec.data.tokenizer import Tokenizer
-    from lockdec.encoders.contract import Encoder
+    from lockdec.encoders.contract import Encoder, PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
     from lockdec.evaluation.configuration import EvaluateConfig
     from lockdec.transformer.models import LockingDecoderModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
+MOST_BEAMS = 1_000
 # Of the encoded data a captioner needs this file only; of other artifacts, all files but the learning curve.
 _OF_ATTACH = ("normalisation.safetensors",)
 _NO_DECODER = ("attach", "unlock")  # all other stages that finetuning reads make or change the decoder
-_KEY, _NAME = re.compile(r"[0-9a-f]{64}"), re.compile(r"\w+")
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class FinishedRun:
 
     @property
     def encoder(self) -> Mapping[str, Any]:
-        """The config of its encoder."""
+        """The config of its encoder, with the paths of bundled files made absolute."""
         node = self._node("stages", "attach", "encoder")
         if not isinstance(node, Mapping):
             raise StoreError(f"{self.folder / CONFIG}: it has no stages.attach.encoder")
-        return node
+        return {name: _unbundled(value, self.folder) for name, value in node.items()}
 
     @property
     def evaluate(self) -> Mapping[str, Any]:
@@ -74,6 +75,8 @@ class FinishedRun:
         Raises:
             StoreError: the artifact is missing, or one of these files is damaged.
         """
+        if not is_name(stage):
+            raise StoreError(f"{self.folder / CONFIG}: {stage!r} cannot be the name of a stage")
         key = self._key(stage)
         places = list(self._stores())
         folder = next((place / stage / key for place in places if (place / stage / key).is_dir()), None)
@@ -102,7 +105,7 @@ class FinishedRun:
         stages = self.result.get("stages")
         entry = stages.get(stage) if isinstance(stages, Mapping) else None
         key = entry.get("key") if isinstance(entry, Mapping) else None
-        if not isinstance(key, str) or not _KEY.fullmatch(key) or not _NAME.fullmatch(stage):
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise StoreError(f"{self.folder / RESULT}: it has no stage {stage}, which captioning needs")
         return key
 
@@ -198,39 +201,79 @@ def _best(cells: Sequence[FinishedRun], total: int) -> FinishedRun | None:
     return best[1] if best else None
 
 
-def open_captioner(run: FinishedRun, trusted: Sequence[str] = ()) -> NewInputCaptioner:
+def build_encoder(run: FinishedRun, trusted: Sequence[str], downloads: Collection[str]) -> Encoder | PretrainedHere:
+    """What the run's config names as its encoder.
+
+    Args:
+        trusted: prefixes of modules, beside lockdec's own, that its class may come from.
+        downloads: the models of the Hugging Face hub that may be downloaded; without one, nothing asks the hub.
+
+    Raises:
+        ConfigError: its class is not trusted or cannot be built.
+        StoreError: it cannot be built with these settings.
+    """
+    from lockdec.config.building import TRUSTED, Builder
+    from lockdec.encoders.contract import Encoder, PretrainedHere
+    from lockdec.encoders.huggingface import downloads_only
+
+    builder = Builder((*TRUSTED, *trusted))
+    with downloads_only(downloads), _readable(run.folder / CONFIG):
+        encoder: Encoder | PretrainedHere = builder.build(dict(run.encoder), "encoder", Encoder | PretrainedHere)
+    return encoder
+
+
+def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> NewInputCaptioner:
     """Build the captioner: encoder, normalisation and finetuned decoder.
 
     Args:
-        trusted: prefixes of modules, beside lockdec's own, that the encoder's class may come from.
+        trusted, downloads: see `build_encoder`.
 
     Raises:
-        StoreError: an artifact is missing or damaged.
+        StoreError: an artifact is missing or damaged, or they do not belong together.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
     import torch
 
-    from lockdec.config.building import TRUSTED, Builder
-    from lockdec.encoders.contract import Encoder, PretrainedHere
+    from lockdec.config.building import Builder
+    from lockdec.encoders.contract import PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
     from lockdec.evaluation.configuration import EvaluateConfig
     from lockdec.evaluation.stored import load_captioner, load_tokenizer
 
-    builder = Builder((*TRUSTED, *trusted))
-    decode = builder.build(dict(run.evaluate), "evaluate", EvaluateConfig)
+    decode = Builder(()).build(dict(run.evaluate), "evaluate", EvaluateConfig)
     decode.check()
-    encoder = builder.build(_unbundled(run.encoder, run.folder), "encoder", Encoder | PretrainedHere)
-    if isinstance(encoder, PretrainedHere):
-        encoder = encoder.open(run.artifact(encoder.stage).folder)
-    decoder = run.decoder
-    return NewInputCaptioner(
-        encoder,
-        Normalisation.load(run.artifact("attach").path(_OF_ATTACH[0])),
-        load_captioner(*decoder, run.artifact("finetune")),
-        load_tokenizer(*decoder),
-        decode,
-        torch.Generator().manual_seed(decode.seed),
-    )
+    encoder = build_encoder(run, trusted, downloads)
+    decoder, finetune, attach = run.decoder, run.artifact("finetune"), run.artifact("attach")
+    with _readable(run.folder):
+        if isinstance(encoder, PretrainedHere):
+            encoder = encoder.open(run.artifact(encoder.stage).folder)
+        normalisation = Normalisation.load(attach.path(_OF_ATTACH[0]))
+        model, tokenizer = load_captioner(*decoder, finetune), load_tokenizer(*decoder)
+        generator = torch.Generator().manual_seed(decode.seed)
+    channels = len(normalisation.mean) if normalisation.mean is not None else encoder.dim
+    if not channels == encoder.dim == model.encoder_dim:
+        raise StoreError(f"{run.folder}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "
+                         f"cross-attention of {model.encoder_dim} do not belong together")  # fmt: skip
+    special, config = tokenizer.special, model.config
+    if max(special.bos, special.eos, special.pad) >= config.vocab_size:
+        raise StoreError(f"{run.folder}: the decoder has {config.vocab_size} tokens, and its tokenizer has the special "
+                         f"tokens {special.bos}, {special.eos} and {special.pad}")  # fmt: skip
+    if decode.max_new_tokens > config.max_len or decode.beams > MOST_BEAMS:
+        raise StoreError(f"{run.folder / CONFIG}: evaluate.max_new_tokens={decode.max_new_tokens} "
+                         f"evaluate.beams={decode.beams}: at most {config.max_len} and {MOST_BEAMS}")  # fmt: skip
+    return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turns whatever a library raises for values that no run has written into a StoreError that names the path."""
+    try:
+        yield
+    except LockdecError:
+        raise
+    except Exception as error:  # torch, transformers and others have exceptions of their own, and of all kinds
+        reason = " ".join(str(error).split())[:300]
+        raise StoreError(f"{path}: no captioner can be made of it ({type(error).__name__}: {reason})") from error
 
 
 def _read_run(folder: Path) -> FinishedRun:
@@ -254,9 +297,8 @@ def _unbundled(node: Any, folder: Path) -> Any:
     if isinstance(node, list):
         return [_unbundled(value, folder) for value in node]
     if isinstance(node, str) and node.startswith(BUNDLED):
-        root = folder.resolve()
-        path = (root / node.removeprefix(BUNDLED)).resolve()
-        if not path.is_relative_to(root):
-            raise StoreError(f"{folder / CONFIG}: {node} points outside the folder")
+        path = within(folder.resolve(), node.removeprefix(BUNDLED))
+        for inner in path.rglob("*") if path.is_dir() else ():
+            within(path, inner.relative_to(path))
         return str(path)
     return node

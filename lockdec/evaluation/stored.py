@@ -15,7 +15,7 @@ from lockdec.errors import StoreError
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_dataclass, read_object
-from lockdec.store.tensors import load_tensors, load_weights, save_tensors
+from lockdec.store.tensors import load_module, load_tensors, load_weights, require_fit, save_tensors
 from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
@@ -38,8 +38,8 @@ def load_decoder(*decoder: Artifact) -> LockingDecoderModel:
         decoder: the artifact of the stage that made it, then those of the stages that changed it, in their order.
     """
     made, *changed = decoder
-    model = LockingDecoderModel(read_dataclass(made.path(DECODER), DecoderConfig))
-    load_weights(model, made.path(DECODER_WEIGHTS))
+    config = read_dataclass(made.path(DECODER), DecoderConfig)
+    model = load_module(lambda: LockingDecoderModel(config), made.path(DECODER_WEIGHTS))
     for artifact in changed:
         load_weights(model, artifact.path(CHANGED_WEIGHTS), partly=True)
     return model.eval()
@@ -80,10 +80,16 @@ def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
     encoder_dim = sizes.pop("encoder_dim", None)
     if not isinstance(encoder_dim, int):
         raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
-    model.attach(as_dataclass(config, CrossAttentionConfig, sizes), encoder_dim)
-    saved, own = load_tensors(weights), model.cross_attention_parameters()
-    if {name: tensor.shape for name, tensor in saved.items()} != {name: tensor.shape for name, tensor in own.items()}:
-        raise StoreError(f"{weights}: not the weights of the cross-attention in {config.name}")
+    wanted, saved = as_dataclass(config, CrossAttentionConfig, sizes), load_tensors(weights)
+
+    def attached() -> LockingDecoderModel:
+        like = LockingDecoderModel(model.config)
+        like.attach(wanted, encoder_dim)
+        return like
+
+    require_fit(attached, model.state_dict() | saved, weights)
+    model.attach(wanted, encoder_dim)
+    own = model.cross_attention_parameters()
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(saved[name])

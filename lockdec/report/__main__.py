@@ -14,7 +14,7 @@ from lockdec.report.page import write_report
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report; print its path and what was skipped. The status is 1 when there is nothing to report."""
     parser = argparse.ArgumentParser(
-        prog="python -m lockdec.report",
+        prog="lockdec report",
         description="Rebuild report.html (and results.csv, results.json for sweeps) from result.json files.",
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a run, a sweep, or a folder above them")

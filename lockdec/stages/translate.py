@@ -19,7 +19,7 @@ from lockdec.stages.stage import Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_object
-from lockdec.store.tensors import load_weights, save_tensors
+from lockdec.store.tensors import load_module, save_tensors
 from lockdec.tracking.curves import draw_curves
 from lockdec.training.batching import TranslationDataModule
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
@@ -143,6 +143,5 @@ def load_translator(artifact: Artifact) -> tuple[TransformerModel, Tokenizer, To
     config = read_object(path)
     source = as_dataclass(path, EncoderConfig, config.get("source"))
     target = as_dataclass(path, DecoderConfig, config.get("target"))
-    model = TransformerModel(source, target, pad_id=PAD_ID)
-    load_weights(model, artifact.path(WEIGHTS))
+    model = load_module(lambda: TransformerModel(source, target, pad_id=PAD_ID), artifact.path(WEIGHTS))
     return model.eval(), Tokenizer.load(artifact.path(SOURCE)), Tokenizer.load(artifact.path(TARGET))

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m lockdec.store", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lockdec store", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     about = {
         "list": "show each folder with its size, the time since its last use, and how many runs refer to it",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lockdec.errors import StoreError
 from lockdec.store.writing import write_bytes
+
+Module = TypeVar("Module", bound=nn.Module)
+
+MOST_DERIVED = 2**28  # numbers in tables that a module computes itself, such as rotary angles: 1 GB
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -51,3 +58,50 @@ def load_weights(module: nn.Module, path: Path, partly: bool = False) -> None:
         raise StoreError(f"{path}: not the weights of a {type(module).__name__} ({error})") from error
     if unknown:
         raise StoreError(f"{path}: not weights of a {type(module).__name__} ({unknown[0]} is not known)")
+
+
+def load_module(build: Callable[[], Module], path: Path) -> Module:
+    """Build a module and load its state, which `save_tensors` wrote.
+
+    The module is first built on the meta device, without memory: a config may come from a stranger and name sizes that
+    the file does not have.
+
+    Raises:
+        StoreError: as `load_tensors`, or the tensors do not fit this module.
+    """
+    tensors = load_tensors(path)
+    require_fit(build, tensors, path)
+    module = build()
+    module.load_state_dict(tensors)
+    return module
+
+
+def require_fit(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise StoreError unless these tensors, read from `path`, are the state of a module, without giving it memory."""
+    parameters = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal parameters
+        parameters += 1
+        if parameters > 2 * len(tensors) + 16:  # a parameter may be registered twice, as where embeddings are tied
+            raise StoreError(f"{path}: its {len(tensors)} tensors are too few for the sizes beside it")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            module = build()
+    finally:
+        hook.remove()
+    wanted = module.state_dict()
+    name = type(module).__name__
+    if odd := sorted(wanted.keys() ^ tensors.keys()):
+        raise StoreError(
+            f"{path}: not the weights of a {name} ({odd[0]} is {'' if odd[0] in tensors else 'not '}there)"
+        )
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape:
+            raise StoreError(f"{path}: not the weights of a {name} of the sizes beside it ({key} has shape "
+                             f"{list(tensor.shape)}, not {list(wanted[key].shape)})")  # fmt: skip
+    derived = sum(buffer.numel() for _, buffer in module.named_buffers())
+    if derived > MOST_DERIVED:
+        raise StoreError(f"{path}: a {name} of the sizes beside it needs tables of {derived:,} numbers")

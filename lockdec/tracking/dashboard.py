@@ -150,7 +150,7 @@ def workspace(of: Mapping[str, Any], project: str, entity: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make the workspace and print its URL, or end with one plain line."""
-    parser = argparse.ArgumentParser(prog="python -m lockdec.tracking.dashboard", description="Make a W&B workspace.")
+    parser = argparse.ArgumentParser(prog="lockdec dashboard", description="Make a W&B workspace.")
     parser.add_argument("--project", required=True, help="the W&B project (logger.project)")
     parser.add_argument("--entity", required=True, help="the W&B user or team (logger.entity)")
     given = parser.parse_args(arguments)

@@ -13,9 +13,13 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -30,11 +34,13 @@ from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError, DataError, LockdecError, StoreError
+from lockdec.evaluation.finished import find_run, open_captioner
+from lockdec.export import export
 from lockdec.report.results import read as read_results
 from lockdec.stages.stage import Stage
 from lockdec.store import CHECKPOINT, METADATA, Store, canonical_json, damage
 from lockdec.store.reading import read_config, read_dataclass, read_json
-from lockdec.store.tensors import load_tensors
+from lockdec.store.tensors import load_tensors, save_tensors
 from lockdec.transformer.configuration import DecoderConfig
 from tests.faults.warm import Command, Warm
 from tests.training.test_fit import Line, train
@@ -170,12 +176,22 @@ def test_a_target_deep_inside_a_stage_is_refused(undisturbed: Command, mark: Pat
     ("text", "said"),
     [
         ("a: ${oc.env:HOME}", "not resolved"),
-        ("a: !!python/object/apply:os.system ['true']", "not YAML"),
+        ("a: !!python/object/apply:os.system ['true']", "it has a tag"),
         ("a: &x [1]\nb: *x", "alias"),
         ("a: " + "[" * 200 + "]" * 200, "nested too deeply"),
         ("- 1", "not the config of a run"),
-        ("1: 2", "not the config of a run"),
+        ("1: 2", "the key 1 is not a text"),
         ("a: [", "not YAML"),
+        ("a: {2020-01-01: 1}", "not a text"),
+        ("a: 2020-01-01", "date 2020-01-01 is neither a text nor a number"),
+        ("a: !!set {b, c}", "it has a tag"),
+        ("a: !!binary aGVsbG8=", "it has a tag"),
+        ("a: .nan", "nan is not a number"),
+        ("a: 1.0e+999", "inf is not a number"),
+        ("a: 1" + "0" * 30, "a number of more than 64 bits"),
+        ("a: " + "1" * 400, "a number of 400 characters"),
+        ("a: " + "1:" * 10_000 + "1", "a number of 20001 characters"),
+        ('a: "\\ud800"', "not YAML|half a character"),
     ],
 )
 def test_a_config_that_no_run_wrote_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -212,6 +228,169 @@ def test_a_file_outside_of_an_artifact_is_no_file_of_it(name: str, tmp_path: Pat
     (folder / "link").symlink_to(secret)
     (folder / "folder").symlink_to(tmp_path)
     assert damage(folder, "unlock", "a" * 64) == name
+
+
+def test_a_file_without_a_name_is_damage(tmp_path: Path) -> None:
+    """Its path is that of the folder, which is there and whole."""
+    _, folder = publish(tmp_path / "stages", {})
+    record = json.loads((folder / METADATA).read_text())
+    del record["sha256"]
+    (folder / METADATA).write_text(json.dumps(record | {"files": {"": {}}}))
+    assert damage(folder, "unlock", "a" * 64) == METADATA
+
+
+SCRIPT = "import sys; from lockdec.__main__ import main; sys.exit(main())"  # what pip writes for the command
+BEFORE_LOCKDEC = {
+    "importlib",
+    "contextlib",
+    "collections",
+    "functools",
+    "keyword",
+    "operator",
+    "reprlib",
+    "types",
+    "warnings",
+}
+
+
+@pytest.mark.parametrize("command", ["caption", "export", "report", "store"])
+@pytest.mark.parametrize("form", ["script", "module"])
+def test_no_command_imports_from_the_folder_that_it_reads(
+    form: str, command: str, tmp_path: Path, undisturbed: Command
+) -> None:
+    """The current folder is a run with a file for every module of Python and of the packages that lockdec needs.
+
+    Installed as a script, nothing of it is imported. With `-m`, Python itself imports a few before lockdec.
+    """
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed.folder, run)
+    packages = ("numpy", "torch", "yaml", "PIL", "pydantic", "rich", "omegaconf", "transformers", "lightning", "emoji")
+    names = (sys.stdlib_module_names | {*packages, "sitecustomize_", "hydra_plugins"}) - BEFORE_LOCKDEC
+    for name in names:
+        (run / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name + ' '!r})")
+    (tmp_path / "lockdec").write_text(SCRIPT)
+    start = [str(tmp_path / "lockdec")] if form == "script" else ["-m", "lockdec"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = {"caption": [".", "x.png"], "export": [".", "out"], "report": ["."], "store": ["list"]}[command]
+    answer = subprocess.run(
+        [sys.executable, *start, command, *arguments], cwd=run, env=environment, capture_output=True, text=True
+    )
+    assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+    assert "Traceback" not in answer.stderr
+    assert (answer.returncode == 0) == (command in ("export", "report")), answer.stderr
+
+
+def test_a_class_of_the_users_own_is_found_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the user names, and only where no installed module has the name."""
+    (tmp_path / "my_thumbnails.py").write_text("class Thumbnail: pass")
+    (tmp_path / "random.py").write_text("raise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert type(Builder().build({"_target_": "my_thumbnails.Thumbnail"}, "encoder")).__name__ == "Thumbnail"
+    with pytest.raises(ConfigError, match="not trusted"):
+        Builder(TRUSTED).build({"_target_": "random.Thumbnail"}, "encoder")
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Notes what is asked for, with the token, and has nothing."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(f"{self.path} {self.headers.get('authorization', '')}")
+        self.send_error(404)
+
+    do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What has been asked of a hub on this machine by a user who has a token."""
+    from huggingface_hub import constants, file_download
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    Hub.asked.clear()
+    monkeypatch.setenv("HF_TOKEN", "hf_plantedplantedplantedplanted")
+    for module, name, value in (
+        (constants, "ENDPOINT", address),
+        (constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
+        (file_download, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
+    ):
+        monkeypatch.setattr(module, name, value, raising=False)
+    yield Hub.asked
+    server.shutdown()
+    server.server_close()
+
+
+def with_encoder(command: Command, folder: Path, **settings: Any) -> Path:
+    """A copy of the run with another encoder in its config, beside the store of the run."""
+    run = command.outputs / "runs" / folder.name
+    shutil.copytree(command.folder, run)
+    config = read_config(run / "config.yaml")
+    config["stages"]["attach"]["encoder"] = settings
+    (run / "config.yaml").write_text(json.dumps(config))
+    return run
+
+
+@pytest.mark.parametrize("read", [lambda run, out: open_captioner(find_run(run)), export], ids=["caption", "export"])
+def test_a_model_that_a_strangers_config_names_is_not_asked_for(
+    read: Callable[[Path, Path], object], hub: list[str], tmp_path: Path, undisturbed: Command
+) -> None:
+    target = "lockdec.encoders.huggingface.HuggingFace"
+    run = with_encoder(undisturbed, tmp_path, _target_=target, path="somebody/model")
+    try:
+        with pytest.raises(ConfigError, match=r"encoder\.path=somebody/model.*--allow-download somebody/model"):
+            read(run, tmp_path / "out")
+        assert hub == []
+        with pytest.raises(ConfigError, match="does not answer"):
+            open_captioner(find_run(run), downloads=["somebody/model"])
+        assert any("somebody/model" in line and "planted" in line for line in hub), "the hub is not where it is asked"
+    finally:
+        shutil.rmtree(run)
+
+
+def test_a_checkpoint_in_a_strangers_folder_asks_for_no_other(
+    hub: list[str], tmp_path: Path, undisturbed: Command
+) -> None:
+    """Its config wants the weights of a backbone of the hub."""
+    backbone = {"backbone": "somebody/model", "use_pretrained_backbone": True, "use_timm_backbone": False}
+    run = with_encoder(undisturbed, tmp_path, _target_="lockdec.encoders.huggingface.HuggingFace", path="run:encoder")
+    (run / "encoder").mkdir()
+    (run / "encoder" / "config.json").write_text(json.dumps({"model_type": "detr", "backbone_config": None} | backbone))
+    save_tensors({"a": torch.ones(1)}, run / "encoder" / "model.safetensors")
+    try:
+        with pytest.raises(ConfigError, match=r"encoder\.path=.*its network cannot be read"):
+            open_captioner(find_run(run))
+        assert hub == []
+    finally:
+        shutil.rmtree(run)
+
+
+@pytest.mark.parametrize(
+    "stage", ["../../planted", "/planted", "a/b", "..", ".", "", ".locks", "a\0b", "a\nb", "x" * 300]
+)
+def test_a_stage_that_is_no_name_is_refused(stage: str, tmp_path: Path, undisturbed: Command) -> None:
+    """Its artifact lies ready where it points, and the export would write to the same place beside its folder."""
+    run = with_encoder(
+        undisturbed, tmp_path, _target_="lockdec.encoders.vae.PretrainedVAE", position=False, stage=stage
+    )
+    result = json.loads((run / "result.json").read_text())
+    result["stages"][stage] = result["stages"]["pretrain"]
+    (run / "result.json").write_text(json.dumps(result))
+    try:
+        for read in (lambda: export(run, tmp_path / "a" / "out"), lambda: open_captioner(find_run(run))):
+            with pytest.raises(StoreError, match="cannot be the name of a stage"):
+                read()
+        assert not list(tmp_path.rglob("*"))
+    finally:
+        shutil.rmtree(run)
 
 
 def test_a_tokenizer_with_a_command_in_it_is_only_text(tmp_path: Path, undisturbed: Command, mark: Path) -> None:
@@ -259,7 +438,7 @@ def test_nothing_in_the_package_unpickles() -> None:
         r"|yaml\.\w*load\(|(?<!\.)\beval\(|\bexec\(|shell=True|os\.system"
     )
     found = [line for path in package.rglob("*.py") for line in path.read_text().splitlines() if wanted.search(line)]
-    allowed = ("weights_only=True", "allow_pickle=False", "yaml.safe_load(")
+    allowed = ("weights_only=True", "allow_pickle=False", "yaml.load(text, SAFE_LOADER)")
     assert [line for line in found if not any(word in line for word in allowed)] == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ import torch
 from torch import nn
 
 from lockdec.errors import StoreError
-from lockdec.store.tensors import load_tensors, load_weights, save_tensors
+from lockdec.store.tensors import load_module, load_tensors, save_tensors
+
+
+class Table(nn.Linear):
+    """A layer with a table that it computes itself."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 3)
+        self.register_buffer("table", torch.zeros(10**6, 10**6), persistent=False)
 
 
 def test_tensors_of_any_layout_come_back_equal(tmp_path: Path) -> None:
@@ -23,7 +32,23 @@ def test_tensors_of_any_layout_come_back_equal(tmp_path: Path) -> None:
 def test_weights_of_another_module_are_refused_by_name(tmp_path: Path) -> None:
     save_tensors(nn.Linear(2, 3).state_dict(), tmp_path / "t")
     with pytest.raises(StoreError, match="t: not the weights of a Linear"):
-        load_weights(nn.Linear(3, 2), tmp_path / "t")
+        load_module(lambda: nn.Linear(3, 2), tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (lambda: nn.Linear(10**12, 10**6), r"bias has shape \[3\], not \[1000000\]"),
+        (lambda: nn.ModuleList(nn.Linear(2, 2) for _ in range(10**9)), "its 2 tensors are too few"),
+        (Table, "needs tables of 1,000,000,000,000 numbers"),
+    ],
+)
+def test_sizes_that_a_file_does_not_have_take_no_memory(
+    build: Callable[[], nn.Module], problem: str, tmp_path: Path
+) -> None:
+    save_tensors(nn.Linear(2, 3).state_dict(), tmp_path / "t")
+    with pytest.raises(StoreError, match=problem):
+        load_module(build, tmp_path / "t")
 
 
 def test_a_file_cut_short_is_refused_by_name(tmp_path: Path) -> None:
