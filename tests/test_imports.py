@@ -28,11 +28,11 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("pipeline",),
     ("report",),
     ("sweeps",),
-    ("run", "caption", "export"),
+    ("run", "caption", "export", "fetch"),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ROOT = {"__init__", "__main__", "errors", "redaction", "console", "run", "caption", "export"}
+ROOT = {"__init__", "__main__", "errors", "redaction", "console", "run", "caption", "export", "fetch"}
 
 
 def files() -> dict[str, Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,40 +109,50 @@ class Tokenizer:
         Path(path).write_text(copy.to_str(), encoding="utf-8")
 
     @classmethod
-    def from_huggingface(cls, folder: Path | str) -> Tokenizer:
+    def from_huggingface(cls, path: Path | str, vocab_size: int | None = None) -> Tokenizer:
         """The tokenizer of a checkpoint, with the special tokens that its files name.
 
-        If they name no BOS or padding token, EOS takes its place.
+        Where they name no token that begins or ends a text, BERT's [CLS] and [SEP] do, or the ids in config.json. EOS
+        takes the place of BOS and padding that are not named, and of padding that only the tokenizer knows.
+
+        Args:
+            path: a folder or a GGUF file.
+            vocab_size: how many ids the decoder knows; as many as the tokenizer where not given.
 
         Raises:
-            DataError: there is no tokenizer, `tokenizers` cannot run it, or no EOS token is named.
+            DataError: there is no tokenizer, `tokenizers` cannot run it, no EOS token is named, or the decoder does not
+                know one of its ids.
         """
-        try:
-            from transformers import AutoConfig, AutoTokenizer
-        except ModuleNotFoundError as error:
-            raise DataError(f"{folder}: reading its tokenizer needs transformers (pip install transformers)") from error
-        # Without any of these files, transformers would create an empty tokenizer.
-        files = ("tokenizer.json", "vocab.json", "tokenizer.model")
-        if not any((Path(folder) / name).is_file() for name in files):
-            raise DataError(f"{folder}: no tokenizer in it (one of: {', '.join(files)})")
-        read: Any = AutoTokenizer
-        try:
-            theirs = read.from_pretrained(str(folder), trust_remote_code=False)
-            config: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        except Exception as error:  # the Rust and Python sides raise many kinds of exceptions
-            reason = " ".join(str(error).split())
-            raise DataError(f"{folder}: no tokenizer can be read from it ({reason})") from error
-        if not isinstance(getattr(theirs, "backend_tokenizer", None), tokenizers.Tokenizer):
-            raise DataError(f"{folder}: its tokenizer has no tokenizer.json and none can be made of its files")
-        eos = _first_id(theirs.eos_token_id, config.eos_token_id)
-        if eos is None:
-            raise DataError(f"{folder}: neither its tokenizer nor its config.json names the token that ends a text")
-        bos = _first_id(theirs.bos_token_id, config.bos_token_id, eos)
-        padding = _first_id(theirs.pad_token_id, config.pad_token_id, eos)
-        # A padding token that was added only to the tokenizer is not in the vocabulary of the decoder.
-        padding = eos if padding >= config.vocab_size else padding
+        path = Path(path)
+        theirs, config = _read_huggingface(path)
         fast = tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str())
-        return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding))
+        known = max(fast.get_vocab().values(), default=-1) + 1
+        if vocab_size is not None and known > vocab_size:
+            fast = _without_added(fast, vocab_size)
+            largest = max(fast.get_vocab().values(), default=-1)
+            if largest >= vocab_size:
+                raise DataError(
+                    f"{path}: its tokenizer has {largest + 1} tokens, but the decoder knows only {vocab_size} "
+                    f"(the last one is {fast.id_to_token(largest)!r})"
+                )
+
+        def named(role: str, *also: str) -> int | None:
+            """The id of a special token: by the tokenizer's own names, and then by config.json."""
+            for name in (role, *also):
+                if (given := getattr(theirs, f"{name}_token_id", None)) is not None and name != "pad":
+                    return _id(given, f"{path}: {name}_token_id", fast)
+            if (given := config.get(f"{role}_token_id")) is not None:
+                return _id(given, f"{path / 'config.json'}: {role}_token_id", fast)
+            return None
+
+        eos = named("eos", "sep")
+        if eos is None:
+            raise DataError(f"{path}: neither its tokenizer nor its config.json names the token that ends a text")
+        bos = named("bos", "cls")
+        padding = theirs.pad_token_id if theirs.pad_token_id is not None else config.get("pad_token_id")
+        if not isinstance(padding, int) or fast.id_to_token(padding) is None:
+            padding = eos
+        return cls(fast, SpecialTokens(bos=eos if bos is None else bos, eos=eos, pad=padding))
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -176,12 +187,46 @@ def real_targets(tokens: Int[Tensor, "b t"], eos_id: int) -> Bool[Tensor, "b u"]
     return ends.cumsum(1) - ends.long() == 0
 
 
-def _first_id(*ids: int | list[int] | None) -> Any:
-    """The first id that is not None; the first item if it is a list."""
-    for given in ids:
-        if given is not None:
-            return given[0] if isinstance(given, list) else given
-    return None
+def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:
+    """The tokenizer that transformers makes of a checkpoint, and what its config.json says."""
+    try:
+        from transformers import AutoTokenizer
+    except ModuleNotFoundError as error:
+        raise DataError(f"{path}: reading its tokenizer needs transformers (pip install transformers)") from error
+    # Without any of these files, transformers would create an empty tokenizer.
+    files = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
+    if path.is_dir() and not any((path / name).is_file() for name in files):
+        raise DataError(f"{path}: no tokenizer in it (one of: {', '.join(files)})")
+    read: Any = AutoTokenizer
+    try:
+        if path.is_dir():
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            theirs = read.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        else:
+            config, theirs = {}, read.from_pretrained(str(path.parent), gguf_file=path.name)
+    except Exception as error:  # the Rust and Python sides raise many kinds of exceptions
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: no tokenizer can be read from it ({reason})") from error
+    if not isinstance(getattr(theirs, "backend_tokenizer", None), tokenizers.Tokenizer):
+        raise DataError(f"{path}: its tokenizer has no tokenizer.json and none can be made of its files")
+    return theirs, config
+
+
+def _without_added(fast: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:
+    """The tokenizer without special tokens that were added to it alone; no text is encoded as one of them."""
+    parts = json.loads(fast.to_str())
+    parts["added_tokens"] = [one for one in parts["added_tokens"] if one["id"] < vocab_size or not one["special"]]
+    parts["post_processor"] = parts["padding"] = None  # which may name them; `save` writes its own
+    return tokenizers.Tokenizer.from_str(json.dumps(parts))
+
+
+def _id(given: Any, key: str, fast: tokenizers.Tokenizer) -> int:
+    """The id, or the first where there are several; DataError if the tokenizer has no such token."""
+    token = given[0] if isinstance(given, list) and given else given
+    if type(token) is not int or token < 0 or fast.id_to_token(token) is None:
+        last = max(fast.get_vocab().values(), default=-1)
+        raise DataError(f"{key}={given} is no token of its tokenizer (0 to {last})")
+    return token
 
 
 def _adds_space(fast: tokenizers.Tokenizer) -> bool:

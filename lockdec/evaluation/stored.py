@@ -15,9 +15,17 @@ from lockdec.errors import StoreError
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_dataclass, read_object
-from lockdec.store.tensors import load_module, load_tensors, load_weights, require_fit, save_tensors
+from lockdec.store.tensors import (
+    load_tensors,
+    load_weights,
+    map_weights,
+    require_fit,
+    save_tensors,
+    stream_tensors,
+)
 from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.importing import Checkpoint
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
 
 TOKENIZER, DECODER, DECODER_WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
@@ -31,15 +39,26 @@ def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
     save_tensors(model.state_dict(), folder / DECODER_WEIGHTS)
 
 
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Save an imported decoder as `save_decoder` does, reading and writing one tensor after the other."""
+    write_json(folder / DECODER, asdict(checkpoint.config))
+    shapes = {
+        name: weight.shape for name, weight in LockingDecoderModel.undrawn(checkpoint.config).state_dict().items()
+    }
+    stream_tensors(checkpoint.weights(), shapes, folder / DECODER_WEIGHTS)
+
+
 def load_decoder(*decoder: Artifact) -> LockingDecoderModel:
-    """The pretrained decoder, locked, in evaluation mode.
+    """The pretrained decoder in float32, locked, in evaluation mode; draws no random numbers.
 
     Args:
         decoder: the artifact of the stage that made it, then those of the stages that changed it, in their order.
     """
     made, *changed = decoder
-    config = read_dataclass(made.path(DECODER), DecoderConfig)
-    model = load_module(lambda: LockingDecoderModel(config), made.path(DECODER_WEIGHTS))
+    config, path = read_dataclass(made.path(DECODER), DecoderConfig), made.path(DECODER_WEIGHTS)
+    require_fit(lambda: LockingDecoderModel.undrawn(config), load_tensors(path), path)
+    model = LockingDecoderModel.undrawn(config)
+    map_weights(model, path)
     for artifact in changed:
         load_weights(model, artifact.path(CHANGED_WEIGHTS), partly=True)
     return model.eval()

@@ -10,71 +10,69 @@ from typing import Any, ClassVar
 
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.evaluation.stored import TOKENIZER, save_decoder
+from lockdec.evaluation.stored import TOKENIZER, save_checkpoint
 from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
-from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.importing import check_files, located, read
+from lockdec.transformer.importing.packaged import how_to_fetch
 
-# What a checkpoint is made of here; weights in any other form are neither fetched nor read.
+# What a checkpoint's folder is made of here; its documentation and weights in other forms are not read.
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportDecoder(DecoderStage):
-    """Reads a GPT-2 or Llama checkpoint with its tokenizer; the same files as those of pretraining are the artifact.
+    """Reads a checkpoint with its tokenizer; the same files as those of pretraining are the artifact.
+
+    The weights keep the type that they come with; those of GGUF files become float32.
 
     Attributes:
-        path: a local folder, or the id of a model on the Hugging Face hub.
+        path: a local folder, a GGUF file, or the id of a model on the Hugging Face hub.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     code: ClassVar[tuple[str, ...]] = (
+        "lockdec.data.tokenizer",
         "lockdec.evaluation.stored",
+        "lockdec.transformer.importing",
         "lockdec.transformer.importing.checkpoint",
+        "lockdec.transformer.importing.gguf",
         "lockdec.transformer.importing.gpt2",
         "lockdec.transformer.importing.llama",
     )
+    neutral: ClassVar[tuple[str, ...]] = (*DecoderStage.neutral, "path")  # the files count, not where they lie
     path: str
 
     @cached_property
-    def folder(self) -> Path:
+    def source(self) -> Path:
         """Where the checkpoint lies; fetched first where `path` is an id.
 
         Raises:
-            ConfigError: there is no such folder and no such model.
+            ConfigError: there is no such file or folder, and no such model.
         """
-        folder = Path(self.path).expanduser()
-        if folder.is_dir():
-            return folder
         try:
-            from huggingface_hub import snapshot_download
-
-            return Path(snapshot_download(self.path, allow_patterns=list(FILES)))
-        except Exception as error:  # a wrong id, no network, no such package: each has its own family of exceptions
-            reason = " ".join(str(error).split()).split(". ")[0]
-            raise ConfigError(f"decoder.path={self.path}: neither a folder here nor a model that can be fetched "
-                              f"from the Hugging Face hub ({reason})") from error  # fmt: skip
+            return located(self.path)
+        except LockdecError as error:
+            command = how_to_fetch(Path(self.path))
+            reason = f"{self.path}: not fetched yet: {command}" if command else str(error)
+            raise ConfigError(f"decoder.path={reason}") from error
 
     def check(self) -> None:
-        if not any(self.folder.glob("*.safetensors")):
-            raise ConfigError(
-                f"decoder.path={self.path}: no *.safetensors in it, and weights in no other form are read"
-            )
+        check_files(self.source)
 
     def fingerprints(self) -> dict[str, str]:
+        if self.source.is_file():
+            return {"checkpoint": file_sha256(self.source)}
         total = hashlib.sha256()
-        for path in sorted({path for pattern in FILES for path in self.folder.glob(pattern)}):
+        for path in sorted({path for pattern in FILES for path in self.source.glob(pattern)}):
             total.update(f"{path.name} {file_sha256(path)}\n".encode())
         return {"checkpoint": total.hexdigest()}
 
     def make(self, work: Work) -> dict[str, Any]:
-        model = LockingDecoderModel.from_huggingface(self.folder)
-        if model.attached:
+        checkpoint = read(self.source)
+        if checkpoint.cross_attention is not None:
             raise LockdecError(f"decoder.path={self.path}: it has cross-attention of its own; import one without")
-        tokenizer = Tokenizer.from_huggingface(self.folder)
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise LockdecError(f"decoder.path={self.path}: its tokenizer has {tokenizer.vocab_size} tokens, but the "
-                               f"decoder knows only {model.config.vocab_size}")  # fmt: skip
+        tokenizer = Tokenizer.from_huggingface(self.source, checkpoint.config.vocab_size)
         tokenizer.save(work.folder / TOKENIZER)
-        save_decoder(model, work.folder)
-        return {"decoder": {"source": self.path, **asdict(model.config)}}
+        save_checkpoint(checkpoint, work.folder)
+        return {"decoder": {"source": self.path, **asdict(checkpoint.config)}}

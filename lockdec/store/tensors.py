@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,10 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lockdec.errors import StoreError
-from lockdec.store.writing import write_bytes
+from lockdec.store.writing import replacing, write_bytes
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest registers of a CPU
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -30,6 +34,41 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     write_bytes(path, to_bytes({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
 
 
+def stream_tensors(tensors: Iterable[tuple[str, Tensor]], shapes: Mapping[str, torch.Size], path: Path) -> None:
+    """Write named tensors as they come, so that only one of them has to be in memory.
+
+    The header of a safetensors file comes first and is known last: as much room as it can need is left for it.
+
+    Args:
+        shapes: of all that have to come; each tensor has the type that it comes with.
+
+    Raises:
+        StoreError: as `save_tensors`.
+        ValueError: another tensor came than one of these, or of another shape.
+    """
+    listed: dict[str, Any] = {}
+    longest = {name: _entry("BF16", shape, 10**15, 10**15) for name, shape in shapes.items()}
+    room = -(-(8 + len(json.dumps(longest))) // ALIGNMENT) * ALIGNMENT
+    needed = room + 4 * sum(shape.numel() for shape in shapes.values())
+    with replacing(path, needed) as file:
+        file.seek(room)
+        for name, tensor in tensors:
+            if name in listed or tensor.shape != shapes.get(name):
+                raise ValueError(f"{name} of shape {tuple(tensor.shape)} does not belong into {path}")
+            begin = file.tell() - room
+            bits: Any = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
+            file.write(bits)
+            listed[name] = _entry(DTYPES[tensor.dtype], tensor.shape, begin, file.tell() - room)
+        if missing := shapes.keys() - listed.keys():
+            raise ValueError(f"{', '.join(sorted(missing))} did not come for {path}")
+        file.seek(0)
+        file.write((room - 8).to_bytes(8, "little") + json.dumps(listed).encode().ljust(room - 8))
+
+
+def _entry(dtype: str, shape: Sequence[int], begin: int, end: int) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+
+
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Read what `save_tensors` wrote.
 
@@ -41,6 +80,23 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     # A header can also name a shape or a type that does not exist.
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise StoreError(f"{path}: not a file of tensors ({error})") from error
+
+
+def map_weights(module: nn.Module, path: Path) -> None:
+    """Give a module whose weights have no values yet those that a file holds, in float32.
+
+    They are mapped into memory, so that they take time and memory only where they are used, and processes share them.
+    Those that do not lie on a cache line are copied, since kernels may then compute in another order.
+
+    Raises:
+        StoreError: as `load_weights`.
+    """
+    tensors = {name: tensor.float() for name, tensor in load_tensors(path).items()}
+    aligned = {name: t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for name, t in tensors.items()}
+    try:
+        module.load_state_dict(aligned, assign=True)
+    except RuntimeError as error:
+        raise StoreError(f"{path}: not the weights of a {type(module).__name__} ({error})") from error
 
 
 def load_weights(module: nn.Module, path: Path, partly: bool = False) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lockdec.errors import StoreError
 
@@ -16,8 +18,14 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DISK_FULL_TEXTS = ("no space left on device", "disk quota exceeded", "file too large", "file write failed")
 
 
-def write_bytes(path: Path, content: bytes | memoryview) -> None:
-    """Replace a file atomically: readers see either its old or its new content, even after a power failure.
+@contextmanager
+def replacing(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
+    """Replace a file atomically by what is written into the one that is yielded.
+
+    Readers see either the old or the new content, even after a power failure.
+
+    Args:
+        needed: how many bytes will be written, for the error if the disk is full.
 
     Raises:
         StoreError: the file cannot be written; if the disk is full, the error says how much is needed and free.
@@ -26,18 +34,24 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     try:
         temporary.unlink(missing_ok=True)
         with temporary.open("xb") as file:  # a new file: never through a link that somebody has put there
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         if error.errno in DISK_FULL:
-            raise disk_full(path, needed=len(content)) from error
+            raise disk_full(path, needed) from error
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Replace a file atomically; StoreError as `replacing`."""
+    with replacing(path, needed=len(content)) as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.generation import generate
 from lockdec.transformer.decoding.tokens import SpecialTokens
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.fast import Packing
+from lockdec.transformer.fast import Packing, undrawn
 from lockdec.transformer.importing import read
 from lockdec.transformer.layers import (
     CrossAttentionMap,
@@ -40,7 +40,7 @@ from lockdec.transformer.layers import (
     Encoder,
     LockingDecoder,
 )
-from lockdec.transformer.positional import TokenEmbedding
+from lockdec.transformer.positional import RotaryPositions, SinusoidalPositions, TokenEmbedding
 
 __all__ = [
     "CrossAttentionConfig",
@@ -296,22 +296,39 @@ class LockingDecoderModel(AutoregressiveModel):
         self.decoder = LockingDecoder(config)
 
     @classmethod
-    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
-        """A model with the weights of a `transformers` model, or of a local folder or hub id of one.
+    def undrawn(cls, config: DecoderConfig) -> LockingDecoderModel:
+        """A model whose weights are on the meta device: without values, for `load_state_dict(..., assign=True)`."""
+        with undrawn():
+            model = cls(config)
+        for module in model.modules():
+            if isinstance(module, RotaryPositions | SinusoidalPositions):
+                module.prepare()
+        return model
 
-        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked.
+    @classmethod
+    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
+        """A model with the weights of a `transformers` model, or of a local folder, GGUF file or hub id of one.
+
+        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked. Weights
+        from files become float32.
 
         Raises:
-            LockdecError: the checkpoint is of another family, or has an option that is not supported.
+            LockdecError: the checkpoint is of another family, is damaged, or has an option that is not supported.
         """
         checkpoint = read(source)
-        model = cls(checkpoint.config)
+        model = cls.undrawn(checkpoint.config)
         if checkpoint.cross_attention is not None:
-            model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
-        model.load_state_dict(checkpoint.weights)
+            with undrawn():
+                model.decoder.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
+            model.cross_attention_config, model.encoder_dim = checkpoint.cross_attention, checkpoint.config.d_model
+        dtype = None if isinstance(source, nn.Module) else torch.float32
+        weights = {
+            name: tensor.detach().to(dtype=dtype, copy=True).contiguous() for name, tensor in checkpoint.weights()
+        }
+        model.load_state_dict(weights, assign=True)
         if checkpoint.cross_attention is not None:
             model.unlock()
-        return model.to(checkpoint.dtype)
+        return model
 
     @property
     def locked(self) -> bool:

@@ -47,7 +47,12 @@ class SinusoidalPositions(nn.Module):
     def __init__(self, max_len: int, d_model: int) -> None:
         super().__init__()
         self.scale = math.sqrt(d_model)
-        self.register_buffer("table", sinusoids(max_len, d_model), persistent=False)
+        self.sizes = (max_len, d_model)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compute the vectors, which are not among the weights."""
+        self.register_buffer("table", sinusoids(*self.sizes), persistent=False)
 
     def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """Scale x and add the vectors of positions start, start + 1, ... to it."""
@@ -71,12 +76,17 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, max_len: int, d_head: int, theta: float = 10000.0, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        frequency = theta ** -(torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)
-        if scaling is not None:
+        self.max_len, self.d_head, self.theta, self.scaling = max_len, d_head, theta, scaling
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compute the angles, which are not among the weights."""
+        frequency = self.theta ** -(torch.arange(0, self.d_head, 2, dtype=torch.float32) / self.d_head)
+        if (scaling := self.scaling) is not None:
             turns = frequency * (scaling.original_max_len / (2 * math.pi))  # within the original length
             kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
             frequency = frequency * torch.lerp(torch.tensor(1 / scaling.factor), torch.tensor(1.0), kept.clamp(0, 1))
-        angle = torch.arange(max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, d_head)
+        angle = torch.arange(self.max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, d_head)
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
 

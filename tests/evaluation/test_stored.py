@@ -48,7 +48,9 @@ def test_a_loaded_captioner_gives_the_same_logits(saved: tuple[LockingDecoderMod
 
 
 def test_a_loaded_decoder_is_locked_and_gives_the_same_logits(saved: tuple[LockingDecoderModel, Artifact]) -> None:
+    before = torch.get_rng_state()
     loaded = load_decoder(saved[1])
+    assert torch.equal(torch.get_rng_state(), before), "weights were drawn that others take the place of"
     assert (loaded.locked, loaded.training) == (True, False)
     with torch.inference_mode():
         assert torch.equal(loaded(token_batch()), locking_model()(token_batch()))

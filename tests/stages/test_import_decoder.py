@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import SpecialTokens, Tokenizer, pad, real_targets
 from lockdec.errors import DataError, LockdecError
 from lockdec.evaluation.stored import load_decoder
+from lockdec.pipeline.assembling import assemble
 from lockdec.stages.import_decoder import ImportDecoder
-from lockdec.store import Store
-from tests.conftest import TinyRun, run_tiny
+from lockdec.stages.stage import Work
+from lockdec.store import Artifact, Store
+from lockdec.store.tensors import load_tensors
+from tests.conftest import TinyRun, composed, run_tiny
 from tests.stages.checkpoints import SAVE
+from tests.transformer.importing.gguf_files import write_gguf_of
 
 NAMES = OpenMoji(limit=160).references("train")
 
@@ -88,13 +94,46 @@ def test_other_weights_are_another_artifact(checkpoint: Path) -> None:
     assert stage.fingerprints() == before
 
 
+def test_where_a_checkpoint_lies_is_no_part_of_the_key(checkpoint: Path, tmp_path: Path, tiny: TinyRun) -> None:
+    shutil.copytree(checkpoint, tmp_path / "elsewhere")
+    keys = [
+        dict(assemble(composed("debug=tiny", f"decoder={checkpoint.name}", f"decoder.path={folder}"), Builder()).keys)
+        for folder in (checkpoint, tmp_path / "elsewhere")
+    ]
+    assert keys[0] == keys[1]
+
+
+def test_a_gguf_file_is_a_checkpoint(tiny: TinyRun, tmp_path: Path) -> None:
+    SAVE["gpt2"](tmp_path / "gpt2", NAMES)
+    path = write_gguf_of(tmp_path / "tiny.gguf", tmp_path / "gpt2")
+    run = run_tiny(tiny.outputs, "gguf", "decoder=gpt2", f"decoder.path={path}")
+    assert run.result["status"] == "ok"
+    of_folder, of_file = Tokenizer.from_huggingface(tmp_path / "gpt2"), Tokenizer.from_huggingface(path)
+    assert of_file.encode_batch(NAMES) == of_folder.encode_batch(NAMES)
+    assert of_file.special == of_folder.special
+
+
+def test_half_precision_is_kept_on_disk_and_computed_in_float32(tmp_path: Path) -> None:
+    SAVE["llama"](tmp_path / "llama", NAMES)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "llama")
+    (tmp_path / "artifact").mkdir()
+    work = Work("pretrain", tmp_path / "artifact", {}, [], torch.device("cpu"))
+    ImportDecoder(path=str(tmp_path / "llama")).make(work)
+    kept = load_tensors(tmp_path / "artifact" / "decoder.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.bfloat16}
+    artifact = Artifact(tmp_path / "artifact", "pretrain", "0" * 64, {}, {}, {}, 0.0, reused=False)
+    tokens = torch.arange(40).reshape(2, 20)
+    torch.testing.assert_close(load_decoder(artifact)(tokens), model.float().eval()(tokens).logits, atol=1e-4, rtol=0)
+
+
 def test_what_cannot_be_imported_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(LockdecError, match=r"decoder\.path=no/where: neither a folder here nor a model that can be"):
+    with pytest.raises(LockdecError, match=r"decoder\.path=no/where: neither a folder or \.gguf file here nor a model"):
         run_tiny(tmp_path, "nowhere", "decoder=gpt2", "decoder.path=no/where")
     SAVE["gpt2"](tmp_path / "gpt2", NAMES)
     (tmp_path / "gpt2" / "model.safetensors").rename(tmp_path / "gpt2" / "pytorch_model.bin")
-    with pytest.raises(LockdecError, match=r"decoder\.path=.*gpt2: no \*\.safetensors in it"):
+    with pytest.raises(LockdecError, match=r"gpt2: weights are read from model\.safetensors, and the folder has only"):
         run_imported(tmp_path, tmp_path / "gpt2")
     assert json.loads((tmp_path / "runs" / "imported" / "result.json").read_text())["stages"] == {}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lockdec.errors import StoreError
-from lockdec.store.tensors import load_module, load_tensors, save_tensors
+from lockdec.store.tensors import load_module, load_tensors, map_weights, save_tensors, stream_tensors
 
 
 class Table(nn.Linear):
@@ -56,3 +56,34 @@ def test_a_file_cut_short_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes((tmp_path / "t").read_bytes()[:-4])
     with pytest.raises(StoreError, match="t: not a file of tensors"):
         load_tensors(tmp_path / "t")
+
+
+def test_streamed_tensors_are_those_that_came(tmp_path: Path) -> None:
+    path, drawn = tmp_path / "streamed.safetensors", torch.Generator().manual_seed(0)
+    kinds = {"a": torch.float32, "b.weight": torch.bfloat16, "c": torch.float16}
+    tensors = {name: torch.randn(3, 5, generator=drawn).to(kind).T for name, kind in kinds.items()}
+    tensors["one"] = torch.tensor(2.0)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    stream_tensors(iter(tensors.items()), shapes, path)
+    for name, tensor in load_tensors(path).items():
+        assert tensor.dtype == tensors[name].dtype
+        assert torch.equal(tensor, tensors[name])
+    with pytest.raises(ValueError, match=r"one did not come"):
+        stream_tensors(((name, tensors[name]) for name in kinds), shapes, path)
+    with pytest.raises(ValueError, match=r"a of shape \(2,\) does not belong"):
+        stream_tensors(iter([("a", torch.zeros(2))]), shapes, path)
+    assert [path.name for path in tmp_path.iterdir()] == ["streamed.safetensors"]
+
+
+def test_mapped_weights_are_float32_and_are_those_of_the_file(tmp_path: Path) -> None:
+    path, module = tmp_path / "weights.safetensors", torch.nn.Linear(5, 3)
+    kept = {name: weight.detach().bfloat16() for name, weight in module.named_parameters()}
+    save_tensors(kept, path)
+    with torch.device("meta"):
+        loaded = torch.nn.Linear(5, 3)
+    map_weights(loaded, path)
+    for name, weight in loaded.named_parameters():
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, kept[name].float())
+    with torch.device("meta"), pytest.raises(StoreError, match="not the weights of a Linear"):
+        map_weights(torch.nn.Linear(4, 3), path)

@@ -6,6 +6,7 @@ The rest of the transformer calls the functions below, and this is where the fas
     step_attention                         products           one decoding step, of all beams together
     Packing                                packing            a batch without its padding
     Dropout                                dropout            four random numbers from one draw
+    undrawn                                undrawn            modules whose weights come from a file
 
 Every fast path is tested equal to the plain one, in tests/transformer/fast.
 """
@@ -13,5 +14,6 @@ Every fast path is tested equal to the plain one, in tests/transformer/fast.
 from lockdec.transformer.fast.dropout import Dropout
 from lockdec.transformer.fast.packing import Packing
 from lockdec.transformer.fast.products import attention_by_products, step_attention, uses_products
+from lockdec.transformer.fast.undrawn import undrawn
 
-__all__ = ["Dropout", "Packing", "attention_by_products", "step_attention", "uses_products"]
+__all__ = ["Dropout", "Packing", "attention_by_products", "step_attention", "undrawn", "uses_products"]

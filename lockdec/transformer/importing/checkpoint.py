@@ -1,18 +1,21 @@
-"""What the families of checkpoints share: loading one, reading its options, and what is made of it."""
+"""What the families of checkpoints share: how their options are read, and what is made of a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
 
-Weights = Mapping[str, Tensor]
+Weights = Mapping[str, Tensor]  # by their names; a tensor is read when it is asked for
+Named = Iterator[tuple[str, Tensor]]  # by our names, one after the other, so that they need not all be in memory
+
+# Far above any decoder there is: more is a damaged config, which would ask for terabytes.
+MOST_TOKENS, MOST_POSITIONS = 2**24, 2**22
 
 
 @dataclass(frozen=True)
@@ -20,14 +23,12 @@ class Checkpoint:
     """A decoder as `LockingDecoderModel` takes it.
 
     Attributes:
-        weights: the state dict, by our names.
-        dtype: of the weights.
+        weights: reads the state dict, tensor by tensor, by our names.
         cross_attention: its cross-attention, over states of width d_model; None if it has none.
     """
 
     config: DecoderConfig
-    weights: dict[str, Tensor]
-    dtype: torch.dtype
+    weights: Callable[[], Named]
     cross_attention: CrossAttentionConfig | None
 
 
@@ -58,6 +59,13 @@ class Options:
         self.only(name, *ours)
         return ours[self.get(name)]
 
+    def size(self, name: str, most: int) -> int:
+        """A whole number from 1 to `most`; LockdecError otherwise."""
+        value = self.get(name)
+        if type(value) is not int or not 1 <= value <= most:
+            raise LockdecError(f"{self.source}: {name}={value} is not a whole number from 1 to {most:,}")
+        return value
+
 
 class Family(NamedTuple):
     """How the checkpoints of a family become ours.
@@ -66,31 +74,11 @@ class Family(NamedTuple):
         config: our config, from their options; LockdecError for an option that is not supported.
         weights: the state dict by our names, from theirs; an untied output projection is added by `read`.
         cross_attention: the config of their cross-attention, and its weights by our names; None if they never have any.
+        from_gguf: a tensor as it is in a safetensors file, from its name there, how it is in a GGUF file, and their
+            options; None if GGUF files are not read.
     """
 
     config: Callable[[Options], DecoderConfig]
-    weights: Callable[[Weights, DecoderConfig], dict[str, Tensor]]
-    cross_attention: Callable[[Weights, DecoderConfig], tuple[CrossAttentionConfig, dict[str, Tensor]]] | None = None
-
-
-def load(source: str) -> nn.Module:
-    """A `transformers` language model in float32, from a folder or hub id; no code that comes with it is run.
-
-    Raises:
-        LockdecError: transformers is not installed, or the source is no complete decoder in safetensors.
-    """
-    try:
-        from transformers import AutoModelForCausalLM
-    except ModuleNotFoundError as error:
-        raise LockdecError(f"{source}: importing a decoder needs transformers (pip install transformers)") from error
-    safely = {"use_safetensors": True, "trust_remote_code": False}
-    loader: Any = AutoModelForCausalLM
-    try:
-        model, report = loader.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **safely)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise LockdecError(f"{source}: no decoder in safetensors can be read from it ({reason})") from error
-    if report["missing_keys"]:
-        raise LockdecError(f"{source}: the checkpoint lacks {', '.join(sorted(report['missing_keys']))}")
-    loaded: nn.Module = model
-    return loaded
+    weights: Callable[[Weights, DecoderConfig], Named]
+    cross_attention: Callable[[Weights, DecoderConfig], tuple[CrossAttentionConfig, Named]] | None = None
+    from_gguf: Callable[[str, Tensor, Options], Tensor] | None = None

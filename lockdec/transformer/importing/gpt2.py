@@ -5,7 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
-from lockdec.transformer.importing.checkpoint import Family, Options, Weights
+from lockdec.transformer.importing.checkpoint import (
+    MOST_POSITIONS,
+    MOST_TOKENS,
+    Family,
+    Named,
+    Options,
+    Weights,
+)
 
 
 def gpt2_config(options: Options) -> DecoderConfig:
@@ -14,8 +21,8 @@ def gpt2_config(options: Options) -> DecoderConfig:
     options.only("scale_attn_by_inverse_layer_idx", False)
     width = options.get("n_embd")
     return DecoderConfig(
-        vocab_size=options.get("vocab_size"),
-        max_len=options.get("n_positions"),
+        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
+        max_len=options.size("n_positions", most=MOST_POSITIONS),
         d_model=width,
         layers=options.get("n_layer"),
         heads=options.get("n_head"),
@@ -30,54 +37,54 @@ def gpt2_config(options: Options) -> DecoderConfig:
     )
 
 
-def gpt2_weights(theirs: Weights, config: DecoderConfig) -> dict[str, Tensor]:
+def gpt2_weights(theirs: Weights, config: DecoderConfig) -> Named:
     """GPT-2's weights by our names; it stores its projections transposed."""
-    ours = {
-        "embedding.tokens.weight": theirs["transformer.wte.weight"],
-        "embedding.positions.weight": theirs["transformer.wpe.weight"],
+    yield "embedding.tokens.weight", theirs["transformer.wte.weight"]
+    yield "embedding.positions.weight", theirs["transformer.wpe.weight"]
+    for kind in ("weight", "bias"):
+        yield f"decoder.norm.{kind}", theirs[f"transformer.ln_f.{kind}"]
+    parts = {
+        "self_attention_norm.norm": "ln_1",
+        "feed_forward_norm.norm": "ln_2",
+        "self_attention.query_key_value": "attn.c_attn",
+        "self_attention.output": "attn.c_proj",
+        "feed_forward.widen": "mlp.c_fc",
+        "feed_forward.output": "mlp.c_proj",
     }
-    names = {"transformer.ln_f": "decoder.norm"}
-    transposed = set()
     for layer in range(config.layers):
-        here, there = f"decoder.layers.{layer}", f"transformer.h.{layer}"
-        names[f"{there}.ln_1"] = f"{here}.self_attention_norm.norm"
-        names[f"{there}.ln_2"] = f"{here}.feed_forward_norm.norm"
-        projections = {
-            f"{there}.attn.c_attn": f"{here}.self_attention.query_key_value",
-            f"{there}.attn.c_proj": f"{here}.self_attention.output",
-            f"{there}.mlp.c_fc": f"{here}.feed_forward.widen",
-            f"{there}.mlp.c_proj": f"{here}.feed_forward.output",
-        }
-        names |= projections
-        transposed |= set(projections)
-    for name, our in names.items():
-        weight = theirs[f"{name}.weight"]
-        ours[f"{our}.weight"] = weight.T if name in transposed else weight
-        ours[f"{our}.bias"] = theirs[f"{name}.bias"]
-    return ours
+        for here, there in parts.items():
+            weight, bias = (theirs[f"transformer.h.{layer}.{there}.{kind}"] for kind in ("weight", "bias"))
+            yield f"decoder.layers.{layer}.{here}.weight", weight if there.startswith("ln") else weight.T
+            yield f"decoder.layers.{layer}.{here}.bias", bias
 
 
-def gpt2_cross_attention(theirs: Weights, config: DecoderConfig) -> tuple[CrossAttentionConfig, dict[str, Tensor]]:
+def gpt2_cross_attention(theirs: Weights, config: DecoderConfig) -> tuple[CrossAttentionConfig, Named]:
     """The cross-attention of a GPT-2 that has one; its heads are as wide as those of its self-attention.
 
     Before it projects queries, it normalises with a scale g and a shift c of its own. Here W_q absorbs them:
     W_q (g x + c) + b = (W_q g) x + (W_q c + b).
     """
     size, width = config.d_head, config.d_model
-    weights = {}
-    for layer in range(config.layers):
-        there, here = f"transformer.h.{layer}", f"decoder.layers.{layer}.cross_attention.attention"
-        query = theirs[f"{there}.crossattention.q_attn.weight"].T  # (heads * d_q, d_model)
-        scale, shift = theirs[f"{there}.ln_cross_attn.weight"], theirs[f"{there}.ln_cross_attn.bias"]
-        weights[f"{here}.query.weight"] = query * scale
-        weights[f"{here}.query.bias"] = theirs[f"{there}.crossattention.q_attn.bias"] + query @ shift
-        for part, columns in (("key", slice(0, width)), ("value", slice(width, 2 * width))):
-            weights[f"{here}.{part}.weight"] = theirs[f"{there}.crossattention.c_attn.weight"][:, columns].T
-            weights[f"{here}.{part}.bias"] = theirs[f"{there}.crossattention.c_attn.bias"][columns]
-        weights[f"{here}.output.weight"] = theirs[f"{there}.crossattention.c_proj.weight"].T
-        weights[f"{here}.output.bias"] = theirs[f"{there}.crossattention.c_proj.bias"]
-    shape = CrossAttentionConfig(config.heads, d_q=size, d_k=size, d_v=size, unlock="plain", bias=True)
-    return shape, weights
+
+    def weights() -> Named:
+        for layer in range(config.layers):
+            there, here = f"transformer.h.{layer}", f"decoder.layers.{layer}.cross_attention.attention"
+            query = theirs[f"{there}.crossattention.q_attn.weight"].T  # (heads * d_q, d_model)
+            scale, shift = theirs[f"{there}.ln_cross_attn.weight"], theirs[f"{there}.ln_cross_attn.bias"]
+            yield f"{here}.query.weight", query * scale
+            yield f"{here}.query.bias", theirs[f"{there}.crossattention.q_attn.bias"] + query @ shift
+            for part, columns in (("key", slice(0, width)), ("value", slice(width, 2 * width))):
+                yield f"{here}.{part}.weight", theirs[f"{there}.crossattention.c_attn.weight"][:, columns].T
+                yield f"{here}.{part}.bias", theirs[f"{there}.crossattention.c_attn.bias"][columns]
+            yield f"{here}.output.weight", theirs[f"{there}.crossattention.c_proj.weight"].T
+            yield f"{here}.output.bias", theirs[f"{there}.crossattention.c_proj.bias"]
+
+    return CrossAttentionConfig(config.heads, d_q=size, d_k=size, d_v=size, unlock="plain", bias=True), weights()
 
 
-GPT2 = Family(gpt2_config, gpt2_weights, gpt2_cross_attention)
+def gpt2_from_gguf(name: str, tensor: Tensor, options: Options) -> Tensor:
+    """In GGUF files the projections are not transposed."""
+    return tensor.T if tensor.ndim == 2 and (".attn." in name or ".mlp." in name) else tensor
+
+
+GPT2 = Family(gpt2_config, gpt2_weights, gpt2_cross_attention, gpt2_from_gguf)

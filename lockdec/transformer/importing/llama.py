@@ -9,7 +9,14 @@ from torch import Tensor
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import DecoderConfig, RopeScaling
-from lockdec.transformer.importing.checkpoint import Family, Options, Weights
+from lockdec.transformer.importing.checkpoint import (
+    MOST_POSITIONS,
+    MOST_TOKENS,
+    Family,
+    Named,
+    Options,
+    Weights,
+)
 
 
 def llama_config(options: Options) -> DecoderConfig:
@@ -30,8 +37,8 @@ def config_of(options: Options, bias: str) -> DecoderConfig:
     options.only("hidden_act", "silu")
     theta, scaling = rope(options)
     return DecoderConfig(
-        vocab_size=options.get("vocab_size"),
-        max_len=options.get("max_position_embeddings"),
+        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
+        max_len=options.size("max_position_embeddings", most=MOST_POSITIONS),
         d_model=options.get("hidden_size"),
         layers=options.get("num_hidden_layers"),
         heads=options.get("num_attention_heads"),
@@ -66,12 +73,10 @@ def rope(options: Options) -> tuple[float, RopeScaling | None]:
     )
 
 
-def llama_weights(theirs: Weights, config: DecoderConfig) -> dict[str, Tensor]:
+def llama_weights(theirs: Weights, config: DecoderConfig) -> Named:
     """Llama's weights by our names; projections that share an input are one matrix here."""
-    ours = {
-        "embedding.tokens.weight": theirs["model.embed_tokens.weight"],
-        "decoder.norm.weight": theirs["model.norm.weight"],
-    }
+    yield "embedding.tokens.weight", theirs["model.embed_tokens.weight"]
+    yield "decoder.norm.weight", theirs["model.norm.weight"]
     parts = {
         "self_attention_norm.norm": ["input_layernorm"],
         "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
@@ -83,12 +88,25 @@ def llama_weights(theirs: Weights, config: DecoderConfig) -> dict[str, Tensor]:
     for layer in range(config.layers):
         for here, there in parts.items():
             for kind in ("weight", "bias"):
-                found = [theirs.get(f"model.layers.{layer}.{name}.{kind}") for name in there]
-                present = [tensor for tensor in found if tensor is not None]
-                if present:
-                    ours[f"decoder.layers.{layer}.{here}.{kind}"] = torch.cat(present)
-    return ours
+                names = [f"model.layers.{layer}.{name}.{kind}" for name in there]
+                if present := [theirs[name] for name in names if name in theirs]:
+                    yield f"decoder.layers.{layer}.{here}.{kind}", torch.cat(present)
 
 
-LLAMA = Family(llama_config, llama_weights)
-QWEN2 = Family(qwen2_config, llama_weights)
+def llama_from_gguf(name: str, tensor: Tensor, options: Options) -> Tensor:
+    """In the GGUF files of a Llama, channels that are rotated together are neighbours: (0, d/2, 1, d/2 + 1, ...)."""
+    heads = {".q_proj.": "num_attention_heads", ".k_proj.": "num_key_value_heads"}
+    for part, option in heads.items():
+        if part in name:
+            pairs = tensor.view(options.get(option), -1, 2, *tensor.shape[1:])
+            return pairs.transpose(1, 2).reshape(tensor.shape)
+    return tensor
+
+
+def unchanged(name: str, tensor: Tensor, options: Options) -> Tensor:
+    """A tensor that is the same in GGUF files."""
+    return tensor
+
+
+LLAMA = Family(llama_config, llama_weights, from_gguf=llama_from_gguf)
+QWEN2 = Family(qwen2_config, llama_weights, from_gguf=unchanged)

@@ -1,0 +1,71 @@
+"""GGUF files are read as transformers reads them, tensor by tensor, and damaged ones are refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from gguf import GGMLQuantizationType
+from transformers import AutoModelForCausalLM
+
+from lockdec.errors import LockdecError
+from lockdec.transformer.models import LockingDecoderModel
+from tests.transformer.importing.gguf_files import write_gguf
+from tests.transformer.importing.test_importing import CHECKPOINTS, tokens
+
+IN_GGUF = ["gpt2", "gpt2, exact gelu, eps, untied", "llama", "llama, tied", "qwen2"]
+
+
+@pytest.mark.parametrize("name", IN_GGUF)
+def test_logits_of_a_gguf_file_are_those_of_the_model(name: str, tmp_path: Path) -> None:
+    theirs = CHECKPOINTS["gpt2" if name.startswith("gpt2, exact") else name]()
+    path = write_gguf(tmp_path / "tiny.gguf", theirs)
+    ours = LockingDecoderModel.from_huggingface(path).eval()
+    torch.testing.assert_close(ours(tokens()), theirs(tokens()).logits, atol=1e-4, rtol=0)
+
+
+def test_quantised_weights_are_those_that_transformers_reads(tmp_path: Path) -> None:
+    theirs = CHECKPOINTS["llama, wide"]()
+    path = write_gguf(tmp_path / "tiny.gguf", theirs, kind=GGMLQuantizationType.Q8_0)
+    loader: Any = AutoModelForCausalLM
+    expected = loader.from_pretrained(tmp_path, gguf_file=path.name, dtype=torch.float32)(tokens()).logits
+    assert (expected - theirs(tokens()).logits).abs().max() > 1e-3, "quantising should change something"
+    ours = LockingDecoderModel.from_huggingface(path).eval()
+    torch.testing.assert_close(ours(tokens()), expected, atol=1e-4, rtol=0)
+
+
+def test_a_tensor_that_nothing_here_reads_is_refused(tmp_path: Path) -> None:
+    """As Llama 3.1 keeps its stretched wavelengths: without them its logits would be others."""
+    path = write_gguf(tmp_path / "tiny.gguf", CHECKPOINTS["llama"](), extra={"rope_freqs.weight": torch.ones(2)})
+    with pytest.raises(LockdecError, match=r"tiny\.gguf: tensor rope_freqs\.weight has no counterpart in a llama"):
+        LockingDecoderModel.from_huggingface(path)
+
+
+DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "empty": (lambda whole: b"", r"the file is empty"),
+    "a pointer": (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
+    "cut off": (lambda whole: whole[:-1000], "cut off or damaged: download it again"),
+    "cut off early": (lambda whole: whole[:300], "cut off or damaged"),
+    "something else": (lambda whole: b"PK" + whole, "not a GGUF file"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", CHECKPOINTS["gpt2"]())
+    change, message = DAMAGE[kind]
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(LockdecError, match=rf"tiny\.gguf: .*{message}") as caught:
+        LockingDecoderModel.from_huggingface(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    theirs = CHECKPOINTS["llama"]()
+    theirs.model.norm.weight.data[3] = torch.nan
+    path = write_gguf(tmp_path / "tiny.gguf", theirs)
+    with pytest.raises(LockdecError, match=r"tiny\.gguf: output_norm\.weight holds NaN or infinity"):
+        LockingDecoderModel.from_huggingface(path)
