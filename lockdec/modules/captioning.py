@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -11,14 +9,14 @@ from torch import Tensor, nn
 from lockdec.data.tokenizer import real_targets
 from lockdec.distributed import ranks
 from lockdec.modules.language_modeling import next_token_loss
-from lockdec.modules.objective import Measured, Objective
+from lockdec.modules.objective import Measured, PartlyFrozen
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import is_logged
 from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
 
 
-class Captioning(Objective):
+class Captioning(PartlyFrozen):
     """Trains the cross-attention of an unlocked decoder on pairs; the decoder is frozen.
 
     Args:
@@ -27,9 +25,6 @@ class Captioning(Objective):
         eos_id: the token that ends a caption.
         label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
     """
-
-    # A checkpoint of this module holds what trains; the frozen decoder is in its own artifact.
-    strict_loading = False
 
     def __init__(
         self,
@@ -80,11 +75,6 @@ class Captioning(Objective):
         if is_logged(self.trainer):
             gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
             self.log(f"{self.stage}/gradient_norm", ranks.whole(nn.utils.get_total_norm(gradients)))
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        state = super().state_dict(*args, **kwargs)
-        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: value for name, value in state.items() if name in trainable}
 
 
 def perturbed(encoded: Encoded, noise: float, dropout: float) -> Encoded:

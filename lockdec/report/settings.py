@@ -121,7 +121,8 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
             repeated += 1
         if unit not in units or run.text("finished") >= units[unit].text("finished"):
             units[unit] = run
-        decoders.setdefault(facets, set()).update(s.key for s in run.stages if s.name == "pretrain")
+        decoder = [stage.key for stage in run.stages if stage.name in ("pretrain", "adapt")]
+        decoders.setdefault(facets, set()).update(decoder[-1:])
     notes = []
     if repeated:
         notes.append(f"{repeated} runs repeat a setting and seed; the one that finished last counts.")

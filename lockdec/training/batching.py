@@ -26,9 +26,15 @@ Batch = TypeVar("Batch")
 
 
 class TextBatch(NamedTuple):
-    """tokens: BOS, text, EOS, padding."""
+    """Lines of text.
+
+    Attributes:
+        tokens: BOS, text, EOS, padding.
+        prefix: the hidden states of all tokens but the last, where the frozen layers were run in advance.
+    """
 
     tokens: Int[Tensor, "b t"]
+    prefix: Float[Tensor, "b u d_model"] | None = None
 
 
 class CaptionBatch(NamedTuple):
@@ -197,6 +203,52 @@ class TextDataModule(PinningDataModule):
         return StepLoader(
             lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows])), len(batches)
         )
+
+
+class LineDataModule(PinningDataModule):
+    """Lines of text in batches of `batch_size` lines of mixed lengths.
+
+    Args:
+        train, val: the tokens of each line; to train on, and to measure on in the same batches each time.
+        pad_id: pads the lines of a batch.
+        batch_size: lines in a batch.
+        steps: of the whole training.
+        seed: draws the order.
+        prefix: the hidden states of `train` below the layers that a step runs; None where a step runs all layers.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[list[int]],
+        val: Sequence[list[int]],
+        *,
+        pad_id: int,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        prefix: FrozenPrefix | None = None,
+    ) -> None:
+        super().__init__()
+        self._train, self._val, self._pad_id, self._batch_size = train, val, pad_id, batch_size
+        self._steps, self._seed, self._prefix = steps, seed, prefix
+
+    def epoch(self, number: int) -> list[list[int]]:
+        """The lines of each batch of an epoch."""
+        lengths = [len(line) for line in self._train]
+        return epoch_batches(lengths, self._seed, number, max_rows=self._batch_size, by_length=False)
+
+    def train_dataloader(self) -> StepLoader[TextBatch]:
+        return StepLoader(self.epoch, self._batch, self._steps)
+
+    def val_dataloader(self) -> StepLoader[TextBatch]:
+        batches = epoch_batches([len(line) for line in self._val], 0, 0, max_rows=self._batch_size)
+        return StepLoader(
+            lambda _: batches, lambda rows: TextBatch(pad([self._val[row] for row in rows], self._pad_id)), len(batches)
+        )
+
+    def _batch(self, rows: list[int]) -> TextBatch:
+        prefix = None if self._prefix is None else self._prefix.batch(rows)
+        return TextBatch(pad([self._train[row] for row in rows], self._pad_id), prefix)
 
 
 class SupportDataModule(PinningDataModule):

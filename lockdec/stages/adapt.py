@@ -1,0 +1,98 @@
+"""Adapt the upper layers of the locked decoder to unpaired text of the domain, as one pretrained here has read it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from lockdec.data.captions import CaptionSet
+from lockdec.data.text import TextSource, pretraining_text
+from lockdec.errors import ConfigError
+from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_changed
+from lockdec.modules.adaptation import Adaptation
+from lockdec.runtime.devices import place_on
+from lockdec.stages.stage import DecoderStage, Stage, Work
+from lockdec.stages.training_stage import TrainingConfig, TrainingStage
+from lockdec.training.batching import LineDataModule
+from lockdec.training.prefix import FrozenPrefix
+from lockdec.transformer.configuration import layer_numbers
+
+
+@dataclass
+class AdaptConfig(TrainingConfig):
+    """How the upper layers of the locked decoder learn the text of the domain.
+
+    Attributes:
+        seed: moves the order of the text.
+        batch_size: lines a step.
+        layers: which layers learn: last_n, or all; the token embedding never does.
+        repeats: how often each training caption occurs in the text, beside that of other sources.
+    """
+
+    seed: int = MISSING
+    batch_size: int = MISSING
+    layers: str = MISSING
+    repeats: int = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        self.check_training("adapt", batch_size=1, repeats=0)
+        if not re.fullmatch(r"all|last_\d+", self.layers):
+            raise ConfigError(f"adapt.layers={self.layers}: use all or last_n, the last n layers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapt(TrainingStage, DecoderStage):
+    """Trains some layers of the decoder, which stays locked; the weights that changed are the artifact.
+
+    Attributes:
+        sources: text beside the captions of the training split.
+    """
+
+    name: ClassVar[str] = "adapt"
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage,)
+    section = AdaptConfig
+    code: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.code,
+        "lockdec.data.text",
+        "lockdec.modules.adaptation",
+        "lockdec.modules.language_modeling",
+        "lockdec.training.prefix",
+    )
+    fit: AdaptConfig
+    data: CaptionSet
+    sources: dict[str, TextSource]
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
+
+    def make(self, work: Work) -> dict[str, Any]:
+        text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
+        tokenizer, model = load_tokenizer(*work.decoder), load_decoder(*work.decoder)
+        frozen = layer_numbers("adapt.layers", self.fit.layers, model.config.layers)[0]
+        place_on(model, work.device)
+        lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))
+        prefix = FrozenPrefix(model, lines, frozen, work.folder) if frozen else None
+        batches = LineDataModule(
+            lines,
+            val,
+            pad_id=tokenizer.special.pad,
+            batch_size=self.fit.batch_size,
+            steps=self.fit.steps,
+            seed=self.fit.seed,
+            prefix=prefix,
+        )
+        module = Adaptation(
+            model, self.fit.optimizer, self.fit.steps, work.stage, eos_id=tokenizer.special.eos, frozen=frozen
+        )
+        try:
+            metrics = self.train(module, batches, work, self.fit.seed)
+        finally:
+            if prefix is not None:
+                prefix.close()
+        save_changed(model, work.folder)
+        return {"adapt": metrics | {"lines": len(text)} | ({} if prefix is None else prefix.metrics)}
