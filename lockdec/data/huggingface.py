@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import PIL
 
-from lockdec.data.captions import SPLITS, Input, Modality
-from lockdec.data.images import open_image
+from lockdec.data.captions import SPLITS, Input, Modality, composed
+from lockdec.data.images import DecodedPictures, open_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sources import InputSource, finite_array, inside
 from lockdec.errors import ConfigError, DataError
+
+_AT_ONCE = 1_000  # rows read together
 
 
 class HuggingFaceDataset(ListedCaptions):
@@ -117,14 +119,35 @@ def _chosen(path: str, loaded: Any, splits: Mapping[str, str] | None) -> dict[st
 
 def _rows(path: str, tables: Mapping[str, Any], columns: Sequence[str], bad: BadRows, drawn: bool) -> Iterator[Row]:
     for split, table in tables.items():
-        for number, record in enumerate(table.select_columns(list(columns))):
-            values = [record[name] for name in columns]
-            captions = [text for value in values for text in (value if isinstance(value, list) else [value])]
+        for number, values in enumerate(_records(table.select_columns(list(columns)), columns)):
             where = f"{split} row {number}"
+            if isinstance(values, UnicodeDecodeError):
+                bad.add(where, f"{', '.join(columns)} contains a text that is not UTF-8")
+                continue
+            captions = [text for value in values for text in (value if isinstance(value, list) else [value])]
             if not all(isinstance(text, str) for text in captions):
                 bad.add(where, f"{', '.join(columns)} contains something other than texts")
                 continue
             yield Row(where, f"{split}-{number}", tuple(captions), None if drawn else split)
+
+
+def _records(table: Any, columns: Sequence[str]) -> Iterator[list[Any] | UnicodeDecodeError]:
+    """The values of these columns, row by row; an error where a text is not UTF-8, which the files may contain."""
+    for start in range(0, len(table), _AT_ONCE):
+        rows = range(start, min(start + _AT_ONCE, len(table)))
+        try:
+            batch = table[start : rows.stop]
+            yield from map(list, zip(*(batch[name] for name in columns), strict=True))
+        except UnicodeDecodeError:
+            yield from (_record(table, row, columns) for row in rows)
+
+
+def _record(table: Any, row: int, columns: Sequence[str]) -> list[Any] | UnicodeDecodeError:
+    try:
+        record = table[row]
+    except UnicodeDecodeError as error:
+        return error
+    return [record[name] for name in columns]
 
 
 def _source(path: str, tables: Mapping[str, Any], column: str) -> InputSource:
@@ -170,10 +193,13 @@ class _Strings(_Cells):
         return hashlib.sha256(str(self.read(entry)).encode()).hexdigest()
 
     def read(self, entry: str) -> Input:
-        text = self.cell(entry)
+        try:
+            text = self.cell(entry)
+        except UnicodeDecodeError as error:
+            raise DataError("a text that is not UTF-8") from error
         if not isinstance(text, str) or not text.strip():
             raise DataError("an empty text; every input needs one")
-        return text
+        return composed(text)
 
 
 class _Arrays(_Cells):
@@ -191,13 +217,17 @@ class _Images(_Cells):
     modality: Modality = "image"
     version: str = f"1, pillow {PIL.__version__}"
 
+    def __init__(self, path: str, tables: Mapping[str, Any], column: str) -> None:
+        super().__init__(path, tables, column)
+        self._decoded = DecodedPictures()
+
     def check(self, entry: str) -> str:
         content = self._content(entry)
-        open_image(content, entry)
+        self._decoded.keep(entry, open_image(content, entry))
         return hashlib.sha256(content).hexdigest()
 
     def read(self, entry: str) -> Input:
-        return open_image(self._content(entry), entry)
+        return self._decoded.get(entry) or open_image(self._content(entry), entry)
 
     def _content(self, entry: str) -> bytes:
         cell = self.cell(entry)

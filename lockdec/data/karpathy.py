@@ -12,7 +12,7 @@ from typing import Any
 
 from lockdec.data.folder import read_utf8
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
-from lockdec.data.sources import ImageFiles, inside
+from lockdec.data.sources import ImageFiles
 from lockdec.errors import DataError
 
 
@@ -41,11 +41,11 @@ class Karpathy(ListedCaptions):
         file, folder = Path(path).expanduser(), Path(images).expanduser()
         if not folder.is_dir():
             raise DataError(f"data.images={folder}: no such folder")
-        bad = BadRows(on_bad, str(file))
-        super().__init__(_rows(file, folder, bad), ImageFiles(folder), bad, drawn=Drawn(), limit=limit, cache=cache)
+        bad, source = BadRows(on_bad, str(file)), ImageFiles(folder)
+        super().__init__(_rows(file, source, bad), source, bad, drawn=Drawn(), limit=limit, cache=cache)
 
 
-def _rows(path: Path, folder: Path, bad: BadRows) -> Iterator[Row]:
+def _rows(path: Path, source: ImageFiles, bad: BadRows) -> Iterator[Row]:
     try:
         records = json.loads(read_utf8(path))["images"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
@@ -61,14 +61,14 @@ def _rows(path: Path, folder: Path, bad: BadRows) -> Iterator[Row]:
         except (KeyError, TypeError) as error:
             bad.add(where, f"filename, split and sentences with raw texts are needed ({error!r})")
             continue
-        yield Row(where, _entry(folder, subfolder, name), captions, "train" if split == "restval" else split)
+        yield Row(where, _entry(source, subfolder, name), captions, "train" if split == "restval" else split)
 
 
-def _entry(folder: Path, subfolder: str, name: str) -> str:
+def _entry(source: ImageFiles, subfolder: str, name: str) -> str:
     """The image in its subfolder if it exists there, else directly in the folder."""
     nested = f"{subfolder}/{name}"
     try:
-        inside(folder, nested)
+        source.path(source.name(nested))
     except DataError:
         return name
     return nested if subfolder else name

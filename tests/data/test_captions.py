@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lockdec.data.captions import CaptionSet, Input
+from lockdec.data.captions import CaptionSet, Input, fold, not_unicode
 from lockdec.errors import DataError
 from tests.data.caption_rows import Texts
 
@@ -31,10 +34,29 @@ def test_captions_are_folded() -> None:
     assert data.captions == (("a red hat",), ("two",), ("äpfel", "x"))
 
 
+@given(st.text(st.characters(), max_size=12))
+def test_captions_are_compared_in_one_form_whatever_form_they_come_in(text: str) -> None:
+    folded = fold(text)
+    assert fold(folded) == folded
+    for form in ("NFC", "NFD"):
+        assert fold(unicodedata.normalize(form, text)) == folded
+    assert unicodedata.is_normalized("NFC", folded)
+
+
+@given(st.text(st.characters(), max_size=12))
+def test_what_utf_8_cannot_hold_is_told_in_plain_characters(text: str) -> None:
+    problem = not_unicode(text)
+    assert (problem is not None) == any("\ud800" <= character <= "\udfff" for character in text)
+    assert problem is None or (problem.isascii() and problem.isprintable())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"ids": ["a", "a", "c"]}, "'a' occurs twice"),
+        ({"ids": ["\u00e9", "e\u0301", "c"]}, "occurs twice"),
+        ({"ids": ["a", "b\ud83d", "c"]}, "cannot be written in UTF-8"),
+        ({"captions": [["one"], ["\udcff"], ["three"]]}, "id 'b': .* cannot be written in UTF-8"),
         ({"ids": ["a", "b"]}, "2 ids but captions for 3"),
         ({"captions": [["one"], [" "], ["three"]]}, "'b' has an empty caption"),
         ({"captions": [["one"], ["two"], []]}, "'c' has an empty caption or none"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from PIL import Image
 
@@ -144,3 +146,27 @@ def test_an_id_without_a_network_is_refused_in_one_line(monkeypatch: pytest.Monk
     message = r"^data\.path=nobody/nothing-here: neither a folder here nor a data set that can be fetched .*\)$"
     with pytest.raises(DataError, match=message):
         HuggingFaceDataset("nobody/nothing-here")
+
+
+def test_texts_that_are_not_utf_8_are_bad_rows(tmp_path: Path) -> None:
+    """Arrow does not check what its files say is UTF-8."""
+    texts = [f"text {number}".encode() for number in range(8)]
+    texts[5] = b"caf\xe9"
+    column = pa.array(texts).cast(pa.binary())
+    column = pa.Array.from_buffers(pa.string(), len(texts), column.buffers())
+    other = pa.array([f"text {number}" for number in range(8)])
+    schema = datasets.Features({"text": datasets.Value("string"), "caption": datasets.Value("string")})
+    for name, columns in (("input", [column, other]), ("caption", [other, column])):
+        table = pa.Table.from_arrays(columns, names=["text", "caption"])
+        datasets.Dataset(table, info=datasets.DatasetInfo(features=schema)).save_to_disk(tmp_path / name)
+        with pytest.raises(DataError, match=r"train row 5: .*a text that is not UTF-8"):
+            HuggingFaceDataset(str(tmp_path / name), input="text")
+        data = HuggingFaceDataset(str(tmp_path / name), input="text", on_bad="skip")
+        assert (len(data), len(data.skipped)) == (7, 1)
+
+
+def test_texts_and_captions_have_one_unicode_form(tmp_path: Path) -> None:
+    names = [unicodedata.normalize("NFD", f"caf\u00e9 {number}") for number in range(4)]
+    datasets.Dataset.from_dict({"text": names, "caption": names}).save_to_disk(tmp_path)
+    data = HuggingFaceDataset(str(tmp_path), input="text")
+    assert data.inputs([3]) == list(data.captions[3]) == ["caf\u00e9 3"]

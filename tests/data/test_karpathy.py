@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,24 @@ def test_another_json_is_refused(content: str, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.images=.*gone: no such folder"):
         Karpathy(write(tmp_path)[0], str(tmp_path / "gone"))
+
+
+def test_half_a_character_makes_an_image_bad(tmp_path: Path) -> None:
+    arguments = write(tmp_path, filename="half \ud83d.png")
+    with pytest.raises(DataError, match=r"dataset.json image 5: 'half .ud83d.png' cannot be written in UTF-8"):
+        Karpathy(*arguments)
+    assert len(Karpathy(*arguments, on_bad="skip").skipped) == 1
+
+
+def test_names_in_another_unicode_form_are_found_in_their_folder(tmp_path: Path) -> None:
+    file, images = write(tmp_path)
+    content = json.loads(Path(file).read_text())
+    for place, number in (("val2014", 0), (".", 6)):
+        record = content["images"][number]
+        old, new = Path(images, place, record["filename"]), f"\u00e9{record['filename']}"
+        decomposed = unicodedata.normalize("NFD", new)
+        old.rename(old.with_name(new if number else decomposed))
+        record["filename"] = decomposed if number else new
+    Path(file).write_text(json.dumps(content))
+    assert Karpathy(file, images).entries[0].startswith("val2014/\u00e9")
+    assert len(Karpathy(file, images).inputs(range(8))) == 8

@@ -63,6 +63,16 @@ def test_a_leak_by_case_space_or_full_stop_is_still_a_leak() -> None:
     assert pretraining_text(data, [leak]) == ["a green hat and more", "a red hat", "a red hat"]
 
 
+def test_a_leak_in_another_unicode_form_is_still_a_leak() -> None:
+    held_out, same = "caf\u00e9 cr\u00e8me", "cafe\u0301 cre\u0300me"
+    data = Texts([["one"], [held_out], ["CAFE\u0301"]], (1, 1, 1))
+    assert pretraining_text(data, [Given((same, "Caf\u00c9", same + "s", "e\u0301"))]) == [
+        f"{held_out}s",
+        "\u00e9",
+        "one",
+    ]
+
+
 def test_a_training_caption_that_equals_a_held_out_one_is_left_out() -> None:
     data = Texts([["a red hat", "a blue hat"], ["a green hat"], ["a blue hat"]], (1, 1, 1))
     assert pretraining_text(data) == ["a red hat"]
