@@ -31,6 +31,8 @@ SCHEMA_VERSION = 1  # tests/faults/artifacts has an artifact of every released v
 METADATA = "artifact.json"
 CHECKPOINT, GOOD_CHECKPOINT = "last.ckpt", "good.ckpt"  # exist only in unfinished folders
 UNFINISHED, DAMAGED = ".unfinished", ".damaged-"
+_SETTLED = 2_000_000_000  # nanoseconds; a second change soon after the first may leave the times of a file as they are
+_sha256: dict[tuple[int, ...], str] = {}
 _RECORD = {"schema": int, "stage": str, "key": str, "files": dict, "metrics": dict, "config": dict, "parents": dict}
 
 
@@ -45,9 +47,16 @@ def artifact_key(**ingredients: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """The sha256 of a file's bytes, in hex; this process remembers it until the file is written to or replaced."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = os.fstat(file.fileno())
+        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if identity not in _sha256:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if time.time_ns() - found.st_ctime_ns < _SETTLED:
+                return digest
+            _sha256[identity] = digest
+        return _sha256[identity]
 
 
 @dataclass(frozen=True)

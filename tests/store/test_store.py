@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockdec.errors import StoreError
-from lockdec.store import METADATA, UNFINISHED, Artifact, Store, artifact_key, canonical_json, damage
+from lockdec.store import METADATA, UNFINISHED, Artifact, Store, artifact_key, canonical_json, damage, file_sha256
 
 KEY = "0" * 64
 VALUES = st.recursive(
@@ -189,3 +190,29 @@ def test_a_killed_maker_blocks_nobody(tmp_path: Path) -> None:
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     assert not make(Store(root)).reused
+
+
+def test_a_file_is_hashed_once_and_again_after_every_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, read = tmp_path / "weights", list[str]()
+    digest = hashlib.file_digest
+
+    def noted(file: Any, name: str) -> Any:
+        read.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    monkeypatch.setattr("lockdec.store._SETTLED", 0)
+    path.write_bytes(b"0123456789")
+    first = [file_sha256(path) for _ in range(3)]
+    assert first == [hashlib.sha256(b"0123456789").hexdigest()] * 3
+    assert len(read) == 1
+    before = path.stat()
+    time.sleep(0.05)  # longer than the clock of the file system takes to move
+    path.write_bytes(b"0123456780")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # whoever sets this time back, too
+    assert file_sha256(path) == hashlib.sha256(b"0123456780").hexdigest()
+    monkeypatch.setattr("lockdec.store._SETTLED", 10**18)
+    path.write_bytes(b"0")
+    assert file_sha256(path) == hashlib.sha256(b"0").hexdigest()
+    path.write_bytes(b"1")  # perhaps at the same time, as far as the file system can tell
+    assert file_sha256(path) == hashlib.sha256(b"1").hexdigest()
