@@ -22,20 +22,23 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from lockdec import redaction
+from lockdec.config.overrides import arranged
 from lockdec.config.schema import config_folder, register
 from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.runtime.interruption import InterruptedRunError
 from lockdec.runtime.process import ready
-from lockdec.sweeps.callback import DryRun, end_progress, failed_cells
+from lockdec.runtime.terminal import forgive
+from lockdec.sweeps.callback import DryRun, Refused, end_progress, failed_cells
 from lockdec.sweeps.composing import typed_overrides
+from lockdec.sweeps.folders import remove_unused
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 NO_OPTION = "Config group override must be"  # how Hydra reports a group that was given null
-CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT)
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 
@@ -71,6 +74,8 @@ def job(config: DictConfig) -> float:
         return lead(lambda: run_job(config, folder, overrides, sweeping, watchers), folder)
     except Exception as error:
         _end(error)  # here, since Hydra would print lines of its own, with all overrides
+    finally:
+        remove_unused()
 
 
 def _require_lockstep(hydra_config: Any) -> None:
@@ -85,15 +90,19 @@ def _require_lockstep(hydra_config: Any) -> None:
 
 def main() -> None:
     """Compose the config and run; errors that the user can fix end the process with one plain line."""
+    forgive()
     register()
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and ending the process
     try:
         try:
+            sys.argv[1:] = arranged(sys.argv[1:])
             hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
         except DryRun as wanted:
             from lockdec.sweeps.plan import plan, show
 
             sys.exit(show(plan(wanted.cells(), wanted.at_once), wanted.trials))
+        except Refused as refused:
+            _end(refused.error)
         finally:
             end_progress()
             ranks.leave()
@@ -137,7 +146,8 @@ def explain(error: Exception) -> str:
         return " ".join(lines)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such option (there are: {', '.join(error.options or [])})"
+        known = error.options or sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        return f"{group}={option}: no such option (there are: {', '.join(known)})"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         return f"{cause.full_key}: no such key (allowed: {', '.join(map(str, cause.parent_node))})"
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):

@@ -11,7 +11,8 @@ This module does not import torch: `--help` has to answer at once.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +23,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from lockdec.errors import ConfigError
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SEEDS, MOST_SEED = ("seed", "support_seed", "split_seed"), 2**32 - 1  # the largest that numpy takes
+MOST_THREADS = 1024
+LONGEST_NAME = 128  # bytes: W&B takes 128 characters, file systems 255 bytes
+NO_PROJECT = "/\\#?%:"  # what W&B takes in no name of a project
 
 
 @dataclass
@@ -73,6 +80,7 @@ class TrainerConfig:
     """What a stage trains on; passed to Lightning's Trainer, except as noted below.
 
     Attributes:
+        precision: 32-true; bf16-mixed; or, on a GPU, 16-mixed. Others do not train here.
         strategy: "auto" for one process; "ddp" and "fsdp" for the ranks that torchrun or SLURM has started.
         devices: on this machine; null for as many as there are ranks on it.
         threads: CPU threads of this process; null leaves torch's own choice.
@@ -99,6 +107,16 @@ class TrainerConfig:
             raise ConfigError(f"trainer.strategy={self.strategy} is not one of: auto, ddp, fsdp")
         if self.on_nan not in ("stop", "rollback"):
             raise ConfigError(f"trainer.on_nan={self.on_nan} is not one of: stop, rollback")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"trainer.precision={self.precision} is not one of: {', '.join(PRECISIONS)}")
+        if self.precision == "16-mixed" and self.accelerator == "cpu":
+            raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ConfigError(f"trainer.threads={self.threads} must be from 1 to {MOST_THREADS}, or null")
+        if self.devices is not None and self.devices < 1:
+            raise ConfigError(f"trainer.devices={self.devices} must be at least 1, or null for as many as there are "
+                              "ranks")  # fmt: skip
+        require_at_least("trainer", self, checkpoint_seconds=0)
 
 
 @dataclass
@@ -124,6 +142,12 @@ class LoggerConfig:
                 raise ConfigError(f"logger.kinds={list(self.kinds)}: {kind} is not one of: csv, wandb, tensorboard")
         if self.mode not in ("offline", "online", "disabled"):
             raise ConfigError(f"logger.mode={self.mode} is not one of: offline, online, disabled")
+        for key in ("project", "entity"):
+            value = getattr(self, key)
+            if value is not None and (not 0 < len(value) <= 128 or set(value) & set(NO_PROJECT)):
+                raise ConfigError(
+                    f"logger.{key}={value}: use a name of 1 to 128 characters without {' '.join(NO_PROJECT)}"
+                )
 
 
 @dataclass
@@ -167,6 +191,20 @@ class Config:
     stages: Any = field(default_factory=dict)
 
 
+def check_places(config: DictConfig) -> None:
+    """Raise ConfigError where `name`, `sweep_name` or `paths.outputs` can be no folder."""
+    for key in ("name", "sweep_name"):
+        name = str(config[key])
+        parts = name.split("/")
+        if any(part.startswith(".") or not part.strip() for part in parts) or not name.isprintable():
+            raise ConfigError(f"{key}={name!r} names a folder: use letters and digits, and no dot in front")
+        if len(name.encode()) > LONGEST_NAME:
+            raise ConfigError(f"{key}={name[:20]}...: use at most {LONGEST_NAME} bytes, not {len(name.encode())}")
+    outputs = str(config.paths.outputs)
+    if not outputs.strip() or not outputs.isprintable():
+        raise ConfigError(f"paths.outputs={outputs!r} has to name a folder")
+
+
 @runtime_checkable
 class Section(Protocol):
     """What a stage reads from the section of the config that has its name: a dataclass that checks its values."""
@@ -208,6 +246,9 @@ def checked(config: DictConfig) -> Config:
     """
     shared = [field.name for field in dataclasses.fields(Config)]
     _refuse_unknown_sections(config, shared)
+    check_places(config)
+    for name in sorted(map(str, config), key="stages".__eq__):  # their values have shorter names elsewhere
+        _refuse_numbers(name, plain(config[name]))
     typed = Config(**{name: _as_object(config[name]) for name in shared})
     typed.decoder.check()
     typed.cross_attention.check()
@@ -261,6 +302,28 @@ def _refuse_unknown_sections(config: DictConfig, shared: Sequence[str]) -> None:
         if name not in shared and name not in options and name not in config.stages:
             known = sorted({*shared, *config.stages})
             raise ConfigError(f"{name}: no such key, nor a stage of this name (allowed: {', '.join(known)})")
+
+
+def _refuse_numbers(key: str, node: Any) -> None:
+    """Raise ConfigError for a number below `key` that no library takes: not finite, beyond 64 bits, no seed."""
+    for place, value in _leaves(key, node):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{place}={value} must be a finite number")
+        if isinstance(value, int) and place.rpartition(".")[2] in SEEDS and not 0 <= value <= MOST_SEED:
+            raise ConfigError(f"{place}={value} must be from 0 to {MOST_SEED}")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"{place}={value} must fit into 64 bits")
+
+
+def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _leaves(f"{key}.{name}", value)
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _leaves(f"{key}[{index}]", value)
+    else:
+        yield key, node
 
 
 def plain(node: Any) -> Any:

@@ -304,8 +304,9 @@ def strategy(trainer: TrainerConfig) -> dict[str, Any]:
     from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
     if not _together or _started is None:
-        alone = [LightningEnvironment()] if _started is not None else []
-        return {"strategy": "auto", "devices": 1 if alone else trainer.devices or 1, "num_nodes": 1, "plugins": alone}
+        # Of its own accord, Lightning would take part in a job of SLURM, though one process was started in it.
+        devices = 1 if _started is not None else trainer.devices or 1
+        return {"strategy": "auto", "devices": devices, "num_nodes": 1, "plugins": [LightningEnvironment()]}
     ranks: Strategy = DDPStrategy(timeout=PATIENCE)
     if trainer.strategy == "fsdp":
         ranks = ModelParallelStrategy(_started.world, 1, save_distributed_checkpoint=False, timeout=PATIENCE)

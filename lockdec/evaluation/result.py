@@ -8,6 +8,11 @@ from typing import Any
 SCHEMA = 2
 READABLE = (1, SCHEMA)
 
+MEASURED = (
+    "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "chrf", "token_f1", "exact", "distinct", "loss"
+)  # fmt: skip
+"""The metrics of result.json: those of `lockdec.evaluation.metrics`, and the loss."""
+
 CONTROLS = {
     "locked": "the pretrained decoder with its cross-attention locked, which cannot see the input",
     "shuffled": "the trained captioner, given the wrong input",

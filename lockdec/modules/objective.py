@@ -66,7 +66,8 @@ class Objective(L.LightningModule, ABC):
             self.log(f"{self.stage}/learning_rate", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:
-        return optimization.configure(self.parameters(), self.optimizer, self.steps)
+        mixed = self.trainer.precision.endswith("-mixed")
+        return optimization.configure(self.parameters(), self.optimizer, self.steps, fused=not mixed)
 
 
 class PartlyFrozen(Objective):

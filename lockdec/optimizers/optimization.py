@@ -71,13 +71,17 @@ class FinetuneOptimizerConfig(OptimizerConfig):
             raise ConfigError(f"{key}.kind={self.kind} is not one of: {', '.join(OPTIMIZERS)}")
 
 
-def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps: int) -> dict[str, Any]:
+def configure(
+    parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps: int, fused: bool = True
+) -> dict[str, Any]:
     """What `configure_optimizers` returns: AdamW or Muon over the trainable parameters, its schedule advanced by step.
 
     Weight decay is for matrices; gates, biases and norms go without, as in GPT-2's training.
 
     Args:
         steps: of the whole training, for the schedule's end.
+        fused: whether AdamW is one kernel. With 16-bit mixed precision, that kernel would also undo the scaling of the
+            gradients, so Lightning refuses to clip them.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
@@ -90,7 +94,7 @@ def configure(parameters: Iterable[nn.Parameter], config: OptimizerConfig, steps
         optimizer = Muon(groups, lr=config.learning_rate, momentum=config.betas[0])
     else:
         betas = (config.betas[0], config.betas[1])
-        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.eps, fused=fused)
     schedule = LambdaLR(optimizer, lambda step: rate_factor(step, config, steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

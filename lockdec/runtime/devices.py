@@ -37,6 +37,8 @@ def device_of(trainer: TrainerConfig) -> torch.device:
     if not fitting:
         raise ConfigError(f"trainer.accelerator={wanted}: torch {torch.__version__} finds no such device on this "
                           f"machine; use one of: {', '.join([*there, 'cpu', 'auto'])}")  # fmt: skip
+    if fitting[0] == "cpu" and trainer.precision == "16-mixed":
+        raise ConfigError("trainer.precision=16-mixed needs a GPU, and this machine has none; use bf16-mixed")
     if fitting[0] == "cpu":
         return torch.device("cpu")
     number, count = ranks.local(), _GPUS[fitting[0]].auto_device_count()

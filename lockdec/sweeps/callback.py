@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lockdec.config.schema import check_places, checked
 from lockdec.distributed import ranks
-from lockdec.redaction import redacted
+from lockdec.errors import ConfigError
+from lockdec.evaluation.result import MEASURED
 from lockdec.runtime.process import ready
+from lockdec.store.reading import RESULT
 from lockdec.sweeps.cells import Sweep, read_cells
 from lockdec.sweeps.composing import cell_overrides, compose_cells
+from lockdec.sweeps.folders import BY_NUMBER, cell_names, claim_run_folder, make_folder
 from lockdec.sweeps.launchers import cells_at_once, share_cores
 from lockdec.sweeps.progress import Progress
 
@@ -51,65 +56,147 @@ class DryRun(BaseException):
         self.cells, self.at_once, self.trials = cells, at_once, trials
 
 
+class Refused(BaseException):
+    """Leaves Hydra before anything runs, because of an error in the config; no Exception, as `DryRun`.
+
+    Attributes:
+        error: what is wrong.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Raise Refused for any error within this block, which Hydra would make a warning of."""
+    try:
+        yield
+    except Exception as error:
+        raise Refused(error) from error
+
+
 class SweepWatch(Callback):
-    """Shows progress while cells run; at the end, lists the cells that failed and writes the report."""
+    """Refuses what cannot run; shows progress while cells run; at the end, lists those that failed and reports."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        if config.dry_run:
-            raise DryRun(lambda: [(None, config)])
+        with refusing():
+            _require_folder_of_start(config)
+            checked(_without_hydra(config))
+            _require_objective(config, searching=False)
+            if config.dry_run:
+                raise DryRun(lambda: [(None, config)])
+            claim_run_folder(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         global _progress
         if ranks.started().rank > 0:  # only the first rank prints
             return
-        loader = GlobalHydra.instance().config_loader()
+        with refusing():
+            _require_folder_of_start(config)
+            check_places(config)
+            loader = GlobalHydra.instance().config_loader()
+            trials = config.hydra.sweeper.get("trials")  # of a search
+            overrides = [] if trials is not None else cell_overrides(config, loader)
+            if trials is not None:
+                _require_numbers(config)
+                names = [str(number) for number in range(trials)]
+            else:
+                names = cell_names(config, loader, overrides)
+            _require_objective(config, searching=trials is not None)
         folder = Path(config.hydra.sweep.dir)
-        trials = config.hydra.sweeper.get("trials")  # of a search
-        overrides: list[list[str]] = []
-        if trials is not None:
-            if config.dry_run:
+        if config.dry_run:
+            if trials is not None:
                 raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
-            sweep = Sweep(folder, trials, time.time())
-        else:
-            overrides = cell_overrides(config, loader)
-            if config.dry_run:
-                raise DryRun(
-                    lambda: [
-                        (folder / str(number), cell)
-                        for number, cell in enumerate(compose_cells(config, loader, overrides))
-                    ],
-                    cells_at_once(config),
-                )
-            sweep = Sweep(folder, len(overrides), time.time(), redacted(overrides))  # as result.json has them
+            raise DryRun(
+                lambda: [
+                    (folder / name, cell)
+                    for name, cell in zip(names, compose_cells(config, loader, overrides), strict=True)
+                ],
+                cells_at_once(config),
+            )
+        with refusing():
+            make_folder(folder)
+            finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
+        sweep = Sweep(folder, names, finished)
         _progress = Progress(sweep, config.sweep_name)
         _progress.start()
         if share_cores(config) and len(overrides) - sweep.standing().done > 1:
             ready(config.logger.kinds)
             from lockdec.sweeps.shared import make_shared  # here, since it imports torch
 
-            make_shared(compose_cells(config, loader, overrides), len(overrides), folder, config.sweep_name)
+            make_shared(compose_cells(config, loader, overrides), names, folder, config.sweep_name)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if ranks.started().rank > 0:
+        if ranks.started().rank > 0 or _progress is None:
             return
         from lockdec.console import console, printable  # here, since --help does not need rich
         from lockdec.report.page import write_report
 
-        total = _progress.sweep.total if _progress else None
+        names = _progress.sweep.names
         end_progress()
         folder = Path(config.hydra.sweep.dir)
-        cells = {name: cell for name, cell in read_cells(folder).items() if total is None or int(name) < total}
+        cells = read_cells(folder, names)
         done = [name for name, cell in cells.items() if cell["status"] == "ok"]
         pruned = [name for name, cell in cells.items() if cell["status"] == "pruned"]
         failed = {name: cell for name, cell in cells.items() if cell["status"] not in ("ok", "pruned")}
         _failed.extend(failed)
+        report = write_report([folder]).report  # before anything is printed
         counts = f"{len(done)} of {len(cells)} cells done" + (f", {len(pruned)} pruned" if pruned else "")
         console.print(f"\n{counts} in [bold]{printable(str(folder))}[/]", soft_wrap=True)
         for name, cell in failed.items():
             choices = " ".join(cell.get("overrides", []))
             console.print(
-                f"  cell {name} failed: {printable(str(cell['error']))} ({printable(choices)})", soft_wrap=True
+                f"  cell {printable(name)} failed: {printable(str(cell['error']))} ({printable(choices)})",
+                soft_wrap=True,
             )
         if failed:
             console.print("Run the same command again to retry them; finished cells are not repeated.")
-        console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
+        console.print(f"Report: [bold]{printable(str(report))}[/]", soft_wrap=True)
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """The config as jobs get it."""
+    job = config.copy()
+    with open_dict(job):
+        job.pop("hydra")
+    return job
+
+
+def _require_folder_of_start(config: DictConfig) -> None:
+    """Raise ConfigError where jobs would run in another folder, which relative paths do not mean."""
+    if config.hydra.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: paths are relative to the folder that lockdec is started in; leave it "
+                          "out")  # fmt: skip
+
+
+def _require_numbers(config: DictConfig) -> None:
+    """Raise ConfigError where a search would not name its cells by their numbers, which are those of its trials."""
+    raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
+    if raw != BY_NUMBER:
+        raise ConfigError(f"hydra.sweep.subdir={raw}: the cells of a search are named by their number; leave it out")
+
+
+def _require_objective(config: DictConfig, searching: bool) -> None:
+    """Raise ConfigError where the objective of a sweep, or one of a search, is a metric that no run has."""
+    wanted = {"objective": str(config.objective)}
+    if searching:
+        dotted = [str(name) for name in config.hydra.sweeper.objectives]
+        wanted = {f"hydra.sweeper.objectives.{name}": name[8:] for name in dotted if name.startswith("metrics.")}
+    for key, name in wanted.items():
+        if name not in MEASURED:
+            raise ConfigError(f"{key}={name} is not one of: {', '.join(MEASURED)}")
+
+
+def _finished(
+    config: DictConfig, loader: ConfigLoader, overrides: Sequence[Sequence[str]], folder: Path, names: Sequence[str]
+) -> frozenset[str]:
+    """The cells that an earlier attempt has finished, whatever it was told about threads, loggers and the like."""
+    if not any((folder / name / RESULT).is_file() for name in names):
+        return frozenset()
+    ready(config.logger.kinds)
+    from lockdec.sweeps.jobs import finished_cell  # here, since it imports torch
+
+    cells = zip(names, compose_cells(config, loader, overrides), strict=True)
+    return frozenset(name for name, cell in cells if finished_cell(cell, folder / name))

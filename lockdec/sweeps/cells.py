@@ -1,20 +1,20 @@
 """How far a sweep is, read from its folder alone, so that it does not matter which processes run the cells.
 
-A cell is a numbered folder. The process that runs it holds a lock in it, which the operating system releases when the
+A cell is a folder, named by its number unless the user says otherwise. The process that runs it holds a lock in it, which the operating system releases when the
 process ends: a cell whose process was killed is not running. Its outcome is in its result.json.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lockdec.store.reading import RESULT
+from lockdec.errors import StoreError
+from lockdec.store.reading import RESULT, read_object
 
 LOCK = ".running"
 
@@ -44,15 +44,16 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def read_cells(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """The results of a sweep's cells by number; a cell whose result cannot be read counts as failed."""
+def read_cells(folder: Path, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The results of a sweep's cells by name; a cell without a result that can be read counts as failed."""
     cells: dict[str, Mapping[str, Any]] = {}
-    numbered = [path for path in folder.glob("*/") if path.name.isdecimal()]
-    for path in sorted(numbered, key=lambda path: int(path.name)):
+    for name in names:
+        path = folder / name / RESULT
         try:
-            cells[path.name] = json.loads((path / RESULT).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            cells[path.name] = {"status": "failed", "error": f"{path / RESULT}: {error}"}
+            cells[name] = read_object(path)
+        except StoreError as error:
+            why = f"{error}" if path.is_file() else f"it left no {RESULT}: its process was ended, or it never started"
+            cells[name] = {"status": "failed", "error": why}
     return cells
 
 
@@ -89,24 +90,34 @@ class Sweep:
     """The cells of one sweep as they stand.
 
     Args:
-        folder: of the sweep; its cells are `0`, `1`, ...
-        total: the number of cells.
-        since: when this attempt started, in seconds since the epoch.
-        overrides: of each cell, where known; a result with other overrides belongs to an earlier sweep.
+        folder: of the sweep.
+        names: of the cells' folders in it.
+        finished: the cells that are `ok` since before this attempt and will not be run again; a result of any other
+            cell counts once it has changed. None where nobody knows: every result counts but those that failed.
     """
 
     folder: Path
-    total: int
-    since: float
-    overrides: Sequence[Sequence[str]] | None = None
+    names: Sequence[str]
+    finished: Collection[str] | None = None
     _results: dict[Path, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+    _before: dict[str, int] = field(default_factory=dict)  # when the results of earlier attempts were written
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            with suppress(OSError):
+                self._before[name] = (self.folder / name / RESULT).stat().st_mtime_ns
+
+    @property
+    def total(self) -> int:
+        """How many cells there are."""
+        return len(self.names)
 
     def standing(self) -> Standing:
         """Count the cells; reads only the results that have changed since the last count."""
         counts = dict.fromkeys(("ok", "running", "failed", "interrupted", "pruned", "waiting"), 0)
         done = []
-        for number in range(self.total):
-            state, result = self._state(number)
+        for name in self.names:
+            state, result = self._state(name)
             counts[state] += 1
             if state == "ok":
                 done.append(result)
@@ -115,26 +126,25 @@ class Sweep:
         left = None if seconds is None else seconds * (self.total - ended) / max(1, counts["running"])
         return Standing(self.total, counts["ok"], counts["running"], counts["failed"], counts["pruned"], left)
 
-    def _state(self, number: int) -> tuple[str, Mapping[str, Any]]:
-        folder = self.folder / str(number)
-        result = self._read(folder / RESULT)
+    def _state(self, name: str) -> tuple[str, Mapping[str, Any]]:
+        folder = self.folder / name
+        changed, result = self._read(folder / RESULT)
         if is_running(folder):
             return "running", result
         status = str(result.get("status", "waiting"))
-        if self.overrides is not None and result.get("overrides") != list(self.overrides[number]):
-            return "waiting", result
-        if status == "failed" and self._results[folder / RESULT][0] < self.since * 1e9:
-            return "waiting", result
+        if changed == self._before.get(name):  # of an earlier attempt, or there is none
+            counts = status != "failed" if self.finished is None else name in self.finished
+            return status if counts else "waiting", result
         return status, result
 
-    def _read(self, path: Path) -> Mapping[str, Any]:
+    def _read(self, path: Path) -> tuple[int | None, Mapping[str, Any]]:
         try:
             changed = path.stat().st_mtime_ns
             if path not in self._results or self._results[path][0] != changed:
-                self._results[path] = changed, json.loads(path.read_text(encoding="utf-8"))
-            return self._results[path][1]
-        except (OSError, ValueError):
-            return {}
+                self._results[path] = changed, read_object(path)
+            return self._results[path]
+        except (OSError, StoreError):
+            return None, {}
 
 
 def own_seconds(results: Sequence[Mapping[str, Any]]) -> float | None:

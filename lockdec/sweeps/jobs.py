@@ -39,10 +39,11 @@ def run_job(
     """
     if not sweeping:
         result = run(config, folder, overrides)
-        Summary(console).result(result, spread(read_captions(folder), SHOWN), folder)
         from lockdec.report.page import write_report
 
-        console.print(f"Report: [bold]{printable(str(write_report([folder]).report))}[/]", soft_wrap=True)
+        report = write_report([folder]).report  # before anything is printed
+        Summary(console).result(result, spread(read_captions(folder), SHOWN), folder)
+        console.print(f"Report: [bold]{printable(str(report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
     with claimed(folder):
         _redact_multirun(folder.parent / "multirun.yaml")

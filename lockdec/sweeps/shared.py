@@ -5,7 +5,7 @@ Otherwise one cell would make them with its single thread while the others wait.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Common:
         return [stage for stage, place in self.places.items() if not (place / METADATA).is_file()]
 
 
-def make_shared(cells: Iterable[DictConfig], total: int, folder: Path, sweep_name: str) -> None:
+def make_shared(cells: Iterable[DictConfig], names: Sequence[str], folder: Path, sweep_name: str) -> None:
     """Make, in this process, the stages that all unfinished cells need under the same key.
 
     An error is printed in one line and left to the cells: each of them meets it again and records it. A signal ends
@@ -57,23 +57,23 @@ def make_shared(cells: Iterable[DictConfig], total: int, folder: Path, sweep_nam
 
     Args:
         cells: the config of each cell; may be a generator that composes them.
-        total: the number of cells.
+        names: of the cells' folders.
         folder: of the sweep; `shared/made.json` in it records which stages were made and how long they took.
 
     Raises:
         InterruptedRunError: the process received a signal.
     """
     with stoppable():
-        _make(find_common(cells, total, folder), folder, sweep_name)
+        _make(find_common(cells, names, folder), folder, sweep_name)
     release_memory()
 
 
-def find_common(cells: Iterable[DictConfig], total: int, folder: Path) -> Common | None:
+def find_common(cells: Iterable[DictConfig], names: Sequence[str], folder: Path) -> Common | None:
     """The stages that the unfinished cells share; None as soon as none of them has to be made for several cells."""
     builder, common = Builder(), None
     try:
-        for number, config in enumerate(track(cells, "looking up shared stages", total)):
-            if finished_cell(config, folder / str(number)):
+        for config, name in zip(track(cells, "looking up shared stages", len(names)), names, strict=True):
+            if finished_cell(config, folder / name):
                 continue
             try:
                 assembly = assemble(config, builder)
