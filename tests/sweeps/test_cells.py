@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lockdec.store.reading import RESULT
-from lockdec.sweeps.cells import LOCK, Sweep, claimed, duration, is_running, own_seconds
+from lockdec.sweeps.cells import LOCK, Sweep, claimed, duration, is_running, own_seconds, read_cells
 
 HOLD = "import sys, time; from pathlib import Path; from lockdec.sweeps.cells import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -24,7 +24,11 @@ def result(status: str = "ok", seconds: float = 10.0, **changes: Any) -> dict[st
     return {"status": status, "overrides": [], "stages": {}, "cost": {"seconds": seconds}} | changes
 
 
-def leave(folder: Path, number: int, value: Any) -> Path:
+def names(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def leave(folder: Path, number: int | str, value: Any) -> Path:
     (folder / str(number)).mkdir(parents=True, exist_ok=True)
     path = folder / str(number) / RESULT
     path.write_text(json.dumps(value) if isinstance(value, dict) else value)
@@ -35,7 +39,7 @@ def test_a_killed_cell_is_not_running(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "0")], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    sweep = Sweep(tmp_path, 2, since=time.time())
+    sweep = Sweep(tmp_path, names(2))
     assert is_running(tmp_path / "0")
     assert sweep.standing().running == 1
     process.send_signal(signal.SIGKILL)
@@ -55,22 +59,42 @@ def test_looking_disturbs_nobody(tmp_path: Path) -> None:
 
 
 def test_a_sweep_counts_what_belongs_to_it(tmp_path: Path) -> None:
-    now = time.time()
-    before = leave(tmp_path, 0, result("failed", overrides=["d=0"]))
-    os.utime(before, (now - 100, now - 100))
-    leave(tmp_path, 1, result("ok", overrides=["d=1"]))
-    leave(tmp_path, 2, result("ok", overrides=["d=9"]))  # of another sweep of this name
-    leave(tmp_path, 3, result("failed", overrides=["d=3"]))
-    leave(tmp_path, 4, "{ half a result")
-    leave(tmp_path, 5, result("interrupted", overrides=["d=5"]))
+    """Cells 0 to 2 have results of an earlier attempt, of which that of 1 alone still counts; 3 to 6 get theirs now."""
+    leave(tmp_path, 0, result("failed"))
+    leave(tmp_path, 1, result("ok"))
+    leave(tmp_path, 2, result("ok"))  # of another sweep of this name
     leave(tmp_path, 7, result("ok"))  # beyond this sweep
-    standing = Sweep(tmp_path, 7, now - 50, [[f"d={number}"] for number in range(7)]).standing()
+    sweep = Sweep(tmp_path, names(7), finished={"1"})
+    leave(tmp_path, 3, result("failed"))
+    leave(tmp_path, 4, "{ half a result")
+    leave(tmp_path, 5, result("interrupted"))
+    standing = sweep.standing()
     assert (standing.done, standing.running, standing.failed, standing.total) == (1, 0, 1, 7)
     assert standing.line("s") == "s: 1 of 7 cells done, 0 running, 1 failed, 50 s left"
+    leave(tmp_path, 2, result("ok"))
+    assert sweep.standing().done == 2
+
+
+def test_the_clock_does_not_decide_which_results_are_new(tmp_path: Path) -> None:
+    """Another machine wrote it, whose clock is an hour behind."""
+    sweep = Sweep(tmp_path, ["a/b"], finished=())
+    path = leave(tmp_path / "a", "b", result("ok"))
+    os.utime(path, (time.time() - 3600,) * 2)
+    assert sweep.standing().done == 1
+
+
+def test_the_results_of_all_cells_are_read_whatever_their_folders_are_called(tmp_path: Path) -> None:
+    leave(tmp_path, "s_4", result("ok"))
+    leave(tmp_path / "a", "b", result("failed", error="x"))
+    leave(tmp_path, "half", "{ half a result")
+    cells = read_cells(tmp_path, ["s_4", "a/b", "half", "killed"])
+    assert [cell["status"] for cell in cells.values()] == ["ok", "failed", "failed", "failed"]
+    assert "not JSON" in cells["half"]["error"]
+    assert cells["killed"]["error"] == "it left no result.json: its process was ended, or it never started"
 
 
 def test_a_result_that_changes_is_read_again(tmp_path: Path) -> None:
-    sweep = Sweep(tmp_path, 1, since=0.0)
+    sweep = Sweep(tmp_path, names(1))
     assert sweep.standing().line("s") == "s: 0 of 1 cells done, 0 running, 0 failed, time left unknown"
     path = leave(tmp_path, 0, result("interrupted"))
     assert sweep.standing().done == 0
@@ -98,7 +122,7 @@ def test_what_a_cell_made_for_all_is_not_expected_of_the_others() -> None:
 
 def test_cells_side_by_side_share_the_time_left(tmp_path: Path) -> None:
     leave(tmp_path, 0, result("ok", seconds=100.0))
-    sweep = Sweep(tmp_path, 5, since=0.0)
+    sweep = Sweep(tmp_path, names(5))
     with claimed(tmp_path / "1"):
         assert sweep.standing().seconds_left == 400.0
         with claimed(tmp_path / "2"):

@@ -19,7 +19,7 @@ def test_a_log_file_gets_a_line_at_each_change(
 ) -> None:
     monkeypatch.setattr(progress, "COUNT_EVERY", 0.01)
     monkeypatch.setattr(progress, "PRINT_EVERY", 0.0)
-    shown = Progress(Sweep(tmp_path, 2, since=0.0), "s")
+    shown = Progress(Sweep(tmp_path, ["0", "1"]), "s")
     shown.start()
     lines: list[str] = []
 

@@ -15,7 +15,7 @@ from tests.sweeps.sweeping import SHARED, tiny_cell
 def test_shared_stages_are_those_of_all_cells_that_can_work(tmp_path: Path) -> None:
     def shared(*cells: tuple[str, ...]) -> tuple[int, list[str]] | None:
         configs = [composed("debug=tiny", f"paths.outputs={tmp_path}", *cell) for cell in cells]
-        common = find_common(iter(configs), len(configs), tmp_path / "sweep")
+        common = find_common(iter(configs), [str(number) for number in range(len(configs))], tmp_path / "sweep")
         return (common.cells, list(common.places)) if common else None
 
     wide, narrow, broken = ("cross_attention.d_k=4",), ("cross_attention.d_k=1",), ("fewshot.shots=5000",)
@@ -33,14 +33,14 @@ def test_the_search_for_shared_stages_ends_when_nothing_has_to_be_made(tiny: Tin
     """The first cell is finished; the second lacks stages of its own; the third shares only what is there with it."""
     run_job(tiny_cell(tiny), tmp_path / "0", [], sweeping=True)
     cells = iter([tiny_cell(tiny), *(tiny_cell(tiny, f"cross_attention.d_v={d_v}") for d_v in (5, 6, 7))])
-    assert find_common(cells, 4, tmp_path) is None
+    assert find_common(cells, ["0", "1", "2", "3"], tmp_path) is None
     assert len(list(cells)) == 1
 
 
 def test_a_shared_stage_that_fails_is_left_to_the_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     cells = [composed("debug=tiny", f"paths.outputs={tmp_path / 'file'}", f"seed={seed}") for seed in (0, 1)]
-    make_shared(cells, 2, tmp_path / "sweep", "s")
+    make_shared(cells, ["0", "1"], tmp_path / "sweep", "s")
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "  made first, for all 2 cells: pretrain, attach"
     assert said[1].startswith("  shared stages not made, so each cell tries again: paths.outputs=")
