@@ -47,6 +47,11 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
         ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
         ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
+        ("experiment=[adamw,nope]", "experiment=nope: no such option (there are: adamw, locked_translation, tran"),
+        ("objective=f1", "objective=f1 is not one of: bleu1, "),
+        ("hydra.job.chdir=true", "hydra.job.chdir=true: paths are relative to the folder that lockdec is started in"),
+        ("seed=0,1", "seed=0,1: several values are a sweep: python -m lockdec.run -m debug=tiny seed=0,1; "),
+        ("name=" + "n" * 300, "name=nnnnnnnnnnnnnnnnnnnn...: use at most 128 bytes, not 300"),
         ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),
         ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
         ("data.split=sideways", "data.split=sideways: "),
@@ -61,6 +66,19 @@ def test_a_mistake_gets_one_plain_line(mistake: str, line: str, tmp_path: Path) 
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert answer.stderr.startswith("lockdec: ")
     assert line in answer.stderr
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {"config.yaml", "result.json"}, "what needs the data to be found is recorded; nothing else is left"
+    assert bool(left) == bool(list(tmp_path.iterdir()))
+
+
+def test_a_mistake_in_the_config_costs_no_import_of_torch(tmp_path: Path) -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['lockdec', 'fewshot.shots=0']\n"
+        "try: runpy.run_module('lockdec.run', run_name='__main__')\n"
+        "except SystemExit as end: print(end)\nprint('IMPORTED', {'torch', 'lightning'} & set(sys.modules))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines() == ["lockdec: fewshot.shots=0 must be at least 1", "IMPORTED set()"]
 
 
 def test_the_traceback_comes_on_request(tmp_path: Path) -> None:

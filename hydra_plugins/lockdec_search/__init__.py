@@ -55,7 +55,7 @@ class OptunaSweeper(Sweeper):
         """Ask, run and tell until there are `trials` trials."""
         from optuna.samplers import TPESampler
 
-        from lockdec.sweeps.search import open_study, show_best
+        from lockdec.sweeps.search import begin, complete, show_best
 
         self.folder.mkdir(parents=True, exist_ok=True)
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
@@ -63,8 +63,9 @@ class OptunaSweeper(Sweeper):
         last = {override.get_key_element(): override for override in parsed}  # the command line comes after `params`
         fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in last.items() if not o.is_sweep_override()]
         space = {key: distribution(override) for key, override in last.items() if override.is_sweep_override()}
-        study = open_study(self.folder, self.objectives)
+        study = begin(self.folder, self.objectives, space)
         study.sampler = TPESampler(seed=self.seed + len(study.trials), constant_liar=self.jobs > 1)
+        complete(study, space)
         self._run(study, [trial.number for trial in study.trials if not trial.state.is_finished()], fixed)
         while (left := self.trials - len(study.trials)) > 0:
             self._run(study, [study.ask(space).number for _ in range(min(self.jobs, left))], fixed)

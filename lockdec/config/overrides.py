@@ -44,7 +44,9 @@ def arranged(words: Sequence[str]) -> list[str]:
         try:
             word.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{word!r} on the command line is not UTF-8; rename the file, or set the locale") from None
+            raise ConfigError(
+                f"{word!r} on the command line is not UTF-8; rename the file, or set the locale"
+            ) from None
         name = word.partition("=")[0]
         if left and (word in WITH_VALUE or (word in INFO and left[0] in TOPICS)):
             options += [word, left.pop(0)]

@@ -55,8 +55,8 @@ def make_folder(wanted: Path, alone: bool = False) -> Path:
     Raises:
         ConfigError: it cannot be made.
     """
-    missing = [place for place in (wanted, *wanted.parents) if not place.exists()]
     try:
+        missing = [place for place in (wanted, *wanted.parents) if not place.exists()]
         for number in count(1):
             folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
             folder.parent.mkdir(parents=True, exist_ok=True)

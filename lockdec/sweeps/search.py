@@ -10,33 +10,128 @@ from typing import Any
 
 import optuna
 from lightning.pytorch.loggers.logger import DummyLogger, Logger
-from optuna.storages.journal import JournalFileBackend
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from lockdec.console import console, printable
-from lockdec.errors import ConfigError, PrunedError
+from lockdec.errors import ConfigError, PrunedError, StoreError
 from lockdec.store.reading import RESULT
+from lockdec.store.writing import write_bytes
 
 WAYS = ("maximize", "minimize")
+JOURNAL, NAME = "search.journal", "search"  # of the study
+RECORD = b'{"op_code":'  # how each record of the journal begins
 
 
-def open_study(folder: Path, objectives: Mapping[str, str]) -> optuna.Study:
-    """The study in a sweep's folder, created where there is none.
+def begin(folder: Path, objectives: Mapping[str, str], space: Mapping[str, BaseDistribution]) -> optuna.Study:
+    """The study in a sweep's folder at the start of an attempt, mended where an earlier one was killed.
+
+    Nothing is written before it is known that the attempt fits the study.
 
     Raises:
-        ConfigError: the direction of an objective is unknown, or the study has other objectives.
+        ConfigError, StoreError: as `open_study`.
+    """
+    if (journal := folder / JOURNAL).is_file():
+        mend(journal)
+    return open_study(folder, objectives, space)
+
+
+def complete(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> None:
+    """Choose what an unfinished trial lacks, because the process was killed while it wrote down the trial."""
+    for trial in study.trials:
+        if not trial.state.is_finished() and (missing := space.keys() - trial.params.keys()):
+            begun = optuna.Trial(study, trial._trial_id)
+            for name in sorted(missing):
+                begun._suggest(name, space[name])
+
+
+def mend(journal: Path) -> None:
+    """Drop half a record where a kill has left one: in the last line, or in front of what was written after it."""
+    lock = JournalFileSymlinkLock(str(journal))
+    lock.acquire()  # a cell of an earlier attempt may still be writing
+    try:
+        content = journal.read_bytes()
+        lines = [_without_half(line) for line in content.split(b"\n")[:-1]]
+        if (mended := b"".join(line + b"\n" for line in lines)) != content:
+            write_bytes(journal, mended)
+    finally:
+        lock.release()
+
+
+def _without_half(line: bytes) -> bytes:
+    whole = line[max(0, line.rfind(RECORD)) :]
+    try:
+        json.loads(whole)
+    except ValueError:
+        return line  # damaged in another way, which `open_study` reports
+    return whole
+
+
+def open_study(
+    folder: Path, objectives: Mapping[str, str], space: Mapping[str, BaseDistribution] | None = None
+) -> optuna.Study:
+    """The study in a sweep's folder, created where there is none.
+
+    Args:
+        space: what it chooses among; None for a study that is there.
+
+    Raises:
+        ConfigError: the direction of an objective is unknown, or the study has other objectives or another space.
+        StoreError: the journal is damaged.
     """
     if wrong := [f"{name}={way}" for name, way in objectives.items() if way not in WAYS]:
         raise ConfigError(f"hydra.sweeper.objectives.{wrong[0]} is not one of: {', '.join(WAYS)}")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / "search.journal")))
+    try:
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+        names = [summary.study_name for summary in storage.get_all_studies()]
+    except (ValueError, KeyError) as error:
+        raise StoreError(f"{folder / JOURNAL}: damaged ({error}); use another sweep_name") from error
+    if NAME in names:
+        study = optuna.load_study(storage=storage, study_name=NAME)
+        if (begun := study.user_attrs.get("objectives", dict(objectives))) != dict(objectives):
+            raise ConfigError(f"hydra.sweeper.objectives: {folder} holds a search for {begun}; use another sweep_name")
+        if space is not None:
+            _require_space(study, space, folder)
+        return study
     directions = [StudyDirection[way.upper()] for way in objectives.values()]
-    study = optuna.create_study(storage=storage, study_name="search", directions=directions, load_if_exists=True)
-    if (begun := study.user_attrs.get("objectives", dict(objectives))) != dict(objectives):
-        raise ConfigError(f"hydra.sweeper.objectives: {folder} holds a search for {begun}; use another sweep_name")
+    study = optuna.create_study(storage=storage, study_name=NAME, directions=directions)
     study.set_user_attr("objectives", dict(objectives))
+    study.set_user_attr("space", {name: distribution_to_json(choices) for name, choices in (space or {}).items()})
     return study
+
+
+def _require_space(study: optuna.Study, space: Mapping[str, BaseDistribution], folder: Path) -> None:
+    """Raise ConfigError unless the study chooses among the same values; the trials of an older one tell."""
+    begun: dict[str, BaseDistribution] = {}
+    for trial in study.trials:
+        begun |= trial.distributions
+    begun |= {name: json_to_distribution(text) for name, text in study.user_attrs.get("space", {}).items()}
+    for name in dict.fromkeys([*begun, *space]) if begun else ():
+        if begun.get(name) != space.get(name):
+            was, now = (_shown(choices.get(name)) for choices in (begun, space))
+            raise ConfigError(
+                f"{name}: the search in {folder} chooses {was}, not {now}; the same command continues it "
+                "(with more hydra.sweeper.trials), and another sweep_name begins a new one"
+            )
+
+
+def _shown(choices: BaseDistribution | None) -> str:
+    if choices is None:
+        return "nothing there"
+    if isinstance(choices, CategoricalDistribution):
+        return "among " + ",".join(map(str, choices.choices))
+    assert isinstance(choices, IntDistribution | FloatDistribution)
+    return f"from {choices.low} to {choices.high}" + (" by its logarithm" if choices.log else "")
 
 
 def tell(study: optuna.Study, number: int, folder: Path, objectives: Mapping[str, str]) -> None:
@@ -70,8 +165,13 @@ def show_best(study: optuna.Study, objectives: Mapping[str, str]) -> None:
     states = [trial.state for trial in study.trials]
     console.print(f"\n{states.count(TrialState.COMPLETE)} trials finished, {states.count(TrialState.PRUNED)} pruned")
     for trial in study.best_trials if TrialState.COMPLETE in states else []:
-        values = dict(zip(objectives, trial.values, strict=True))
-        console.print(f"  best: cell {trial.number}  {values}  {printable(str(trial.params))}", soft_wrap=True)
+        values = _listed(dict(zip(objectives, trial.values, strict=True)))
+        console.print(f"  best: cell {trial.number}  {values}  {printable(_listed(trial.params))}", soft_wrap=True)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                    for name, value in values.items())  # fmt: skip
 
 
 class PruningLogger(DummyLogger):

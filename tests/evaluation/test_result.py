@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lockdec.evaluation.finished import find_run
-from lockdec.evaluation.result import current, current_caption
+from lockdec.evaluation.metrics import LOWER_IS_BETTER, METRICS
+from lockdec.evaluation.result import MEASURED, current, current_caption
 from lockdec.report import results
 from lockdec.report.page import write_report
 
@@ -87,3 +88,7 @@ def test_what_is_current_stays_as_it_is(content: str) -> None:
     assert once["schema"] == 2
     assert current(once) == once
     assert current_caption(json.loads(CAPTIONED_2)) == json.loads(CAPTIONED_2)
+
+
+def test_the_names_of_the_metrics_are_those_that_are_measured() -> None:
+    assert (*METRICS, *LOWER_IS_BETTER) == MEASURED

@@ -17,9 +17,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from hydra_plugins.lockdec_search import distribution
-from lockdec.errors import ConfigError, PrunedError
+from lockdec.errors import ConfigError, PrunedError, StoreError
 from lockdec.store.reading import RESULT
-from lockdec.sweeps.search import PruningLogger, number_at, open_study, tell
+from lockdec.sweeps.search import PruningLogger, begin, complete, number_at, open_study, tell
 
 F1 = {"metrics.token_f1": "maximize"}
 
@@ -157,3 +157,78 @@ def test_a_search_prunes(tmp_path: Path) -> None:
     assert [trial.state.name for trial in open_study(sweep, F1).trials] == [
         {"ok": "COMPLETE", "pruned": "PRUNED"}[state] for state in states
     ]
+
+
+SPACE: dict[str, BaseDistribution] = {"d": CategoricalDistribution(["1", "2"]), "x": IntDistribution(1, 8)}
+
+
+def begun(folder: Path) -> Path:
+    """A study with a finished trial and one that is not."""
+    study = begin(folder, F1, SPACE)
+    study.tell(study.ask(SPACE), 0.5)
+    study.ask(SPACE)
+    return folder / "search.journal"
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"d": CategoricalDistribution(["1", "2", "4"])}, r"^d: the search in .* chooses among 1,2, not among 1,2,4; "),
+        ({"d": CategoricalDistribution(["2", "1"])}, "^d: .* chooses among 1,2, not among 2,1; the same command"),
+        ({"x": IntDistribution(1, 9)}, "^x: .* chooses from 1 to 8, not from 1 to 9; .* another sweep_name"),
+        ({"x": FloatDistribution(1, 8, log=True)}, "^x: .* from 1 to 8, not from 1.0 to 8.0 by its logarithm; "),
+        ({"y": IntDistribution(1, 9)}, "^y: .* chooses nothing there, not from 1 to 9; "),
+        ({"x": None}, "^x: .* chooses from 1 to 8, not nothing there; "),
+    ],
+)
+@pytest.mark.parametrize("recorded", [True, False], ids=["its space is recorded", "its trials tell"])
+def test_a_search_goes_on_with_its_own_choices_only_and_its_journal_stays(
+    space: dict[str, BaseDistribution | None], message: str, recorded: bool, tmp_path: Path
+) -> None:
+    journal = begun(tmp_path)
+    if not recorded:  # as by earlier versions
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(line for line in lines if b'"space"' not in line))
+    before = journal.read_bytes()
+    other = {name: choices for name, choices in (SPACE | space).items() if choices is not None}
+    with pytest.raises(ConfigError, match=message):
+        begin(tmp_path, F1, other)
+    assert journal.read_bytes() == before
+    assert len(begin(tmp_path, F1, SPACE).trials) == 2
+    assert journal.read_bytes() == before
+
+
+def test_a_journal_is_read_wherever_a_kill_has_cut_it(tmp_path: Path) -> None:
+    """What was whole is there, and what follows can be written and read."""
+    whole = begun(tmp_path / "whole").read_bytes() if (tmp_path / "whole").mkdir() is None else b""
+    for length in range(0, len(whole), 97):
+        folder = tmp_path / str(length)
+        folder.mkdir()
+        (folder / "search.journal").write_bytes(whole[:length])
+        study = begin(folder, F1, SPACE)
+        complete(study, SPACE)
+        study.ask(SPACE)
+        again = begin(folder, F1, SPACE)
+        assert len(again.trials) >= 1
+        assert all(trial.params.keys() == SPACE.keys() for trial in again.trials), f"cut after {length} bytes"
+
+
+def test_half_a_record_in_front_of_a_later_one_is_dropped(tmp_path: Path) -> None:
+    """As earlier versions left it, which wrote on behind a half line and could then never read the journal again."""
+    journal = begun(tmp_path)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    another = next(line for line in lines if line.startswith(b'{"op_code":4,'))  # creates a trial
+    journal.write_bytes(b"".join([*lines[:-1], lines[-1][:40] + another]))
+    study = begin(tmp_path, F1, SPACE)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "RUNNING", "RUNNING"]
+    assert study.trials[1].params.keys() < SPACE.keys()
+    complete(study, SPACE)
+    assert all(trial.params.keys() == SPACE.keys() for trial in begin(tmp_path, F1, SPACE).trials)
+
+
+def test_a_journal_that_is_damaged_in_another_way_is_named(tmp_path: Path) -> None:
+    journal = begun(tmp_path)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([lines[0], lines[1][:20] + b"\n", *lines[2:]]))
+    with pytest.raises(StoreError, match=r"search\.journal: damaged \(.*\); use another sweep_name"):
+        begin(tmp_path, F1, SPACE)
