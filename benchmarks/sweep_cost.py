@@ -39,7 +39,7 @@ def parts(sweep: Path) -> tuple[dict[str, float], float]:
     Args:
         sweep: its folder.
     """
-    cells = list(read_cells(sweep).values())
+    cells = list(read_cells(sweep, [path.name for path in sweep.iterdir() if path.name.isdecimal()]).values())
     made = read_object(sweep / MADE_BEFORE)["stages"] if (sweep / MADE_BEFORE).is_file() else {}
     entries = [entry for cell in (*cells, {"stages": made}) for entry in cell["stages"].items()]
     reused = {entry["key"] for _, entry in entries if entry["reused"]}

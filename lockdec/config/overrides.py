@@ -18,10 +18,10 @@ from hydra.errors import HydraException
 
 from lockdec.errors import ConfigError
 
-SWITCHES = ("-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run")
-SWITCHES += ("-sc", "--shell-completion")
-WITH_VALUE = ("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir")
-WITH_VALUE += ("--experimental-rerun",)
+SWITCHES = tuple("-m --multirun -h --help --hydra-help --version --resolve -r --run -sc --shell-completion".split())
+WITH_VALUE = tuple(
+    "-c --cfg -p --package -cp --config-path -cn --config-name -cd --config-dir --experimental-rerun".split()
+)
 INFO, TOPICS = ("-i", "--info"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SWEEP = ("-m", "--multirun")
 # The value of a key with one of these last names is a text, whatever Hydra would make of it.

@@ -1,7 +1,8 @@
 """How far a sweep is, read from its folder alone, so that it does not matter which processes run the cells.
 
-A cell is a folder, named by its number unless the user says otherwise. The process that runs it holds a lock in it, which the operating system releases when the
-process ends: a cell whose process was killed is not running. Its outcome is in its result.json.
+A cell is a folder, named by its number unless the user says otherwise. The process that runs it holds a lock in it,
+which the operating system releases when the process ends: a cell whose process was killed is not running. Its outcome
+is in its result.json.
 """
 
 from __future__ import annotations

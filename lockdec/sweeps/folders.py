@@ -61,7 +61,7 @@ def make_folder(wanted: Path, alone: bool = False) -> Path:
             folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
             folder.parent.mkdir(parents=True, exist_ok=True)
             # Another process may make the folder now, or remove the one above it, if that is still empty.
-            with suppress(FileNotFoundError, FileExistsError) if alone else suppress():
+            with suppress(*((FileNotFoundError, FileExistsError) if alone else ())):
                 folder.mkdir(exist_ok=not alone)
                 break
     except OSError as error:
