@@ -68,7 +68,8 @@ class Builder:
         if not isinstance(path, str):
             raise ConfigError(f"{key}._target_={path} is not the dotted path of a class")
         if self.trusted is not None and not path.startswith(tuple(self.trusted)):
-            raise ConfigError(f"{key}._target_={path} is not trusted (allowed: {', '.join(self.trusted)})")
+            raise ConfigError(f"{key}._target_={path} is not trusted (allowed: {', '.join(self.trusted)}; "
+                              f"if you trust it: --trust {path.partition('.')[0]}.)")  # fmt: skip
         module, _, name = path.rpartition(".")
         try:
             if self.trusted is None:

@@ -18,9 +18,13 @@ from hydra.errors import HydraException
 
 from lockdec.errors import ConfigError
 
-SWITCHES = tuple("-m --multirun -h --help --hydra-help --version --resolve -r --run -sc --shell-completion".split())
-WITH_VALUE = tuple(
-    "-c --cfg -p --package -cp --config-path -cn --config-name -cd --config-dir --experimental-rerun".split()
+SWITCHES = (
+    *("-m", "--multirun", "-h", "--help", "--hydra-help", "--version", "--resolve", "-r", "--run", "-sc"),
+    "--shell-completion",
+)
+WITH_VALUE = (
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd", "--config-dir"),
+    "--experimental-rerun",
 )
 INFO, TOPICS = ("-i", "--info"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SWEEP = ("-m", "--multirun")

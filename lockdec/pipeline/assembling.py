@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import Config, checked, plain, with_sections
+from lockdec.config.schema import Config, ImportedDecoderConfig, checked, plain, with_sections
 from lockdec.errors import ConfigError
 from lockdec.pipeline.keys import parents_of, stage_class, stage_keys
 from lockdec.stages.stage import Stage
@@ -58,6 +58,10 @@ def checked_subtrees(config: DictConfig, builder: Builder) -> tuple[Config, dict
     typed = checked(config)
     sections = {name: stage_class(config, name, builder).section for name in typed.pipeline.order}
     config = with_sections(config, {name: section for name, section in sections.items() if section is not None})
+    longest, room = OmegaConf.select(config, "evaluate.max_new_tokens"), typed.decoder.max_len
+    if "evaluate" in sections and not isinstance(typed.decoder, ImportedDecoderConfig) and longest > room:
+        raise ConfigError(f"evaluate.max_new_tokens={longest}: the decoder has room for {room} tokens "
+                          "(decoder.max_len)")  # fmt: skip
     return typed, {name: plain(config.stages[name]) for name in typed.pipeline.order}
 
 

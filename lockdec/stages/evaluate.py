@@ -40,7 +40,7 @@ class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
     neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one")  # what a stage is without it
     section = EvaluateConfig

@@ -133,6 +133,7 @@ def test_a_config_read_back_builds_only_what_is_trusted(target: str) -> None:
         ("trainer.devices=0", r"^trainer\.devices=0 must be at least 1, or null"),
         ("trainer.precision=16-true", r"^trainer\.precision=16-true is not one of: 32-true, bf16-mixed, 16-mixed$"),
         ("trainer.precision=16-mixed", r"^trainer\.precision=16-mixed needs a GPU; on a CPU use bf16-mixed"),
+        ("evaluate.max_new_tokens=65", r"^evaluate\.max_new_tokens=65: the decoder has room for 64 tokens"),
         ("evaluate.batch_size=0", r"^evaluate\.batch_size=0 must be at least 1$"),
         ("logger.project=team/project", r"^logger\.project=team/project: use a name of 1 to 128 characters without /"),
         ("logger.project=", r"^logger\.project=: use a name"),

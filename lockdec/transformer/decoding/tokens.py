@@ -34,10 +34,13 @@ def constrain(
 ) -> Float[Tensor, "b vocab"]:
     """Apply the repetition penalty and rule out forbidden tokens, in place.
 
+    Both leave EOS alone: an unfinished sequence has none, except as its BOS where a model uses one token for both.
+
     Args:
         scores: logits or log-probabilities of the next token.
         past: the tokens so far, BOS included.
     """
+    end = scores[:, special.eos].clone()
     if config.repetition_penalty != 1.0:  # Keskar et al. 2019, 4.1
         seen = scores.gather(1, past)
         factor = config.repetition_penalty
@@ -48,8 +51,7 @@ def constrain(
         start = past[:, past.shape[1] - size + 1 :].unsqueeze(1)  # (b, 1, size - 1)
         row, place = (ngrams[..., :-1] == start).all(-1).nonzero(as_tuple=True)
         scores[row, ngrams[row, place, -1]] = -torch.inf
-    if past.shape[1] <= config.min_new_tokens:
-        scores[:, special.eos] = -torch.inf
+    scores[:, special.eos] = -torch.inf if past.shape[1] <= config.min_new_tokens else end
     return scores
 
 

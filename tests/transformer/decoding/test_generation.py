@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.attention import MultiHeadAttention
+from lockdec.transformer.configuration import GenerationConfig
+from lockdec.transformer.decoding.tokens import SpecialTokens, constrain
 from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import (
     AutoregressiveModel,
@@ -281,6 +283,17 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(options: dict[str, Any], k
     seen = torch.bincount(first.flatten(), minlength=VOCAB) / draws
     deviation = (expected * (1 - expected) / draws).sqrt()
     assert ((seen - expected).abs() <= 4.5 * deviation + (0.002 if mixed else 0.0)).all()
+
+
+def test_a_model_that_begins_and_ends_with_one_token_can_end() -> None:
+    """GPT-2's: neither the penalty nor the ban on repeated tokens counts the first token as an end."""
+    special = SpecialTokens(bos=3, eos=3, pad=0)
+    past, scores = torch.tensor([[3, 1, 2]]), torch.tensor([[0.5, 2.0, -1.0, 4.0]])
+    config = GenerationConfig(no_repeat_ngram=1, repetition_penalty=2.0)
+    assert constrain(scores, past, special, config).tolist() == [[0.5, -math.inf, -math.inf, 4.0]]
+    scores = torch.tensor([[0.5, 2.0, -1.0, 4.0]])
+    config = GenerationConfig(repetition_penalty=2.0, min_new_tokens=3)
+    assert constrain(scores, past, special, config).tolist() == [[0.5, 1.0, -2.0, -math.inf]]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
