@@ -245,7 +245,7 @@ SURFACE = {
     "norm_eps kv_heads bias tied rope_theta rope_scaling",
     "tokenizer": "vocab_size",
     "cross_attention": "heads d_q d_k d_v unlock layers dropout bias",
-    "fewshot": "shots support_seed",
+    "fewshot": "shots support_seed references",
     "trainer": "accelerator devices precision threads checkpoint_seconds on_nan strategy compile",
     "logger": "kinds mode project entity log_artifacts",
     "pipeline": "order",
