@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from lockdec.modules.captioning import Captioning, dropped, perturbed
+from lockdec.modules.language_modeling import next_token_loss
 from lockdec.optimizers.muon import Muon
 from lockdec.optimizers.optimization import FinetuneOptimizerConfig
+from lockdec.training.batching import CaptionBatch
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.encoded import Encoded
 from tests.transformer.tiny_transformers import locking_model
@@ -57,3 +59,20 @@ def test_cross_attention_is_finetuned_by_the_optimizer_of_the_config(
     assert {id(one) for one in group["params"]} == {id(one) for one in model.cross_attention_parameters().values()}
     assert (group["initial_lr"], group["weight_decay"]) == (0.1, 0.2)
     assert group["momentum" if kind == "muon" else "betas"] == (0.7 if kind == "muon" else (0.7, 0.9))
+
+
+def test_the_objective_is_smoothed_and_sees_perturbed_states() -> None:
+    model = locking_model().eval()
+    model.attach(CrossAttentionConfig(heads=2, d_q=2, d_k=2, d_v=2, unlock="plain"), 5)
+    model.unlock()
+    tokens = torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]])
+    batch = CaptionBatch(tokens, Encoded(torch.randn(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)), torch.arange(2))
+    optimizer = FinetuneOptimizerConfig(0.1, 0.2, [0.7, 0.9], 5, "constant", 1.0)
+    losses = [
+        float(Captioning(model, optimizer, 1, "finetune", eos_id=2, **options).objective(batch).detach())
+        for options in ({}, {"label_smoothing": 0.2}, {"state_noise": 5.0}, {"state_dropout": 0.7})
+    ]
+    for loss, smoothing in zip(losses, (0.0, 0.2), strict=False):
+        expected, _ = next_token_loss(model, tokens, 2, batch.encoded, smoothing)
+        assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert len({round(loss, 6) for loss in losses}) == 4

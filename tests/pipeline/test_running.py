@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 
 from lockdec.data.captions import spread
 from lockdec.errors import LockdecError
-from lockdec.pipeline.keys import without
 from lockdec.pipeline.running import run
 from lockdec.sweeps.jobs import SHOWN, run_job
 from tests.conftest import TinyRun, composed, run_tiny
@@ -133,14 +132,6 @@ def test_what_cannot_change_a_result_changes_no_key(tiny: TinyRun) -> None:
         tiny.outputs, "elsewhere", "trainer.checkpoint_seconds=5", "logger.kinds=[csv]", "stages.attach.batch_size=7"
     )
     assert reused(other) == STAGES
-
-
-def test_without_leaves_out_exactly_what_is_listed() -> None:
-    node = {"batch_size": 1, "trainer": {"devices": 2, "precision": 32}, "fit": {"batch_size": 3}}
-    assert without(node, ["batch_size", "trainer.devices"]) == {
-        "trainer": {"precision": 32},
-        "fit": {"batch_size": 3},
-    }
 
 
 def test_a_damaged_artifact_is_set_aside_and_made_again_the_same(tmp_path: Path) -> None:

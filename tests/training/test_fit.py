@@ -93,3 +93,22 @@ def test_each_step_draws_from_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch)
         torch.manual_seed(3 * 1_000_003 + step)
         assert torch.equal(drawn[-1], torch.rand(4))
     assert not torch.equal(*drawn)
+
+
+class Steep(Line):
+    """Has a gradient of 1000, and follows it at rate 1."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return 1000 * self.value.sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+@pytest.mark.parametrize(("clip_norm", "moved"), [(0.5, 0.5), (0.0, 1000.0)])
+def test_a_gradient_is_clipped_to_its_largest_norm_and_with_0_not_at_all(
+    clip_norm: float, moved: float, tmp_path: Path
+) -> None:
+    module = Steep()
+    fit(module, Steps(), stage="stage", folder=tmp_path, loggers=(), steps=1, seed=0, clip_norm=clip_norm, trainer=CPU)
+    assert module.value.item() == pytest.approx(-moved, rel=1e-4)
