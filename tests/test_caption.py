@@ -116,13 +116,13 @@ def test_arrays_are_captioned_as_the_run_did_by_a_class_that_is_trusted(
     assert captions(capsys, str(arrays.folder), *wanted, "--trust", "tests.encoders.") == wanted
 
 
-def test_tunes_have_their_whole_way(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tunes_go_from_training_to_captions(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = quick(place, "tunes", "data=tunes", "data.limit=64", *MLM)
     assert run.result["controls"].keys() >= {"nearest_phrase", "locked"}
     assert captions(capsys, str(run.folder), "d2 fd a,dfa | gfed c4").keys() == {"d2 fd a,dfa | gfed c4"}
 
 
-def test_karpathys_json_has_its_whole_way(place: Path, pictures: TinyRun) -> None:
+def test_karpathys_json_goes_from_training_to_captions(place: Path, pictures: TinyRun) -> None:
     rows = write_pictures(place / "karpathy")
     images = [
         {"filename": name, "split": ("train", "restval", "val", "test")[number % 4], "sentences": [{"raw": caption}]}
@@ -134,7 +134,7 @@ def test_karpathys_json_has_its_whole_way(place: Path, pictures: TinyRun) -> Non
     assert {name: run.result["data"][name] for name in ("train", "val", "test")} == {"train": 12, "val": 6, "test": 6}
 
 
-def test_a_data_set_of_hugging_face_has_its_whole_way(place: Path, pictures: TinyRun) -> None:
+def test_a_data_set_of_hugging_face_goes_from_training_to_captions(place: Path, pictures: TinyRun) -> None:
     rows = write_pictures(place / "hub")
     columns = {"image": [Image.open(place / "hub" / name) for name, _ in rows], "caption": [text for _, text in rows]}
     datasets.Dataset.from_dict(columns).save_to_disk(place / "hub" / "saved")

@@ -97,7 +97,7 @@ def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -
     assert "Traceback" not in answer.stderr
 
 
-def test_a_sweep_goes_on_past_a_failed_cell_says_which_and_can_be_finished(tmp_path: Path) -> None:
+def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(tmp_path: Path) -> None:
     """Shots 8, 5000 and 16: the middle cell cannot work."""
     command = ("-m", "debug=tiny", "fewshot.shots=8,5000,16", "sweep_name=s")
     first = lockdec(*command, cwd=tmp_path)

@@ -18,7 +18,7 @@ Losses = dict[str, Tensor]
 
 
 class Autoencoding(Objective):
-    """Trains all of an autoencoder; a subclass says what its bottleneck costs.
+    """Trains all of an autoencoder; a subclass adds the cost of its bottleneck.
 
     Logged is `loss` and what it is made of; `reconstruction` is the mean squared error of a pixel's colours, which go
     from 0 to 1.

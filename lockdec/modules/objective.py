@@ -29,7 +29,7 @@ class Measured(NamedTuple):
 
 
 class Objective(L.LightningModule, ABC):
-    """One training objective: a subclass says what it measures on a batch, in training and in validation alike.
+    """One training objective: a subclass defines what is measured on a batch, in training and in validation alike.
 
     Logged are `<stage>/<metric>`, `<stage>/val_<metric>` and the learning rate.
 

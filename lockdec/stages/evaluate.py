@@ -1,4 +1,4 @@
-"""Caption the held-out inputs, and say how much of the quality comes from seeing them.
+"""Caption the held-out inputs, and measure how much of the quality comes from attending to them.
 
 Three controls stand beside every figure: `locked` (the pretrained decoder, whose cross-attention is locked), `shuffled`
 (the trained captioner given an unrelated input) and `nearest_neighbour` (the caption of the closest input of the

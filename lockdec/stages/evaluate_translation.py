@@ -1,4 +1,4 @@
-"""Translate the held-out texts, and say what copying the nearest training phrase's translation would reach."""
+"""Translate the held-out texts, and measure what copying the translation of the nearest training phrase would reach."""
 
 from __future__ import annotations
 

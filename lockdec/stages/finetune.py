@@ -28,7 +28,7 @@ from lockdec.training.batching import SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.models import LockingDecoderModel
 
-WATCHED = 64  # validation pairs that only loggers are told about
+WATCHED = 64  # validation pairs, measured for the loggers alone
 
 
 @dataclass

@@ -94,7 +94,7 @@ class PretrainAutoencoder(TrainingStage):
     """Trains an autoencoder and draws how it reconstructs pictures that it has not seen.
 
     Attributes:
-        untrained: keep the initial weights: the control that says what training was worth.
+        untrained: keep the initial weights: a control that shows what training contributes.
     """
 
     version: ClassVar[int] = 1
@@ -116,7 +116,7 @@ class PretrainAutoencoder(TrainingStage):
         """A new autoencoder and its objective."""
 
     def finish(self, model: Autoencoder, train: NDArray[Any]) -> dict[str, float]:
-        """What is left to do once training has ended; returns what to note of it."""
+        """What follows the training; returns further metrics."""
         return {}
 
     def check(self) -> None:
@@ -152,7 +152,7 @@ class PretrainAutoencoder(TrainingStage):
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainVAE(PretrainAutoencoder):
-    """A variational one; channels that say nothing about the training pictures are silenced."""
+    """A variational one; channels that ignore the picture are set to zero."""
 
     name: ClassVar[str] = "pretrain_vae"
     section = PretrainVAEConfig
@@ -189,7 +189,7 @@ class PretrainVQVAE(PretrainAutoencoder):
 
 @torch.no_grad()
 def active_channels(model: VAE, mapped: NDArray[Any]) -> Bool[Tensor, " channels"]:
-    """The channels whose posterior means vary enough over pictures and cells to say something."""
+    """The channels whose posterior means vary over pictures and cells by more than `ACTIVE_VARIANCE`."""
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for start in range(0, len(mapped), _CHUNK):
         batch = batch_of(mapped, range(start, min(start + _CHUNK, len(mapped)))).to(model.active.device)

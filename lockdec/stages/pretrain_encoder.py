@@ -52,7 +52,7 @@ class PretrainEncoder(TrainingStage):
     Captions are not read, nor any input of the validation and test splits but to measure the validation loss.
 
     Attributes:
-        untrained: keep the initial weights: the control that says what training was worth.
+        untrained: keep the initial weights: a control that shows what training contributes.
     """
 
     name: ClassVar[str] = "pretrain_encoder"

@@ -52,7 +52,7 @@ class Stage(ABC):
     Attributes:
         name: of its subtree, its section and its artifacts. Stages that make the same files may share one: a decoder
             that is imported takes the place of one that is pretrained.
-        version: raised when the same config gives another result than before; a test says when that is due.
+        version: raised whenever the same config gives another result than before; a test fails if that is forgotten.
         reads: the kinds of stages whose artifacts it reads, in the order in which its key names them. Of each kind it
             reads every stage that comes before it in the pipeline.
         neutral: the keys of its subtree that cannot change its result, and so are no part of its artifact key:

@@ -50,12 +50,12 @@ class TrainingStage(Stage):
         *Stage.neutral,
         "trainer.accelerator",
         "trainer.devices",
-        "trainer.strategy",  # of any number of ranks, each takes its share of the same batches
+        "trainer.strategy",  # however many ranks there are, each takes its share of the same batches
         "trainer.threads",
         "trainer.checkpoint_seconds",
-        "trainer.on_nan=stop",  # what a stage is without it; where it stops, there is no result
-        "trainer.compile=False",  # what a stage is without it; compiled, it draws other dropout
-        "fit.optimizer.kind=adamw",  # what a stage is without it
+        "trainer.on_nan=stop",  # the default, and older than this option; a stage that stops has no result
+        "trainer.compile=False",  # the default, and older than this option; compiled, dropout draws other numbers
+        "fit.optimizer.kind=adamw",  # older than this option, so that artifacts made without it keep their keys
     )
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.modules.objective",

@@ -42,7 +42,7 @@ def end_progress() -> None:
 
 
 class DryRun(BaseException):
-    """Leaves Hydra before anything runs. Not an Exception: Hydra would turn one into a warning and go on.
+    """Leaves Hydra before anything runs. Not an Exception: Hydra would turn one into a warning and continue.
 
     Attributes:
         cells: composes the cells and gives each with its folder, which is None for a single run.

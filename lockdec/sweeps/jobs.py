@@ -53,7 +53,7 @@ def run_job(
             return objective(run(config, folder, overrides, config.sweep_name, watchers), config.objective)
         except PrunedError:
             return math.nan
-        except Exception as error:  # result.json records it; the other cells go on
+        except Exception as error:  # result.json records it; the other cells still run
             console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
             if not isinstance(error, LockdecError):
                 console.print(printable_lines(traceback.format_exc()), soft_wrap=True)

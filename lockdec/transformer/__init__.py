@@ -1,6 +1,6 @@
-"""The transformer, written from scratch. It imports nothing of lockdec's other folders but the errors.
+"""The transformer from scratch. Of the rest of lockdec, it imports only the errors.
 
-To be read in this order:
+Read it in this order:
 
     masks       which positions a query may attend to
     attention   scaled dot products, multi-head attention, self-attention, cross-attention that can be locked

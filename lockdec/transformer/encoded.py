@@ -35,7 +35,7 @@ class Encoded:
         return Encoded(self.states[rows], self.mask[rows])
 
     def trimmed(self) -> Encoded:
-        """The same without what is masked, as far as the row with the most real states allows; their order stays."""
+        """The same states in the same order, cut to the length of the row with the most real ones."""
         b, s, d = self.states.shape
         width = max(1, int(self.mask.sum(1).max()))
         if width == s:

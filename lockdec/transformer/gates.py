@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Gate:
-    """What the kinds share: without a gate there is no parameter, with one it is a factor."""
+    """What the kinds share: a gate is a factor with a parameter of its own, and a kind without a gate has none."""
 
     def start(self, output: nn.Linear) -> nn.Parameter | None:
         """Prepare the output projection W_o, and return the gate's parameter; None if the kind has no gate."""
@@ -26,7 +26,7 @@ class Gate:
 
 
 class Plain(Gate):
-    """No gate, and W_o as drawn. This disturbs the decoder at once, and is there for comparison."""
+    """No gate, and W_o as drawn: it changes the decoder's output at once, and exists for comparison."""
 
 
 class ZeroOutput(Gate):

@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """What every layer has: self-attention and a feed-forward network, each with its add-and-norm.
+    """What all layers share: self-attention and a feed-forward network, each with its add-and-norm.
 
     Args:
         config: sizes and choices.

@@ -1,4 +1,4 @@
-"""Tokens and their positions. To attention its input is a set, so the vectors themselves must carry the position."""
+"""Tokens and their positions. Attention treats its input as a set, so the vectors themselves carry the position."""
 
 from __future__ import annotations
 

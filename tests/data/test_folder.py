@@ -144,7 +144,7 @@ def test_ids_of_features_are_given_as_they_are(tmp_path: Path) -> None:
     assert (data.inputs([0, 2]), data.modality, data.ids) == (["k1", "k3"], "array", ("k1", "k2", "k3"))
 
 
-def test_files_are_looked_at_once_while_they_stay_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = write_pictures(tmp_path / "data", 6)
     write_csv(tmp_path / "data", rows)
     opened: list[str] = []

@@ -86,7 +86,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_image(tmp_path / "x.png", "x.png")
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(DataError, match="8001 x 8000"):
         open_image(png(8_001, 8_000), "bomb.png")

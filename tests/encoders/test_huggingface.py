@@ -50,7 +50,7 @@ def test_states_of_images_are_the_networks_own(vit: Path) -> None:
 
 
 def test_a_pooler_that_nobody_asked_for_is_not_part_of_the_encoder(vit: Path, tmp_path: Path) -> None:
-    """A checkpoint without one gets a random one from `transformers`: its states must not depend on that luck."""
+    """A checkpoint without one gets a random one from `transformers`: the states must not depend on that draw."""
     model: Any = hf.ViTModel
     model.from_pretrained(vit, add_pooling_layer=False).save_pretrained(tmp_path)
     shutil.copy(vit / "preprocessor_config.json", tmp_path)

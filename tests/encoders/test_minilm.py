@@ -9,7 +9,7 @@ from lockdec.encoders.minilm import MiniLM
 from lockdec.errors import ConfigError
 
 
-def test_minilm_knows_what_means_the_same() -> None:
+def test_minilm_puts_sentences_of_like_meaning_close_together() -> None:
     texts = ["a cat sits on a mat", "a kitten rests on a rug", "the stock market fell today"]
     vectors = torch.nn.functional.normalize(MiniLM("pooled").encode(texts).states[:, 0], dim=1)
     alike, other = float(vectors[0] @ vectors[1]), float(vectors[0] @ vectors[2])

@@ -140,7 +140,7 @@ def test_gc_spares_what_runs_refer_to_what_was_just_used_and_what_is_to_be_kept(
     assert "result.json: not JSON" in capsys.readouterr().err
 
 
-def test_prune_spares_an_attempt_that_can_be_gone_on_with(copy: Path) -> None:
+def test_prune_spares_an_attempt_that_can_be_resumed(copy: Path) -> None:
     folder = next(copy.glob("stages/finetune/*/"))
     unfinished = folder.rename(folder.with_name(folder.name + UNFINISHED))
     assert main(["prune", "--outputs", str(copy)]) == 0

@@ -46,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         (".result.json.", 0, r"result\.json: did not fit; it needs [\d.]+ kB"),
     ],
 )
-def test_a_full_disk_is_said_and_space_mends_it(
+def test_a_full_disk_is_named_and_freeing_space_is_enough(
     file: str, leave: int, said: str, warm: Warm, undisturbed: Command, small_disk: Path
 ) -> None:
     outputs = small_disk / "outputs"
@@ -63,7 +63,7 @@ def test_a_full_disk_is_said_and_space_mends_it(
     assert leftovers(outputs) == []
 
 
-def test_a_limit_on_the_size_of_files_is_said_too(warm: Warm, undisturbed: Command, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_named_too(warm: Warm, undisturbed: Command, tmp_path: Path) -> None:
     """What stands in for a quota where nobody may mount: needs no rights."""
     outputs = tmp_path / "outputs"
     command = warm.start(outputs, fault=Fault(limits={"RLIMIT_FSIZE": 150_000}))
@@ -73,7 +73,7 @@ def test_a_limit_on_the_size_of_files_is_said_too(warm: Warm, undisturbed: Comma
     assert os.path.getsize(next(outputs.glob("stages/pretrain/*/decoder.safetensors"))) < 150_000
 
 
-def test_an_error_that_came_of_itself_is_looked_through_once() -> None:
+def test_an_error_that_is_its_own_cause_is_searched_once() -> None:
     error = RuntimeError("x")
     error.__cause__ = error
     assert not is_disk_full(error)

@@ -1,4 +1,4 @@
-"""A loss that breaks, and memory that ends: said with what it takes to go on; going back does not depend on time."""
+"""A loss that diverges, and memory that runs out: the error says how to continue; rollback does not depend on time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_broken_loss_names_stage_step_rate_and_the_last_good_checkpoint(tmp_pa
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["global_step"] == 7
 
 
-def test_rollback_goes_on_at_half_the_rate_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollback_continues_at_half_the_rate_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(divergence, "GOOD_EVERY", 5)
     straight = train(tmp_path / "straight", Line(), CPU)
     logged = train(tmp_path / "back", Breaks(float("nan"), bearable=0.06))
@@ -92,7 +92,7 @@ def test_rollback_gives_up_after_a_few(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "good.ckpt", weights_only=True)["global_step"] == 0
 
 
-def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_goes_on(
+def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_continues(
     warm: Warm, tmp_path: Path
 ) -> None:
     """A cell asks for a model, and then a run for batches, that do not fit into what its process may have."""

@@ -1,4 +1,4 @@
-"""Several ranks train as one process does; one that is killed ends the others, and the next start goes on."""
+"""Several ranks train as one process does; one that is killed ends the others, and the next start continues."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_ranks_reuse_what_one_process_has_made(warm: Warm, alone: Command) -> No
 
 
 @pytest.mark.parametrize(("strategy", "stage"), [("ddp", "pretrain"), ("fsdp", "pretrain"), ("fsdp", "finetune")])
-def test_a_killed_rank_ends_the_others_and_the_next_start_goes_on(
+def test_a_killed_rank_ends_the_others_and_the_next_start_continues(
     strategy: str, stage: str, warm: Warm, tmp_path: Path
 ) -> None:
     """Killed while it saves its sixth checkpoint: what comes of it is what comes of two ranks that nobody kills."""

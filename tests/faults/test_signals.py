@@ -25,7 +25,7 @@ STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
 
 
 @pytest.mark.parametrize("number", STATUS)
-def test_a_stage_in_training_saves_itself_and_says_how_to_go_on(
+def test_a_stage_in_training_saves_itself_and_says_how_to_continue(
     number: signal.Signals, warm: Warm, undisturbed: Command, tmp_path: Path
 ) -> None:
     """No checkpoint is due by time: the one that is there afterwards was made because of the signal."""
@@ -67,7 +67,7 @@ def test_what_was_stopped_ends_like_what_was_not(stage: str, warm: Warm, undistu
     assert leftovers(outputs) == []
 
 
-def test_a_sweep_stops_at_its_cell_and_goes_on_from_there(warm: Warm, tmp_path: Path) -> None:
+def test_a_sweep_stops_at_its_cell_and_continues_from_there(warm: Warm, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs"
     sweep = ("-m", "cross_attention.d_k=1,2", "pipeline.order=[pretrain,attach,unlock]")
     fault = Fault(stage="unlock", after=".artifact.json.", event=2, number=signal.SIGTERM)
@@ -77,7 +77,7 @@ def test_a_sweep_stops_at_its_cell_and_goes_on_from_there(warm: Warm, tmp_path: 
     assert "2 of 2 cells done" in again.printed
 
 
-def test_a_sweep_stops_before_its_cells_and_goes_on_from_there(
+def test_a_sweep_stops_before_its_cells_and_continues_from_there(
     warm: Warm, undisturbed: Command, tmp_path: Path
 ) -> None:
     """In the stages that are made before cells which run side by side."""

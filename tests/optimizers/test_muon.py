@@ -92,7 +92,7 @@ def test_what_has_no_gradient_stays_and_a_step_calls_its_closure() -> None:
     assert torch.equal(still, before)
 
 
-def test_goes_on_from_its_state() -> None:
+def test_a_reloaded_optimizer_continues_from_its_state() -> None:
     straight, broken = parameters(*SHAPES), parameters(*SHAPES)
     without_break, before = Muon(straight, lr=0.1, momentum=0.9), Muon(broken, lr=0.1, momentum=0.9)
     walk(without_break, straight, 2)

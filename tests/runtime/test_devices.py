@@ -132,7 +132,7 @@ def test_an_encoder_follows_its_weights(name: str, tmp_path: Path, devices: Devi
     ],
 )
 @pytest.mark.parametrize("position", ["learned", "rope", "sinusoidal"])
-def test_a_captioner_writes_the_same_on_any_device(options: dict[str, Any], position: str, devices: Devices) -> None:
+def test_a_captioner_generates_the_same_on_any_device(options: dict[str, Any], position: str, devices: Devices) -> None:
     model = locking_model(position=position)
     model.attach(cross_attention_config(), ENCODER_DIM)
     force_open(model)

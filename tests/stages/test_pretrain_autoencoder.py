@@ -156,7 +156,9 @@ def test_inputs_that_are_no_pictures_are_refused() -> None:
         stage("vae", words).check()
 
 
-def test_channels_that_say_nothing_are_found_silenced_and_not_blown_up(drawings: OpenMoji, tmp_path: Path) -> None:
+def test_channels_that_ignore_the_picture_are_found_set_to_zero_and_not_amplified(
+    drawings: OpenMoji, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     model = VAE(VAEConfig(**SIZES, vector=False))
     last = model.shrink[-1]

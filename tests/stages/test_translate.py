@@ -92,7 +92,7 @@ def test_translation_leaves_figures_curves_and_samples(translation: TinyRun) -> 
     assert all(0 <= float(row["translate/accuracy"]) <= 1 for row in curve)
 
 
-def test_translation_goes_on_where_it_was_killed(translation: TinyRun, tmp_path: Path) -> None:
+def test_a_killed_translation_continues_where_it_stopped(translation: TinyRun, tmp_path: Path) -> None:
     """Steps 11 to 20 alone, from a checkpoint of step 10, give the weights of an uninterrupted training."""
 
     class Kill(L.Callback):

@@ -49,7 +49,7 @@ def test_a_killed_cell_is_not_running(tmp_path: Path) -> None:
     assert not is_running(tmp_path / "0")
 
 
-def test_looking_disturbs_nobody(tmp_path: Path) -> None:
+def test_reading_the_progress_disturbs_no_cell(tmp_path: Path) -> None:
     with claimed(tmp_path / "0"):
         assert is_running(tmp_path / "0")
         assert is_running(tmp_path / "0")

@@ -1,4 +1,4 @@
-"""Searches: Optuna asks, lockdec runs, result.json answers; on disk, so that a restart goes on."""
+"""Searches: Optuna asks, lockdec runs, result.json answers; on disk, so that a restart continues the search."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def leave(folder: Path, result: dict[str, Any]) -> Path:
         ("x=tag(log,interval(1e-4,1e-2))", FloatDistribution(1e-4, 1e-2, log=True)),
     ],
 )
-def test_hydras_words_name_what_optuna_draws_from(words: str, expected: Any) -> None:
+def test_hydras_sweep_syntax_names_optunas_distributions(words: str, expected: Any) -> None:
     (override,) = OverridesParser.create().parse_overrides([words])
     assert distribution(override) == expected
 
@@ -120,7 +120,7 @@ def lockdec(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_a_search_goes_on_after_a_restart_and_retries_what_failed(tmp_path: Path) -> None:
+def test_a_search_continues_after_a_restart_and_retries_what_failed(tmp_path: Path) -> None:
     """Quality against parameters; 5000 shots cannot work, so those trials fail and are tried again."""
     command = ("hparams_search=pareto", "sweep_name=s", "fewshot.shots=8,5000", "hydra.sweeper.seed=1")
     first = lockdec(*command, "hydra.sweeper.trials=2", cwd=tmp_path)

@@ -110,6 +110,6 @@ def test_what_a_wandb_sweep_would_run_composes(chosen: dict[str, Any]) -> None:
     assert (config.evaluate.split, config.logger.mode, config.logger.kinds) == ("val", "online", ["wandb"])
 
 
-def test_a_wandb_sweep_looks_at_a_metric_of_the_cell(tiny: TinyRun) -> None:
+def test_a_wandb_sweep_optimises_a_metric_of_the_cell(tiny: TinyRun) -> None:
     assert SWEEP["command"][:4] == ["${env}", "${interpreter}", "-m", "${program}"]
     assert SWEEP["metric"]["name"].split("/")[1] in tiny.result["metrics"]

@@ -134,7 +134,7 @@ def test_watching_changes_nothing(tracked: TinyRun, tmp_path: Path) -> None:
             assert left.read_bytes() == right.read_bytes(), name
 
 
-def test_captions_and_weights_go_along(tracked: TinyRun, offline: dict[str, OfflineRun]) -> None:
+def test_captions_and_weights_are_uploaded(tracked: TinyRun, offline: dict[str, OfflineRun]) -> None:
     table = offline["evaluate"].summary["captions"]
     assert (table["_type"], table["nrows"]) == ("table-file", tracked.result["data"]["test"])
     (file,) = tracked.outputs.glob("wandb/offline-run-*/files/media/table/captions*.json")
@@ -181,7 +181,7 @@ def test_an_online_run_delivers_the_same_rows(tiny: TinyRun, online: pytest.Monk
     assert not server.unknown
 
 
-def test_without_network_an_online_run_goes_on_offline(
+def test_without_network_an_online_run_continues_offline(
     tiny: TinyRun, online: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as closed:

@@ -69,7 +69,7 @@ def test_captions_are_a_table_with_a_row_each(tmp_path: Path) -> None:
     assert not run.artifacts
 
 
-def test_weights_go_along_only_if_wanted_and_are_named_after_stage_and_key(tmp_path: Path) -> None:
+def test_weights_are_uploaded_only_if_wanted_under_the_name_of_stage_and_key(tmp_path: Path) -> None:
     run: Any = Recorded()
     weights_and_biases.log_files(run, artifact_of(tmp_path), "finetune", weights=True)
     (artifact,) = run.artifacts

@@ -63,7 +63,7 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 @given(st.integers(1, 40), st.integers(0, 40))
-def test_a_loader_goes_on_where_its_state_says(steps: int, stop: int) -> None:
+def test_a_loader_continues_from_its_state(steps: int, stop: int) -> None:
     def loader() -> StepLoader[list[int]]:
         return StepLoader(lambda epoch: epoch_batches([1] * 10, 0, epoch, 3), list, steps)
 

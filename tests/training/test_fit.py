@@ -70,7 +70,7 @@ def test_the_curve_has_a_row_for_every_tenth_step(tmp_path: Path) -> None:
     assert all(float(row["stage/loss"]) >= 0 for row in rows)
 
 
-def test_what_is_random_in_a_step_depends_on_the_seed_and_the_step_alone(tmp_path: Path) -> None:
+def test_noise_in_a_step_depends_on_the_seed_and_the_step_alone(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first = train(tmp_path / "a", Line())

@@ -109,7 +109,7 @@ def test_attention_weights_are_the_softmax_of_scaled_scores() -> None:
 
 
 @pytest.mark.parametrize(("fast", "short"), [(True, SHORT), (True, 0), (False, SHORT)])
-def test_a_query_that_may_attend_to_nothing_gets_zeros_and_no_nan(
+def test_a_query_that_may_attend_to_nothing_yields_zeros_and_no_nan(
     fast: bool, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lockdec.transformer.fast.products.SHORT", short)

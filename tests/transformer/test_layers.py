@@ -91,7 +91,7 @@ def test_a_decoder_layer_is_that_of_torch(norm: str, activation: str) -> None:
 
 @pytest.mark.parametrize("norm_kind", ["layer", "rms"])
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_locking_add_and_norm_echoes_its_input(norm: str, norm_kind: str) -> None:
+def test_locking_add_and_norm_returns_its_input_where_the_sublayer_yields_zeros(norm: str, norm_kind: str) -> None:
     locking = LockingAddNorm(decoder_config(norm=norm, norm_kind=norm_kind)).double()
     assert list(locking.parameters()) == []
     x, a = normal(2, 3, 12), normal(2, 3, 12, seed=1)

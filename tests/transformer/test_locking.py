@@ -238,7 +238,7 @@ def test_only_cross_attention_trains(unlock: str, norm: str) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("unlock", GENTLE)
-def test_every_gentle_start_can_learn_at_once(unlock: str, norm: str) -> None:
+def test_every_start_but_plain_can_learn_at_once(unlock: str, norm: str) -> None:
     model, tokens = locking_model(norm=norm), token_batch()
     model.attach(cross_attention_config(unlock=unlock), ENCODER_DIM)
     model.freeze_decoder()

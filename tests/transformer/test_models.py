@@ -193,7 +193,9 @@ def test_steps_from_the_cache_are_the_forward_pass(
 
 @laws
 @given(choices, seeds, st.integers(1, 6))
-def test_an_encoder_sees_both_ways_but_no_padding(choice: dict[str, Any], seed: int, length: int) -> None:
+def test_an_encoder_attends_in_both_directions_but_not_to_padding(
+    choice: dict[str, Any], seed: int, length: int
+) -> None:
     model = EncoderModel(encoder_config(**choice)).eval()
     shake(model, seed)
     tokens = token_batch(seed=seed)

@@ -1,1 +1,1 @@
-"""Autoregressive decoding, to be read in this order: tokens, sampling, beam, caching, generation."""
+"""Autoregressive decoding. Read it in this order: tokens, sampling, beam, caching, generation."""

@@ -16,7 +16,7 @@ PIECE = 16  # a cache grows by so many places, since products and softmax are fa
 
 
 class Rows:
-    """Rows of a batch to be kept, in a new order; those that stand in the right place already are not copied.
+    """Rows of a batch to be kept, in a new order; those already in the right place are not copied.
 
     Args:
         kept: for each new row, its old place.
@@ -92,7 +92,7 @@ class Ancestry:
         self._ancestors = torch.zeros(inputs, beams, whole_pieces(max_len * beams), dtype=torch.bool, device=device)
 
     def begin(self) -> None:
-        """Go on to the next step, in which every beam attends also to the token that it adds."""
+        """Begin the next step, in which every beam also attends to the token that it adds."""
         self.step += 1
         start = self.step * self.beams
         self.places, self.until = slice(start, start + self.beams), whole_pieces(start + self.beams)
@@ -176,7 +176,7 @@ class DecoderCache:
         return self._ancestry.step
 
     def begin(self) -> None:
-        """Go on to the next token of every row."""
+        """Begin the step that adds the next token of every row."""
         self._ancestry.begin()
 
     def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lockdec.transformer.configuration import GenerationConfig
 
-# Finished sequences are dropped once at most this share of the batch is active, since dropping takes time, too.
+# Dropping finished sequences takes time, so it waits until at most this share of the batch is active.
 ACTIVE = 0.9
 
 Step = Callable[[Int[Tensor, "b 1"]], Float[Tensor, "b vocab"]]  # the last token of each row -> logits of the next
