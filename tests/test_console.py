@@ -1,0 +1,74 @@
+"""What the terminal shows: tables with the numbers of a run, and no text that could control it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lockdec import console as terminal
+from lockdec.console import Summary, metric_table, printable, printable_lines, stage_table, track
+
+
+def shown(*what: Any) -> list[str]:
+    to = Console(file=io.StringIO(), width=100, highlight=False)
+    for one in what:
+        to.print(one)
+    file = to.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue().splitlines()
+
+
+def row(lines: list[str], name: str) -> list[str]:
+    return next(line.split() for line in lines if line.split()[:1] == [name])
+
+
+def test_each_control_has_its_column() -> None:
+    controls = {"locked": {"exact": 0.25, "loss": 2.0}, "nearest_neighbour": {"exact": 0.5}}
+    lines = shown(metric_table({"exact": 0.75, "loss": 1.0}, controls))
+    assert row(lines, "metric") == ["metric", "captions", "locked", "nearest_neighbour"]
+    assert row(lines, "exact") == ["exact", "0.750", "0.250", "0.500"]
+    assert row(lines, "loss") == ["loss", "1.000", "2.000"], "what copies a caption has no loss"
+
+
+def test_stages_are_made_or_reused() -> None:
+    entries = {
+        "attach": {"key": "a" * 64, "reused": True, "seconds": 0.04},
+        "unlock": {"key": "b" * 64, "reused": False, "seconds": 12.34},
+    }
+    lines = shown(stage_table(entries))
+    assert row(lines, "attach") == ["attach", "reused", "0.0", "a" * 12]
+    assert row(lines, "unlock") == ["unlock", "made", "12.3", "b" * 12]
+
+
+def test_a_summary_shows_captions_as_text(tmp_path: Path) -> None:
+    to = Console(file=io.StringIO(), width=100, highlight=False)
+    result: dict[str, Any] = {"stages": {}, "metrics": {"exact": 1.0}, "controls": {}}
+    captions = [{"id": "[bold]x[/]", "caption": "a [red]cat[/]\x1b[2J", "references": ["a cat", "one cat"]}]
+    Summary(to).result(result, captions, tmp_path)
+    file = to.file
+    assert isinstance(file, io.StringIO)
+    text = file.getvalue()
+    assert "\x1b" not in text
+    assert "[bold]x[/]" in text, "markup of a file is text"
+    assert "a cat / one cat" in text
+    assert str(tmp_path) in text
+
+
+def test_what_is_printed_has_neither_control_characters_nor_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_API_KEY", "tops3cret-tops3cret")
+    assert "tops3cret" not in printable("key tops3cret-tops3cret")
+    assert printable("a\x1bb\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c"
+    assert printable_lines("a\x1b\nb") == "a\N{REPLACEMENT CHARACTER}\nb"
+
+
+def test_tracking_yields_every_item_with_a_bar_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=file, force_terminal=True))
+    assert list(track([1, 2, 3], "counting quickly", patience=60.0)) == [1, 2, 3]
+    assert list(track(iter("abc"), "counting slowly", total=3, patience=-1.0)) == ["a", "b", "c"]
+    assert "counting quickly" not in file.getvalue()
+    assert "counting slowly" in file.getvalue()
