@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -68,9 +70,10 @@ def test_the_objective_is_smoothed_and_sees_perturbed_states() -> None:
     tokens = torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]])
     batch = CaptionBatch(tokens, Encoded(torch.randn(2, 3, 5), torch.ones(2, 3, dtype=torch.bool)), torch.arange(2))
     optimizer = FinetuneOptimizerConfig(0.1, 0.2, [0.7, 0.9], 5, "constant", 1.0)
+    changes: list[dict[str, Any]] = [{}, {"label_smoothing": 0.2}, {"state_noise": 5.0}, {"state_dropout": 0.7}]
     losses = [
         float(Captioning(model, optimizer, 1, "finetune", eos_id=2, **options).objective(batch).detach())
-        for options in ({}, {"label_smoothing": 0.2}, {"state_noise": 5.0}, {"state_dropout": 0.7})
+        for options in changes
     ]
     for loss, smoothing in zip(losses, (0.0, 0.2), strict=False):
         expected, _ = next_token_loss(model, tokens, 2, batch.encoded, smoothing)
