@@ -25,6 +25,7 @@ from lockdec.store.tensors import (
 )
 from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.fast import undrawn
 from lockdec.transformer.importing import Checkpoint
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
 
@@ -102,8 +103,9 @@ def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
     wanted, saved = as_dataclass(config, CrossAttentionConfig, sizes), load_tensors(weights)
 
     def attached() -> LockingDecoderModel:
-        like = LockingDecoderModel(model.config)
-        like.attach(wanted, encoder_dim)
+        with undrawn():
+            like = LockingDecoderModel(model.config)
+            like.attach(wanted, encoder_dim)
         return like
 
     require_fit(attached, model.state_dict() | saved, weights)

@@ -86,7 +86,7 @@ def without(node: Mapping[str, Any], patterns: Sequence[str], path: str = "") ->
     left: dict[str, Any] = {}
     for name, value in node.items():
         place = f"{path}.{name}" if path else name
-        places = (place, f"{place}={value}") if isinstance(value, str | bool) else (place,)
+        places = (place, f"{place}={value}") if isinstance(value, str | bool | float | None) else (place,)
         if not any(fnmatchcase(one, pattern) for pattern in patterns for one in places):
             left[name] = without(value, patterns, place) if isinstance(value, Mapping) else value
     return left

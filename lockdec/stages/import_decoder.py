@@ -37,8 +37,11 @@ class ImportDecoder(DecoderStage):
         "lockdec.transformer.importing",
         "lockdec.transformer.importing.checkpoint",
         "lockdec.transformer.importing.gguf",
+        "lockdec.transformer.importing.gemma3",
         "lockdec.transformer.importing.gpt2",
         "lockdec.transformer.importing.llama",
+        "lockdec.transformer.importing.neox",
+        "lockdec.transformer.importing.opt",
     )
     neutral: ClassVar[tuple[str, ...]] = (*DecoderStage.neutral, "path")  # the files count, not where they lie
     path: str

@@ -66,7 +66,14 @@ class Stage(ABC):
     name: ClassVar[str]
     version: ClassVar[int]
     reads: ClassVar[tuple[type[Stage], ...]] = ()
-    neutral: ClassVar[tuple[str, ...]] = ("data.cache",)
+    neutral: ClassVar[tuple[str, ...]] = (
+        "data.cache",
+        "*.rope_share=1.0",  # what a transformer is without them
+        "*.rope_thetas=None",
+        "*.head_size=None",
+        "*.qk_norm=False",
+        "*.scaled_embedding=False",
+    )
     section: ClassVar[type[Section] | None] = None
     code: ClassVar[tuple[str, ...]] = ()
     exports: ClassVar[tuple[str, ...]] = ()

@@ -216,11 +216,13 @@ class SelfAttention(nn.Module):
     """Multi-head attention of a sequence over itself: one fused projection, and rotary positions if wanted.
 
     Args:
-        d_model: width of input and output; heads divide it, d_q = d_k = d_v = d_model / heads.
+        d_model: width of input and output.
         heads, kv_heads: of queries, and of keys and values; fewer of the latter is grouped-query attention
             (Ainslie et al. 2023).
         qkv_bias, output_bias: whether the projections have one.
         rotary: rotates queries and keys by their position.
+        d_head: size of a head, d_q = d_k = d_v; d_model / heads where not given.
+        qk_norm_eps: normalise queries and keys before they are rotated, each head by itself (Henry et al. 2020).
     """
 
     def __init__(
@@ -231,13 +233,17 @@ class SelfAttention(nn.Module):
         qkv_bias: bool = True,
         output_bias: bool = True,
         rotary: RotaryPositions | None = None,
+        d_head: int | None = None,
+        qk_norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.heads, self.kv_heads = heads, kv_heads or heads
-        self.d_head = d_model // heads
+        self.d_head = d_head or d_model // heads
         self.query_key_value = nn.Linear(d_model, (heads + 2 * self.kv_heads) * self.d_head, bias=qkv_bias)
-        self.output = nn.Linear(d_model, d_model, bias=output_bias)
+        self.output = nn.Linear(heads * self.d_head, d_model, bias=output_bias)
         self.rotary = rotary
+        self.query_norm = None if qk_norm_eps is None else nn.RMSNorm(self.d_head, eps=qk_norm_eps)
+        self.key_norm = None if qk_norm_eps is None else nn.RMSNorm(self.d_head, eps=qk_norm_eps)
 
     def forward(
         self,
@@ -259,6 +265,8 @@ class SelfAttention(nn.Module):
         parts = split_heads(projected if packing is None else packing.unpack(projected), self.heads + 2 * self.kv_heads)
         heads = [self.heads, self.kv_heads, self.kv_heads]
         query, key, value = torch.split(parts, heads, dim=1)  # (b, heads, t, d)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         if self.rotary is not None:
             start = 0 if cache is None else cache.ancestry.step
             query, key = self.rotary(query, start), self.rotary(key, start)

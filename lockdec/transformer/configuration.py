@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from lockdec.errors import ConfigError
 
-NORMS = ("pre", "post")
+NORMS = ("pre", "post", "sandwich", "parallel")
 NORM_KINDS = ("layer", "rms")
 POSITIONS = ("learned", "sinusoidal", "rope")
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu", "geglu_tanh")
 BIASES = ("all", "qkv", "none")
 STRATEGIES = ("greedy", "beam", "nucleus", "top_k")
 UNLOCKS = ("zero_output", "tanh_gate", "rezero", "layerscale", "plain")
@@ -96,9 +96,9 @@ class TransformerConfig:
     layers: int = 4
     heads: int = 6
     d_ff: int = 768
-    norm: str = "pre"  # where: pre or post
+    norm: str = "pre"  # where: pre, post, sandwich (Gemma 3) or parallel (GPT-NeoX)
     position: str = "learned"  # learned, sinusoidal or rope
-    activation: str = "gelu"  # relu, gelu, gelu_tanh or swiglu
+    activation: str = "gelu"  # relu, gelu, gelu_tanh, swiglu or geglu_tanh
     dropout: float = 0.1  # on the embeddings and on what every sublayer adds (Vaswani et al. 2017, 5.4)
     norm_kind: str = "layer"  # layer or rms
     norm_eps: float = 1e-5
@@ -107,11 +107,16 @@ class TransformerConfig:
     tied: bool = True  # the output projection is the token embedding
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
+    rope_share: float = 1.0  # how much of each head is rotated (GPT-NeoX: a quarter)
+    rope_thetas: list[float] | None = None  # of each layer, where they differ; 0 rotates nothing (SmolLM3)
+    head_size: int | None = None  # of self-attention; None is d_model / heads
+    qk_norm: bool = False  # whether queries and keys are normalised, each head by itself (Qwen3)
+    scaled_embedding: bool = False  # by sqrt(d_model) (Gemma)
 
     @property
     def d_head(self) -> int:
         """The width of one self-attention head."""
-        return self.d_model // self.heads
+        return self.d_model // self.heads if self.head_size is None else self.head_size
 
     @property
     def key_heads(self) -> int:
@@ -131,7 +136,15 @@ class TransformerConfig:
         require(0.0 <= self.dropout < 1.0, f"{group}.dropout", self.dropout, "use 0 or more and less than 1")
         require(self.norm_eps > 0.0, f"{group}.norm_eps", self.norm_eps, "use a number above 0")
         require(self.rope_theta > 0.0, f"{group}.rope_theta", self.rope_theta, "use a number above 0")
+        require(
+            0.0 < self.rope_share <= 1.0, f"{group}.rope_share", self.rope_share, "use a number from 0 (excluded) to 1"
+        )
+        thetas = self.rope_thetas
+        require(thetas is None or len(thetas) == self.layers, f"{group}.rope_thetas", thetas, "name one for each layer")
+        require(self.head_size is None or self.head_size >= 1, f"{group}.head_size", self.head_size, "use at least 1")
         for name, whole in (("heads", "d_model"), ("kv_heads", "heads")):
+            if name == "heads" and self.head_size is not None:
+                continue
             part, total = self.key_heads if name == "kv_heads" else self.heads, int(getattr(self, whole))
             if total % part:
                 divisors = [n for n in range(1, min(total, 16) + 1) if total % n == 0]

@@ -41,18 +41,25 @@ class AddNorm(nn.Module):
 
     post: norm(x + sublayer(x))   (Vaswani et al. 2017, 3.1)
     pre:  x + sublayer(norm(x))   (GPT-2; Xiong et al. 2020); the stack then ends with a norm
+    sandwich: x + after(sublayer(norm(x)))   (Gemma 3; Ding et al. 2021, 2.2), also with a norm at the end
     """
+
+    after: nn.Module | None
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.pre = config.norm == "pre"
+        self.pre = config.norm != "post"
         self.norm = normalisation(config)
+        self.after = normalisation(config) if config.norm == "sandwich" else None
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer) -> Float[Tensor, "b t d_model"]:
-        """Apply the sublayer to x."""
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer, of: Tensor | None = None
+    ) -> Float[Tensor, "b t d_model"]:
+        """Apply the sublayer to x; or to `of`, for which x only is what the result is added to."""
         if self.pre:
-            return x + cast(Tensor, self.dropout(sublayer(self.norm(x))))
+            added = sublayer(self.norm(x if of is None else of))
+            return x + cast(Tensor, self.dropout(added if self.after is None else self.after(added)))
         return cast(Tensor, self.norm(x + self.dropout(sublayer(x))))
 
 
@@ -68,10 +75,12 @@ class LockingAddNorm(AddNorm):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.norm = normalisation(config, affine=False)
+        self.norm, self.after = normalisation(config, affine=False), None
         self.dropout = Dropout(0.0)
 
-    def forward(self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer) -> Float[Tensor, "b t d_model"]:
+    def forward(
+        self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer, of: Tensor | None = None
+    ) -> Float[Tensor, "b t d_model"]:
         """Apply the sublayer to x."""
         if self.pre:
             return super().forward(x, sublayer)
@@ -82,13 +91,13 @@ class FeedForward(nn.Module):
     """The same network at every position: project up to d_ff, activate, project down to d_model.
 
     (Vaswani et al. 2017, 3.3.) swiglu activates by silu(gate) * up, where gate and up are two projections of width d_ff
-    (Shazeer 2020).
+    (Shazeer 2020), and geglu_tanh by gelu(gate) * up.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.activation = config.activation
-        width = 2 * config.d_ff if self.activation == "swiglu" else config.d_ff
+        width = 2 * config.d_ff if self.activation in ("swiglu", "geglu_tanh") else config.d_ff
         self.widen = nn.Linear(config.d_model, width, bias=config.bias == "all")
         self.output = nn.Linear(config.d_ff, config.d_model, bias=config.bias == "all")
 
@@ -100,6 +109,9 @@ class FeedForward(nn.Module):
         if self.activation == "swiglu":
             gate, up = wide.chunk(2, dim=-1)
             return F.silu(gate) * up
+        if self.activation == "geglu_tanh":
+            gate, up = wide.chunk(2, dim=-1)
+            return F.gelu(gate, approximate="tanh") * up
         if self.activation == "relu":
             return F.relu(wide)
         return F.gelu(wide, approximate="tanh" if self.activation == "gelu_tanh" else "none")
@@ -122,7 +134,10 @@ class TransformerLayer(nn.Module):
             qkv_bias=config.bias != "none",
             output_bias=config.bias == "all",
             rotary=rotary,
+            d_head=config.d_head,
+            qk_norm_eps=config.norm_eps if config.qk_norm else None,
         )
+        self.parallel = config.norm == "parallel"
         self.self_attention_norm = AddNorm(config)
         self.feed_forward = FeedForward(config)
         self.feed_forward_norm = AddNorm(config)
@@ -138,9 +153,9 @@ class TransformerLayer(nn.Module):
         """Self-attention, added and normalised."""
         return cast(Tensor, self.self_attention_norm(x, lambda y: self.self_attention(y, mask, causal, cache, packing)))
 
-    def transform(self, x: Tensor) -> Tensor:
-        """Feed-forward, added and normalised."""
-        return cast(Tensor, self.feed_forward_norm(x, self.feed_forward))
+    def transform(self, x: Tensor, before: Tensor) -> Tensor:
+        """Feed-forward, added and normalised: of x, or in parallel layers of what the layer began with."""
+        return cast(Tensor, self.feed_forward_norm(x, self.feed_forward, before if self.parallel else None))
 
 
 class EncoderLayer(TransformerLayer):
@@ -150,7 +165,7 @@ class EncoderLayer(TransformerLayer):
         self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; mask is true where there is a token."""
-        return self.transform(self.attend(x, mask))
+        return self.transform(self.attend(x, mask), x)
 
 
 class DecoderLayer(TransformerLayer):
@@ -187,9 +202,9 @@ class DecoderLayer(TransformerLayer):
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
-        x = self.attend(x, causal=True, cache=cache, packing=packing)
+        before, x = x, self.attend(x, causal=True, cache=cache, packing=packing)
         x = self.cross_attention_norm(x, lambda y: self.cross_attention.attend(y, memory, packing))
-        return self.transform(x)
+        return self.transform(x, before)
 
 
 @dataclass(frozen=True)
@@ -234,30 +249,34 @@ class LockingDecoderLayer(TransformerLayer):
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
-        x = self.attend(x, causal=True, cache=cache, packing=packing)
+        before, x = x, self.attend(x, causal=True, cache=cache, packing=packing)
         if memory is not None:
             x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory, packing))
-        return self.transform(x)
+        return self.transform(x, before)
 
     def attention_map(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionMap]:
         """Apply the layer, and also return what its cross-attention attends to."""
-        x = self.attend(x, causal=True)
+        before, x = x, self.attend(x, causal=True)
         query = self.cross_attention_norm.norm(x) if self.cross_attention_norm.pre else x
         after = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
         weights = self.cross_attention.weights(query, memory)
-        return self.transform(after), CrossAttentionMap(weights, (after - x).norm(dim=-1), x.norm(dim=-1))
+        return self.transform(after, before), CrossAttentionMap(weights, (after - x).norm(dim=-1), x.norm(dim=-1))
 
 
-def rotary_positions(config: TransformerConfig) -> RotaryPositions | None:
-    """The rotation that all layers of a stack share; None unless position is rope."""
-    if config.position != "rope":
-        return None
-    return RotaryPositions(config.max_len, config.d_head, config.rope_theta, config.rope_scaling)
+def rotary_positions(config: TransformerConfig) -> list[RotaryPositions | None]:
+    """The rotation of each layer, shared by those that have the same; None unless position is rope."""
+    thetas = [config.rope_theta] * config.layers if config.rope_thetas is None else config.rope_thetas
+    shared = {
+        theta: RotaryPositions(config.max_len, config.d_head, theta, config.rope_scaling, config.rope_share)
+        for theta in dict.fromkeys(thetas)
+        if theta and config.position == "rope"
+    }
+    return [shared.get(theta) for theta in thetas]
 
 
 def final_normalisation(config: TransformerConfig) -> nn.Module:
-    """The norm at the end of a stack of pre-norm layers; post-norm layers need none."""
-    return normalisation(config) if config.norm == "pre" else nn.Identity()
+    """The norm at the end of a stack of layers; post-norm layers need none."""
+    return nn.Identity() if config.norm == "post" else normalisation(config)
 
 
 def initialise(stack: nn.Module, layers: int) -> None:
@@ -285,8 +304,7 @@ class Encoder(Stack):
     """A sequence of encoder layers."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        rotary = rotary_positions(config)
-        super().__init__(config, (EncoderLayer(config, rotary) for _ in range(config.layers)))
+        super().__init__(config, (EncoderLayer(config, rotary) for rotary in rotary_positions(config)))
 
     def forward(
         self, x: Float[Tensor, "b t d_model"], mask: Bool[Tensor, "b t"] | None = None
@@ -329,16 +347,14 @@ class Decoder(DecoderStack):
     """
 
     def __init__(self, config: TransformerConfig, encoder_dim: int) -> None:
-        rotary = rotary_positions(config)
-        super().__init__(config, (DecoderLayer(config, encoder_dim, rotary) for _ in range(config.layers)))
+        super().__init__(config, (DecoderLayer(config, encoder_dim, rotary) for rotary in rotary_positions(config)))
 
 
 class LockingDecoder(DecoderStack):
     """A sequence of locking decoder layers: a GPT until cross-attention is attached and unlocked."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        rotary = rotary_positions(config)
-        super().__init__(config, (LockingDecoderLayer(config, rotary) for _ in range(config.layers)))
+        super().__init__(config, (LockingDecoderLayer(config, rotary) for rotary in rotary_positions(config)))
 
     def _layers(self) -> list[LockingDecoderLayer]:
         return cast("list[LockingDecoderLayer]", list(self.layers))

@@ -69,24 +69,33 @@ class RotaryPositions(nn.Module):
         d_head: size of a head, even.
         theta: the longest wavelength is about 2 pi * theta positions.
         scaling: stretches long wavelengths.
+        share: of the channels, the first ones, that are rotated; the others stay (GPT-NeoX).
     """
 
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, max_len: int, d_head: int, theta: float = 10000.0, scaling: RopeScaling | None = None) -> None:
+    def __init__(
+        self,
+        max_len: int,
+        d_head: int,
+        theta: float = 10000.0,
+        scaling: RopeScaling | None = None,
+        share: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.max_len, self.d_head, self.theta, self.scaling = max_len, d_head, theta, scaling
+        self.max_len, self.theta, self.scaling = max_len, theta, scaling
+        self.rotated, self.kept = int(d_head * share), d_head - int(d_head * share)
         self.prepare()
 
     def prepare(self) -> None:
         """Compute the angles, which are not among the weights."""
-        frequency = self.theta ** -(torch.arange(0, self.d_head, 2, dtype=torch.float32) / self.d_head)
+        frequency = self.theta ** -(torch.arange(0, self.rotated, 2, dtype=torch.float32) / self.rotated)
         if (scaling := self.scaling) is not None:
             turns = frequency * (scaling.original_max_len / (2 * math.pi))  # within the original length
             kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
             frequency = frequency * torch.lerp(torch.tensor(1 / scaling.factor), torch.tensor(1.0), kept.clamp(0, 1))
-        angle = torch.arange(self.max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, d_head)
+        angle = torch.arange(self.max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, rotated)
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
 
@@ -94,9 +103,11 @@ class RotaryPositions(nn.Module):
         """Rotate x, which is at positions start, start + 1, ..."""
         here = slice(start, start + x.shape[2])
         cosine, sine = self.cosine[here].to(x.dtype), self.sine[here].to(x.dtype)
+        x, others = x[..., : self.rotated], x[..., self.rotated :]
         first, second = x.chunk(2, dim=-1)
         quarter_turn = torch.cat((-second, first), dim=-1)
-        return x * cosine + quarter_turn * sine
+        turned = x * cosine + quarter_turn * sine
+        return torch.cat((turned, others), dim=-1) if self.kept else turned
 
 
 class TokenEmbedding(nn.Module):
@@ -112,6 +123,7 @@ class TokenEmbedding(nn.Module):
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.untied = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.positions = self._positions(config)
+        self.scale = config.d_model**0.5 if config.scaled_embedding else None
         self.dropout = Dropout(config.dropout)
         # Sinusoids have a fixed scale, so the vectors that they are added to must be as large after scaling.
         std = config.d_model**-0.5 if config.position == "sinusoidal" else 0.02
@@ -130,6 +142,8 @@ class TokenEmbedding(nn.Module):
         """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len."""
         self.require_room(start + tokens.shape[1])
         x = self.tokens(tokens)  # (b, t, d_model)
+        if self.scale is not None:
+            x = x * self.scale
         if self.positions is not None:
             x = self.positions(x, start)
         return cast(Tensor, self.dropout(x))

@@ -29,13 +29,26 @@ from lockdec.transformer.importing.files import (
     plain_reason,
     plausible_size,
 )
+from lockdec.transformer.importing.gemma3 import GEMMA3
 from lockdec.transformer.importing.gguf import GGUF, open_gguf
 from lockdec.transformer.importing.gpt2 import GPT2
-from lockdec.transformer.importing.llama import LLAMA, QWEN2
+from lockdec.transformer.importing.llama import LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3
+from lockdec.transformer.importing.neox import NEOX
+from lockdec.transformer.importing.opt import OPT
 
 __all__ = ["Checkpoint", "check_files", "located", "read"]
 
-FAMILIES: dict[str, Family] = {"gpt2": GPT2, "llama": LLAMA, "qwen2": QWEN2}  # by the `model_type` of transformers
+FAMILIES: dict[str, Family] = {  # by the `model_type` of transformers
+    "gpt2": GPT2,
+    "llama": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "mistral": MISTRAL,
+    "smollm3": SMOLLM3,
+    "gemma3_text": GEMMA3,
+    "gpt_neox": NEOX,
+    "opt": OPT,
+}
 OUTPUT = "lm_head.weight"
 SUFFIX = ".gguf"
 

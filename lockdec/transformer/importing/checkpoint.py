@@ -54,10 +54,20 @@ class Options:
             allowed = " or ".join(str(value) for value in supported)
             raise LockdecError(f"{self.source}: {name}={self.get(name)} is not supported (only {allowed})")
 
+    def require(self, name: str, value: object, supported: object) -> None:
+        """Raise LockdecError unless an option inside an option has this value."""
+        if value != supported:
+            raise LockdecError(f"{self.source}: {name}={value} is not supported (only {supported})")
+
     def choose(self, name: str, ours: Mapping[str, str]) -> str:
         """Our name for the option's value; LockdecError if there is none."""
         self.only(name, *ours)
         return ours[self.get(name)]
+
+    def head_size(self) -> int | None:
+        """The width of a head; None where it is the width of the model divided by the heads."""
+        size = getattr(self.config, "head_dim", None)
+        return None if size in (None, self.get("hidden_size") / self.get("num_attention_heads")) else int(size)
 
     def size(self, name: str, most: int) -> int:
         """A whole number from 1 to `most`; LockdecError otherwise."""

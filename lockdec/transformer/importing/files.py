@@ -22,6 +22,8 @@ PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 POINTER = b"version https://git-lfs"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
+ALIASES = {"lm_head.weight": "embed_out.weight"}  # as GPT-NeoX stores it
+
 
 class Entry(NamedTuple):
     """A tensor as the header of a safetensors file lists it."""
@@ -72,7 +74,8 @@ class Safetensors(Stored):
         self._open: dict[Path, Any] = {}
 
     def _stored(self, name: str) -> str:
-        return name if name in self.entries else name.removeprefix(self.prefix)
+        names = (name, name.removeprefix(self.prefix), ALIASES.get(name, name))
+        return next((known for known in names if known in self.entries), name)
 
     def read(self, name: str) -> Tensor:
         stored = self._stored(name)

@@ -1,7 +1,8 @@
-"""The Llama family: rotary positions, RMSNorm, SwiGLU, grouped queries (Touvron et al. 2023); and Qwen2."""
+"""The Llama family: rotary positions, RMSNorm, SwiGLU, grouped queries (Touvron et al. 2023); its near relatives."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,6 @@ from lockdec.transformer.importing.checkpoint import (
 
 def llama_config(options: Options) -> DecoderConfig:
     """Our config of a Llama."""
-    options.only("head_dim", options.get("hidden_size") // options.get("num_attention_heads"))
     options.only("attention_bias", options.get("mlp_bias"))
     return config_of(options, bias="all" if options.get("attention_bias") else "none")
 
@@ -32,9 +32,33 @@ def qwen2_config(options: Options) -> DecoderConfig:
     return config_of(options, bias="qkv")
 
 
-def config_of(options: Options, bias: str) -> DecoderConfig:
+def qwen3_config(options: Options) -> DecoderConfig:
+    """Our config of a Qwen3: a Llama that normalises queries and keys."""
+    options.only("use_sliding_window", False)
+    options.only("attention_bias", False)
+    return config_of(options, bias="none", qk_norm=True)
+
+
+def mistral_config(options: Options) -> DecoderConfig:
+    """Our config of a Mistral: a Llama whose attention reaches back over a window, within which texts have to stay."""
+    config = config_of(options, bias="none")
+    return replace(config, max_len=min(config.max_len, options.get("sliding_window") or config.max_len))
+
+
+def smollm3_config(options: Options) -> DecoderConfig:
+    """Our config of a SmolLM3: a Llama some of whose layers know no positions (Yang et al. 2025)."""
+    options.only("use_sliding_window", False)
+    options.only("attention_bias", False)
+    options.only("mlp_bias", False)
+    config = config_of(options, bias="none")
+    thetas = [config.rope_theta if rotates else 0.0 for rotates in options.get("no_rope_layers")]
+    return config if all(thetas) else replace(config, rope_thetas=thetas)
+
+
+def config_of(options: Options, bias: str, **more: Any) -> DecoderConfig:
     """What the configs of the family have in common."""
     options.only("hidden_act", "silu")
+    more["head_size"] = options.head_size()
     theta, scaling = rope(options)
     return DecoderConfig(
         vocab_size=options.size("vocab_size", most=MOST_TOKENS),
@@ -53,6 +77,7 @@ def config_of(options: Options, bias: str) -> DecoderConfig:
         tied=options.get("tie_word_embeddings"),
         rope_theta=theta,
         rope_scaling=scaling,
+        **more,
     )
 
 
@@ -78,6 +103,8 @@ def llama_weights(theirs: Weights, config: DecoderConfig) -> Named:
     yield "embedding.tokens.weight", theirs["model.embed_tokens.weight"]
     yield "decoder.norm.weight", theirs["model.norm.weight"]
     parts = {
+        "self_attention.query_norm": ["self_attn.q_norm"],
+        "self_attention.key_norm": ["self_attn.k_norm"],
         "self_attention_norm.norm": ["input_layernorm"],
         "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
         "self_attention.output": ["self_attn.o_proj"],
@@ -109,4 +136,7 @@ def unchanged(name: str, tensor: Tensor, options: Options) -> Tensor:
 
 
 LLAMA = Family(llama_config, llama_weights, from_gguf=llama_from_gguf)
+MISTRAL = Family(mistral_config, llama_weights, from_gguf=llama_from_gguf)
 QWEN2 = Family(qwen2_config, llama_weights, from_gguf=unchanged)
+QWEN3 = Family(qwen3_config, llama_weights, from_gguf=unchanged)
+SMOLLM3 = Family(smollm3_config, llama_weights)

@@ -16,7 +16,7 @@ from lockdec.transformer.models import LockingDecoderModel
 from tests.transformer.importing.gguf_files import write_gguf
 from tests.transformer.importing.test_importing import CHECKPOINTS, tokens
 
-IN_GGUF = ["gpt2", "gpt2, exact gelu, eps, untied", "llama", "llama, tied", "qwen2"]
+IN_GGUF = ["gpt2", "gpt2, exact gelu, eps, untied", "llama", "llama, tied", "qwen2", "qwen3"]
 
 
 @pytest.mark.parametrize("name", IN_GGUF)
