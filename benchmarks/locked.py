@@ -29,7 +29,7 @@ class PlainLayer(TransformerLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer."""
-        return self.transform(self.attend(x, causal=True))
+        return self.transform(self.attend(x, causal=True), x)
 
 
 class PlainStack(Stack):
