@@ -19,6 +19,7 @@ Input: TypeAlias = Image.Image | str | NDArray[Any]
 Modality: TypeAlias = Literal["image", "text", "array"]
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+Case: TypeAlias = Literal["lower", "keep"]
 Item = TypeVar("Item")
 
 
@@ -28,8 +29,13 @@ def composed(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """`text` in NFC and lower case with single spaces: the form in which captions are stored and compared."""
+    """`text` in NFC and lower case with single spaces: the form in which captions are compared."""
     return composed(" ".join(composed(text).lower().split()))
+
+
+def in_case(text: str, case: Case) -> str:
+    """The form in which captions are stored: `text` folded, or in its own case, in NFC and with single spaces."""
+    return fold(text) if case == "lower" else " ".join(composed(text).split())
 
 
 def not_unicode(text: str) -> str | None:
@@ -67,10 +73,11 @@ class CaptionSet(ABC):
 
     Args:
         ids: one unique name per input.
-        captions: one or more references per input; folded here.
+        captions: one or more references per input.
         splits: the rows of each split; together they cover every row once.
         modality: what `inputs` returns: RGB images, strings or arrays.
         inputs_fingerprint: identifies the bytes of the inputs and the code that turns them into what `inputs` returns.
+        case: "lower" folds the captions here; "keep" leaves upper case as it is.
 
     Attributes:
         skipped: the problem of each row that was skipped; empty unless a subclass skips rows.
@@ -90,16 +97,18 @@ class CaptionSet(ABC):
         splits: Mapping[Split, Sequence[int]],
         modality: Modality,
         inputs_fingerprint: str,
+        case: Case = "lower",
     ) -> None:
         self.ids = tuple(ids)
-        self.captions = tuple(tuple(fold(reference) for reference in references) for references in captions)
+        self.case: Case = case
+        self.captions = tuple(tuple(in_case(reference, case) for reference in references) for references in captions)
         self.splits: Mapping[Split, tuple[int, ...]] = MappingProxyType(
             {name: tuple(sorted(splits.get(name, ()))) for name in SPLITS}
         )
         self.modality: Modality = modality
         self.inputs_fingerprint = inputs_fingerprint
         self._check()
-        self.fingerprint = digest([self.ids, self.captions, dict(self.splits), modality, inputs_fingerprint])
+        self.fingerprint = self._digest(self.captions)
 
     @abstractmethod
     def inputs(self, indices: Sequence[int]) -> list[Input]:
@@ -112,14 +121,29 @@ class CaptionSet(ABC):
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def prompt(self) -> str | None:
+        """Words that lead a decoder which knows English to a caption; None where none do for any texts and arrays."""
+        return "A picture of:" if self.modality == "image" else None
+
     def references(self, split: Split) -> list[str]:
         """Every caption of a split, row by row."""
         return [reference for row in self.splits[split] for reference in self.captions[row]]
 
+    def _digest(self, captions: Sequence[Sequence[str]]) -> str:
+        splits = {name: self.splits[name] for name in SPLITS}
+        return digest([self.ids, captions, splits, self.modality, self.inputs_fingerprint])
+
+    @property
+    def caseless_fingerprint(self) -> str:
+        """The fingerprint if `case` were "lower": for what reads inputs and no captions."""
+        return self._digest([[fold(reference) for reference in references] for references in self.captions])
+
     @property
     def text_fingerprint(self) -> str:
         """Identifies the captions of each split, whatever their inputs are: all that a language model may read."""
-        return digest({split: self.references(split) for split in SPLITS})
+        references = {split: self.references(split) for split in SPLITS}
+        return digest(references if self.case == "lower" else [references, self.case])
 
     def _check(self) -> None:
         if len(self.ids) != len(self.captions):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lockdec.data.captions import CaptionSet
 from lockdec.errors import ConfigError
+
+HELD_OUT = 8  # one input in so many is held out of a support set to choose the step by, and at least one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +49,18 @@ def support_set(captions: CaptionSet, shots: int, support_seed: int, references:
     if references == "all":
         return [Pair(row, caption) for row in chosen for caption in captions.captions[row]]
     return [Pair(row, rng.choice(captions.captions[row])) for row in chosen]
+
+
+def hold_out(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """The pairs to train on, and those of an eighth of the inputs (at least one) to measure a loss on.
+
+    The last inputs are held out: a support set is in the random order of its seed.
+
+    Raises:
+        ConfigError: there is a single input.
+    """
+    inputs = list(dict.fromkeys(pair.index for pair in pairs))
+    if len(inputs) < 2:
+        raise ConfigError("finetune.select=held_out: fewshot.shots=1 leaves nothing to train on; use 2 or more")
+    kept = set(inputs[: len(inputs) - max(1, len(inputs) // HELD_OUT)])
+    return [pair for pair in pairs if pair.index in kept], [pair for pair in pairs if pair.index not in kept]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lockdec.console import console, printable
-from lockdec.data.captions import Modality
+from lockdec.data.captions import Case, Modality
 from lockdec.data.images import ENDINGS, FORMATS, is_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sources import ArrayFiles, FeatureIds, ImageFiles, InputSource, Texts
@@ -44,6 +44,7 @@ class Folder(ListedCaptions):
         on_bad: rows that cannot be used are an error, which lists them ("error"), or left out ("skip").
         limit: approximate number of inputs to use; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
+        case: "lower" folds the captions, "keep" keeps their case.
 
     Raises:
         DataError: a file or a row cannot be used; the error names both.
@@ -59,6 +60,7 @@ class Folder(ListedCaptions):
         on_bad: OnBad = "error",
         limit: int | None = None,
         cache: str | None = None,
+        case: Case = "lower",
     ) -> None:
         folder = Path(path).expanduser()
         table = _table(folder)
@@ -74,6 +76,7 @@ class Folder(ListedCaptions):
             drawn=Drawn(split_seed, val_share, test_share),
             limit=limit,
             cache=cache,
+            case=case,
         )
 
 

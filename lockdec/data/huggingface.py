@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from lockdec.data.captions import SPLITS, Input, Modality, composed
+from lockdec.data.captions import SPLITS, Case, Input, Modality, composed
 from lockdec.data.images import DecodedPictures, open_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sources import InputSource, finite_array, inside
@@ -34,7 +34,7 @@ class HuggingFaceDataset(ListedCaptions):
         revision: the revision of a data set on the hub; a commit pins the rows.
         splits: its names for train, val and test; None draws them from the split "train", or from the only one.
         split_seed, val_share, test_share: how they are drawn.
-        on_bad, limit, cache: see `lockdec.data.folder.Folder`.
+        on_bad, limit, cache, case: see `lockdec.data.folder.Folder`.
 
     Raises:
         ConfigError: a column or split is not there.
@@ -55,6 +55,7 @@ class HuggingFaceDataset(ListedCaptions):
         on_bad: OnBad = "error",
         limit: int | None = None,
         cache: str | None = None,
+        case: Case = "lower",
     ) -> None:
         columns = [caption] if isinstance(caption, str) else caption
         tables = _chosen(path, _load(path, subset, revision), splits)
@@ -72,6 +73,7 @@ class HuggingFaceDataset(ListedCaptions):
             drawn=Drawn(split_seed, val_share, test_share),
             limit=limit,
             cache=cache,
+            case=case,
         )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lockdec.data.captions import Case
 from lockdec.data.folder import read_utf8
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sources import ImageFiles
@@ -24,7 +25,7 @@ class Karpathy(ListedCaptions):
     Args:
         path: the JSON file.
         images: the folder of the images, with or without the subfolders of COCO (`filepath`: train2014, val2014).
-        on_bad, limit, cache: see `lockdec.data.folder.Folder`.
+        on_bad, limit, cache, case: see `lockdec.data.folder.Folder`.
 
     Raises:
         DataError: a file or an image cannot be used.
@@ -37,12 +38,14 @@ class Karpathy(ListedCaptions):
         on_bad: OnBad = "error",
         limit: int | None = None,
         cache: str | None = None,
+        case: Case = "lower",
     ) -> None:
         file, folder = Path(path).expanduser(), Path(images).expanduser()
         if not folder.is_dir():
             raise DataError(f"data.images={folder}: no such folder")
         bad, source = BadRows(on_bad, str(file)), ImageFiles(folder)
-        super().__init__(_rows(file, source, bad), source, bad, drawn=Drawn(), limit=limit, cache=cache)
+        rows, drawn = _rows(file, source, bad), Drawn()
+        super().__init__(rows, source, bad, drawn=drawn, limit=limit, cache=cache, case=case)
 
 
 def _rows(path: Path, source: ImageFiles, bad: BadRows) -> Iterator[Row]:

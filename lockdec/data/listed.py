@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lockdec.console import track
-from lockdec.data.captions import SPLITS, CaptionSet, Input, Split, composed, digest, fold, not_unicode
+from lockdec.data.captions import SPLITS, CaptionSet, Case, Input, Split, composed, digest, fold, not_unicode
 from lockdec.data.sources import InputSource
 from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.store.writing import write_json
@@ -122,7 +122,7 @@ class Drawn:
 @dataclass
 class _Listed:
     where: str
-    captions: dict[str, None]
+    captions: dict[str, str]  # by their folded form
     split: str | None
     id: str
     digest: str = field(default="")
@@ -138,6 +138,7 @@ class ListedCaptions(CaptionSet):
         drawn: how to split if no row names its split; identical inputs are always in the same split.
         limit: approximate number of inputs to use, spread evenly over each split; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
+        case: as in `CaptionSet`; captions that differ in case alone are one.
 
     Raises:
         DataError: a row cannot be used, or a split would be empty.
@@ -152,6 +153,7 @@ class ListedCaptions(CaptionSet):
         drawn: Drawn,
         limit: int | None = None,
         cache: str | None = None,
+        case: Case = "lower",
     ) -> None:
         if limit is not None and limit < 8:
             raise ConfigError(f"data.limit={limit}: at least 8 inputs, or null for all")
@@ -170,10 +172,11 @@ class ListedCaptions(CaptionSet):
         digests = [entry.digest for entry in listed.values()]
         super().__init__(
             ids=[entry.id for entry in listed.values()],
-            captions=[tuple(entry.captions) for entry in listed.values()],
+            captions=[tuple(entry.captions.values()) for entry in listed.values()],
             splits=splits,
             modality=source.modality,
             inputs_fingerprint=digest([type(source).__name__, source.version, digests]),
+            case=case,
         )
 
     def inputs(self, indices: Sequence[int]) -> list[Input]:
@@ -201,7 +204,9 @@ def _merged(rows: Iterable[Row], source: InputSource, bad: BadRows) -> dict[str,
         if problem := _unreadable(row):
             bad.add(row.where, problem)
             continue
-        captions = dict.fromkeys(fold(caption) for caption in row.captions if caption.strip())
+        captions: dict[str, str] = {}
+        for caption in filter(str.strip, row.captions):
+            captions.setdefault(fold(caption), caption)
         try:
             name = source.name(row.input)
         except DataError as error:
@@ -223,7 +228,7 @@ def _merged(rows: Iterable[Row], source: InputSource, bad: BadRows) -> dict[str,
         elif known and own != known.id:
             bad.add(row.where, f"{row.input!r} has id {own!r}, but {known.id!r} in {known.where}")
         elif known:
-            known.captions |= captions
+            known.captions |= {folded: text for folded, text in captions.items() if folded not in known.captions}
         else:
             listed[name] = _Listed(row.where, captions, row.split, own)
             named[own] = name

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 from PIL import Image
 
-from lockdec.data.captions import CaptionSet, Input, Split
+from lockdec.data.captions import CaptionSet, Case, Input, Split, fold
 from lockdec.errors import ConfigError, DataError
 
 SplitKind: TypeAlias = Literal["compositional", "random", "concept"]
@@ -93,6 +93,7 @@ class OpenMoji(CaptionSet):
         val: how many drawings to hold out for validation.
         test: how many drawings to hold out for the reported figures.
         limit: use only this many drawings, concept by concept; val and test are then at most an eighth of it.
+        case: "lower" or "keep", for the few names with capitals ("flag Germany").
 
     Raises:
         ConfigError: a value of `data.*` is out of range for these drawings.
@@ -107,6 +108,7 @@ class OpenMoji(CaptionSet):
         val: int = 400,
         test: int = 400,
         limit: int | None = None,
+        case: Case = "lower",
     ) -> None:
         if resolution < 1:
             raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
@@ -120,7 +122,7 @@ class OpenMoji(CaptionSet):
         if min(val, test) < 1 or val + test >= len(ids):
             raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {len(ids)} drawings")
         self.resolution = resolution
-        self.parts = tuple(NameParts.of(names[name]) for name in ids)
+        self.parts = tuple(NameParts.of(fold(names[name])) for name in ids)
         self._folder = _drawings()
         super().__init__(
             ids=ids,
@@ -128,7 +130,13 @@ class OpenMoji(CaptionSet):
             splits=split_names(self.parts, split, split_seed, val, test, exact=limit is None),
             modality="image",
             inputs_fingerprint=self._hash(ids),
+            case=case,
         )
+
+    @property
+    def prompt(self) -> str:
+        """What leads to the name of a drawing."""
+        return "A drawing of:"
 
     def inputs(self, indices: Sequence[int]) -> list[Input]:
         """Render the drawings of these rows on white as RGB images of `resolution` pixels a side."""
@@ -190,7 +198,7 @@ def _names() -> dict[str, str]:
     for characters, entry in EMOJI_DATA.items():
         stem = "-".join(f"{ord(character):04X}" for character in characters)
         if stem in stems:
-            name = str(entry["en"]).strip(":").replace("_", " ").lower()
+            name = str(entry["en"]).strip(":").replace("_", " ")
             names[stem] = f"flag {name}" if _FLAG.fullmatch(stem) else name
     if not names:
         raise DataError(f"{_drawings()}: no drawing is named after an emoji")
@@ -202,7 +210,7 @@ def _whole_concepts(ids: Sequence[str], names: dict[str, str], limit: int) -> li
 
     Half of them come from concepts with several variants, the rest from any.
     """
-    groups = _groups(NameParts.of(names[name]) for name in ids)
+    groups = _groups(NameParts.of(fold(names[name])) for name in ids)
     order = random.Random(0).sample(sorted(groups), len(groups))
     varied = [row for group in order if 6 <= len(groups[group]) <= limit // 2 for row in groups[group]]
     chosen = dict.fromkeys(varied[: limit // 2])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockdec.data.captions import CaptionSet, digest, fold
+from lockdec.data.captions import CaptionSet, digest, fold, in_case
 from lockdec.errors import ConfigError, DataError
 
 # A sentence ends at a full stop, question or exclamation mark before a space and a capital or digit, unless
@@ -117,7 +117,9 @@ def sentences(text: str) -> list[str]:
 
 
 def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), name_repeats: int = 1) -> list[str]:
-    """The lines to pretrain on: those of the sources and the training captions, folded, but no held-out caption.
+    """The lines to pretrain on: those of the sources and the training captions, but no held-out caption.
+
+    All are in the case of the captions (`captions.case`).
 
     A line that equals a val or test caption is dropped, wherever it comes from, even if it is a training caption.
     Lines are compared folded and without a final full stop.
@@ -133,7 +135,7 @@ def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), n
     if name_repeats < 0:
         raise ConfigError(f"text.name_repeats={name_repeats}: 0 or more")
     held_out = {_bare(text) for split in ("val", "test") for text in captions.references(split)}
-    lines = [fold(line) for source in sources for line in source.lines()]
+    lines = [in_case(line, captions.case) for source in sources for line in source.lines()]
     lines += captions.references("train") * name_repeats
     lines = [line for line in lines if line and _bare(line) not in held_out]
     if not lines:

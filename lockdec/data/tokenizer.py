@@ -14,7 +14,9 @@ import torch
 from jaxtyping import Bool, Int
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor
+from torch.nn import functional as F
 
+from lockdec.data.captions import Case
 from lockdec.errors import ConfigError, DataError, StoreError
 
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer trained here
@@ -32,35 +34,98 @@ class SpecialTokens:
     pad: int
 
 
+@dataclass(frozen=True)
+class ChatTemplate:
+    """What a chat model was trained to see before and after a user's message, up to the answer; BOS is left out."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What stands between BOS and every caption.
+
+    Attributes:
+        text: as the user gave it.
+        tokens: its ids; of a chat model, those of its template around the text.
+        blank: whether a blank separates a caption from it, as it separates words.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    blank: bool
+
+
 OURS = SpecialTokens(bos=BOS_ID, eos=EOS_ID, pad=PAD_ID)
 _SPECIAL = ["<pad>", "<bos>", "<eos>"]
+_MESSAGE = "a message of the user's"  # marks its place in a template
 _SMALLEST = len(_SPECIAL) + 256
 
 
 class Tokenizer:
     """Converts text to token ids and back; no text is encoded as a special token.
 
-    With a tokenizer trained here, encoding and decoding gives back the text in lower case, including its white space.
+    With a tokenizer trained here, encoding and decoding gives back the text, in lower case unless it was told to keep
+    case, including its white space.
     Every text is encoded as if it started with a space, so that a word is the same token at the start of a text and
     inside it.
 
     Attributes:
         special: the ids of BOS, EOS and padding: 1, 2 and 0 if it was trained here. In other tokenizers they may be
             equal, so whether a token is real depends on its position and not on its id: see `real_targets`.
+        prompt: stands before every text of a sequence; None for nothing.
+        chat: the template of a chat model that was imported; None if there is none.
     """
 
-    def __init__(self, fast: tokenizers.Tokenizer, special: SpecialTokens = OURS) -> None:
+    def __init__(
+        self,
+        fast: tokenizers.Tokenizer,
+        special: SpecialTokens = OURS,
+        prompt: Prompt | None = None,
+        chat: ChatTemplate | None = None,
+    ) -> None:
         # "<eos>" inside a text is five ordinary characters, not the end of the text.
         fast.encode_special_tokens = True
         fast.no_padding()
         fast.no_truncation()
-        self._fast, self.special = fast, special
-        self._blank = "" if _adds_space(fast) else " "
+        self._fast, self.special, self.prompt, self.chat = fast, special, prompt, chat
+        self._blank = "" if _adds_space(fast) or (prompt and not prompt.blank) else " "
 
     @property
     def vocab_size(self) -> int:
         """How many ids there are, special ones included."""
         return int(self._fast.get_vocab_size())
+
+    @property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """The ids between BOS and the text of a sequence."""
+        return self.prompt.tokens if self.prompt else ()
+
+    def with_prompt(self, prompt: Prompt | None) -> Tokenizer:
+        """The same tokenizer, whose sequences all begin with a prompt.
+
+        Raises:
+            StoreError: a token of the prompt is none of this tokenizer's.
+        """
+        for token in prompt.tokens if prompt else ():
+            if not 0 <= token < self.vocab_size:
+                raise StoreError(
+                    f"prompt {prompt!r}: {token} is no token of the tokenizer (0 to {self.vocab_size - 1})"
+                )
+        return Tokenizer(self._fast, self.special, prompt, self.chat)
+
+    def read_prompt(self, text: str, chat: ChatTemplate | None = None) -> Prompt:
+        """The prompt that a text is: as it stands, or as the user's message in a chat.
+
+        The ids of prompt and caption, one after the other, are those of "prompt caption" where tokens end at blanks.
+        """
+        if chat is None:
+            return Prompt(text, tuple(self.with_prompt(None).encode_batch([text.rstrip(" ")])[0]), blank=True)
+        reader = tokenizers.Tokenizer.from_str(self._fast.to_str())
+        reader.encode_special_tokens = False  # the template's tokens are not text
+        whole = reader.encode(f"{chat.before}{text}{chat.after}", add_special_tokens=False)
+        return Prompt(text, tuple(whole.ids), blank=False)
 
     @property
     def fingerprint(self) -> str:
@@ -76,17 +141,19 @@ class Tokenizer:
         return [ids[text].copy() for text in texts]
 
     def sequences(self, texts: Sequence[str], max_len: int) -> list[list[int]]:
-        """BOS, text, EOS for each text; a sequence longer than `max_len` is truncated and so has no EOS."""
-        return [[self.special.bos, *ids, self.special.eos][:max_len] for ids in self.encode_batch(texts)]
+        """BOS, prompt, text, EOS for each text; one longer than `max_len` is truncated and so has no EOS."""
+        start = (self.special.bos, *self.prompt_tokens)
+        return [[*start, *ids, self.special.eos][:max_len] for ids in self.encode_batch(texts)]
 
     def batch(self, texts: Sequence[str], max_len: int) -> Int[Tensor, "b t"]:
         """As `sequences`, padded to the longest."""
         return pad(self.sequences(texts, max_len), self.special.pad)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids up to the first EOS, without BOS and padding."""
+        """The text of token ids up to the first EOS, without BOS, prompt and padding."""
         ids, special = list(ids), self.special
-        ids = ids[1:] if ids[:1] == [special.bos] else ids
+        start = [special.bos, *self.prompt_tokens]
+        ids = ids[len(start) :] if ids[: len(start)] == start else ids[1:] if ids[:1] == [special.bos] else ids
         ids = ids[: ids.index(special.eos)] if special.eos in ids else ids
         text: str = self._fast.decode(ids, skip_special_tokens=True)
         return text.removeprefix(" ")
@@ -152,7 +219,8 @@ class Tokenizer:
         padding = theirs.pad_token_id if theirs.pad_token_id is not None else config.get("pad_token_id")
         if not isinstance(padding, int) or fast.id_to_token(padding) is None:
             padding = eos
-        return cls(fast, SpecialTokens(bos=eos if bos is None else bos, eos=eos, pad=padding))
+        special = SpecialTokens(bos=eos if bos is None else bos, eos=eos, pad=padding)
+        return cls(fast, special, chat=_chat_template(theirs, str(fast.id_to_token(special.bos))))
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -177,14 +245,16 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int = PAD_ID) -> Int[Tensor,
     return torch.tensor([[*sequence, *[pad_id] * (width - len(sequence))] for sequence in sequences])
 
 
-def real_targets(tokens: Int[Tensor, "b t"], eos_id: int) -> Bool[Tensor, "b u"]:
-    """Which of the tokens after the first column are targets: all up to and including the first EOS.
+def real_targets(tokens: Int[Tensor, "b t"], eos_id: int, prompt: int = 0) -> Bool[Tensor, "b u"]:
+    """Which of the tokens after the first column are targets: all of the text, and the EOS after it.
 
     Args:
-        tokens: BOS, text, EOS, padding. Whatever follows EOS is padding, even if its id is that of EOS.
+        tokens: BOS, prompt, text, EOS, padding. Whatever follows EOS is padding, even if its id is that of EOS.
+        prompt: how many tokens the prompt has; they are no targets, and an EOS among them ends nothing.
     """
-    ends = tokens[:, 1:] == eos_id
-    return ends.cumsum(1) - ends.long() == 0
+    ends = tokens[:, 1 + prompt :] == eos_id
+    real = ends.cumsum(1) - ends.long() == 0
+    return F.pad(real, (prompt, 0), value=False) if prompt else real
 
 
 def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:
@@ -229,6 +299,19 @@ def _id(given: Any, key: str, fast: tokenizers.Tokenizer) -> int:
     return token
 
 
+def _chat_template(theirs: Any, bos: str) -> ChatTemplate | None:
+    """What transformers renders around a user's message, in its sandbox; None where it can render nothing."""
+    if not getattr(theirs, "chat_template", None):
+        return None
+    message = [{"role": "user", "content": _MESSAGE}]
+    try:
+        rendered: str = theirs.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    except Exception:  # a template may raise what it likes, and one for other conversations is none for a message
+        return None
+    before, found, after = rendered.partition(_MESSAGE)
+    return ChatTemplate(before.removeprefix(bos), after) if found and _MESSAGE not in after else None
+
+
 def _adds_space(fast: tokenizers.Tokenizer) -> bool:
     """Whether it adds a space before every text, as SentencePiece does: then "a a" is encoded as "a" twice."""
     ids = fast.encode("a a", add_special_tokens=False).ids
@@ -236,12 +319,13 @@ def _adds_space(fast: tokenizers.Tokenizer) -> bool:
     return bool(ids[:half] == ids[half:])
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int, case: Case = "lower") -> Tokenizer:
     """Train byte-pair merges on `texts` (Sennrich et al. 2016, section 3.2, over bytes).
 
     Args:
         texts: the training text; the same texts in the same order give the same tokenizer.
         vocab_size: the largest number of ids, including special ones; with little text there may be fewer.
+        case: "lower" encodes every text in lower case, "keep" as it is.
 
     Raises:
         ConfigError: `tokenizer.vocab_size` leaves no room for every byte.
@@ -249,7 +333,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if vocab_size < _SMALLEST:
         raise ConfigError(f"tokenizer.vocab_size={vocab_size}: at least {_SMALLEST} (256 bytes and 3 special tokens)")
     fast = tokenizers.Tokenizer(models.BPE())
-    fast.normalizer = normalizers.Lowercase()
+    if case == "lower":
+        fast.normalizer = normalizers.Lowercase()
     # Words end only at white space: "medium-dark" and "o'clock" may become one token each.
     words = pre_tokenizers.Split(Regex(r" ?\S+|\s+"), behavior="isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

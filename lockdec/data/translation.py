@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lockdec.data.captions import CaptionSet, Input, Split, digest, fold
+from lockdec.data.captions import CaptionSet, Case, Input, Split, digest, fold, in_case
 from lockdec.data.openmoji import NameParts, SplitKind, split_names
 from lockdec.errors import ConfigError, DataError
 
@@ -23,6 +23,7 @@ def translation_pairs(
     val: int = 400,
     test: int = 400,
     limit: int | None = None,
+    case: Case = "lower",
 ) -> CaptionSet:
     """The names of `emoji` in two languages, or the pairs of a file.
 
@@ -33,24 +34,25 @@ def translation_pairs(
         split_seed: seed of the split.
         val, test: how many source texts to hold out.
         limit: use only this many source texts; val and test are then at most an eighth of it.
+        case: "lower" folds texts and translations, "keep" keeps their case.
 
     Raises:
         ConfigError: a value of `data.*` is not available.
         DataError: the file cannot be read; the error names the line.
     """
     if path is None:
-        return EmojiNames(source, target, split, split_seed, val, test, limit)
+        return EmojiNames(source, target, split, split_seed, val, test, limit, case)
     if split != "random":
         raise ConfigError(f"data.split={split}: the pairs of data.path can only be split at random (use random)")
-    return TatoebaPairs(path, source, target, split_seed, val, test, limit)
+    return TatoebaPairs(path, source, target, split_seed, val, test, limit, case)
 
 
 class TextPairs(CaptionSet):
     """Texts, each with one or more translations.
 
     Args:
-        texts: the inputs, folded like captions and all different.
-        ids, translations, splits: as in `CaptionSet`.
+        texts: the inputs, in the same case as captions and all different.
+        ids, translations, splits, case: as in `CaptionSet`.
     """
 
     def __init__(
@@ -59,10 +61,16 @@ class TextPairs(CaptionSet):
         texts: Sequence[str],
         translations: Sequence[Sequence[str]],
         splits: Mapping[Split, Sequence[int]],
+        case: Case = "lower",
     ) -> None:
-        self.texts = tuple(fold(text) for text in texts)
+        self.texts = tuple(in_case(text, case) for text in texts)
         super().__init__(
-            ids=ids, captions=translations, splits=splits, modality="text", inputs_fingerprint=digest(self.texts)
+            ids=ids,
+            captions=translations,
+            splits=splits,
+            modality="text",
+            inputs_fingerprint=digest(self.texts),
+            case=case,
         )
 
     def inputs(self, indices: Sequence[int]) -> list[Input]:
@@ -85,6 +93,7 @@ class EmojiNames(TextPairs):
         val: int = 400,
         test: int = 400,
         limit: int | None = None,
+        case: Case = "lower",
     ) -> None:
         import emoji
 
@@ -110,13 +119,15 @@ class EmojiNames(TextPairs):
             texts=[names[name][1] for name in ids],
             translations=[(names[name][2],) for name in ids],
             splits=split_names(parts, split, split_seed, val, test, exact=limit is None),
+            case=case,
         )
 
 
 class TatoebaPairs(TextPairs):
     """Sentence pairs from a tab-separated file: English, German, and a third column (attribution) that is ignored.
 
-    A sentence that occurs in several lines is one source with several translations, so no source is in two splits.
+    A sentence that occurs in several lines, in whatever case, is one source with several translations, so no source is
+    in two splits.
 
     Raises:
         DataError: the file cannot be read, is not UTF-8, or one of its lines does not have two columns.
@@ -131,15 +142,17 @@ class TatoebaPairs(TextPairs):
         val: int = 400,
         test: int = 400,
         limit: int | None = None,
+        case: Case = "lower",
     ) -> None:
         if {source, target} != set(TATOEBA):
             raise ConfigError(f"data.source={source} data.target={target}: data.path has {' and '.join(TATOEBA)}")
         input_column, caption_column = TATOEBA.index(source), TATOEBA.index(target)
-        translations: dict[str, list[str]] = {}
+        sources: dict[str, str] = {}
+        translations: dict[str, dict[str, str]] = {}
         for columns in _columns(Path(path)):
-            several = translations.setdefault(fold(columns[input_column]), [])
-            if fold(columns[caption_column]) not in several:
-                several.append(fold(columns[caption_column]))
+            text, translation = columns[input_column], columns[caption_column]
+            sources.setdefault(fold(text), text)
+            translations.setdefault(fold(text), {}).setdefault(fold(translation), translation)
         texts = list(translations)
         if limit is not None:
             texts, val, test = _limited(texts, limit, val, test)
@@ -147,9 +160,10 @@ class TatoebaPairs(TextPairs):
         order = random.Random(split_seed).sample(range(len(texts)), len(texts))
         super().__init__(
             ids=[hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts],
-            texts=texts,
-            translations=[translations[text] for text in texts],
+            texts=[sources[text] for text in texts],
+            translations=[list(translations[text].values()) for text in texts],
             splits={"test": order[:test], "val": order[test : test + val], "train": order[test + val :]},
+            case=case,
         )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from lockdec.data.captions import Case
 from lockdec.data.translation import TextPairs
 from lockdec.errors import ConfigError, DataError
 
@@ -66,6 +67,7 @@ class Tunes(TextPairs):
         split_seed: seed of the split.
         val, test: how many tunes to hold out.
         limit: use only this many tunes; val and test are then at most an eighth of it.
+        case: makes no difference: tunes and captions are in lower case.
 
     Raises:
         ConfigError: a value of `data.*` is not available.
@@ -80,6 +82,7 @@ class Tunes(TextPairs):
         val: int = 400,
         test: int = 400,
         limit: int | None = None,
+        case: Case = "lower",
     ) -> None:
         chosen = list(_FOLDERS) if collections is None else list(collections)
         if not chosen or len(set(chosen)) < len(chosen):
@@ -104,6 +107,7 @@ class Tunes(TextPairs):
             texts=texts,
             translations=[tunes[text][1] for text in texts],
             splits={"test": order[:test], "val": order[test : test + val], "train": order[test + val :]},
+            case=case,
         )
 
 

@@ -32,17 +32,18 @@ def attention_maps(
     tokens = tokenizer.batch(captions, captioner.model.config.max_len)
     looks = captioner.model.attention_maps(tokens[:, :-1].to(captioner.device), captioner.states(rows))
     attended = torch.stack([look.weights.mean(dim=1) for look in looks]).mean(dim=0).cpu()  # (b, t, s)
+    start = 1 + len(tokenizer.prompt_tokens)  # of the caption
     result = []
     for index, row in enumerate(rows):
         words = captions[index].split()
         weights: list[list[Tensor]] = [[] for _ in words]
-        for position in range(1, tokens.shape[1]):
-            word = len(tokenizer.decode(tokens[index, 1 : position + 1].tolist()).split()) - 1
+        for position in range(start, tokens.shape[1]):
+            word = len(tokenizer.decode(tokens[index, start : position + 1].tolist()).split()) - 1
             if tokens[index, position] == tokenizer.special.eos:
                 break
             if 0 <= word < len(words):
                 weights[word].append(attended[index, position - 1])
-        means = [torch.stack(parts).mean(dim=0) if parts else attended[index, 0] for parts in weights]
+        means = [torch.stack(parts).mean(dim=0) if parts else attended[index, start - 1] for parts in weights]
         cells = [[round(float(cell), 5) for cell in mean / mean.sum()] for mean in means]
         result.append((row, {"words": words, "grid": [side, side], "weights": cells}))
     return result

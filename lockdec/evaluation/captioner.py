@@ -22,6 +22,7 @@ class Captioner:
     """Captions rows of an encoded set in batches, and scores given captions.
 
     Args:
+        tokenizer: with the prompt that the model was finetuned with.
         device: where the model is; what it reads is brought there batch by batch.
     """
 
@@ -57,7 +58,9 @@ class Captioner:
             tokens = self._tokens(texts)
             encoded = None if locked else self.states(batch)
             with torch.inference_mode():
-                loss, real = next_token_loss(self.model, tokens, self.tokenizer.special.eos, encoded)
+                loss, real = next_token_loss(
+                    self.model, tokens, self.tokenizer.special.eos, encoded, prompt=len(self.tokenizer.prompt_tokens)
+                )
             total, count = total + float(loss) * real, count + real
         self.model.unlock()
         return total / count
@@ -66,7 +69,8 @@ class Captioner:
         """Whether cross-attention attends, measured on the first batch; see `lockdec.evaluation.looking`."""
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
         encoded, tokens = self.states(rows), self._tokens(references)
-        return looking(self.model, tokens, encoded, self.tokenizer.special.eos)
+        special, prompt = self.tokenizer.special, self.tokenizer.prompt_tokens
+        return looking(self.model, tokens, encoded, special.eos, prompt=len(prompt))
 
     def _generate(self, encoded: Encoded) -> list[str]:
         return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)

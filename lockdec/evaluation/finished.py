@@ -238,7 +238,7 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
     from lockdec.encoders.contract import PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
     from lockdec.evaluation.configuration import EvaluateConfig
-    from lockdec.evaluation.stored import load_captioner, load_tokenizer
+    from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
 
     decode = Builder(()).build(dict(run.evaluate), "evaluate", EvaluateConfig)
     decode.check()
@@ -249,18 +249,20 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
             encoder = encoder.open(run.artifact(encoder.stage).folder)
         normalisation = Normalisation.load(attach.path(_OF_ATTACH[0]))
         model, tokenizer = load_captioner(*decoder, finetune), load_tokenizer(*decoder)
+        tokenizer = tokenizer.with_prompt(load_prompt(finetune))
         generator = torch.Generator().manual_seed(decode.seed)
     channels = len(normalisation.mean) if normalisation.mean is not None else encoder.dim
     if not channels == encoder.dim == model.encoder_dim:
         raise StoreError(f"{run.folder}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "
                          f"cross-attention of {model.encoder_dim} do not belong together")  # fmt: skip
-    special, config = tokenizer.special, model.config
-    if max(special.bos, special.eos, special.pad) >= config.vocab_size:
+    special, prompt, config = tokenizer.special, tokenizer.prompt_tokens, model.config
+    if max(special.bos, special.eos, special.pad, *prompt) >= config.vocab_size:
         raise StoreError(f"{run.folder}: the decoder has {config.vocab_size} tokens, and its tokenizer has the special "
                          f"tokens {special.bos}, {special.eos} and {special.pad}")  # fmt: skip
-    if decode.max_new_tokens > config.max_len or decode.beams > MOST_BEAMS:
+    room = config.max_len - len(prompt)
+    if decode.max_new_tokens > room or decode.beams > MOST_BEAMS:
         raise StoreError(f"{run.folder / CONFIG}: evaluate.max_new_tokens={decode.max_new_tokens} "
-                         f"evaluate.beams={decode.beams}: at most {config.max_len} and {MOST_BEAMS}")  # fmt: skip
+                         f"evaluate.beams={decode.beams}: at most {room} and {MOST_BEAMS}")  # fmt: skip
     return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
 
 

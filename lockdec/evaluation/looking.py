@@ -22,12 +22,13 @@ class Looking(L.Callback):
     """Logs the loss, `looking` and `gates` on a few validation pairs, under the stage's name.
 
     Args:
-        tokens: BOS, caption, EOS, padding.
+        tokens: BOS, prompt, caption, EOS, padding.
         encoded: the states of the captions' inputs.
+        prompt: how many tokens the prompt has.
     """
 
-    def __init__(self, stage: str, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int) -> None:
-        self.stage, self.tokens, self.encoded, self.eos_id = stage, tokens, encoded, eos_id
+    def __init__(self, stage: str, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int, prompt: int = 0) -> None:
+        self.stage, self.tokens, self.encoded, self.eos_id, self.prompt = stage, tokens, encoded, eos_id, prompt
         self._prefix: Prefix | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
@@ -42,8 +43,9 @@ class Looking(L.Callback):
         with torch.no_grad():
             if self._prefix is None and not ranks.several():  # the layers of sharded models are not whole
                 self._prefix = model.prefix(tokens[:, :-1], model.decoder.below_cross_attention)
-            loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=self._prefix)[0]
-            seen = looking(model, tokens, encoded, self.eos_id, self._prefix)
+            prefix, prompt = self._prefix, self.prompt
+            loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=prompt)[0]
+            seen = looking(model, tokens, encoded, self.eos_id, prefix, prompt)
             measured = {"val_loss": float(loss)} | seen | gates(model)
         log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
 
@@ -54,20 +56,22 @@ def looking(
     encoded: Encoded,
     eos_id: int,
     prefix: Prefix | None = None,
+    prompt: int = 0,
 ) -> dict[str, float]:
     """The entropy of cross-attention relative to uniform attention, and the norm of what it adds to the hidden states.
 
     Args:
         model: unlocked.
-        tokens: BOS, caption, EOS, padding.
+        tokens: BOS, prompt, caption, EOS, padding.
         prefix: of all tokens but the last, where it is known already.
+        prompt: how many tokens the prompt has.
 
     Returns:
         `attention_entropy` in 0..1 (1: attention is uniform over the states) and `cross_to_residual_norm`, the norm of
-        the sublayer's output over that of the hidden states it is added to. Both are means over real tokens, heads
-        and layers.
+        the sublayer's output over that of the hidden states it is added to. Both are means over the positions that
+        predict the caption, heads and layers.
     """
-    real = real_targets(tokens, eos_id)
+    real = real_targets(tokens, eos_id, prompt)
     with torch.inference_mode():
         looks = model.attention_maps(tokens[:, :-1], encoded, prefix)
     uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]

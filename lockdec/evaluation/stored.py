@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lockdec.data.tokenizer import Tokenizer
+from lockdec.data.tokenizer import ChatTemplate, Prompt, Tokenizer
 from lockdec.errors import StoreError
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
@@ -31,6 +31,7 @@ from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Lock
 
 TOKENIZER, DECODER, DECODER_WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
 CHANGED_WEIGHTS = "changed.safetensors"
+CHAT, PROMPT = "chat.json", "prompt.json"
 CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
 
 
@@ -76,12 +77,34 @@ def save_changed(model: LockingDecoderModel, folder: Path) -> None:
     save_tensors(changed, folder / CHANGED_WEIGHTS)
 
 
+def save_prompt(prompt: Prompt, folder: Path) -> None:
+    """Save the prompt that stood before every caption of a finetuning."""
+    write_json(folder / PROMPT, asdict(prompt))
+
+
+def load_prompt(finetune: Artifact) -> Prompt | None:
+    """The prompt that stands before every caption; None where a decoder was finetuned without one."""
+    path = finetune.path(PROMPT)
+    return read_dataclass(path, Prompt) if path.is_file() else None
+
+
 def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
     """Save the weights of the cross-attention, and its config."""
     save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
     assert model.cross_attention_config is not None  # attached
     config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
     write_json(folder / CROSS_ATTENTION, config)
+
+
+def save_chat(template: ChatTemplate, folder: Path) -> None:
+    """Save the chat template of a decoder beside its tokenizer."""
+    write_json(folder / CHAT, asdict(template))
+
+
+def load_chat(*decoder: Artifact) -> ChatTemplate | None:
+    """The chat template of an imported decoder, beside its tokenizer; None if it has none."""
+    path = decoder[0].path(CHAT)
+    return read_dataclass(path, ChatTemplate) if path.is_file() else None
 
 
 def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
@@ -129,6 +152,7 @@ def generate_captions(
 
     Args:
         encoded: normalised states.
+        tokenizer: with the prompt that the model was finetuned with.
         decode: strategy and lengths.
         generator: RNG of the strategies that sample.
     """
@@ -138,6 +162,7 @@ def generate_captions(
         bos_id=special.bos,
         eos_id=special.eos,
         pad_id=special.pad,
+        prompt=tokenizer.prompt_tokens,
         generator=generator,
         **decode.generation,
     )

@@ -23,6 +23,7 @@ class Captioning(PartlyFrozen):
         model: attached and unlocked.
         prefix_layers: how many layers have been run in advance where a batch has a prefix.
         eos_id: the token that ends a caption.
+        prompt: how many tokens stand between BOS and every caption; they are not learned.
         label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
     """
 
@@ -35,13 +36,14 @@ class Captioning(PartlyFrozen):
         *,
         eos_id: int,
         prefix_layers: int = 0,
+        prompt: int = 0,
         label_smoothing: float = 0.0,
         decoder_dropout: bool = False,
         state_noise: float = 0.0,
         state_dropout: float = 0.0,
     ) -> None:
         super().__init__(stage, optimizer, steps)
-        self.model, self.eos_id, self.label_smoothing = model, eos_id, label_smoothing
+        self.model, self.eos_id, self.prompt, self.label_smoothing = model, eos_id, prompt, label_smoothing
         self.prefix_layers = prefix_layers
         self.decoder_dropout, self.state_noise, self.state_dropout = decoder_dropout, state_noise, state_dropout
         model.freeze_decoder()
@@ -64,10 +66,12 @@ class Captioning(PartlyFrozen):
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
         encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout)
-        rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id))
+        rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         prefix = None if batch.prefix is None else Prefix(batch.prefix[rows], self.prefix_layers)
-        loss, _ = next_token_loss(self.model, tokens, self.eos_id, encoded, self.label_smoothing, True, prefix)
+        loss, _ = next_token_loss(
+            self.model, tokens, self.eos_id, encoded, self.label_smoothing, True, prefix, self.prompt
+        )
         return weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

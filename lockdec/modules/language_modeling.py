@@ -25,23 +25,27 @@ def next_token_loss(
     label_smoothing: float = 0.0,
     pack: bool = False,
     prefix: Prefix | None = None,
+    prompt: int = 0,
 ) -> tuple[Float[Tensor, ""], int]:
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
     Logits are computed at real positions only: with short captions in a padded batch that is most of the cost saved.
 
     Args:
-        tokens: BOS, text, EOS, padding.
+        tokens: BOS, prompt, text, EOS, padding.
         pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
         prefix: of all tokens but the last, where it is known already.
+        prompt: how many tokens the prompt has, which are read and not predicted.
     """
-    seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id)
+    seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id, prompt)
     packing = Packing(real)
-    hidden = (
-        model.real_hidden(seen, packing, encoded, prefix)
-        if pack
-        else packing.pack(model.hidden(seen, encoded, prefix))[0]
-    )
+    if not pack:
+        hidden = packing.pack(model.hidden(seen, encoded, prefix))[0]
+    elif not prompt:
+        hidden = model.real_hidden(seen, packing, encoded, prefix)
+    else:
+        read = Packing(F.pad(real[:, prompt:], (prompt, 0), value=True))
+        hidden = packing.pack(read.unpack(model.real_hidden(seen, read, encoded, prefix).unsqueeze(0)))[0]
     logits = model.logits(hidden)  # (n, vocab)
     wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
     return F.cross_entropy(logits, wanted, ignore_index=IGNORED, label_smoothing=label_smoothing), int(real.sum())

@@ -78,5 +78,6 @@ def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) ->
             if parent not in stages:
                 raise ConfigError(f"pipeline.order={list(subtrees)}: {name} needs {parent} before it")
         stage.check()
+        stage.check_after(stages)
         stages[name] = stage
     return stages

@@ -82,11 +82,19 @@ def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, 
 
 
 def without(node: Mapping[str, Any], patterns: Sequence[str], path: str = "") -> dict[str, Any]:
-    """The node, which stands at the dotted `path`, without the keys whose dotted path, or path=value, matches."""
+    """The node, which stands at the dotted `path`, without the keys that match.
+
+    Args:
+        patterns: of dotted paths, of `path=value` for texts and truth values, and of `path is null`.
+    """
     left: dict[str, Any] = {}
     for name, value in node.items():
         place = f"{path}.{name}" if path else name
-        places = (place, f"{place}={value}") if isinstance(value, str | bool | float | None) else (place,)
+        places = [place]
+        if isinstance(value, str | bool | float | None):
+            places += [f"{place}={value}"]
+        if value is None:  # which no text looks like
+            places += [f"{place} is null"]
         if not any(fnmatchcase(one, pattern) for pattern in patterns for one in places):
             left[name] = without(value, patterns, place) if isinstance(value, Mapping) else value
     return left

@@ -54,6 +54,7 @@ class Adapt(TrainingStage, DecoderStage):
 
     name: ClassVar[str] = "adapt"
     version: ClassVar[int] = 1
+    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data")  # its captions are in the fingerprints
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage,)
     section = AdaptConfig
     code: ClassVar[tuple[str, ...]] = (
@@ -68,7 +69,8 @@ class Adapt(TrainingStage, DecoderStage):
     sources: dict[str, TextSource]
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
+        sources = {name: text.fingerprint for name, text in self.sources.items()}
+        return {"captions": self.data.text_fingerprint} | sources
 
     def make(self, work: Work) -> dict[str, Any]:
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)

@@ -25,8 +25,8 @@ class Attach(Stage):
 
     name: ClassVar[str] = "attach"
     version: ClassVar[int] = 1
-    # An encoder's outputs do not depend on the batch: tested for every encoder.
-    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "batch_size")
+    # An encoder's outputs do not depend on the batch: tested for every encoder. Nor do they on captions.
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "batch_size", "data.case")
     code: ClassVar[tuple[str, ...]] = ("lockdec.encoders.encoded", "lockdec.encoders.normalisation")
     data: CaptionSet
     encoder: Encoder | PretrainedHere
@@ -48,8 +48,8 @@ class Attach(Stage):
 
     def fingerprints(self) -> dict[str, str]:
         if isinstance(self.encoder, PretrainedHere):
-            return {"data": self.data.fingerprint}
-        return {"data": self.data.fingerprint, "encoder": self.encoder.fingerprint}
+            return {"data": self.data.caseless_fingerprint}
+        return {"data": self.data.caseless_fingerprint, "encoder": self.encoder.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
         encoder = self.encoder

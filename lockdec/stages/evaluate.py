@@ -25,10 +25,11 @@ from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.controls import nearest_rows, shuffled
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.nearest import nearest_phrases
-from lockdec.evaluation.stored import load_captioner, load_tokenizer
+from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
-from lockdec.stages.finetune import Finetune
+from lockdec.stages.finetune import Finetune, require_room
+from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage, Work
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
@@ -63,13 +64,21 @@ class Evaluate(Stage):
     fewshot: FewshotConfig
     decode: EvaluateConfig
 
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        """Refuse a prompt that leaves too little room for captions, as far as words tell; `make` counts tokens."""
+        decoder, finetune = before[Pretrain.name], before[Finetune.name]
+        if isinstance(decoder, Pretrain) and isinstance(finetune, Finetune) and finetune.prompt is not None:
+            words = len(finetune.prompt.split())  # each is at least one token
+            require_room(words, self.decode.max_new_tokens, decoder.decoder.max_len)
+
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
-        tokenizer = load_tokenizer(*work.decoder)
+        tokenizer = load_tokenizer(*work.decoder).with_prompt(load_prompt(work.parent(Finetune)))
         model = load_captioner(*work.decoder, work.parent(Finetune))
+        require_room(len(tokenizer.prompt_tokens), self.decode.max_new_tokens, model.config.max_len)
         device = place_on(model, work.device)
         captioner = Captioner(model, tokenizer, encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])

@@ -3,31 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import lightning as L
+import torch
 from omegaconf import MISSING
 
 from lockdec.config.schema import FewshotConfig
 from lockdec.data.captions import CaptionSet
-from lockdec.data.fewshot import Pair, support_set
+from lockdec.data.fewshot import Pair, hold_out, support_set
+from lockdec.data.tokenizer import ChatTemplate, Tokenizer
 from lockdec.distributed import ranks
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.evaluation.looking import Looking
-from lockdec.evaluation.stored import load_captioner, load_tokenizer, save_cross_attention
+from lockdec.evaluation.selection import BestStep
+from lockdec.evaluation.stored import (
+    load_captioner,
+    load_chat,
+    load_tokenizer,
+    save_cross_attention,
+    save_prompt,
+)
 from lockdec.modules.captioning import Captioning
 from lockdec.optimizers.optimization import FinetuneOptimizerConfig
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
+from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
-from lockdec.training.batching import SupportDataModule
+from lockdec.training.batching import CaptionBatch, SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.models import LockingDecoderModel
 
+NO_CHAT = "finetune.chat=true: the decoder has no chat template; choose a decoder that has one, or use false"
 WATCHED = 64  # validation pairs, measured for the loggers alone
 
 
@@ -41,6 +53,11 @@ class FinetuneConfig(TrainingConfig):
         decoder_dropout: whether the frozen decoder's dropout is on while its cross-attention learns.
         state_noise: standard deviation of the Gaussian noise added to the normalised encoder states.
         state_dropout: share of encoder states dropped from each pair at each step.
+        select: "last" keeps the last step; "held_out" holds out an eighth of the support set, at least one input, and
+            keeps the step with the lowest loss on it, measured every 20 steps and after the last.
+        prompt: words before every caption, in training, evaluation and use; "auto" for those that suit the data; None
+            for none. No loss is measured on them.
+        chat: whether the prompt is the user's message, and the caption the answer, in the chat template of the decoder.
     """
 
     batch_size: int = MISSING
@@ -48,6 +65,9 @@ class FinetuneConfig(TrainingConfig):
     decoder_dropout: bool = MISSING
     state_noise: float = MISSING
     state_dropout: float = MISSING
+    select: str = "last"
+    prompt: str | None = None
+    chat: bool = False
     optimizer: FinetuneOptimizerConfig = field(default_factory=FinetuneOptimizerConfig)
 
     def check(self) -> None:
@@ -56,6 +76,12 @@ class FinetuneConfig(TrainingConfig):
         for name in ("label_smoothing", "state_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"finetune.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.select not in ("last", "held_out"):
+            raise ConfigError(f"finetune.select={self.select} is not one of: last, held_out")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ConfigError("finetune.prompt is blank: give the words before every caption, or null for none")
+        if self.chat and self.prompt is None:
+            raise ConfigError("finetune.chat=true: finetune.prompt is null; give the user's message")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +95,7 @@ class Finetune(TrainingStage):
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
         "lockdec.data.fewshot",
+        "lockdec.evaluation.selection",
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
         "lockdec.training.prefix",
@@ -76,7 +103,10 @@ class Finetune(TrainingStage):
     together: ClassVar[bool] = True
     neutral: ClassVar[tuple[str, ...]] = (
         *TrainingStage.neutral,
-        "fewshot.references=one",  # what a stage is without it
+        "fewshot.references=one",  # what a stage is without it, as below
+        "fit.prompt is null",
+        "fit.chat=False",
+        "fit.select=last",
     )
     fit: FinetuneConfig
     data: CaptionSet
@@ -84,20 +114,39 @@ class Finetune(TrainingStage):
     seed: int
 
     def check(self) -> None:
-        self.support()
+        self.learned()
 
     def support(self) -> list[Pair]:
         """The pairs of the support set."""
         return support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
 
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        """Refuse a message to a decoder that is pretrained here and knows no chat."""
+        if self.fit.chat and isinstance(before[Pretrain.name], Pretrain):
+            raise ConfigError(NO_CHAT)
+
+    def learned(self) -> tuple[list[Pair], list[Pair]]:
+        """The pairs to learn from, and those that the step is chosen by."""
+        return hold_out(self.support()) if self.fit.select == "held_out" else (self.support(), [])
+
+    @property
+    def prompt(self) -> str | None:
+        """The words before every caption."""
+        return self.data.prompt if self.fit.prompt == "auto" else self.fit.prompt
+
     def fingerprints(self) -> dict[str, str]:
-        return {"data": self.data.fingerprint}
+        chosen = {"prompt": str(self.prompt)} if self.fit.prompt == "auto" else {}
+        return {"data": self.data.fingerprint} | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
-        pairs = self.support()
+        pairs, held_out = self.learned()
         encoded = EncodedSet.open(work.parent(Attach).folder)
-        tokenizer = load_tokenizer(*work.decoder)
+        tokenizer = self.prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder))
+        if tokenizer.prompt is not None:
+            save_prompt(tokenizer.prompt, work.folder)
         model = load_captioner(*work.decoder, work.parent(Unlock))
+        prompt = len(tokenizer.prompt_tokens)
+        require_room(prompt, 2, model.config.max_len)
         batches = SupportDataModule(
             tokenizer,
             pairs,
@@ -107,25 +156,30 @@ class Finetune(TrainingStage):
             steps=self.fit.steps,
             seed=self.seed,
         )
-        watched: list[Looking] = []
+        eos, watched = tokenizer.special.eos, list[L.Callback]()
         if seen := self.data.splits["val"][:WATCHED]:
             captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.config.max_len)
-            watched = [Looking(work.stage, captions, encoded.batch(seen), tokenizer.special.eos)]
+            watched = [Looking(work.stage, captions, encoded.batch(seen), eos, prompt)]
+        best = self.best_step(held_out, tokenizer, encoded, model.config.max_len)
         frozen = decoder_fingerprint(model)
-        module = self.module(model, tokenizer.special.eos)
+        module = self.module(model, eos, prompt)
         batches.prefix = prefix = self.prefix(model, batches.sequences, work)
         try:
-            metrics = self.train(module, batches, work, self.seed, watched)
+            metrics = self.train(module, batches, work, self.seed, [*watched, *best])
         finally:
             if prefix is not None:
                 prefix.close()
+        for chosen in best:
+            chosen.restore(model)
+            metrics |= {"kept_step": chosen.step, "held_out_loss": chosen.loss, "held_out_pairs": len(held_out)}
         save_cross_attention(model, work.folder)
         return {
             "fewshot": {
                 "shots": self.fewshot.shots,
-                "pairs": len(pairs),
+                "pairs": len(pairs) + len(held_out),
                 "support_seed": self.fewshot.support_seed,
             },
+            "prompt": {"text": self.prompt, "chat": self.fit.chat, "tokens": prompt},
             "finetune": metrics | ({} if prefix is None else prefix.metrics),
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
@@ -143,7 +197,34 @@ class Finetune(TrainingStage):
         place_on(model, work.device)
         return FrozenPrefix(model, sequences, layers, work.folder)
 
-    def module(self, model: LockingDecoderModel, eos_id: int) -> Captioning:
+    def best_step(
+        self, held_out: Sequence[Pair], tokenizer: Tokenizer, encoded: EncodedSet, max_len: int
+    ) -> list[BestStep]:
+        """What chooses the step by the held-out pairs; nothing where there are none."""
+        if not held_out:
+            return []
+        batches = []
+        for start in range(0, len(held_out), self.fit.batch_size):
+            several = held_out[start : start + self.fit.batch_size]
+            tokens = tokenizer.batch([pair.caption for pair in several], max_len)
+            batches.append(
+                CaptionBatch(tokens, encoded.batch([pair.index for pair in several]), torch.arange(len(several)))
+            )
+        return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
+
+    def prompted(self, tokenizer: Tokenizer, chat: ChatTemplate | None) -> Tokenizer:
+        """The decoder's tokenizer with the prompt of this stage.
+
+        Raises:
+            ConfigError: the prompt is a message to a decoder that has no chat template.
+        """
+        if self.prompt is None:
+            return tokenizer
+        if self.fit.chat and chat is None:
+            raise ConfigError(NO_CHAT)
+        return tokenizer.with_prompt(tokenizer.read_prompt(self.prompt, chat if self.fit.chat else None))
+
+    def module(self, model: LockingDecoderModel, eos_id: int, prompt: int = 0) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
         fit = self.fit
         return Captioning(
@@ -153,10 +234,24 @@ class Finetune(TrainingStage):
             self.name,
             eos_id=eos_id,
             prefix_layers=model.decoder.below_cross_attention,
+            prompt=prompt,
             label_smoothing=fit.label_smoothing,
             decoder_dropout=fit.decoder_dropout,
             state_noise=fit.state_noise,
             state_dropout=fit.state_dropout,
+        )
+
+
+def require_room(prompt: int, caption: int, max_len: int) -> None:
+    """Raise ConfigError unless a prompt and a caption of so many tokens fit into a decoder."""
+    if prompt + caption > max_len:
+        what = (
+            f"a prompt of at least {prompt} tokens and evaluate.max_new_tokens={caption}"
+            if prompt
+            else (f"evaluate.max_new_tokens={caption}")
+        )
+        raise ConfigError(
+            f"decoder.max_len={max_len} is too little for {what}: shorten them, or take a decoder with a larger max_len"
         )
 
 

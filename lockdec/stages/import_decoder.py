@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.evaluation.stored import TOKENIZER, save_checkpoint
+from lockdec.evaluation.stored import TOKENIZER, save_chat, save_checkpoint
 from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
 from lockdec.transformer.importing import check_files, located, read
 from lockdec.transformer.importing.packaged import how_to_fetch
 
 # What a checkpoint's folder is made of here; its documentation and weights in other forms are not read.
-FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
+FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class ImportDecoder(DecoderStage):
         path: a local folder, a GGUF file, or the id of a model on the Hugging Face hub.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.data.tokenizer",
         "lockdec.evaluation.stored",
@@ -77,5 +77,7 @@ class ImportDecoder(DecoderStage):
             raise LockdecError(f"decoder.path={self.path}: it has cross-attention of its own; import one without")
         tokenizer = Tokenizer.from_huggingface(self.source, checkpoint.config.vocab_size)
         tokenizer.save(work.folder / TOKENIZER)
+        if tokenizer.chat is not None:
+            save_chat(tokenizer.chat, work.folder)
         save_checkpoint(checkpoint, work.folder)
         return {"decoder": {"source": self.path, **asdict(checkpoint.config)}}

@@ -69,7 +69,7 @@ class Pretrain(TrainingStage, DecoderStage):
 
     def make(self, work: Work) -> dict[str, Any]:
         text = pretraining_text(self.data, list(self.sources.values()), self.name_repeats)
-        tokenizer = train_tokenizer(text, self.tokenizer.vocab_size)
+        tokenizer = train_tokenizer(text, self.tokenizer.vocab_size, self.data.case)
         tokenizer.save(work.folder / TOKENIZER)
         L.seed_everything(self.fit.seed, verbose=False)
         model = LockingDecoderModel(self.decoder)

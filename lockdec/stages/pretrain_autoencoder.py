@@ -98,6 +98,7 @@ class PretrainAutoencoder(TrainingStage):
     """
 
     version: ClassVar[int] = 1
+    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data.case")  # it reads no captions
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
         "lockdec.encoders.autoencoder",
@@ -125,7 +126,7 @@ class PretrainAutoencoder(TrainingStage):
                               f"but data: {type(self.data).__name__} has {self.data.modality} inputs")  # fmt: skip
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data": self.data.fingerprint}
+        return {"data": self.data.caseless_fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
         L.seed_everything(self.fit.seed, verbose=False)

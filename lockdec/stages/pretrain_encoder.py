@@ -81,7 +81,7 @@ class PretrainEncoder(TrainingStage):
 
     def make(self, work: Work) -> dict[str, Any]:
         texts = self._texts("train")
-        tokenizer = train_tokenizer(texts, self.fit.vocab_size)
+        tokenizer = train_tokenizer(texts, self.fit.vocab_size, self.data.case)
         L.seed_everything(self.fit.seed, verbose=False)
         model = MaskedLanguageModel(replace(self.fit.model, vocab_size=tokenizer.vocab_size + 1))  # and the mask
         metrics = {} if self.untrained else self._fit(model, tokenizer, texts, work)

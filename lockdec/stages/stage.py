@@ -56,7 +56,7 @@ class Stage(ABC):
         reads: the kinds of stages whose artifacts it reads, in the order in which its key names them. Of each kind it
             reads every stage that comes before it in the pipeline.
         neutral: the keys of its subtree that cannot change its result, and so are no part of its artifact key:
-            `name`, `name.name`, or `name=value` where one value cannot; `*` stands for any part.
+            `name`, `name.name`, or `name=value` or `name is null` where one value cannot; `*` stands for any part.
         section: types the section of the config that has the stage's name; None where there is none.
         code: the modules, beside its own, whose code decides its result.
         exports: files of its artifact that a run's folder gets a copy of.
@@ -68,6 +68,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[type[Stage], ...]] = ()
     neutral: ClassVar[tuple[str, ...]] = (
         "data.cache",
+        "data.case=lower",  # what data are without it
         "*.rope_share=1.0",  # what a transformer is without them
         "*.rope_thetas=None",
         "*.head_size=None",
@@ -97,6 +98,10 @@ class Stage(ABC):
 
     def check(self) -> None:
         """Raise ConfigError where the config cannot work; called for every stage before any work."""
+        return
+
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        """Raise ConfigError where it cannot work with what the stages before it are; called as `check` is."""
         return
 
     def fingerprints(self) -> dict[str, str]:

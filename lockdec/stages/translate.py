@@ -87,8 +87,8 @@ class Translate(TrainingStage):
         known = known_pairs(self.data, self.fit.shots, self.fit.support_seed)
         train = [(self.data.texts[pair.index], pair.caption) for pair in known]
         val = [(self.data.texts[row], self.data.captions[row][0]) for row in self.data.splits["val"]]
-        source = train_tokenizer([text for text, _ in train], self.tokenizer.vocab_size)
-        target = train_tokenizer([translation for _, translation in train], self.tokenizer.vocab_size)
+        source = train_tokenizer([text for text, _ in train], self.tokenizer.vocab_size, self.data.case)
+        target = train_tokenizer([translation for _, translation in train], self.tokenizer.vocab_size, self.data.case)
         source.save(work.folder / SOURCE)
         target.save(work.folder / TARGET)
 

@@ -12,6 +12,7 @@ Masks are true where there is a token. Sequences are padded on the right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,16 @@ class AutoregressiveModel(nn.Module, ABC):
         memories = self.decoder.remember(self.admit(encoded))
         return DecoderCache(memories, len(encoded), beams, max_len, encoded.states)
 
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        """Add what the sequences of every input begin with to the empty cache and predict the token after it.
+
+        Args:
+            tokens: of each input, equally many; its beams share them.
+        """
+        cache.begin(shared=tokens.shape[1])
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        return self.logits(hidden[:, -1])
+
     def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         """Add the next token of every row to the cache and predict the one after it.
 
@@ -202,6 +213,7 @@ class AutoregressiveModel(nn.Module, ABC):
         eos_id: int,
         pad_id: int,
         generator: torch.Generator | None = None,
+        prompt: Sequence[int] = (),
         **options: Any,
     ) -> Int[Tensor, "b n"]:
         """Generate one sequence for every encoded input.
@@ -210,10 +222,11 @@ class AutoregressiveModel(nn.Module, ABC):
             encoded: the inputs to attend to.
             bos_id, eos_id, pad_id: the tokens that begin a sequence, end it and pad what follows.
             generator: of the noise for nucleus and top_k; torch's global one where not given.
+            prompt: tokens between bos and what is generated, the same for all; read in a single forward pass.
             options: strategy, max_new_tokens and the other fields of `GenerationConfig`.
 
         Returns:
-            The new tokens, without bos and with eos where it was produced, padded to the longest sequence.
+            The new tokens, without bos and prompt and with eos where it was produced, padded to the longest sequence.
 
         Raises:
             LockdecError: an option is impossible, or sequences would be longer than max_len.
@@ -221,7 +234,7 @@ class AutoregressiveModel(nn.Module, ABC):
         config = GenerationConfig(**options)
         config.check()
         with torch.inference_mode():
-            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator)
+            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator, prompt)
         return tokens.clone()  # outside of inference mode, so that it may take part in training
 
 

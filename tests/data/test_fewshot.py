@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockdec.data.fewshot import Pair, support_set
+from lockdec.data.fewshot import Pair, hold_out, support_set
 from lockdec.data.openmoji import OpenMoji
 from lockdec.errors import ConfigError
 from tests.data.caption_rows import Texts
@@ -49,6 +49,17 @@ def test_with_all_references_each_caption_of_the_same_inputs_is_a_pair() -> None
     assert every == [Pair(pair.index, caption) for pair in one for caption in data.captions[pair.index]]
     assert len(every) > len(one) == 20
     assert support_set(data, 9, 4, "all") == every[: sum(len(data.captions[pair.index]) for pair in one[:9])]
+
+
+@given(st.integers(2, 300), st.integers(0, 9), st.sampled_from(["one", "all"]))
+def test_an_eighth_of_the_inputs_is_held_out_with_all_their_captions(shots: int, seed: int, references: str) -> None:
+    data = Texts([[f"{row} {letter}" for letter in "abc"[: 1 + row % 3]] for row in range(302)], (300, 1, 1))
+    pairs = support_set(data, shots, seed, references)
+    learned, held_out = hold_out(pairs)
+    assert learned + held_out == pairs
+    inputs, others = ({pair.index for pair in several} for several in (learned, held_out))
+    assert not inputs & others
+    assert len(others) == max(1, shots // 8)
 
 
 @pytest.mark.parametrize(

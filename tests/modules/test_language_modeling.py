@@ -25,3 +25,21 @@ def test_the_loss_is_the_mean_over_real_targets_alone(pack: bool, label_smoothin
     loss, count = next_token_loss(model, tokens, eos, label_smoothing=label_smoothing, pack=pack)
     assert count == sum(ends)
     torch.testing.assert_close(loss, torch.cat(losses).mean())
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("prompt", [1, 2])
+def test_a_prompt_is_read_and_not_learned(pack: bool, prompt: int) -> None:
+    """An EOS in the prompt ends nothing, and the loss is that of the tokens after it."""
+    eos, ends = 2, [5, 6, 4]
+    model, tokens = locking_model().eval(), token_batch().clamp(min=3)
+    tokens[:, prompt] = eos
+    for row, end in enumerate(ends):
+        tokens[row, end] = eos
+    losses = [
+        F.cross_entropy(model(row[None, :end])[0, prompt:], row[1 + prompt : end + 1], reduction="none")
+        for row, end in zip(tokens, ends, strict=True)
+    ]
+    loss, count = next_token_loss(model, tokens, eos, pack=pack, prompt=prompt)
+    assert count == sum(ends) - prompt * len(ends)
+    torch.testing.assert_close(loss, torch.cat(losses).mean())

@@ -117,6 +117,19 @@ def test_a_single_state_gets_a_plain_warning(tiny: TinyRun, capsys: pytest.Captu
     assert "cannot matter" not in capsys.readouterr().out
 
 
+def test_captions_keep_their_case_where_the_data_do(tiny: TinyRun) -> None:
+    run = run_tiny(tiny.outputs, "case", "data.case=keep", "data.split=random")
+    lower = run_tiny(tiny.outputs, "no_case", "data.split=random")
+    assert run.result["stages"]["attach"]["key"] == lower.result["stages"]["attach"]["key"], "the pictures are the same"
+    assert run.result["stages"]["pretrain"]["key"] != lower.result["stages"]["pretrain"]["key"]
+    rows = [
+        [json.loads(line) for line in (one.folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()]
+        for one in (run, lower)
+    ]
+    kept, folded = ([row["references"][0] for row in several] for several in rows)
+    assert [text.lower() for text in kept] == folded
+
+
 def test_seeds_are_paired_and_the_pretraining_has_its_own(tiny: TinyRun) -> None:
     other = run_tiny(tiny.outputs, "seed", "seed=1")
     assert reused(other) == ["pretrain", "attach"]

@@ -67,7 +67,8 @@ class Ancestry:
     """Which cached tokens each beam descends from, so that no keys or values are copied when beams fork.
 
     All beams of an input share one row of places in the cache. A step fills `beams` neighbouring places, one for the
-    token of each beam, and a beam attends to the places that it descends from.
+    token of each beam, and a beam attends to the places that it descends from. What all beams begin with, a prompt, may
+    be added by one step before; each of its tokens has one place, and all beams descend from it.
 
     Args:
         inputs: rows of the batch.
@@ -76,28 +77,41 @@ class Ancestry:
         dtype: of the scores.
 
     Attributes:
-        step: the present step, from 0; the position of the tokens that it adds.
+        step: the position of the tokens that the present step adds, or of the first of them; from 0.
+        shared: how many tokens the present step adds for all beams together; 0 where each beam has its own.
         places: where its tokens go.
         until: how many places it attends to, a multiple of PIECE.
-        bias: made by `mask_bias` over these places: true at the beam's ancestors and its own token.
+        bias: made by `mask_bias` over these places: true at the beam's ancestors and its own token; of shared tokens,
+            one after the other.
     """
 
     places: slice
     until: int
-    bias: Float[Tensor, "b beams s"]
+    bias: Float[Tensor, "_ _ s"]
 
     def __init__(self, inputs: int, beams: int, max_len: int, device: torch.device, dtype: torch.dtype) -> None:
-        self.beams, self.step, self._dtype = beams, -1, dtype
+        self.beams, self._dtype = beams, dtype
+        self.step = self.shared = self._next = self._filled = 0
         self._own_token = torch.eye(beams, dtype=torch.bool, device=device)
         self._ancestors = torch.zeros(inputs, beams, whole_pieces(max_len * beams), dtype=torch.bool, device=device)
 
-    def begin(self) -> None:
-        """Begin the next step, in which every beam also attends to the token that it adds."""
-        self.step += 1
-        start = self.step * self.beams
-        self.places, self.until = slice(start, start + self.beams), whole_pieces(start + self.beams)
-        self._ancestors[:, :, self.places] = self._own_token
-        self.bias = mask_bias(self._ancestors[:, :, : self.until], self._dtype)
+    def begin(self, shared: int = 0) -> None:
+        """Begin the next step, in which every beam also attends to the token that it adds.
+
+        Args:
+            shared: add so many tokens that all beams share instead; in the first step only.
+        """
+        start, self.shared = self._filled, shared
+        self.step, self._next = self._next, self._next + (shared or 1)
+        self._filled = start + (shared or self.beams)
+        self.places, self.until = slice(start, self._filled), whole_pieces(self._filled)
+        if shared:
+            self._ancestors[:, :, self.places] = True
+            seen = torch.ones(1, shared, self.until, dtype=torch.bool, device=self._ancestors.device).tril()
+        else:
+            self._ancestors[:, :, self.places] = self._own_token
+            seen = self._ancestors[:, :, : self.until]
+        self.bias = mask_bias(seen, self._dtype)
 
     def select(self, parents: Int[Tensor, "b beams"] | None, inputs: Rows | None) -> None:
         """Replace each beam by a continuation of another one of the same input, then keep these inputs."""
@@ -117,7 +131,7 @@ class Past(NamedTuple):
 
     key: Float[Tensor, "b heads s d"]
     value: Float[Tensor, "b heads s d"]
-    bias: Float[Tensor, "b beams s"]
+    bias: Float[Tensor, "_ _ s"]
 
 
 class KeyValueCache:
@@ -132,8 +146,12 @@ class KeyValueCache:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def append(self, key: Float[Tensor, "n heads 1 d"], value: Float[Tensor, "n heads 1 d"]) -> Past:
-        """Add the tokens of this step, one for each beam of each input; returns all there is to attend to."""
+    def append(self, key: Float[Tensor, "n heads t d"], value: Float[Tensor, "n heads t d"]) -> Past:
+        """Add the tokens of this step, one for each beam of each input, or those that the beams of an input share.
+
+        Returns:
+            All there is to attend to.
+        """
         self._keys = self._updated(self._keys, key)
         self._values = self._updated(self._values, value)
         return Past(self._keys, self._values, self.ancestry.bias)
@@ -141,7 +159,9 @@ class KeyValueCache:
     def _updated(self, cached: Float[Tensor, "b heads s d"] | None, new: Tensor) -> Float[Tensor, "b heads more d"]:
         """The cached places with the new tokens at theirs; places not yet filled are zero."""
         ancestry = self.ancestry
-        tokens = new.view(-1, ancestry.beams, *new.shape[1:]).transpose(1, 2).squeeze(3)  # (b, heads, beams, d)
+        tokens = new  # (b, heads, shared, d)
+        if not ancestry.shared:
+            tokens = new.view(-1, ancestry.beams, *new.shape[1:]).transpose(1, 2).squeeze(3)  # (b, heads, beams, d)
         if cached is None:
             cached = tokens.new_empty(*tokens.shape[:2], 0, tokens.shape[3])
         if cached.shape[2] < ancestry.until:
@@ -172,12 +192,12 @@ class DecoderCache:
 
     @property
     def step(self) -> int:
-        """The present step, from 0: the position of the tokens that it adds."""
+        """The position of the tokens that the present step adds, or of the first of them; from 0."""
         return self._ancestry.step
 
-    def begin(self) -> None:
-        """Begin the step that adds the next token of every row."""
-        self._ancestry.begin()
+    def begin(self, shared: int = 0) -> None:
+        """Begin the step that adds the next token of every row, or first so many that the beams of an input share."""
+        self._ancestry.begin(shared)
 
     def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:
         """Replace beams by continuations of others, and drop inputs that are finished.

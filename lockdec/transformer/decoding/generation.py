@@ -6,6 +6,7 @@ are dropped from the batch, and generation stops when all are finished.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +18,7 @@ from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.decoding.beam import beam_search
 from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.sampling import sample
-from lockdec.transformer.decoding.tokens import SpecialTokens
+from lockdec.transformer.decoding.tokens import SpecialTokens, Step
 from lockdec.transformer.encoded import Encoded
 
 
@@ -27,6 +28,10 @@ class StepwiseDecoder(Protocol):
 
     def cache(self, encoded: Encoded, max_len: int, beams: int = 1) -> DecoderCache:
         """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
+        ...
+
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        """Add what the sequences of every input begin with to the empty cache and predict the token after it."""
         ...
 
     def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
@@ -43,12 +48,26 @@ def generate(
     special: SpecialTokens,
     config: GenerationConfig,
     generator: torch.Generator | None = None,
+    prompt: Sequence[int] = (),
 ) -> Int[Tensor, "b n"]:
     """Generate one sequence for every encoded input; see `AutoregressiveModel.generate`."""
     inputs, device = len(encoded), encoded.states.device
     beams = config.beams if config.strategy == "beam" else 1
-    cache = model.cache(encoded, config.max_new_tokens, beams)
-    step = partial(model.step, cache=cache)
+    cache = model.cache(encoded, len(prompt) + config.max_new_tokens, beams)
+    step: Step = partial(model.step, cache=cache)
+    if prompt:
+        beginning = torch.tensor([[special.bos, *prompt]], device=device).expand(inputs, -1)
+        step = _after(model.prefill(beginning, cache).repeat_interleave(beams, dim=0), step)
     if config.strategy == "beam":
         return beam_search(step, cache, inputs, device, special, config)
     return sample(step, cache, inputs, device, special, config, generator)
+
+
+def _after(first: Float[Tensor, "b vocab"], step: Step) -> Step:
+    """A step whose first prediction has been made: the prefill has read BOS, with which every strategy begins."""
+    waiting = [first]
+
+    def prefilled(tokens: Int[Tensor, "b 1"]) -> Float[Tensor, "b vocab"]:
+        return waiting.pop() if waiting else step(tokens)
+
+    return prefilled

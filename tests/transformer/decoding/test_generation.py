@@ -83,12 +83,19 @@ def final_norm(model: AutoregressiveModel) -> nn.LayerNorm | nn.RMSNorm:
 
 
 def next_scores(
-    model: AutoregressiveModel, encoded: Encoded, pasts: list[list[int]], options: dict[str, Any]
+    model: AutoregressiveModel,
+    encoded: Encoded,
+    pasts: list[list[int]],
+    options: dict[str, Any],
+    prompt: list[int],
 ) -> list[Tensor]:
-    """What the next token of one input's unfinished sequences is chosen by, computed anew."""
+    """What the next token of one input's unfinished sequences is chosen by, computed anew.
+
+    The prompt is read after BOS; repetitions of it are none.
+    """
     crowd = encoded.index(torch.zeros(len(pasts), dtype=torch.long))
     with torch.no_grad():
-        logits: Tensor = model(torch.tensor(pasts), crowd)
+        logits: Tensor = model(torch.tensor([[*past[:1], *prompt, *past[1:]] for past in pasts]), crowd)
     rows = list(logits[:, -1].log_softmax(-1) if options["strategy"] == "beam" else logits[:, -1])
     factor, size = options.get("repetition_penalty", 1.0), options.get("no_repeat_ngram", 0)
     for past, scores in zip(pasts, rows, strict=True):
@@ -160,7 +167,12 @@ def beam_by_definition(score: Scoring, longest: int, options: dict[str, Any]) ->
 
 
 def by_definition(
-    model: AutoregressiveModel, encoded: Encoded, longest: int, seed: int, options: dict[str, Any]
+    model: AutoregressiveModel,
+    encoded: Encoded,
+    longest: int,
+    seed: int,
+    options: dict[str, Any],
+    prompt: list[int] | None = None,
 ) -> list[list[int]]:
     """What `generate` has to return, without padding."""
     noise = torch.rand(longest, len(encoded), generator=torch.Generator().manual_seed(seed))
@@ -168,7 +180,7 @@ def by_definition(
     for row in range(len(encoded)):
         one = encoded.index(torch.tensor([row]))
 
-        score = partial(next_scores, model, one, options=options)
+        score = partial(next_scores, model, one, options=options, prompt=prompt or [])
         if options["strategy"] == "beam":
             rows.append(beam_by_definition(score, longest, options))
         else:
@@ -206,6 +218,59 @@ def test_every_kind_of_decoder_generates_from_its_cache(style: dict[str, Any], n
     for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
         generated = model.generate(encoded, **IDS, max_new_tokens=8, **options)
         assert unpadded(generated) == by_definition(model, encoded, 8, 0, options)
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_follows_a_prompt_equals_its_definition(strategy: dict[str, Any], limits: dict[str, Any]) -> None:
+    """Also where an EOS stands in the prompt, as in that of a chat model."""
+    options, prompt = strategy | limits, [5, EOS, 9, 9]
+    model, encoded = captioner(1), encoded_batch(rows=4, seed=1)
+    generator = torch.Generator().manual_seed(1)
+    generated = model.generate(encoded, **IDS, max_new_tokens=8, generator=generator, prompt=prompt, **options)
+    assert unpadded(generated) == by_definition(model, encoded, 8, 1, options, prompt)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_kind_of_decoder_reads_a_prompt(style: dict[str, Any]) -> None:
+    model, encoded, prompt = captioner(**style), encoded_batch(rows=4), list(range(3, 10))
+    for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
+        generated = model.generate(encoded, **IDS, max_new_tokens=8, prompt=prompt, **options)
+        assert unpadded(generated) == by_definition(model, encoded, 8, 0, options, prompt)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_prefill_equals_reading_token_by_token(beams: int) -> None:
+    model, encoded = captioner(max_len=64), encoded_batch(rows=4)
+    prompt = torch.tensor([[BOS, *range(3, 22)]]).expand(4, -1)  # more than one piece of the cache
+    with torch.inference_mode():
+        filled, stepped = (model.cache(encoded, 40, beams) for _ in range(2))
+        at_once = model.prefill(prompt, filled).repeat_interleave(beams, 0)
+        for place in range(prompt.shape[1]):
+            last = model.step(prompt[:, place : place + 1].repeat_interleave(beams, 0), stepped)
+        torch.testing.assert_close(at_once, last, atol=1e-5, rtol=1e-5)
+        for token in range(3, 6):
+            following = torch.full((4 * beams, 1), token)
+            torch.testing.assert_close(
+                model.step(following, filled), model.step(following, stepped), atol=1e-5, rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_prompt_is_read_once_in_a_single_pass(beams: int) -> None:
+    model, encoded, read = captioner(1), encoded_batch(rows=4, seed=1), list[tuple[int, ...]]()
+    model.embedding.tokens.register_forward_hook(lambda _, inputs, __: read.append(tuple(inputs[0].shape)))
+    model.generate(encoded, **IDS, max_new_tokens=3, prompt=[5, 6, 7], strategy="beam", beams=beams)
+    assert read[0] == (4, 4), "BOS and the prompt, once for all beams of an input"
+    assert all(shape[1] == 1 for shape in read[1:])
+    assert len(read) <= 3
+
+
+def test_a_prompt_takes_room() -> None:
+    model, encoded = captioner(max_len=16), encoded_batch(rows=2)
+    assert model.generate(encoded, **IDS, max_new_tokens=12, min_new_tokens=12, prompt=[5] * 4).shape == (2, 12)
+    with pytest.raises(LockdecError, match=r"a sequence of 17 tokens is longer than decoder\.max_len=16"):
+        model.generate(encoded, **IDS, max_new_tokens=12, prompt=[5] * 5)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
