@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -55,6 +56,7 @@ def test_cross_attention_is_finetuned_by_the_optimizer_of_the_config(
     model.attach(CrossAttentionConfig(heads=2, d_q=2, d_k=2, d_v=2), 5)
     model.unlock()
     module = Captioning(model, optimizer, steps=10, stage="finetune", eos_id=2)
+    module.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     made = module.configure_optimizers()["optimizer"]
     assert type(made) is wanted
     (group,) = made.param_groups
