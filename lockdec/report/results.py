@@ -78,6 +78,15 @@ class Run:
         value = self.values.get(name)
         return "" if value is None else str(value)
 
+    @property
+    def seconds_label(self) -> str:
+        """What `cost.seconds` counts: not the making of stages that were there already."""
+        reused = sum(stage.reused for stage in self.stages)
+        if not reused:
+            return "Seconds"
+        how_many = "every stage was" if reused == len(self.stages) else f"{reused} of {len(self.stages)} stages were"
+        return f"Seconds ({how_many} made before)"
+
     def row(self) -> dict[str, Scalar]:
         """Everything of the run as one flat row, as in results.csv."""
         row: dict[str, Scalar] = {"folder": self.label, **self.values}
