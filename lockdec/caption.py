@@ -10,17 +10,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from lockdec.errors import DataError, LockdecError, visible
 
 if TYPE_CHECKING:
     from lockdec.data.captions import Input, Modality
     from lockdec.evaluation.finished import NewInputCaptioner
-
-T = TypeVar("T")
 
 DESCRIPTION = """\
 Captions new inputs with a finished run. What an INPUT is depends on the encoder of the run:
@@ -143,6 +140,7 @@ def _caption(options: argparse.Namespace) -> bool:
     from lockdec.runtime.process import ready
 
     ready(loggers=())
+    from lockdec.data.images import MOST_PIXELS
     from lockdec.evaluation.finished import find_run, open_captioner
 
     run = find_run(Path(options.run_dir))
@@ -150,16 +148,19 @@ def _caption(options: argparse.Namespace) -> bool:
         _warn(f"{run.chosen}: {run.folder}")
     captioner = open_captioner(run, options.trust, options.allow_download)
     failed = False
-    for several in _batches(
-        named_inputs(options.inputs, captioner.encoder.modality, options.recursive), options.batch_size
-    ):
-        read: list[tuple[str, Input]] = []
-        for new in several:
+    inputs = named_inputs(options.inputs, captioner.encoder.modality, options.recursive)
+    more = True
+    while more:
+        more, read = False, list[tuple[str, "Input"]]()
+        for new in inputs:
             try:
                 read.append((new.name, new.read()))
             except DataError as error:
                 failed = True
                 _warn(str(error))
+            more = len(read) >= options.batch_size or sum(map(_pixels, read)) >= MOST_PIXELS
+            if more:
+                break
         for name, caption in _captioned(captioner, read):
             if isinstance(caption, DataError):
                 failed = True
@@ -209,9 +210,10 @@ def _texts(argument: str) -> Iterator[NewInput]:
         yield _failing(name, "no line with a text in it")
 
 
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(islice(items, size)):
-        yield batch
+def _pixels(named: tuple[str, Input]) -> int:
+    """Of a picture, as large as its file says; others are small."""
+    size: tuple[int, int] = getattr(named[1], "size", (0, 0)) if hasattr(named[1], "convert") else (0, 0)
+    return size[0] * size[1]
 
 
 def _print(name: str, caption: str, jsonl: bool) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+OF_RESOLVER = "ConfigError raised while resolving interpolation: "
 NO_OPTION = "Config group override must be"  # how Hydra reports a group that was given null
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
@@ -144,6 +145,8 @@ def explain(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(error, LockdecError):
         return " ".join(lines)
+    if OF_RESOLVER in lines[0]:
+        return lines[0].partition(OF_RESOLVER)[2]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         known = error.options or sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))

@@ -22,6 +22,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lockdec.errors import ConfigError
+from lockdec.store.reading import is_name
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -213,6 +214,18 @@ class Section(Protocol):
         """Raise ConfigError where a value is out of range."""
 
 
+def require_name(key: str, name: object) -> str:
+    """The name, if it can name one folder.
+
+    Raises:
+        ConfigError: it would lead to another place, or is hidden.
+    """
+    if not is_name(str(name)):
+        raise ConfigError(f"{key}={name}: one folder is named after it; use up to 200 bytes without slashes, and no "
+                          "dot in front")  # fmt: skip
+    return str(name)
+
+
 def register() -> None:
     """Make the schema known to Hydra as `lockdec_schema`."""
     store = ConfigStore.instance()
@@ -224,6 +237,7 @@ def register() -> None:
     store.store(name="lockdec_schema", node=OmegaConf.structured(Config, flags={"struct": False}))
     store.store(name="imported_decoder_schema", node=ImportedDecoderConfig)
     OmegaConf.register_new_resolver("noam_peak", noam_peak, replace=True)
+    OmegaConf.register_new_resolver("one_folder", require_name, replace=True)
 
 
 def noam_peak(d_model: int, warmup_steps: int) -> float:
@@ -255,7 +269,10 @@ def checked(config: DictConfig) -> Config:
     typed.fewshot.check()
     typed.trainer.check()
     typed.logger.check()
+    for key, name in (("name", typed.name), ("sweep_name", typed.sweep_name)):
+        require_name(key, name)
     for name in typed.pipeline.order:
+        require_name("pipeline.order", name)
         if name not in typed.stages:
             known = ", ".join(typed.stages)
             raise ConfigError(f"pipeline.order={list(typed.pipeline.order)}: no stage {name} (there are: {known})")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch.nn import functional as F
 
 from lockdec.data.captions import Case
 from lockdec.errors import ConfigError, DataError, StoreError
+from lockdec.store.reading import from_json, read_text
 
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer trained here
 
@@ -60,6 +63,10 @@ class Prompt:
 OURS = SpecialTokens(bos=BOS_ID, eos=EOS_ID, pad=PAD_ID)
 _SPECIAL = ["<pad>", "<bos>", "<eos>"]
 _MESSAGE = "a message of the user's"  # marks its place in a template
+# Of a file that may come from a stranger. The largest vocabularies in use take 34 MB.
+_MOST_BYTES = 64_000_000
+_MOST_GROWTH = 1_000
+_LONGEST_TOKEN = 1_000
 _SMALLEST = len(_SPECIAL) + 256
 
 
@@ -230,13 +237,52 @@ class Tokenizer:
             StoreError: the file cannot be read or is not a tokenizer.
         """
         try:
-            fast = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+            text = read_text(Path(path), _MOST_BYTES)
+            _require_modest(from_json(text))
+            fast = tokenizers.Tokenizer.from_str(text)
             padding: Any = fast.padding
+            fast.no_padding()  # which may be of any length
+            fast.no_truncation()
             bos, eos = fast.encode("").ids
             return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding["pad_id"]))
-        # The Rust side raises a bare Exception if it cannot parse a file.
-        except Exception as error:
+        except StoreError:
+            raise
+        # The Rust side raises a bare Exception if it cannot parse a file, and a BaseException of its own if it panics.
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise StoreError(f"{path}: not the JSON file of a saved tokenizer ({error})") from error
+
+
+def _require_modest(tokenizer: Any) -> None:
+    """Raise ValueError if a text or a token could become much longer than it is.
+
+    Each replacement in a chain may lengthen what the one before it has made.
+    """
+    for part in ("normalizer", "decoder"):
+        if (growth := _growth(tokenizer[part])) > _MOST_GROWTH:
+            raise ValueError(f"its {part} makes a text up to {growth} times as long")
+    vocabulary = tokenizer["model"]["vocab"]
+    tokens = [*(token if isinstance(token, str) else token[0] for token in vocabulary),
+              *(token["content"] for token in tokenizer["added_tokens"])]  # fmt: skip
+    if (longest := max(map(len, tokens), default=0)) > _LONGEST_TOKEN:
+        raise ValueError(f"it has a token of {longest:,} characters")
+
+
+def _growth(node: Any) -> int:
+    """How many characters a part of a tokenizer can make of one, at most."""
+    if isinstance(node, list):
+        return math.prod(map(_growth, node))
+    if not isinstance(node, dict):
+        return 1
+    growth = math.prod(map(_growth, node.values()))
+    if node.get("type") == "Replace":
+        found = node["pattern"].get("String")
+        return growth * (len(node["content"]) // len(found) + 1 if found else len(node["content"]) + 1)
+    if node.get("type") == "Precompiled":
+        table = base64.b64decode(node["precompiled_charsmap"])
+        return growth * max(map(len, table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")))
+    return growth
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int = PAD_ID) -> Int[Tensor, "b t"]:

@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -226,3 +227,22 @@ def test_importing_metrics_does_not_import_torch() -> None:
     code = "import sys, lockdec.evaluation.metrics; print('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout == "False\n"
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=12), st.lists(st.sampled_from("abcde"), max_size=12))
+def test_rouge_l_has_the_longest_common_subsequence_of_the_table(candidate: list[str], reference: list[str]) -> None:
+    """By the textbook's table of all pairs of words."""
+    table = [[0] * (len(reference) + 1) for _ in range(len(candidate) + 1)]
+    for row, word in enumerate(candidate):
+        for column, wanted in enumerate(reference):
+            above, left = table[row][column + 1], table[row + 1][column]
+            table[row + 1][column + 1] = table[row][column] + 1 if word == wanted else max(above, left)
+    total = len(candidate) + len(reference)
+    f1 = 2 * table[-1][-1] / total if total else 1.0
+    assert metrics.rouge_l([" ".join(candidate)], [[" ".join(reference)]]) == pytest.approx(f1)
+
+
+def test_rouge_l_of_20_000_words_takes_no_minutes() -> None:
+    started = time.process_time()
+    assert metrics.rouge_l(["a b " * 10_000], [["b c " * 10_000]]) == pytest.approx(0.5, abs=1e-3)
+    assert time.process_time() - started < 20  # less than a second; the table of all pairs takes five minutes

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from lockdec.config.building import TRUSTED, Builder
 from lockdec.data.captions import CaptionSet
@@ -391,6 +392,105 @@ def test_a_stage_that_is_no_name_is_refused(stage: str, tmp_path: Path, undistur
         assert not list(tmp_path.rglob("*"))
     finally:
         shutil.rmtree(run)
+
+
+def odd_tokenizers(good: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Tokenizers that take all memory, or make the Rust side panic, by what is wrong with them."""
+    doubling = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    chain = {"type": "Sequence", "normalizers": [doubling] * 40}
+    long = good["model"] | {"vocab": good["model"]["vocab"] | {"a" * 100_000: 5000}}
+    return {
+        "growth": good | {"normalizer": chain},
+        "decoder": good | {"decoder": {"type": "Sequence", "decoders": [doubling] * 40}},
+        "padding": good | {"padding": good["padding"] | {"strategy": {"Fixed": 4_000_000_000}, "pad_id": 2**31}},
+        "token": good | {"model": long},
+        "number": good | {"padding": good["padding"] | {"pad_id": 10**30}},
+        "list": good | {"padding": [1]},
+    }
+
+
+def test_a_tokenizer_that_would_take_all_memory_is_refused(tmp_path: Path, undisturbed: Command) -> None:
+    good = json.loads(next(undisturbed.outputs.glob("stages/pretrain/*/tokenizer.json")).read_text())
+    for name, evil in odd_tokenizers(good).items():
+        (tmp_path / "tokenizer.json").write_text(json.dumps(evil))
+        if name == "padding":  # of no meaning here: batches are padded by lockdec
+            assert Tokenizer.load(tmp_path / "tokenizer.json").encode_batch(["a"])
+        else:
+            with pytest.raises(StoreError, match="not the JSON file of a saved tokenizer"):
+                Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+UNENDING: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "link": lambda path: path.symlink_to("/etc/hostname"),
+    "folder": Path.mkdir,
+    "large": lambda path: path.write_bytes(b"[" + b"[]," * 30_000_000 + b"[]]"),
+}
+
+
+@pytest.mark.parametrize("kind", UNENDING)
+def test_no_file_of_a_run_holds_up_its_report_or_shows_another_file(kind: str, tmp_path: Path) -> None:
+    """Each file in turn; the report is written without it, and without waiting or much memory."""
+    from lockdec.report.page import write_report
+    from tests.report.runs import result, write_run
+
+    secret = Path("/etc/hostname").read_text().strip()
+    for number, name in enumerate(
+        ("result.json", "config.yaml", "captions.jsonl", "attention.jsonl", "stages/x/metrics.csv")
+    ):
+        run = write_run(tmp_path / str(number) / "bad", result(), captions={"a": "b"})
+        write_run(tmp_path / str(number) / "good", result(), captions={"a": "b"})
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).unlink(missing_ok=True)
+        UNENDING[kind](run / name)
+        unusable = name == "result.json" and kind != "folder"  # a folder of this name is a folder like others
+        written = write_report([run.parent])
+        assert [skipped.path for skipped in written.skipped] == ([run / name] if unusable else [])
+        assert written.runs == (1 if name == "result.json" else 2)
+        if name != "result.json":
+            page = write_report([run]).report.read_text()
+            assert kind != "link" or f">{secret}" not in page
+        shutil.rmtree(run.parent)
+
+
+def test_drawings_behind_a_link_stay_where_they_are(tmp_path: Path) -> None:
+    from lockdec.report.results import drawing, read
+    from tests.report.runs import result, write_run
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    run = write_run(tmp_path / "run", result(), captions={"a": "b"})
+    shutil.rmtree(run / "drawings", ignore_errors=True)
+    (run / "drawings").symlink_to(tmp_path / "elsewhere")
+    assert drawing(read([run]).runs[0], "a") is None
+
+
+def test_a_file_is_not_written_through_a_link_that_was_put_there(tmp_path: Path) -> None:
+    from lockdec.store.writing import write_text
+
+    (tmp_path / "mine").write_text("mine")
+    for name in ("report.html", f".report.html.{os.getpid()}.partial"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    write_text(tmp_path / "report.html", "new")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "..", ".hidden", "x" * 300, "a\nb"])
+def test_a_run_is_named_after_one_folder(name: str) -> None:
+    from omegaconf.errors import OmegaConfBaseException
+
+    from lockdec.config.schema import checked
+    from tests.conftest import composed
+
+    config = composed("debug=tiny")
+    for key in ("name", "sweep_name"):
+        changed = config.copy()
+        changed[key] = name
+        with pytest.raises(ConfigError, match=rf"(?s)^{key}=.*folder"):
+            checked(changed)
+        with pytest.raises(OmegaConfBaseException, match="one folder is named after it"):
+            OmegaConf.create({"x": f"${{one_folder:{key},${{{key}}}}}", key: name}).x  # noqa: B018
 
 
 def test_a_tokenizer_with_a_command_in_it_is_only_text(tmp_path: Path, undisturbed: Command, mark: Path) -> None:

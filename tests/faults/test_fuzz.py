@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,7 @@ from lockdec.data.folder import Folder
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import IDS, LENGTHS, STATES, EncodedSet
 from lockdec.errors import DataError, StoreError
-from lockdec.report.results import read as read_results
+from lockdec.report.page import write_report
 from lockdec.store import METADATA, damage
 from lockdec.store.reading import read_config, read_dataclass
 from lockdec.store.tensors import load_tensors
@@ -34,7 +35,11 @@ MANY = settings(
     suppress_health_check=list(HealthCheck),
     database=None,
 )
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+NUMBERS = [10**30, -(10**30), 10**399, 2**64, -1, 0, float("inf"), float("-inf"), float("nan"), 1e308]
+TEXTS = ["\ud800", "", ".", "..", "../..", "/etc/passwd", "\0", "2020-01-01", "\u202e", "1e999", "a" * 300]
+CONTAINERS = [[1], [[]], {}, {"": {}}, {"a": {"": 1}}]
+ODD = st.sampled_from([*NUMBERS, *TEXTS, *CONTAINERS, True])  # values that no run writes, but that JSON can hold
+SCALARS = ODD | st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 JSON = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -69,6 +74,30 @@ def objects(*names: str) -> st.SearchStrategy[bytes]:
     return (known | JSON).map(lambda value: json.dumps(value).encode())
 
 
+def replaced(value: object) -> st.SearchStrategy[bytes]:
+    """A good JSON object with one of its values, at any depth, or one of its keys replaced by an odd one."""
+
+    def change(choice: int, odd: object) -> bytes:
+        copy = json.loads(json.dumps(value))
+        places: list[tuple[Any, Any]] = []
+
+        def walk(node: Any) -> None:
+            for key, inner in list(node.items() if isinstance(node, dict) else enumerate(node)):
+                places.append((node, key))
+                if isinstance(inner, dict | list):
+                    walk(inner)
+
+        walk(copy)
+        node, key = places[choice % len(places)]
+        if choice >= len(places) and isinstance(node, dict) and isinstance(odd, str):
+            node[odd] = node.pop(key)
+        else:
+            node[key] = odd
+        return json.dumps(copy).encode()
+
+    return st.builds(change, st.integers(0, 200), ODD)
+
+
 def attempt(path: Path, content: bytes, read: Callable[[], object], *documented: type[Exception]) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
@@ -85,7 +114,7 @@ RECORD = {"schema": 1, "stage": "unlock", "key": "a" * 64, "files": {"weights": 
 
 
 @MANY
-@given(content=mutated(json.dumps(RECORD).encode()) | objects(*RECORD) | st.binary(max_size=64))
+@given(content=replaced(RECORD) | mutated(json.dumps(RECORD).encode()) | objects(*RECORD) | st.binary(max_size=64))
 def test_artifact_json(folder: Path, content: bytes) -> None:
     attempt(folder / METADATA, content, lambda: damage(folder, "unlock", "a" * 64), StoreError)
 
@@ -102,9 +131,9 @@ RESULT = {
 
 
 @MANY
-@given(content=mutated(json.dumps(RESULT).encode()) | objects(*RESULT) | st.binary(max_size=64))
+@given(content=replaced(RESULT) | mutated(json.dumps(RESULT).encode()) | objects(*RESULT) | st.binary(max_size=64))
 def test_result_json(folder: Path, content: bytes) -> None:
-    attempt(folder / "result.json", content, lambda: read_results([folder]), DataError)
+    attempt(folder / "result.json", content, lambda: write_report([folder]), DataError)
 
 
 TABLE = b'input,caption,caption2,split\na.png,"a, b",c,train\nb.png,d,,test\n'
@@ -152,11 +181,17 @@ def test_safetensors(folder: Path, content: bytes) -> None:
     attempt(folder / "weights.safetensors", content, lambda: load_tensors(folder / "weights.safetensors"), StoreError)
 
 
+PLAIN = {"seed": 0, "stages": {"attach": {"encoder": {"_target_": "lockdec.encoders.mlm.X", "layers": [1, 2]}}}}
 CONFIG = b"seed: 0\nstages:\n  attach:\n    encoder: {_target_: lockdec.encoders.mlm.X, layers: [1, 2]}\nname: 'x'\n"
 
 
 @MANY
-@given(content=mutated(CONFIG) | objects("stages", "seed", "_target_") | st.text(max_size=64).map(str.encode))
+@given(
+    content=replaced(PLAIN)
+    | mutated(CONFIG)
+    | objects("stages", "seed", "_target_")
+    | st.text(max_size=64).map(str.encode)
+)
 def test_config_yaml(folder: Path, content: bytes) -> None:
     attempt(folder / "config.yaml", content, lambda: read_config(folder / "config.yaml"), StoreError)
 
@@ -165,7 +200,7 @@ SIZES = {"vocab_size": 300, "max_len": 8, "d_model": 8, "layers": 1, "heads": 2,
 
 
 @MANY
-@given(content=mutated(json.dumps(SIZES).encode()) | objects(*SIZES) | st.binary(max_size=64))
+@given(content=replaced(SIZES) | mutated(json.dumps(SIZES).encode()) | objects(*SIZES) | st.binary(max_size=64))
 def test_decoder_json(folder: Path, content: bytes) -> None:
     attempt(
         folder / "decoder.json", content, lambda: read_dataclass(folder / "decoder.json", DecoderConfig), StoreError
