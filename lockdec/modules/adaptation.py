@@ -19,6 +19,7 @@ class Adaptation(PartlyFrozen):
         model: locked.
         eos_id: the token that ends a text.
         frozen: how many layers, from the lowest on, are frozen.
+        prompt: how many tokens stand between BOS and every text; they are not learned.
     """
 
     def __init__(
@@ -30,9 +31,10 @@ class Adaptation(PartlyFrozen):
         *,
         eos_id: int,
         frozen: int,
+        prompt: int = 0,
     ) -> None:
         super().__init__(stage, optimizer, steps)
-        self.model, self.eos_id, self.frozen = model, eos_id, frozen
+        self.model, self.eos_id, self.frozen, self.prompt = model, eos_id, frozen, prompt
         model.eval().requires_grad_(False)
         for part in (*model.decoder.layers[frozen:], model.decoder.norm):
             part.train().requires_grad_(True)
@@ -44,5 +46,7 @@ class Adaptation(PartlyFrozen):
 
     def measure(self, batch: TextBatch, batch_idx: int) -> Measured:
         prefix = None if batch.prefix is None else Prefix(batch.prefix, self.frozen)
-        loss, real = next_token_loss(self.model, batch.tokens, self.eos_id, pack=True, prefix=prefix)
+        loss, real = next_token_loss(
+            self.model, batch.tokens, self.eos_id, pack=True, prefix=prefix, prompt=self.prompt
+        )
         return Measured({"loss": loss}, real)

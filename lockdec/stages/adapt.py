@@ -11,9 +11,10 @@ from omegaconf import MISSING
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
 from lockdec.errors import ConfigError
-from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_changed
+from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_changed
 from lockdec.modules.adaptation import Adaptation
 from lockdec.runtime.devices import place_on
+from lockdec.stages.finetune import prompted
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import LineDataModule
@@ -50,11 +51,17 @@ class Adapt(TrainingStage, DecoderStage):
 
     Attributes:
         sources: text beside the captions of the training split.
+        prompt, chat: of finetuning; the prompt stands before every line here, too, and is not learned.
     """
 
     name: ClassVar[str] = "adapt"
     version: ClassVar[int] = 1
-    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data")  # its captions are in the fingerprints
+    neutral: ClassVar[tuple[str, ...]] = (
+        *TrainingStage.neutral,
+        "data",  # its captions are in the fingerprints
+        "prompt is null",
+        "chat=False",
+    )
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage,)
     section = AdaptConfig
     code: ClassVar[tuple[str, ...]] = (
@@ -67,14 +74,23 @@ class Adapt(TrainingStage, DecoderStage):
     fit: AdaptConfig
     data: CaptionSet
     sources: dict[str, TextSource]
+    prompt: str | None = None
+    chat: bool = False
+
+    @property
+    def words(self) -> str | None:
+        """The prompt as it is before every line."""
+        return self.data.prompt if self.prompt == "auto" else self.prompt
 
     def fingerprints(self) -> dict[str, str]:
         sources = {name: text.fingerprint for name, text in self.sources.items()}
-        return {"captions": self.data.text_fingerprint} | sources
+        chosen = {"prompt": str(self.words)} if self.prompt == "auto" else {}
+        return {"captions": self.data.text_fingerprint} | sources | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
-        tokenizer, model = load_tokenizer(*work.decoder), load_decoder(*work.decoder)
+        tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
+        model = load_decoder(*work.decoder)
         frozen = layer_numbers("adapt.layers", self.fit.layers, model.config.layers)[0]
         place_on(model, work.device)
         lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))
@@ -89,7 +105,13 @@ class Adapt(TrainingStage, DecoderStage):
             prefix=prefix,
         )
         module = Adaptation(
-            model, self.fit.optimizer, self.fit.steps, work.stage, eos_id=tokenizer.special.eos, frozen=frozen
+            model,
+            self.fit.optimizer,
+            self.fit.steps,
+            work.stage,
+            eos_id=tokenizer.special.eos,
+            frozen=frozen,
+            prompt=len(tokenizer.prompt_tokens),
         )
         try:
             metrics = self.train(module, batches, work, self.fit.seed)

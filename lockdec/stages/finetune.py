@@ -141,7 +141,7 @@ class Finetune(TrainingStage):
     def make(self, work: Work) -> dict[str, Any]:
         pairs, held_out = self.learned()
         encoded = EncodedSet.open(work.parent(Attach).folder)
-        tokenizer = self.prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder))
+        tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.prompt, self.fit.chat)
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
         model = load_captioner(*work.decoder, work.parent(Unlock))
@@ -212,18 +212,6 @@ class Finetune(TrainingStage):
             )
         return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
 
-    def prompted(self, tokenizer: Tokenizer, chat: ChatTemplate | None) -> Tokenizer:
-        """The decoder's tokenizer with the prompt of this stage.
-
-        Raises:
-            ConfigError: the prompt is a message to a decoder that has no chat template.
-        """
-        if self.prompt is None:
-            return tokenizer
-        if self.fit.chat and chat is None:
-            raise ConfigError(NO_CHAT)
-        return tokenizer.with_prompt(tokenizer.read_prompt(self.prompt, chat if self.fit.chat else None))
-
     def module(self, model: LockingDecoderModel, eos_id: int, prompt: int = 0) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
         fit = self.fit
@@ -240,6 +228,24 @@ class Finetune(TrainingStage):
             state_noise=fit.state_noise,
             state_dropout=fit.state_dropout,
         )
+
+
+def prompted(tokenizer: Tokenizer, template: ChatTemplate | None, prompt: str | None, chat: bool) -> Tokenizer:
+    """The decoder's tokenizer, whose sequences all begin with a prompt.
+
+    Args:
+        template: of the decoder, if it has one.
+        prompt: the words; None for none.
+        chat: whether they are the user's message in the template.
+
+    Raises:
+        ConfigError: they are a message, and the decoder has no chat template.
+    """
+    if prompt is None:
+        return tokenizer
+    if chat and template is None:
+        raise ConfigError(NO_CHAT)
+    return tokenizer.with_prompt(tokenizer.read_prompt(prompt, template if chat else None))
 
 
 def require_room(prompt: int, caption: int, max_len: int) -> None:

@@ -116,6 +116,24 @@ def test_it_learns_the_same_where_frozen_layers_run_in_every_step(
         torch.testing.assert_close(once[name], weight, rtol=1e-3, atol=2e-4)
 
 
+def test_the_prompt_of_finetuning_stands_before_every_line_and_is_not_learned(
+    made: dict[str, Artifact], adapted: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = load_tokenizer(made["pretrain"]).read_prompt("a drawing of").tokens
+    seen: list[list[int]] = []
+
+    class Recorded(Adaptation):
+        def training_step(self, batch: TextBatch, batch_idx: int) -> torch.Tensor:
+            seen.extend(batch.tokens.tolist())
+            assert self.prompt == len(tokens) > 0
+            return super().training_step(batch, batch_idx)
+
+    monkeypatch.setattr(adapt, "Adaptation", Recorded)
+    stage = stage_of(adapted.outputs, "finetune.prompt=a drawing of", "adapt.steps=2")
+    weights_of(stage, made, tmp_path / "work")
+    assert {tuple(line[1 : 1 + len(tokens)]) for line in seen} == {tokens}
+
+
 @pytest.mark.parametrize("layers", ["every_2", "last", "last_0x"])
 def test_only_upper_layers_can_be_chosen(layers: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^adapt.layers=.*: use all or last_n, the last n layers"):
