@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from lockdec.data.captions import Input, Modality
 from lockdec.encoders.contract import Encoder
-from lockdec.errors import ConfigError, DataError
+from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.importing import check_files
 
 _READS: Mapping[str, Modality] = {
     "pixel_values": "image",
@@ -232,6 +233,10 @@ class Checkpoint(NamedTuple):
             pickled = sorted(file.name for kind in _PICKLED for file in folder.glob(kind))
             found = f"only {', '.join(pickled)}, which is not read" if pickled else "no weights"
             raise ConfigError(f"encoder.path={path}: weights are read from safetensors, and the folder has {found}")
+        try:
+            check_files(folder)
+        except LockdecError as error:
+            raise ConfigError(f"encoder.path={path}: {error}") from error
         return cls(str(folder), local=True)
 
     def model(self) -> tuple[Any, list[str]]:

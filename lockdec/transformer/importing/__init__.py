@@ -115,8 +115,11 @@ def _config(path: Path) -> Any:
     """The config of transformers; no code that comes with a checkpoint is run."""
     try:
         from transformers import AutoConfig
+        from transformers.utils import logging
     except ModuleNotFoundError as error:
         raise LockdecError(f"{path}: importing a decoder needs transformers (pip install transformers)") from error
+    verbosity: Any = logging
+    verbosity.set_verbosity_error()  # what is wrong is an error here
     try:
         if path.suffix == SUFFIX:
             config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)

@@ -96,7 +96,11 @@ class Safetensors(Stored):
         return len(self.entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.entries[self._stored(name)].shape
+        entry = self.entries[self._stored(name)]
+        if entry.dtype not in DTYPES:  # other tensors may be, such as masks that old versions stored
+            kinds = ", ".join(sorted(DTYPES))
+            raise LockdecError(f"{self.where(name)} is stored as {entry.dtype}, and weights are read from {kinds}")
+        return entry.shape
 
     def where(self, name: str) -> str:
         stored = self._stored(name)
@@ -107,15 +111,11 @@ def entries_of(folder: Path) -> dict[str, Entry]:
     """What the headers of a folder's safetensors files list, by the name of the tensor.
 
     Raises:
-        LockdecError: there are none, a shard is missing, a file is damaged, or a tensor is not of floating point.
+        LockdecError: there are none, a shard is missing, or a file is damaged.
     """
     entries: dict[str, Entry] = {}
     for path in shards(folder):
         for name, (dtype, shape) in header(path).items():
-            if dtype not in DTYPES:
-                raise LockdecError(
-                    f"{path}: {name} is stored as {dtype}, and weights are read from {', '.join(sorted(DTYPES))}"
-                )
             entries[name] = Entry(path, dtype, shape)
     return entries
 
