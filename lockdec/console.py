@@ -148,5 +148,5 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """As `printable`, line by line."""
-    return "\n".join(map(printable, text.splitlines()))
+    """As `printable`, line by line; a secret may have several lines."""
+    return "\n".join(map(printable, redaction.text(text).splitlines()))

@@ -1,87 +1,365 @@
-"""Keeps secrets out of everything that a run writes.
+"""Keeps secrets out of everything that a run writes or prints.
 
-Three kinds of secrets are recognised: values whose key has the name of a secret, values of environment variables with
-such a name, and texts that look like a well-known kind of key.
+Writers pass values through `redacted` while they are still containers, so that a key and its value are seen together,
+and lines that already are text through `text`. A secret is recognised in three ways: by the name of its key, option,
+header or query parameter; by its format, for well-known kinds of keys; and by its value, if the value is in an
+environment variable with such a name, or has been seen under such a key (`learn`). Secrets found by value are also
+found in base64, in URLs and with escapes.
+
+All patterns are linear in the length of the text: none starts within what another attempt has already read, and
+repetitions are possessive.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 REDACTED = "[redacted]"
-_SHORTEST = 8  # characters of a secret; a shorter value would be found in ordinary text
-_LAST_WORDS = {"token", "password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
-_KEYS = {"api", "access", "private", "secret", "auth", "signing", "encryption", "account"}
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_SHAPES = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}"
-    r"|AKIA[0-9A-Z]{16}|xox[abpr]-[A-Za-z0-9-]{10,}|glpat-[A-Za-z0-9_-]{16,}|wandb_v\d_[A-Za-z0-9_]{20,}"
-    r"|eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,})"
+_SHORTEST = 8  # characters of a secret that is found anywhere in a text
+_SHORTEST_WORD = 4  # characters of one that is found where it stands alone, if it has more than letters
+_LONGEST_PARSED = 100_000  # characters of a string that is parsed
+_NEAR = 200  # characters in which a brace makes `name: value` an entry instead of a sentence
+_LONGEST_QUOTED = 20_000  # characters between two quotes
+
+_LAST_WORDS = {
+    *("password", "passwords", "passwd", "passwds", "pass", "passcode", "passphrase", "passphrases"),
+    *("secret", "secrets", "credential", "credentials", "cred", "creds", "token", "authorization", "auth", "bearer"),
+    *("cookie", "cookies", "apikey", "apikeys", "signature", "dsn", "otp", "webhook"),
+}
+_ENDINGS = (
+    *("password", "passwd", "passphrase", "apikey", "apikeys"),
+    *("authtoken", "accesstoken", "secretkey", "accesskey"),
 )
-_IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)")
-_ASSIGNED = re.compile(r"(?<![\w.@-])([\w.@+~/-]+)=('[^'\n]*'|\"[^\"\n]*\"|[^\s,}\])'\"]+)")
+_QUALIFIERS = {
+    *("value", "values", "str", "string", "text", "plain", "base", "b", "hex", "pem", "id", "header", "url"),
+}
+_PHRASES = {("connection", "string"), ("webhook", "url"), ("session", "key")}
+_KEYS = {
+    *("api", "access", "private", "secret", "auth", "signing", "encryption", "account", "ssh", "deploy", "license"),
+    *("master", "shared", "hmac", "service", "fernet", "ssl", "tls", "client", "subscription", "storage", "jwt"),
+    *("admin", "bot", "app", "openai", "anthropic", "wandb", "hf", "aws", "azure", "gcp", "google", "github"),
+}
+_TOKENS = {"api", "access", "auth", "refresh", "bearer", "session", "secret", "csrf", "id"}  # with `tokens`
+_SPECIAL_TOKENS = {  # of a vocabulary
+    *("bos", "eos", "pad", "unk", "mask", "cls", "sep", "special", "added", "begin", "end", "start", "stop", "next"),
+    *("image", "audio", "padding", "unknown", "per", "first", "last", "prompt", "sos", "decoder", "of"),
+}
+_IN_QUERY = {"key", "sig", "auth", "code", "hmac", "sas", "pwd", "pw"}  # names that are secrets in a URL alone
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+
+_SHAPES = re.compile(
+    r"(?<![A-Za-z0-9_-])(?:hf_[A-Za-z0-9]{20,}+|sk-[A-Za-z0-9_-]{16,}+|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}+"
+    r"|gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_[A-Za-z0-9_]{20,}+|A(?:KI|SI)A[0-9A-Z]{16}(?![0-9A-Z])"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,}+|xapp-[A-Za-z0-9-]{10,}+|glpat-[A-Za-z0-9_-]{16,}+|wandb_v\d_[A-Za-z0-9_]{20,}+"
+    r"|AIza[A-Za-z0-9_-]{30,}+|npm_[A-Za-z0-9]{30,}+|pypi-[A-Za-z0-9_-]{30,}+|r8_[A-Za-z0-9]{30,}+|gsk_[A-Za-z0-9]{30,}+"
+    r"|dop_v1_[a-f0-9]{40,}+|ya29\.[A-Za-z0-9_-]{20,}+|SG\.[A-Za-z0-9_-]{16,}+\.[A-Za-z0-9_-]{16,}+"
+    r"|AGE-SECRET-KEY-1[A-Z0-9]{30,}+|eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{5,}+)"
+    r"|(?<=hooks\.slack\.com/services/)[\w/]++|(?<=/api/webhooks/)[\w/-]++|(?<=api\.telegram\.org/bot)[\w:-]++"
+)
+_SCHEME = re.compile(r"\b(Bearer|Basic|Digest|Negotiate)(\s{1,3})([A-Za-z0-9._~+/=-]{8,}+)", re.IGNORECASE)
+_PEM = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:(?!-----)[\s\S])*+(?:-----END [A-Z0-9 ]{0,40}-----)?"
+)
+_ADDRESS = re.compile(r"(?<=://)[^\s\"'<>`]++")
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
+_CLOSING = {"\u2018": "\u2019", "\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb"}
+_NAMED = re.compile(
+    rf"(?<![\w.@+~/$-])(?P<dashes>--?)?(?P<name>[\w.@+~/$-]++)(?P<quoted>\\{{0,8}}[{_QUOTES}])?\]?[ \t]{{0,4}}"
+    r"(?:(?P<sign>=>|:=|=(?!=)|:(?![:/]))[ \t]{0,4}|(?<=[ \t]))"
+)
+_QUOTED = re.compile(rf"(?P<quote>(?P<escape>\\{{0,8}})(?P<mark>[{_QUOTES}]))")
+_BLOCK = re.compile(r"[|>][+-]?[ \t]*+\r?\n(?:[ \t]++[^\n]*+\n?)++")
+_TOKEN = re.compile(rf"(?:(?:Bearer|Basic|Digest|Token)[ \t]{{1,3}})?[^\s,;&}}\]){_QUOTES}]++", re.IGNORECASE)
+_REST_OF_LINE = re.compile(rf"[^\n{_QUOTES}]++")
+_HEADERS = {"authorization", "cookie", "cookies"}
+_ASSIGNMENT = re.compile(r"\s*(?P<key>[+~]{0,2}[^\s=:{}()\[\],]+(?: [^\s=:{}()\[\],]+){0,3})=(?!=)(?P<value>[\s\S]+)")
+_EMPTY = {"", "null", "none", "true", "false", "???", REDACTED.lower(), REDACTED.strip("[]")}
+
+_learned: set[str] = set()
 
 
 @lru_cache(maxsize=4096)  # asked for every environment variable, whenever something is written
 def is_secret(name: str) -> bool:
-    """Whether a key, an option or an environment variable of this name holds a secret.
+    """Whether a key, an option, a header or an environment variable of this name holds a secret.
 
-    `api_key`, `HF_TOKEN` and `dbPassword` do; `batch_tokens`, `token_f1` and `artifact_key` do not.
+    `api_keys`, `HF_TOKEN`, `dbPassword` and `X-Api-Key` do; `batch_tokens`, `token_f1` and `artifact_key` do not.
     """
     words = [word.lower() for word in _WORDS.findall(name)]
+    while len(words) > 1 and (words[-1].isdigit() or words[-1] in _QUALIFIERS) and tuple(words[-2:]) not in _PHRASES:
+        words.pop()
     if not words:
         return False
-    joined = {"apikey", "authtoken", "accesskey", "secretkey"}
-    if words[-1] == "key":
-        return bool(_KEYS & set(words[-2:-1]))
-    return words[-1] in _LAST_WORDS | joined or (words[-1] == "pwd" and len(words) > 1)  # PWD is the working directory
+    last, before = words[-1], words[-2] if len(words) > 1 else ""
+    if last == "token":
+        return before not in _SPECIAL_TOKENS
+    if last in ("key", "keys"):
+        return before in _KEYS
+    if last == "tokens":
+        return before in _TOKENS
+    if last == "pwd":
+        return bool(before)  # PWD is the working directory
+    return last in _LAST_WORDS or last.endswith(_ENDINGS) or (before, last) in _PHRASES
+
+
+def learn(value: Any) -> None:
+    """Remember the secrets in a value made of plain containers, so that `text` finds them in any later line.
+
+    The command does so for its arguments and its config: an error may quote a value without the name of its key.
+    """
+    _learned.update(_found(value))
 
 
 def redacted(value: Any) -> Any:
-    """A value made of plain containers, without its secrets."""
-    return _redacted(value, known())
-
-
-def _redacted(value: Any, secrets: Sequence[str]) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            text(str(name), secrets): REDACTED
-            if is_secret(str(name)) and _is_filled(inner)
-            else _redacted(inner, secrets)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_redacted(inner, secrets) for inner in value]
-    return text(value, secrets) if isinstance(value, str) else value
+    """A value made of plain containers, without its secrets. A string `key=value` is read as an override."""
+    return _redacted(value, known([*_found(value)]))
 
 
 def text(line: str, secrets: Sequence[str] | None = None) -> str:
-    """The text without its secrets: known values, known formats, and the value in `name=value` if the name is one.
+    """The text without its secrets.
 
     Args:
         secrets: what `known` returns, so that many texts can share one call; None calls it.
     """
     for secret in known() if secrets is None else secrets:
-        line = line.replace(secret, REDACTED)
-    line = _IN_ADDRESS.sub(REDACTED, _SHAPES.sub(REDACTED, line))
-    return _ASSIGNED.sub(_without_value, line)
+        if secret in line:
+            line = _without(line, secret)
+    if "-----BEGIN" in line:
+        line = _PEM.sub(REDACTED, line)
+    if len(line) >= _SHORTEST:
+        line = _SCHEME.sub(rf"\1\2{REDACTED}", _SHAPES.sub(REDACTED, line))
+    if "://" in line:
+        line = _ADDRESS.sub(_without_login, line)
+    return _without_named(line) if "=" in line or ":" in line or "--" in line else line
 
 
-def known() -> list[str]:
-    """The values of environment variables named like secrets, the longest first: one may be part of another."""
-    values = {value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
-    return sorted(values, key=len, reverse=True)
+def known(more: Sequence[str] = ()) -> list[str]:
+    """The secrets that are known by value, in all forms they may be written in, the longest first: one may be part of
+    another. They come from the environment, from `learn` and from `more`."""
+    plain = {value for name, value in os.environ.items() if len(value) >= _SHORTEST and is_secret(name)}
+    forms = {form for value in {*plain, *_learned, *more} for form in _forms(value)}
+    return sorted(forms, key=len, reverse=True)
 
 
-def _without_value(found: re.Match[str]) -> str:
-    name, value = found.groups()
-    filled = value.strip("'\"").lower() not in ("", "null", "none", "true", "false", "???", REDACTED)
-    return f"{name}={REDACTED}" if filled and is_secret(name) else found[0]
+def _redacted(value: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(value, Mapping):
+        hidden = {name for name, inner in value.items() if _is_filled(inner) and is_secret(str(name))}
+        if _pair(value):
+            hidden.add("value")
+        return {
+            text(str(name), secrets): REDACTED if name in hidden else _redacted(inner, secrets)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        secret = _places(value)
+        return [REDACTED if place in secret else _redacted(inner, secrets) for place, inner in enumerate(value)]
+    return _redacted_string(value, secrets) if isinstance(value, str) else value
+
+
+def _redacted_string(value: str, secrets: Sequence[str]) -> str:
+    if (inner := _parsed(value)) is not None:
+        safe = _redacted(inner, secrets)
+        return text(value, secrets) if safe == inner else json.dumps(safe, ensure_ascii=False)
+    if found := _ASSIGNMENT.fullmatch(value):
+        key, typed = found["key"], found["value"]
+        if is_secret(key):
+            return f"{key}={REDACTED}" if _is_filled(typed) else value
+        inner = _parsed_override(typed)
+        if inner is not None and (safe := _redacted(inner, secrets)) != inner:
+            return f"{text(key, secrets)}={_as_override(safe)}"
+        without = text(typed, secrets)
+        if inner is None and without != typed and any(mark in typed for mark in "{[("):
+            return f"{text(key, secrets)}={REDACTED}"  # where it ends is not known
+        return text(f"{key}={without}", secrets)
+    return text(value, secrets)
+
+
+def _found(value: Any) -> Iterator[str]:
+    """The secrets in plain containers, by the names of their keys, as strings."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _strings(inner) if is_secret(str(name)) else _found(inner)
+        if _pair(value):
+            yield from _strings(value["value"])
+    elif isinstance(value, list | tuple):
+        secret = _places(value)
+        for place, inner in enumerate(value):
+            yield from _strings(inner) if place in secret else _found(inner)
+    elif isinstance(value, str):
+        if (inner := _parsed(value)) is not None:
+            yield from _found(inner)
+        elif found := _ASSIGNMENT.fullmatch(value):
+            if is_secret(found["key"]):
+                inner = _parsed_override(found["value"])
+                yield from _strings(found["value"])
+                yield from _strings(inner) if inner is not None else ()
+            elif (inner := _parsed_override(found["value"])) is not None:
+                yield from _found(inner)
+            elif any(mark in found["value"] for mark in "{[(") and text(found["value"], ()) != found["value"]:
+                yield found["value"]  # where the secret in it ends is not known
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """The strings in a secret that are specific enough to be found elsewhere."""
+    if isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
+    elif isinstance(value, str) and _is_filled(value) and len(value) >= _SHORTEST_WORD:
+        yield value
+        yield from (line for line in value.splitlines() if len(line) >= 2 * _SHORTEST)
+        if found := _SCHEME.fullmatch(value):
+            yield found[3]
+
+
+def _pair(value: Mapping[Any, Any]) -> bool:
+    """Whether it is `{name: api_key, value: ...}`, as environments and headers are often written."""
+    names = (value.get(word) for word in ("name", "key", "header"))
+    return "value" in value and any(isinstance(name, str) and is_secret(name) for name in names)
+
+
+def _places(value: Sequence[Any]) -> set[int]:
+    """Where in a list the value of an option stands, as after `--password`, or of a pair [Authorization, ...]."""
+    options = (isinstance(inner, str) and inner.startswith("-") and is_secret(inner) for inner in value)
+    places = {place + 1 for place, is_option in enumerate(options) if is_option}
+    if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):
+        words = len(_WORDS.findall(value[0]))
+        places |= {1} if is_secret(value[0]) and (words > 1 or value[0].lower() in _HEADERS) else set()
+    return places
+
+
+def _parsed(value: str) -> Any:
+    """The containers in a JSON text; None where it is none."""
+    if value[:1] in ("{", "[") and len(value) <= _LONGEST_PARSED:
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict | list) else None
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _parsed_override(typed: str) -> Any:
+    """The containers that an override's value stands for; None where there are none, or Hydra cannot read it."""
+    if not any(mark in typed for mark in "{[") or len(typed) > _LONGEST_PARSED:
+        return None
+    from hydra.core.override_parser.types import ChoiceSweep, Override
+
+    try:
+        value = _parser().parse_override(f"x={typed}").value()
+        if isinstance(value, ChoiceSweep):
+            value = [Override._convert_value(one) for one in value.list]
+    except Exception:  # whatever Hydra's grammar raises: it will say so itself
+        return None
+    return value if isinstance(value, dict | list) else None
+
+
+@cache
+def _parser() -> Any:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create()
+
+
+def _as_override(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{_as_override(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_as_override, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    plain = not isinstance(value, str) or value == REDACTED or re.fullmatch(r"[\w./:+-]+", value)
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
+
+
+@lru_cache(maxsize=1024)
+def _forms(secret: str) -> frozenset[str]:
+    """The forms in which a secret may stand in a text: as it is, escaped, in a URL, in base64."""
+    forms = {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+    forms |= {quote(secret, safe=""), quote(secret), quote_plus(secret), secret.replace("'", "''")}
+    forms |= {secret.replace("'", "'\"'\"'"), " ".join(secret.split())}
+    content = secret.encode("utf-8", "surrogatepass")
+    if len(content) >= _SHORTEST:
+        for shift in range(3):  # where it starts within a group of three bytes
+            encoded = base64.b64encode(bytes(shift) + content)
+            inside = encoded[(0, 2, 3)[shift] : len(encoded) - (0, 4, 4)[(shift + len(content)) % 3]].decode()
+            forms |= {inside, inside.translate(str.maketrans("+/", "-_"))}
+    return frozenset(form for form in forms if len(form) >= _SHORTEST_WORD)
+
+
+def _without(line: str, secret: str) -> str:
+    if len(secret) >= _SHORTEST and not secret.isalpha():
+        return line.replace(secret, REDACTED)
+    if secret.isalpha() and len(secret) < _SHORTEST:
+        return line  # an ordinary word
+    return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", REDACTED, line)
+
+
+def _without_login(found: re.Match[str]) -> str:
+    """What follows `://`, without the user and the password before `@`."""
+    address = found[0]
+    end = min((place for mark in "/?#" if (place := address.find(mark)) >= 0), default=len(address))
+    authority, rest = address[:end], address[end:]
+    user, at, host = authority.rpartition("@")
+    if at:
+        return f"{REDACTED}@{host}{rest}" if ":" in user or len(user) >= 12 else address
+    _, colon, port = authority.partition(":")
+    if colon and not port.isdigit() and "@" in rest:  # a password with a slash
+        return f"{REDACTED}@{rest.rpartition('@')[2]}"
+    return address
+
+
+def _without_named(line: str) -> str:
+    """The text without what follows the name of a secret: `name=value`, `"name": "value"`, `--name value`."""
+    parts, done, place = [], 0, 0
+    while found := _NAMED.search(line, place):
+        place = found.end()
+        name, sign = found["name"], found["sign"]
+        in_query = line[found.start() - 1 : found.start()] in ("?", "&") and name.lower() in _IN_QUERY
+        is_option = found["dashes"] == "--" or name.startswith("--")
+        if not (in_query or is_secret(name)) or (sign is None and not is_option):
+            continue
+        end = _end_of_value(line, place, name, sign or "")
+        value = line[place:end]
+        if value.strip(f"\\{_QUOTES} ").lower() in _EMPTY:
+            continue
+        parts += [line[done:place], REDACTED]
+        done = place = end
+    return "".join([*parts, line[done:]]) if parts else line
+
+
+def _end_of_value(line: str, start: int, name: str, sign: str) -> int:
+    """Where the value that starts there ends; the start where it is no value."""
+    if block := _BLOCK.match(line, start):
+        return block.end()
+    if quoted := _QUOTED.match(line, start):
+        for mark in _CLOSING.get(quoted["mark"], quoted["mark"]):
+            limit = quoted.end() + _LONGEST_QUOTED
+            close = line.find(quoted["escape"] + mark, quoted.end(), limit)
+            while close > 0 and not quoted["escape"] and line[close - 1] == "\\":
+                close = line.find(mark, close + 1, limit)
+            if close >= 0:
+                return close + len(quoted["escape"]) + 1
+        start = quoted.end()
+        return found.end() if (found := _REST_OF_LINE.match(line, start)) else start
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if sign == ":" and words and words[-1] in _HEADERS:
+        return found.end() if (found := _REST_OF_LINE.match(line, start)) else start
+    if not (found := _TOKEN.match(line, start)):
+        return start
+    if line[start] in "{[":  # a list or a dict: to its end, if that is on this line
+        return max(found.end(), line.find("}" if line[start] == "{" else "]", start, start + _LONGEST_QUOTED) + 1)
+    is_sentence = sign == ":" and line[start - 1] != ":" and "{" not in line[max(0, start - _NEAR) : start]
+    if is_sentence and found[0].isalpha() and found[0].islower():
+        return start  # a sentence goes on after a colon
+    return found.end()
 
 
 def _is_filled(value: Any) -> bool:
-    return value not in (None, "", "???") and not isinstance(value, bool)
+    return not isinstance(value, bool) and str("" if value is None else value).strip("'\" ").lower() not in _EMPTY

@@ -18,7 +18,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from lockdec import redaction
@@ -27,7 +27,7 @@ from lockdec.config.schema import config_folder, register
 from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.runtime.interruption import InterruptedRunError
-from lockdec.runtime.process import ready
+from lockdec.runtime.process import end_with_parent, ready
 from lockdec.runtime.terminal import forgive
 from lockdec.sweeps.callback import DryRun, Refused, end_progress, failed_cells
 from lockdec.sweeps.composing import typed_overrides
@@ -45,6 +45,7 @@ TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
 
 def job(config: DictConfig) -> float:
     """Run once, or run one cell of a sweep; returns the objective for Hydra's sweepers."""
+    redaction.learn(_values(config))
     ready(config.logger.kinds)
     from lockdec.pipeline.following import follow, lead
     from lockdec.sweeps.jobs import run_job
@@ -60,6 +61,8 @@ def job(config: DictConfig) -> float:
         if config.trainer.threads is None:
             config.trainer.threads = hydra_config.launcher.get("cpus_per_task") or 1  # cells share the cores
     try:
+        if sweeping and hydra_config.launcher._target_.endswith(".JoblibLauncher"):
+            end_with_parent()
         if sweeping and "lockdec_search" in hydra_config.sweeper._target_:
             from lockdec.sweeps.search import pruning_loggers
 
@@ -79,6 +82,14 @@ def job(config: DictConfig) -> float:
         remove_unused()
 
 
+def _values(config: DictConfig) -> Any:
+    """The config as plain containers; what cannot be resolved, which is said later, stays as it is."""
+    try:
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(config, resolve=False)
+
+
 def _require_lockstep(hydra_config: Any) -> None:
     """Raise ConfigError where the ranks of a sweep would not all run the same cells in the same order."""
     launcher = hydra_config.launcher._target_
@@ -92,6 +103,7 @@ def _require_lockstep(hydra_config: Any) -> None:
 def main() -> None:
     """Compose the config and run; errors that the user can fix end the process with one plain line."""
     forgive()
+    redaction.learn(sys.argv[1:])
     register()
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise its errors instead of printing them and ending the process
     try:

@@ -55,14 +55,17 @@ class OptunaSweeper(Sweeper):
         """Ask, run and tell until there are `trials` trials."""
         from optuna.samplers import TPESampler
 
+        from lockdec.errors import ConfigError
+        from lockdec.redaction import is_secret
         from lockdec.sweeps.search import begin, complete, show_best
 
-        self.folder.mkdir(parents=True, exist_ok=True)
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
         parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(given)
         last = {override.get_key_element(): override for override in parsed}  # the command line comes after `params`
         fixed = [f"{key}={o.get_value_element_as_str()}" for key, o in last.items() if not o.is_sweep_override()]
         space = {key: distribution(override) for key, override in last.items() if override.is_sweep_override()}
+        if secret := [key for key in space if is_secret(key)]:
+            raise ConfigError(f"{secret[0]} is a secret, which a search cannot choose")
         study = begin(self.folder, self.objectives, space)
         study.sampler = TPESampler(seed=self.seed + len(study.trials), constant_liar=self.jobs > 1)
         complete(study, space)

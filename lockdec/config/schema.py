@@ -34,9 +34,20 @@ NO_PROJECT = "/\\#?%:"  # what W&B takes in no name of a project
 
 @dataclass
 class PathsConfig:
-    """Where output goes; `outputs` holds runs/, sweeps/ and stages/."""
+    """Where output goes; `outputs` holds runs/, sweeps/ and stages/.
+
+    Attributes:
+        stores: folders like stages/ that others have made. Their artifacts are used from where they are; nothing is
+            written there.
+    """
 
     outputs: str = MISSING
+    stores: list[str] = field(default_factory=list)
+
+    @property
+    def places(self) -> list[Path]:
+        """Where artifacts are looked up, in this order; the last one is written to."""
+        return [*map(Path, self.stores), Path(self.outputs) / "stages"]
 
 
 @dataclass

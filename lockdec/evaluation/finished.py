@@ -110,14 +110,14 @@ class FinishedRun:
         return key
 
     def _stores(self) -> Iterator[Path]:
-        """Stores that may hold its artifacts: in its folder, above it, or at `paths.outputs` of its config."""
+        """Stores that may hold its artifacts: in its folder, above it, or at the `paths` of its config."""
         folder = self.folder.resolve()
         for place in (folder, *folder.parents):
             if (place / "stages").is_dir():
                 yield place / "stages"
-        outputs = self._node("paths", "outputs")
-        if isinstance(outputs, str) and Path(outputs).is_absolute():
-            yield Path(outputs) / "stages"
+        outputs, stores = self._node("paths", "outputs"), self._node("paths", "stores")
+        named = [f"{outputs}/stages", *(stores if isinstance(stores, list) else ())]
+        yield from (Path(place) for place in named if isinstance(place, str) and Path(place).is_absolute())
 
     def _node(self, *names: str) -> Any:
         node: Any = self.config

@@ -24,7 +24,7 @@ from lockdec.pipeline.assembling import build_stages, checked_subtrees
 from lockdec.runtime.devices import device_of
 from lockdec.runtime.interruption import stoppable
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Store
+from lockdec.store import open_artifact
 
 
 def lead(work: Callable[[], float], folder: Path) -> float:
@@ -76,16 +76,15 @@ def follow(config: DictConfig, folder: Path) -> float:
                 if typed.trainer.threads:
                     torch.set_num_threads(typed.trainer.threads)
                 stages = build_stages(subtrees, builder)
-                store = Store(Path(typed.paths.outputs) / "stages")
                 device = device_of(typed.trainer)
-            _make(order, stages[order["make"]], store, device)
+            _make(order, stages[order["make"]], device)
     if order["end"]:
         sys.exit(order["end"])
     return math.nan if order["objective"] is None else float(order["objective"])
 
 
-def _make(order: dict[str, Any], stage: Stage, store: Store, device: torch.device) -> None:
-    parents = {name: store.open(name, key) for name, key in order["parents"].items()}
+def _make(order: dict[str, Any], stage: Stage, device: torch.device) -> None:
+    parents = {name: open_artifact(Path(folder)) for name, folder in order["parents"].items()}
     # The first rank writes the stage's files; those of this rank are thrown away.
     with TemporaryDirectory(prefix="lockdec-rank-") as scratch:
         loggers: list[Logger] = [DummyLogger()] if order["logged"] else []

@@ -32,14 +32,14 @@ from lockdec.distributed import ranks
 from lockdec.errors import PrunedError, StoreError, visible
 from lockdec.evaluation.result import SCHEMA
 from lockdec.pipeline.assembling import Assembly, assemble
-from lockdec.redaction import redacted
+from lockdec.redaction import redacted, text
 from lockdec.runtime.devices import device_of, exact
 from lockdec.runtime.interruption import InterruptedRunError, stoppable
 from lockdec.runtime.memory import is_out_of_memory, out_of_memory
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import Artifact, Store
+from lockdec.store import CURVE, Artifact, Store
 from lockdec.store.reading import CONFIG, RESULT
-from lockdec.store.writing import clear_partial, write_json, write_text
+from lockdec.store.writing import clear_partial, write_bytes, write_json, write_text
 from lockdec.tracking.loggers import Tracking
 
 SKIPPED = "skipped.txt"
@@ -82,7 +82,7 @@ def run(
         "error": None,
         "name": config.name,
         "sweep_name": group,
-        "command": shlex.join(["python", "-m", "lockdec.run", *overrides]),
+        "command": shlex.join(["python", "-m", "lockdec.run", *redacted(overrides)]),
         "overrides": list(overrides),
         "seed": config.seed,
         "data": {name: value for name, value in plain(config.data).items() if name != "_target_"},
@@ -136,6 +136,7 @@ def _run_stages(
     assembly = assemble(config, Builder())
     outputs = Path(assembly.config.paths.outputs)
     tracking = Tracking(assembly.config.logger, group or assembly.config.name, folder, outputs, watchers)
+    _clear(folder, assembly.stages)
     _tell_skipped(assembly.stages, folder, result)
     summary = Summary(console)
     for artifact, seconds in artifacts(config, assembly, tracking, list(assembly.stages)):
@@ -165,22 +166,25 @@ def artifacts(
     device = device_of(trainer)
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
-    store = Store(Path(assembly.config.paths.outputs) / "stages")
+    *layers, own = assembly.config.paths.places
+    store = Store(own, layers)
     keys = assembly.keys
     records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
     found: dict[str, Artifact] = {}
     for name in names:
         stage = assembly.stages[name]
 
-        def wait(name: str = name) -> None:
-            console.print(f"  {name}: another process is making it; waiting")
+        def wait(holder: str, name: str = name) -> None:
+            who = f" ({printable(holder)})" if holder else ""
+            console.print(f"  {name}: another process is making it{who}; waiting", soft_wrap=True)
 
         def make(workspace: Path, name: str = name, stage: Stage = stage) -> Mapping[str, Any]:
             parents = {parent: found[parent] for parent in assembly.subtrees[name]["parents"]}
             tied = {"key": keys[name], "parents": {parent: keys[parent] for parent in parents}}
             with tracking.stage(name, choices(name, records) | records[name] | tied) as loggers:
                 if stage.together:
-                    ranks.order({"make": name, "parents": tied["parents"], "logged": bool(loggers)})
+                    folders = {parent: str(artifact.folder.resolve()) for parent, artifact in parents.items()}
+                    ranks.order({"make": name, "parents": folders, "logged": bool(loggers)})
                 try:
                     with exact(), ranks.together() if stage.together else nullcontext():
                         metrics = stage.make(Work(name, workspace, parents, loggers, device))
@@ -212,7 +216,7 @@ def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, A
     skipped = list(dict.fromkeys(line for data in sets for line in data.skipped))
     result["data"]["skipped"] = len(skipped)
     if skipped:
-        write_text(folder / SKIPPED, "".join(f"{visible(line)}\n" for line in skipped))
+        write_text(folder / SKIPPED, "".join(f"{visible(text(line))}\n" for line in skipped))
         rows = "1 row of the data is" if len(skipped) == 1 else f"{len(skipped)} rows of the data are"
         console.print(f"  {rows} left out; {SKIPPED} in the run's folder says why")
 
@@ -247,7 +251,17 @@ def _export(artifact: Artifact, stage: Stage, folder: Path) -> None:
             shutil.copytree(source, target, dirs_exist_ok=True)
         elif source.is_file():
             shutil.copyfile(source, target)
-    curve, target = artifact.path("metrics.csv"), folder / "stages" / artifact.stage / "metrics.csv"
-    if curve.is_file() and not target.exists():
+    curve, target = artifact.path(CURVE), folder / "stages" / artifact.stage / CURVE
+    if curve.is_file() and not target.exists():  # otherwise the logger has written it, with more columns
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(curve, target)
+        write_bytes(target, curve.read_bytes())
+
+
+def _clear(folder: Path, stages: Mapping[str, Stage]) -> None:
+    """Remove what an earlier run has left in this folder, so that all of it is this run's own."""
+    for curve in folder.glob(f"stages/*/{CURVE}"):
+        curve.unlink()
+    for name in (SKIPPED, *(name for stage in stages.values() for name in stage.exports)):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
+        (folder / name).unlink(missing_ok=True)

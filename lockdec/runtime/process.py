@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Container, Mapping
+
+WATCH_EVERY = 0.5  # seconds between two looks at the parent
+PATIENCE = 10.0  # seconds to save a checkpoint
 
 
 def ready(loggers: Container[str]) -> None:
@@ -22,6 +28,25 @@ def ready(loggers: Container[str]) -> None:
 
     keep_memory()
     multiply_exactly()
+
+
+def end_with_parent() -> None:
+    """End this process when the process that started it has ended: as by SIGTERM, and by SIGKILL if that takes long.
+
+    Otherwise the workers of a sweep that was killed would go on, and nobody would know of them. Linux can send a signal
+    itself (PR_SET_PDEATHSIG), but does so when the *thread* ends that started the process.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_EVERY)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not any(thread.name == end_with_parent.__name__ for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=end_with_parent.__name__, daemon=True).start()
 
 
 def waits(environment: Mapping[str, str]) -> dict[str, str]:

@@ -15,7 +15,8 @@ import platform
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from lockdec.store.writing import clear_partial, disk_full, flush, is_disk_full,
 
 SCHEMA_VERSION = 1  # tests/faults/artifacts has an artifact of every released version
 METADATA = "artifact.json"
+CURVE = "metrics.csv"  # the learning curve of a stage
 CHECKPOINT, GOOD_CHECKPOINT = "last.ckpt", "good.ckpt"  # exist only in unfinished folders
 UNFINISHED, DAMAGED = ".unfinished", ".damaged-"
 _SETTLED = 2_000_000_000  # nanoseconds; a second change soon after the first may leave the times of a file as they are
@@ -88,17 +90,22 @@ class Artifact:
 
 
 class Store:
-    """The artifacts below one folder.
+    """The artifacts below one folder, over those of stores that others have made.
 
     Args:
         root: the folder (`outputs/stages`); created if missing.
+        layers: folders like it, whose artifacts are used from where they are. They are looked up first, verified like
+            all others, and never written to.
 
     Raises:
-        StoreError: `root` cannot be created or written to.
+        StoreError: `root` cannot be created or written to, or a layer does not exist.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, layers: Sequence[Path] = ()) -> None:
+        self.root, self.layers = root, tuple(layers)
+        for layer in self.layers:
+            if not layer.is_dir():
+                raise StoreError(f"paths.stores: {layer} is not a folder; name one that holds <stage>/<key>/")
         try:
             (root / ".locks").mkdir(parents=True, exist_ok=True)
             require_locks(root / ".locks")
@@ -121,18 +128,26 @@ class Store:
         Raises:
             StoreError: it has a schema that this version of lockdec does not read.
         """
+        for layer in self.layers:
+            folder = layer / stage / key
+            if folder.is_dir():
+                try:
+                    problem = damage(folder, stage, key)
+                except StoreError as error:  # of another schema
+                    problem = str(error)
+                if not problem:
+                    return open_artifact(folder)
+                warnings.warn(f"{folder}: not used, since {problem} is damaged", stacklevel=3)
         folder = self.folder(stage, key)
         if not folder.is_dir() or damage(folder, stage, key):
             return None
-        os.utime(folder)  # `python -m lockdec.store` counts its age from its last use
-        return self.open(stage, key)
+        with suppress(OSError):  # `python -m lockdec.store` counts its age from its last use; it may be somebody else's
+            os.utime(folder)
+        return open_artifact(folder)
 
     def open(self, stage: str, key: str) -> Artifact:
-        """A published artifact that another process has just verified."""
-        folder = self.folder(stage, key)
-        record = read_json(folder / METADATA)
-        names = ("metrics", "config", "parents", "seconds")
-        return Artifact(folder=folder, stage=stage, key=key, reused=True, **{name: record[name] for name in names})
+        """A published artifact that has just been verified."""
+        return open_artifact(located([*self.layers, self.root], stage, key))
 
     def get_or_make(
         self,
@@ -141,27 +156,28 @@ class Store:
         make: Callable[[Path], Mapping[str, Any]],
         config: Mapping[str, Any],
         parents: Mapping[str, str],
-        waiting: Callable[[], None] = lambda: None,
+        waiting: Callable[[str], None] = lambda holder: None,
     ) -> Artifact:
         """Reuse the artifact, or make and publish it. A damaged one is set aside with a warning first.
 
         Args:
             make: writes the files into the folder it is given and returns the metrics. The folder may contain what a
                 killed attempt left there (`last.ckpt`), which `make` is expected to continue.
-            waiting: called once if another process is making this artifact.
+            waiting: called once if another process is making this artifact, with what is known of it; see `locked`.
 
         Raises:
-            StoreError: the disk is full, or the artifact has a schema that this version of lockdec does not read.
+            StoreError: the disk is full, the store cannot be written to, or the artifact has a schema that this version
+                of lockdec does not read.
         """
         if artifact := self.find(stage, key):
             return artifact
-        with locked(self.lock_path(stage, key), waiting):
+        with self._writable(), locked(self.lock_path(stage, key), waiting):
             if artifact := self.find(stage, key):
                 return artifact
             folder = self.folder(stage, key)
-            self._set_aside(folder)
             unfinished = folder.with_name(key + UNFINISHED)
             try:
+                self._set_aside(folder)
                 unfinished.mkdir(parents=True, exist_ok=True)
                 clear_partial(unfinished)
                 # If the process was killed just before renaming the folder, the artifact in it is complete.
@@ -175,16 +191,63 @@ class Store:
             except Exception as error:
                 if is_disk_full(error) and not isinstance(error, LockdecError):
                     raise disk_full(_newest_file(unfinished)) from error
+                if isinstance(error, PermissionError) and not error.filename:  # a library's, which names no file
+                    raise PermissionError(error.errno, error.strerror, str(unfinished)) from error
                 raise
             record = read_json(folder / METADATA)
             return Artifact(folder, stage, key, record["metrics"], config, dict(parents), record["seconds"], False)
 
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        """Say of a file of this store that may not be written whose it is."""
+        try:
+            yield
+        except PermissionError as error:
+            path = Path(os.fsdecode(error.filename or self.root))
+            if not path.is_relative_to(self.root):
+                raise
+            owned = next(place for place in (path, *path.parents) if place.exists())
+            raise StoreError(
+                f"{path}: cannot be written ({error.strerror}); {owned} belongs to user {_owner(owned)}. A store that "
+                "several people write to has to be writable for their group: chmod -R g+rwX, chmod g+s on its folders, "
+                "and umask 002"
+            ) from error
+
     def _set_aside(self, folder: Path) -> None:
         if folder.is_dir():
             problem = damage(folder, folder.parent.name, folder.name)
-            aside = folder.with_name(f"{folder.name}{DAMAGED}{time.time_ns()}")
+            aside = unused_name(folder, f"{folder.name}{DAMAGED}")
             folder.rename(aside)
             warnings.warn(f"{folder / str(problem)} is damaged; set aside as {aside.name} and made again", stacklevel=3)
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """A published artifact that has just been verified, by its folder `<stage>/<key>`."""
+    record = read_json(folder / METADATA)
+    names = ("metrics", "config", "parents", "seconds")
+    parts = {name: record[name] for name in names}
+    return Artifact(folder=folder, stage=folder.parent.name, key=folder.name, reused=True, **parts)
+
+
+def located(stores: Sequence[Path], stage: str, key: str) -> Path:
+    """The folder of an artifact in the first of several stores that has it, not verified; otherwise in the last."""
+    folders = [store / stage / key for store in stores]
+    return next((folder for folder in folders if (folder / METADATA).is_file()), folders[-1])
+
+
+def unused_name(beside: Path, start: str) -> Path:
+    """A path beside another that does not exist: the start of its name, and a number that grows with time."""
+    number = time.time_ns()
+    while (path := beside.with_name(f"{start}{number}")).exists():  # a clock can stand still, or be set back
+        number += 1
+    return path
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError):
+        return str(path.stat().st_uid)
 
 
 def _make(

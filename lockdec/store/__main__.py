@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Its status is 1 if an artifact is damaged, or something cannot be read or removed."""
     given = _parser().parse_args(arguments)
     try:
-        listed = entries(given.outputs, given.runs)
+        listed = entries(given.outputs, given.runs, given.stores)
         if given.action == "list":
             return _list(listed)
         if given.action == "verify":
@@ -59,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument(
             "--runs", metavar="DIR", type=Path, action="append", default=[], help="more runs that use this store"
         )
+        action.add_argument(
+            "--stores",
+            metavar="DIR",
+            type=Path,
+            action="append",
+            default=[],
+            help="another store that the runs use (paths.stores); nothing in it is removed",
+        )
         if name in ("prune", "gc"):
             days = 7.0 if name == "prune" else 1.0
             action.add_argument(
@@ -92,7 +100,7 @@ def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
     wrong = list(problems(outputs, listed))
     for entry, problem in wrong:
         print(f"damaged {entry.folder}: {visible(problem)}")
-    whole = sum(entry.state == "whole" for entry in listed)
+    whole = sum(entry.state in ("whole", "shared") for entry in listed)
     print(f"{whole - len(wrong)} of {whole} artifacts match their hashes")
     if wrong:
         print("The next run that needs a damaged artifact sets it aside and makes it again.")
@@ -100,7 +108,8 @@ def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
 
 
 def _line(entry: Entry) -> str:
-    runs = f"{len(entry.runs)} runs" if entry.state == "whole" else entry.state
+    runs = f"{len(entry.runs)} runs" if entry.state in ("whole", "shared") else entry.state
+    runs += f", in {entry.folder.parent.parent}" if entry.state == "shared" else ""
     return f"{entry.stage:<16} {entry.key[:12]}  {format_bytes(entry.bytes):>9}  {entry.age / DAY:>6.1f} days  {runs}"
 
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from lockdec.errors import StoreError
-from lockdec.store import DAMAGED, METADATA, UNFINISHED, damage
+from lockdec.store import DAMAGED, METADATA, UNFINISHED, damage, unused_name
 from lockdec.store.locking import is_held, locked
 from lockdec.store.reading import read_object
 
@@ -29,7 +29,8 @@ class Entry:
     Attributes:
         folder: its path.
         stage, key: the address of the artifact, even if it is unfinished or damaged.
-        state: "whole", "unfinished", "damaged" (set aside) or "removed" (its removal was interrupted).
+        state: "whole", "unfinished", "damaged" (set aside), "removed" (its removal was interrupted), or "shared" (in
+            another store, and never removed from there).
         bytes: the total size of its files.
         age: seconds since it was made or last used.
         runs: the folders of the runs whose result.json refers to it, or to an artifact made from it.
@@ -49,11 +50,12 @@ class Entry:
         return f"{self.stage}/{self.key}"
 
 
-def entries(outputs: Path, further: Sequence[Path] = ()) -> list[Entry]:
-    """All folders of the store below `outputs`, sorted by stage and key.
+def entries(outputs: Path, further: Sequence[Path] = (), stores: Sequence[Path] = ()) -> list[Entry]:
+    """All folders of the store below `outputs`, sorted by stage and key; then the artifacts of other stores.
 
     Args:
         further: folders with more runs that use this store.
+        stores: other stores that the runs use, as in `paths.stores`.
 
     Raises:
         StoreError: there is no store, or a result.json cannot be read, so it is not known what the run refers to.
@@ -61,13 +63,19 @@ def entries(outputs: Path, further: Sequence[Path] = ()) -> list[Entry]:
     root = outputs / "stages"
     if not root.is_dir():
         raise StoreError(f"{root}: no store here (--outputs names the folder that contains stages/)")
-    found = [(path, match) for path in sorted(root.glob("*/*")) if (match := _NAME.fullmatch(path.name))]
-    runs = _referring([outputs / "runs", outputs / "sweeps", *further], {path.name: path for path, _ in found})
+    found = [
+        (path, match)
+        for place in (root, *stores)
+        for path in sorted(place.glob("*/*"))
+        if (match := _NAME.fullmatch(path.name)) and (place == root or not match[2])
+    ]
+    runs = _referring(
+        [outputs / "runs", outputs / "sweeps", *further], {path.name: path for path, _ in reversed(found)}
+    )
     listed = []
     for path, match in found:
-        marker = match[2].rstrip("0123456789")
-        state = _STATES[marker]
-        users = tuple(sorted(runs.get(match[1], ()))) if state == "whole" else ()
+        state = _STATES[match[2].rstrip("0123456789")] if path.parent.parent == root else "shared"
+        users = tuple(sorted(runs.get(match[1], ()))) if state in ("whole", "shared") else ()
         age = time.time() - path.stat().st_mtime
         listed.append(Entry(path, path.parent.name, match[1], state, _size(path), age, users))
     return listed
@@ -76,7 +84,7 @@ def entries(outputs: Path, further: Sequence[Path] = ()) -> list[Entry]:
 def problems(outputs: Path, listed: Iterable[Entry]) -> Iterator[tuple[Entry, str]]:
     """The artifacts that do not match their hashes, each with its first wrong file."""
     for entry in listed:
-        if entry.state == "whole":
+        if entry.state in ("whole", "shared"):
             try:
                 problem = damage(entry.folder, entry.stage, entry.key)
             except StoreError as error:
@@ -123,7 +131,7 @@ def remove(outputs: Path, entry: Entry) -> None:
     Raises:
         StoreError: it cannot be removed.
     """
-    gone = entry.folder.with_name(f"{entry.key}{_REMOVED}{time.time_ns()}")
+    gone = unused_name(entry.folder, f"{entry.key}{_REMOVED}")
     try:
         with locked(outputs / "stages" / ".locks" / f"{entry.stage}-{entry.key}"):
             entry.folder.rename(gone)

@@ -9,8 +9,10 @@ from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lockdec.config.schema import check_places, checked
 from lockdec.distributed import ranks
@@ -21,7 +23,7 @@ from lockdec.store.reading import RESULT
 from lockdec.sweeps.cells import Sweep, read_cells
 from lockdec.sweeps.composing import cell_overrides, compose_cells
 from lockdec.sweeps.folders import BY_NUMBER, cell_names, claim_run_folder, make_folder
-from lockdec.sweeps.launchers import cells_at_once, share_cores
+from lockdec.sweeps.launchers import cells_at_once, guard_pickles, remove_own_pickle, remove_pickles, share_cores
 from lockdec.sweeps.progress import Progress
 
 _failed: list[str] = []
@@ -120,6 +122,10 @@ class SweepWatch(Callback):
             make_folder(folder)
             finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
         sweep = Sweep(folder, names, finished)
+        guard_pickles(config)
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # Hydra makes the sweeper after this
+            with read_write(config):
+                config.hydra.sweeper._target_ = "hydra_plugins.lockdec_sweep.CellSweeper"
         _progress = Progress(sweep, config.sweep_name)
         _progress.start()
         if share_cores(config) and len(overrides) - sweep.standing().done > 1:
@@ -128,9 +134,15 @@ class SweepWatch(Callback):
 
             make_shared(compose_cells(config, loader, overrides), names, folder, config.sweep_name)
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        if config.hydra.mode == RunMode.MULTIRUN:  # launchers pickle what is returned; nobody reads these
+            job_return.cfg = job_return.hydra_cfg = job_return.overrides = None
+            remove_own_pickle(config)
+
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         if ranks.started().rank > 0 or _progress is None:
             return
+        remove_pickles(config)
         from lockdec.console import console, printable  # here, since --help does not need rich
         from lockdec.report.page import write_report
 

@@ -19,9 +19,7 @@ from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError
 from lockdec.pipeline.keys import same_results
 from lockdec.pipeline.running import run
-from lockdec.redaction import redacted
 from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
-from lockdec.store.writing import write_text
 from lockdec.sweeps.cells import claimed
 
 SHOWN = 12  # captions printed at the end of a run
@@ -46,7 +44,6 @@ def run_job(
         console.print(f"Report: [bold]{printable(str(report))}[/]", soft_wrap=True)
         return objective(result, config.objective)
     with claimed(folder):
-        _redact_multirun(folder.parent / "multirun.yaml")
         if finished := finished_cell(config, folder):
             return objective(finished, config.objective)
         try:
@@ -60,14 +57,6 @@ def run_job(
             if ranks.broken():
                 raise
             return math.nan
-
-
-def _redact_multirun(path: Path) -> None:
-    """Remove secrets from the overrides that Hydra has written there as they were typed."""
-    if path.is_file():
-        typed = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        if (safe := redacted(typed)) != typed:
-            write_text(path, OmegaConf.to_yaml(OmegaConf.create(safe)))
 
 
 def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -20,6 +21,35 @@ def cells_at_once(config: DictConfig) -> int:
     if jobs is not None and jobs < 0:
         jobs = (os.cpu_count() or 1) + 1 + jobs
     return max(1, jobs or 1)
+
+
+def guard_pickles(config: DictConfig) -> None:
+    """Make the folder in which submitit keeps its pickles readable for the user alone: they hold the whole config."""
+    if folder := _pickles(config):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+
+
+def remove_pickles(config: DictConfig) -> None:
+    """Remove submitit's pickles when their sweep has ended; its logs stay."""
+    for path in folder.rglob("*.pkl") if (folder := _pickles(config)) else ():
+        path.unlink(missing_ok=True)
+
+
+def remove_own_pickle(config: DictConfig) -> None:
+    """Remove the pickle that this process was started from, if submitit has started it: no other needs it."""
+    if _pickles(config):
+        import submitit
+
+        submitit.JobEnvironment().paths.submitted_pickle.unlink(missing_ok=True)
+
+
+def _pickles(config: DictConfig) -> Path | None:
+    """The folder below which submitit keeps pickles and logs; None with another launcher."""
+    if "submitit" not in config.hydra.launcher._target_:
+        return None
+    folder = Path(config.hydra.launcher.submitit_folder)
+    return folder.parent if "%" in folder.name else folder
 
 
 def share_cores(config: DictConfig) -> bool:

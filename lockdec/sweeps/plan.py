@@ -15,7 +15,7 @@ from lockdec.config.building import Builder
 from lockdec.console import console, plan_table, printable, track
 from lockdec.errors import ConfigError, DataError
 from lockdec.pipeline.assembling import assemble
-from lockdec.store import METADATA
+from lockdec.store import METADATA, located
 from lockdec.sweeps.cells import duration
 from lockdec.sweeps.jobs import finished_cell
 
@@ -74,6 +74,7 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
     """
     builder, finished = Builder(), 0
     uses: dict[str, dict[str, tuple[Path, Mapping[str, Any]]]] = {}
+    stores: dict[Path, None] = {}
     times: dict[str, int] = {}
     refused: dict[str, str] = {}
     for number, (folder, composed) in enumerate(track(cells, "looking up the stages of each cell")):
@@ -90,18 +91,19 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
         except (ConfigError, DataError) as error:
             refused[str(number)] = str(error)
             continue
+        stores |= dict.fromkeys(assembly.config.paths.places)
         for name, key in assembly.keys.items():
-            root = Path(assembly.config.paths.outputs) / "stages" / name
-            uses.setdefault(name, {})[key] = (root, assembly.subtrees[name])
+            folder = located(assembly.config.paths.places, name, key)
+            uses.setdefault(name, {})[key] = (folder, assembly.subtrees[name])
             times[name] = times.get(name, 0) + 1
-    stages = {name: _stage_plan(found, times[name]) for name, found in uses.items()}
+    stages = {name: _stage_plan([store / name for store in stores], uses[name], times[name]) for name in uses}
     return Plan(len(cells), finished, stages, refused, at_once)
 
 
-def _stage_plan(found: Mapping[str, tuple[Path, Mapping[str, Any]]], times: int) -> StagePlan:
-    missing = [(root, subtree) for key, (root, subtree) in found.items() if not (root / key / METADATA).is_file()]
-    made_before = [timing for root in {root for root, _ in found.values()} for timing in timings(root)]
-    seconds = [likely_seconds(subtree, made_before) for _, subtree in missing]
+def _stage_plan(roots: Sequence[Path], found: Mapping[str, tuple[Path, Mapping[str, Any]]], times: int) -> StagePlan:
+    missing = [subtree for folder, subtree in found.values() if not (folder / METADATA).is_file()]
+    made_before = [timing for root in roots for timing in timings(root)]
+    seconds = [likely_seconds(subtree, made_before) for subtree in missing]
     known = sum(value for value in seconds if value is not None)
     return StagePlan(len(missing), times - len(missing), known if made_before else None, len(made_before))
 

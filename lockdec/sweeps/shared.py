@@ -21,7 +21,7 @@ from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.pipeline.running import artifacts
 from lockdec.runtime.acceleration import release_memory
 from lockdec.runtime.interruption import stoppable
-from lockdec.store import METADATA
+from lockdec.store import METADATA, located
 from lockdec.store.reading import MADE_BEFORE, read_object
 from lockdec.store.writing import write_json
 from lockdec.sweeps.jobs import finished_cell
@@ -79,8 +79,8 @@ def find_common(cells: Iterable[DictConfig], names: Sequence[str], folder: Path)
                 assembly = assemble(config, builder)
             except Exception:  # the cell meets it again and records it
                 continue
-            stages = Path(assembly.config.paths.outputs) / "stages"
-            places = {stage: stages / stage / key for stage, key in assembly.keys.items()}
+            stores = assembly.config.paths.places
+            places = {stage: located(stores, stage, key) for stage, key in assembly.keys.items()}
             if common is None:
                 common = Common(1, config, assembly, places)
             else:

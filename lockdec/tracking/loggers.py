@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lockdec.config.schema import LoggerConfig
+from lockdec.store import CURVE
 from lockdec.tracking import weights_and_biases as wandb_runs
+from lockdec.tracking.curves import TableLogger
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Tracking:
 
     def _open(self, kind: str, stage: str) -> Logger:
         if kind == "csv":
-            return CSVLogger(save_dir=self.folder / "stages", name=stage, version="")
+            return TableLogger(self.folder / "stages" / stage / CURVE)
         if kind == "tensorboard":
             return TensorBoardLogger(save_dir=self.folder / "tensorboard", name=stage, version="")
         return self._wandb(stage)

@@ -63,6 +63,10 @@ class Divergence(L.Callback):
             raise error
         self._decided = [*self.rollbacks, self._broken]
 
+    def forget(self) -> None:
+        """Begin the stage anew."""
+        self.rollbacks, self._decided, self._first = [], [], None
+
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for _ in self._decided[len(self.rollbacks) :]:
             for config in trainer.lr_scheduler_configs:

@@ -7,31 +7,28 @@ generator states and no count of batches, and the clock may decide when checkpoi
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 import warnings
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from rich.progress import TaskID
 
 from lockdec.config.schema import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.distributed import ranks
-from lockdec.errors import StoreError
 from lockdec.runtime.acceleration import accelerated
 from lockdec.runtime.interruption import asked_to_stop, patient, stop_now, take_signals_back
 from lockdec.runtime.memory import describe_shapes
-from lockdec.store import CHECKPOINT
-from lockdec.store.writing import write_bytes
+from lockdec.store import CHECKPOINT, CURVE, UNFINISHED
+from lockdec.tracking.curves import TableLogger, write_table
+from lockdec.training.checkpoints import CheckpointIO, usable
 from lockdec.training.divergence import DivergedError, Divergence, finite
 from lockdec.training.watching import LOG_EVERY, Pulse
 
@@ -59,7 +56,8 @@ def fit(
 
     Args:
         stage: names the progress bar.
-        folder: of the unfinished artifact; receives `last.ckpt` and, at the end, `metrics.csv` with the whole curve.
+        folder: of the unfinished artifact, in a folder of its stage; receives `last.ckpt` and, at the end,
+            `metrics.csv` with the whole curve.
         clip_norm: the gradient's largest norm; 0 does not clip.
         val_every: steps between two measurements on the validation data; None for one at the end.
 
@@ -74,8 +72,12 @@ def fit(
         FollowedError: this is one of several ranks, and not the first: it has done its part.
     """
     folder = Path(ranks.agree(str(folder)))
-    curve, divergence = Curve(), Divergence(stage, folder, trainer.on_nan == "rollback")
-    checkpoint = folder / CHECKPOINT
+    curve = Curve([logger for logger in loggers if isinstance(logger, TableLogger)])
+    divergence = Divergence(stage, folder, trainer.on_nan == "rollback")
+    checkpoint, kept = folder / CHECKPOINT, (curve, divergence)
+    initial = deepcopy(module.state_dict()) if divergence.rollback else {}
+    if ranks.rank() == 0 and divergence.rollback:
+        usable(divergence.good, owner(folder), module, kept)
     every_callback = [
         StepSeed(seed),
         curve,
@@ -89,8 +91,13 @@ def fit(
     while True:
         lightning_trainer = _trainer(trainer, every_callback, loggers, folder, steps, clip_norm, val_every)
         try:
+            resumes = ranks.agree(ranks.rank() == 0 and usable(checkpoint, owner(folder), module, kept))
+            if not resumes and checkpoint == divergence.good:  # it has been damaged since
+                module.load_state_dict(initial)
+                divergence.forget()
+                curve.load_state_dict({"rows": {}, "table": {}})
             with accelerated(module, trainer):
-                _fit(lightning_trainer, module, data, checkpoint if ranks.agree(checkpoint.is_file()) else None)
+                _fit(lightning_trainer, module, data, checkpoint if resumes else None)
             break
         except DivergedError as error:
             divergence.retreat(error)
@@ -100,11 +107,16 @@ def fit(
     ranks.gather(module)
     if ranks.rank() > 0:
         raise ranks.FollowedError
-    curve.write(folder / "metrics.csv")
+    write_table(folder / CURVE, curve.rows)
     logged = {name: float(value) for name, value in lightning_trainer.callback_metrics.items()}
     if broken := divergence.rollbacks:
         logged |= {f"{stage}/rollbacks": float(len(broken)), f"{stage}/rolled_back_at": float(broken[-1])}
     return logged
+
+
+def owner(folder: Path) -> str:
+    """Stage and key of the artifact that an unfinished folder becomes."""
+    return f"{folder.parent.name}/{folder.name.removesuffix(UNFINISHED)}"
 
 
 def _trainer(
@@ -129,7 +141,7 @@ def _trainer(
         gradient_clip_val=clip_norm or None,
         logger=list(loggers) or False,
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(), *processes["plugins"]],
+        plugins=[CheckpointIO(owner(folder)), *processes["plugins"]],
         val_check_interval=min(val_every, steps) if val_every else None,
         log_every_n_steps=LOG_EVERY,
         num_sanity_val_steps=0,
@@ -179,38 +191,34 @@ class StepSeed(L.Callback):
 
 
 class Curve(L.Callback):
-    """Collects what is logged; its state is part of the checkpoint, so a resumed curve is whole."""
+    """Collects what is logged. Its state is in the checkpoint, so a resumed curve is whole.
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-        self.seconds = 0.0
+    Args:
+        tables: the loggers that write a curve of their own, which is in the checkpoint, too.
+    """
 
-    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self._since = time.monotonic()
+    def __init__(self, tables: Sequence[TableLogger]) -> None:
+        self.rows: dict[int, dict[str, float]] = {}
+        self.tables = tables
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step % LOG_EVERY == 0 or trainer.global_step == trainer.max_steps:
             # What was measured on the validation data stays among the metrics until it is measured again.
             logged = {name: float(value) for name, value in trainer.callback_metrics.items() if "/val_" not in name}
-            self.rows.append({"step": trainer.global_step, **logged})
+            self.rows[trainer.global_step] = logged
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
         if self.rows:
-            self.rows[-1].update({name: float(value) for name, value in trainer.callback_metrics.items()})
+            last = self.rows[max(self.rows)]
+            last.update({name: float(value) for name, value in trainer.callback_metrics.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "table": self.tables[0].rows if self.tables else {}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = list(state_dict["rows"])
-
-    def write(self, path: Path) -> None:
-        """Write the curve as CSV, a row a logged step."""
-        columns = ["step", *sorted({name for row in self.rows for name in row} - {"step"})]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
+        self.rows = dict(state_dict["rows"])
+        for table in self.tables:
+            table.rows = {step: dict(row) for step, row in (state_dict["table"] or self.rows).items()}
 
 
 class Checkpoints(L.Callback):
@@ -231,24 +239,6 @@ class Checkpoints(L.Callback):
             self._last = time.monotonic()
         if wish == 2 and trainer.global_step < trainer.max_steps:
             stop_now(agreed=True)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Saves a checkpoint beside the old one and renames it, so that a kill always leaves a whole one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_bytes(Path(path), buffer.getbuffer())
-
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            checkpoint: dict[str, Any] = super().load_checkpoint(path, *args, **kwargs)
-        # torch raises whatever its readers of zip and of pickle meet; only plain data passes them.
-        except (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{path}: not a checkpoint ({reason}); remove it to begin the stage again") from error
-        return checkpoint
 
 
 class NameBatch(L.Callback):

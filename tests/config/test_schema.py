@@ -240,7 +240,7 @@ SURFACE = {
     "objective": "",
     "dry_run": "",
     "pair": "",
-    "paths": "outputs",
+    "paths": "outputs stores",
     "decoder": "vocab_size max_len d_model layers heads d_ff norm position activation dropout norm_kind "
     "norm_eps kv_heads bias tied rope_theta rope_scaling",
     "tokenizer": "vocab_size",

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class Fault:
         after: ...or from the first operation on a file whose name has this in it.
         seconds: the signal comes so long after the stage's first file operation.
         number: the signal.
-        fill: when a file whose name has this in it is opened, the disk of the outputs is filled...
+        fill: when a file is opened whose path has this in it (`*` stands for anything), the disk of the outputs is
+            filled...
         leave: ...up to so many bytes.
         limits: of the process, by their names in `resource`.
         flock: what locking answers instead of doing anything: 0 for success, or an error number.
@@ -66,7 +68,7 @@ class _Watch:
         if name not in OPERATIONS or not isinstance(arguments[0], str | bytes | os.PathLike):
             return
         path = os.fsdecode(arguments[0])
-        if self.fault.fill and self.fault.fill in path and not self.filled:
+        if self.fault.fill and fnmatchcase(path, f"*{self.fault.fill}*") and not self.filled:
             self.filled = True
             fill(self.outputs, self.fault.leave)
         stage, _, rest = path.removeprefix(f"{self.outputs}/stages/").partition("/")

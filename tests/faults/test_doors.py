@@ -42,6 +42,7 @@ from lockdec.stages.stage import Stage
 from lockdec.store import CHECKPOINT, METADATA, Store, canonical_json, damage
 from lockdec.store.reading import read_config, read_dataclass, read_json
 from lockdec.store.tensors import load_tensors, save_tensors
+from lockdec.training.checkpoints import CheckpointIO
 from lockdec.transformer.configuration import DecoderConfig
 from tests.faults.warm import Command, Warm
 from tests.training.test_fit import Line, train
@@ -118,11 +119,16 @@ def test_a_pickle_in_the_place_of_result_json_or_what_lies_beside_it_is_skipped_
     assert not mark.exists()
 
 
-def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(mark: Path, tmp_path: Path) -> None:
-    for content in pickles(mark):
-        (tmp_path / CHECKPOINT).write_bytes(content)
-        with pytest.raises(StoreError, match=r"last\.ckpt: not a checkpoint"):
-            train(tmp_path, Line())
+def test_a_pickle_in_the_place_of_a_checkpoint_is_set_aside(mark: Path, tmp_path: Path) -> None:
+    """Also one whose seal holds."""
+    folder = tmp_path / "stage" / "key"
+    folder.mkdir(parents=True)
+    sealed = {"global_step": 1, "more": Payload(mark)}
+    CheckpointIO("stage/key").save_checkpoint(sealed, folder / CHECKPOINT)
+    for content in ((folder / CHECKPOINT).read_bytes(), *pickles(mark)):
+        (folder / CHECKPOINT).write_bytes(content)
+        with pytest.warns(UserWarning, match=r"last\.ckpt: .*; set aside as"):
+            train(folder, Line())
     assert not mark.exists()
 
 

@@ -1,74 +1,265 @@
-"""Secrets planted in the environment and the config, by name and by value, are in nothing that a run leaves."""
+"""Secrets of many shapes, planted in the environment and in the config, are in nothing that a run leaves or prints."""
 
 from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import pytest
 
+from lockdec import redaction
 from lockdec.config.schema import plain
-from lockdec.redaction import REDACTED, is_secret, redacted, text
+from lockdec.redaction import REDACTED, is_secret, learn, redacted, text
 from tests.conftest import composed
-from tests.faults.warm import Warm
+from tests.faults.warm import Command, Warm
 
-BY_ENVIRONMENT, BY_NAME, BY_SHAPE = "plain-words-of-the-environment", "plain-words-by-name", "hf_" + "aB3" * 10
+ENVIRONMENT = "plain-words-of-the-environment"
+SHAPED = "hf_" + "aB3" * 10
+PEM = "MIIEpAIBAAKCAQEAplanted"
+IN_CONFIG = {  # what is planted: how it is typed, below callbacks.notifier
+    "plain-words-by-name": "api_key={}",
+    "correct horse battery staple": "password={}",
+    "first-of-several-keys": "api_keys=[{},another-of-several-keys]",
+    "deep-in-a-dict-4711": "headers={{accept:text,api_key:{}}}",
+    "dXNlcjpwYXNzd29yZA": "request={{Authorization:'Basic {}'}}",
+    "hunter2-in-an-address": "queue='redis://:{}@localhost:6379/0'",
+    "slash/in-an-address": "database='postgres://me:{}@localhost/db'",
+    "signature-in-a-query": "storage='https://example.org/blob?version=3&sig={}&part=1'",
+    "secret-inside-json": 'settings=\'{{"retries": 3, "client_secret": "{}"}}\'',
+    "after-an-option": "arguments=[--verbose,--password,{},--port,'80']",
+    "value-of-a-pair": "variables=[{{name:SERVICE_PASSWORD,value:{}}}]",
+    "crumbs-of-a-session": "cookies={{session:{}}}",
+    PEM: 'identity="-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----"',
+    SHAPED: "note='made with {}'",
+    ENVIRONMENT: "greeting='as {} says'",
+    "wrapped“in”quotes": "passphrase='{}'",
+    "s3cr-t": "passcode={}",  # short, so found where it stands alone
+}
+PLANTED = (
+    "+callbacks.notifier._target_=tests.faults.test_secrets.Notifier",
+    *(f"+callbacks.notifier.{typed.format(secret)}" for secret, typed in IN_CONFIG.items()),
+    "pipeline.order=[pretrain]",
+    "pretrain.steps=3",
+)
+ENCODED = base64.b64encode(f"user:{ENVIRONMENT}".encode()).decode()
+SOUGHT = {*IN_CONFIG, "another-of-several-keys", ENCODED, ENVIRONMENT.replace("-", "%2D")}
 
 
 class Notifier(L.Callback):
-    """A user's callback that signs in somewhere."""
+    """A user's callback that signs in somewhere, and says all that it knows when that fails."""
 
-    def __init__(self, api_key: str, address: str, fails: bool = False) -> None:
-        if fails:
-            raise RuntimeError(f"401 for {address} with password={api_key} and {BY_SHAPE}")
+    def __init__(
+        self,
+        api_key: str,
+        password: str,
+        api_keys: Any,
+        headers: Any,
+        request: Any,
+        queue: str,
+        database: str,
+        storage: str,
+        settings: str,
+        arguments: Any,
+        variables: Any,
+        cookies: Any,
+        identity: str,
+        note: str,
+        greeting: str,
+        passphrase: str,
+        passcode: str,
+        fails: str = "",
+    ) -> None:
+        super().__init__()
+        self.fails, self.known = (
+            fails,
+            {name: value for name, value in vars().items() if name not in ("self", "__class__")},
+        )
+        self._fail("at once")
+
+    def on_train_start(self, *_: Any) -> None:
+        self._fail("later")
+
+    def _fail(self, when: str) -> None:
+        if self.fails == when:
+            told = "; ".join(str(value) for value in self.known.values())
+            raise RuntimeError(f"401 for user {told} ({self.known!r}, {json.dumps(self.known)}, {ENCODED})")
 
 
-def test_planted_secrets_are_nowhere(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """In a run that ends well with W&B, in one that fails, and in a sweep."""
-    outputs = tmp_path_factory.mktemp("secrets") / "outputs"
-    planted = (
-        "+callbacks.notifier._target_=tests.faults.test_secrets.Notifier",
-        f"+callbacks.notifier.api_key={BY_NAME}",
-        f"+callbacks.notifier.address=https://me:{BY_SHAPE}@example.org/{BY_ENVIRONMENT}",
-        "pipeline.order=[pretrain]",
-        "pretrain.steps=3",
+def leaks(command: Command) -> list[str]:
+    """What was planted and can be found in what a command has printed, or left in a file."""
+    files = [path for path in command.outputs.rglob("*") if path.is_file()]
+    assert files
+    texts = {path: path.read_bytes() for path in [*files, command.log]}
+    return sorted(
+        f"{secret} in {path}" for path, content in texts.items() for secret in SOUGHT if secret.encode() in content
     )
-    well = warm.start(outputs, *planted, "logger=wandb", SERVICE_TOKEN=BY_ENVIRONMENT)
-    assert well.wait() == 0, well.printed
-    failing = "+callbacks.notifier.fails=true"
-    failed = warm.start(outputs, *planted, failing, name="failed", SERVICE_TOKEN=BY_ENVIRONMENT)
-    assert failed.wait() == 1
-    sweep = warm.start(outputs, "-m", *planted, failing, "seed=0,1", name="swept", SERVICE_TOKEN=BY_ENVIRONMENT)
-    assert sweep.wait() == 1
-    assert REDACTED in failed.result["error"]
-    assert REDACTED in failed.printed
-    assert f"+callbacks.notifier.api_key={REDACTED}" in well.result["overrides"]
-    assert list(outputs.glob("wandb/*/*.wandb"))
-    assert list(outputs.rglob("report.html"))
-    for command in (well, failed, sweep):
-        for secret in (BY_ENVIRONMENT, BY_NAME, BY_SHAPE):
-            assert secret not in command.log.read_text()
-    found = [
-        (path, secret)
-        for path in outputs.rglob("*")
-        if path.is_file()
-        for secret in (BY_ENVIRONMENT, BY_NAME, BY_SHAPE)
-        if secret.encode() in path.read_bytes()
-    ]
-    assert found == []
 
 
-@pytest.mark.parametrize("name", ["api_key", "HF_TOKEN", "dbPassword", "WANDB_API_KEY", "client.secret", "apikey"])
+def run(warm: Warm, outputs: Path, *more: str, status: int) -> Command:
+    command = warm.start(outputs, *PLANTED, *more, SERVICE_TOKEN=ENVIRONMENT)
+    assert command.wait() == status, command.printed
+    return command
+
+
+def test_a_run_that_ends_well_leaves_no_secret(warm: Warm, tmp_path: Path) -> None:
+    command = run(warm, tmp_path / "outputs", "logger.kinds=[wandb,csv,tensorboard]", status=0)
+    assert leaks(command) == []
+    written = command.result["overrides"]
+    assert f"+callbacks.notifier.password={REDACTED}" in written
+    assert f"+callbacks.notifier.headers={{accept:text,api_key:{REDACTED}}}" in written
+    assert list(command.outputs.glob("wandb/*/*.wandb"))
+    assert list(command.outputs.rglob("report.html"))
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_a_run_that_fails_leaves_no_secret(when: str, warm: Warm, tmp_path: Path) -> None:
+    command = run(warm, tmp_path / "outputs", f"+callbacks.notifier.fails={when}", status=1)
+    assert leaks(command) == []
+    assert "401 for user" in command.result["error"]
+    assert "401 for user" in command.printed
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        (),
+        ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5"),
+    ],
+)
+def test_a_sweep_leaves_no_secret(launcher: tuple[str, ...], warm: Warm, tmp_path: Path) -> None:
+    """A cell fails; submitit's pickles, which held the config, are gone, and its logs are there."""
+    more = ("-m", "+callbacks.notifier.fails=later", *launcher)
+    command = run(warm, tmp_path / "outputs", *more, status=1)
+    assert leaks(command) == []
+    assert list(command.folder.glob(".submitit/**/*.out")) or "submitit" not in "".join(launcher)
+    written = (command.folder / "multirun.yaml").read_text()
+    assert f"+callbacks.notifier.password={REDACTED}" in written
+
+
+def test_a_sweep_that_ends_before_its_first_cell_leaves_no_secret(warm: Warm, tmp_path: Path) -> None:
+    command = run(warm, tmp_path / "outputs", "-m", "fewshot.shots=8,many", status=1)
+    assert "many" in command.printed
+    assert (command.folder / "multirun.yaml").is_file()
+    assert leaks(command) == []
+
+
+def test_a_search_leaves_no_secret_and_does_not_search_for_one(warm: Warm, tmp_path: Path) -> None:
+    search = ("-m", "hparams_search=optuna", "hydra.sweeper.trials=1", "hydra.sweeper.prune=null")
+    command = warm.start(tmp_path / "outputs", *PLANTED, *search, "+callbacks.notifier.token=one-of-two,two-of-two")
+    assert command.wait() == 1
+    assert "+callbacks.notifier.token is a secret, which a search cannot choose" in command.printed
+    assert not list(command.outputs.rglob("search.journal"))
+    command = run(warm, tmp_path / "outputs", *search, "fewshot.shots=8,9", status=1)  # there is nothing to compare
+    assert list(command.outputs.rglob("search.journal"))
+    assert leaks(command) == []
+
+
+def test_an_override_that_hydra_cannot_read_is_printed_without_its_secret(warm: Warm, tmp_path: Path) -> None:
+    for typed in ("+callbacks.n.it's_password=not for print", "+callbacks.n.headers={api_key: not for print"):
+        command = warm.start(tmp_path / "outputs", typed)
+        assert command.wait() == 1
+        assert "for print" not in command.printed
+        assert "lockdec: " in command.printed
+
+
+NAMES = (
+    *("api_key", "api_keys", "HF_TOKEN", "dbPassword", "WANDB_API_KEY", "client.secret", "apikey", "Authorization"),
+    *("X-Api-Key", "proxy-authorization", "it's_password", "access_key_id", "aws_secret_access_key", "refresh_tokens"),
+    *("Cookie", "set-cookie", "token_b64", "password2", "mypassword", "db_pwd", "ssh_key", "credentials", "auth"),
+    *("connection_string", "signature", "SLACK_WEBHOOK_URL"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_of_secrets(name: str) -> None:
     assert is_secret(name)
     assert redacted({name: "value", "a": [{name: 1}]}) == {name: REDACTED, "a": [{name: REDACTED}]}
+    assert redacted([f"+a.{name}=several words, and more"]) == [f"+a.{name}={REDACTED}"]
     assert text(f"x {name}=value y") == f"x {name}={REDACTED} y"
 
 
 @pytest.mark.parametrize(
-    "name", ["batch_tokens", "token_f1", "key", "artifact_key", "tokenizer", "max_new_tokens", "d_k"]
+    "name",
+    [
+        *("batch_tokens", "token_f1", "key", "artifact_key", "tokenizer", "max_new_tokens", "d_k", "bos_token", "PWD"),
+        *("eos_token_id", "author", "bypass", "sort_key", "caption_key", "compass", "authority", "tokens", "passes"),
+    ],
 )
 def test_names_of_no_secrets(name: str) -> None:
     assert not is_secret(name)
     assert redacted({name: 3}) == {name: 3}
+    assert text(f"{name}=value") == f"{name}=value"
+
+
+@pytest.mark.parametrize(
+    ("line", "safe"),
+    [
+        ("redis://:pw@host:6379/0", "redis://[redacted]@host:6379/0"),
+        ("https://me:p@ss@host/a", "https://[redacted]@host/a"),
+        ("postgres://me:p/w@host/db", "postgres://[redacted]@host/db"),
+        ("https://ghx1234567890ab@github.com/a", "https://[redacted]@github.com/a"),
+        ("https://x.org/?a=1&token=abc&key=k", "https://x.org/?a=1&token=[redacted]&key=[redacted]"),
+        ("https://hooks.slack.com/services/T0/B0/abc", "https://hooks.slack.com/services/[redacted]"),
+        ("Authorization: Bearer abc.def and more", "Authorization: [redacted]"),
+        ("sent 'Bearer abcdefgh1'", "sent 'Bearer [redacted]'"),
+        ("Cookie: a=b; c=d\nHost: x", "Cookie: [redacted]\nHost: x"),
+        ("--password hunter2 --port 80", "--password [redacted] --port 80"),
+        ('{"api_key": "a b", "n": 1}', '{"api_key": [redacted], "n": 1}'),
+        (r"{\"api_key\": \"a b\", \"n\": 1}", r"{\"api_key\": [redacted], \"n\": 1}"),
+        ("{'api_keys': ['a', 'b'], 'n': 1}", "{'api_keys': [redacted], 'n': 1}"),
+        ("password=“correct horse” and", "password=[redacted] and"),
+        ("password: |\n  one\n  two\nnext: 1", "password: [redacted]next: 1"),
+        ("a -----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY----- b", "a [redacted] b"),
+    ],
+)
+def test_lines_with_secrets(line: str, safe: str) -> None:
+    assert text(line) == safe
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "callbacks.n.api_key: no such key (allowed: a, b)",
+        "https://host:8080/@user",
+        "git@github.com:a/b.git",
+        "12 tokens, token_f1=0.3: attention=0.5",
+        "pretrain: the loss is nan at step 3; lower pretrain.optimizer.learning_rate",
+        "password=null api_key=??? token=''",
+    ],
+)
+def test_lines_without_secrets(line: str) -> None:
+    assert text(line) == line
+
+
+def test_what_was_seen_under_a_secret_key_is_found_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redaction, "_learned", set())
+    value = "correct 'horse'\nbattery/staple"
+    learn(["+callbacks.n.password=" + value, {"headers": {"api_key": "k3y"}, "pass": "s3cr-t", "auth": "basic"}])
+    for form in (value, repr(value), json.dumps(value), base64.b64encode(b"me:" + value.encode()).decode()):
+        assert "battery" not in text(f"a {form} b")
+        assert form not in text(f"a {form} b")
+    assert text("s3cr-t, s3cr-ts and basic") == f"{REDACTED}, s3cr-ts and basic"
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *("a", "/", "a/", "eyJ-", "eyJaaaaaaaaaaa.", "://a:", "a:", "a=", "password=", "password='", 'token: \\"'),
+        *("-----BEGIN PRIVATE KEY-----", "--password ", "Bearer ", "\\", "'", "password:|\n", "password:{", "{", "-"),
+        *("password=“x\n", "password='\\'", "SG.aaaaaaaaaaaaaaaaaa.", " ", "a: ", "api_key=[ "),
+    ],
+)
+def test_redaction_takes_time_that_is_linear_in_the_length(unit: str) -> None:
+    """100 kB take well below a second; what is quadratic would take minutes."""
+    line = unit * (100_000 // len(unit))
+    since = time.monotonic()
+    for value in (line, f"x={line}", f"{line}={line}"):
+        redacted([value])
+    assert time.monotonic() - since < 15
 
 
 def test_nothing_of_the_default_config_is_taken_for_a_secret() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -29,14 +31,15 @@ def test_a_second_process_waits_until_the_holder_ends(tmp_path: Path) -> None:
     assert worker.pid is not None
     calls = []
 
-    def waiting() -> None:
-        calls.append("waiting")
+    def waiting(holder: str) -> None:
+        calls.append(holder)
         os.kill(worker.pid or 0, signal.SIGKILL)
 
     with locked(path, waiting):
         assert is_held(path)
     worker.join()
-    assert calls == ["waiting"]
+    assert len(calls) == 1
+    assert re.fullmatch(rf"\S+@{re.escape(socket.gethostname())}, process {worker.pid}, since 20\d\d-\S+ \S+", calls[0])
     assert not is_held(path)
 
 
