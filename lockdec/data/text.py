@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import importlib.util
 import json
@@ -92,7 +93,7 @@ class TextFile(TextSource):
 
     @property
     def fingerprint(self) -> str:
-        return _hash(Path(self.path))
+        return hashlib.sha256(self._content().removeprefix(codecs.BOM_UTF8)).hexdigest()
 
     def lines(self) -> list[str]:
         """Every line that is not blank.
@@ -101,12 +102,16 @@ class TextFile(TextSource):
             DataError: the file cannot be read or is not UTF-8.
         """
         try:
-            text = Path(self.path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
+            text = self._content().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path}: not UTF-8 at byte {error.start}") from error
         return [line for line in text.splitlines() if line.strip()]
+
+    def _content(self) -> bytes:
+        try:
+            return Path(self.path).expanduser().read_bytes()
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
 
 
 def sentences(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from lockdec.data.openmoji import NameParts, SplitKind, split_names
 from lockdec.errors import ConfigError, DataError
 
 TATOEBA = ("en", "de")  # the languages of the columns of deu.txt
+_TOLD = 10  # bad lines that an error lists
 
 
 def translation_pairs(
@@ -149,7 +150,7 @@ class TatoebaPairs(TextPairs):
         input_column, caption_column = TATOEBA.index(source), TATOEBA.index(target)
         sources: dict[str, str] = {}
         translations: dict[str, dict[str, str]] = {}
-        for columns in _columns(Path(path)):
+        for columns in _columns(Path(path).expanduser()):
             text, translation = columns[input_column], columns[caption_column]
             sources.setdefault(fold(text), text)
             translations.setdefault(fold(text), {}).setdefault(fold(translation), translation)
@@ -174,14 +175,18 @@ def _columns(path: Path) -> list[list[str]]:
         raise DataError(f"data.path={path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"data.path={path}: not UTF-8 at byte {error.start}") from error
-    rows = []
+    rows, bad = [], []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         columns = line.rstrip("\r").split("\t")
         if len(columns) < 2 or not all(column.strip() for column in columns[:2]):
-            raise DataError(f"data.path={path} line {number}: two texts with a tab between them are needed")
+            bad.append(number)
         rows.append(columns)
+    if bad:
+        several = f"lines {', '.join(map(str, bad[:_TOLD]))}" + (f" and {len(bad) - _TOLD:,} more" * (len(bad) > _TOLD))
+        where = several if bad[1:] else f"line {bad[0]}"
+        raise DataError(f"data.path={path} {where}: two texts with a tab between them are needed")
     return rows
 
 

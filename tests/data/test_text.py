@@ -125,6 +125,8 @@ def test_a_text_file_is_read_line_by_line_or_refused_by_name(tmp_path: Path) -> 
     source = TextFile(str(file))
     assert source.lines() == ["one", "two äh"]
     before = source.fingerprint
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert (source.lines(), source.fingerprint) == (["one", "two äh"], before)  # a byte order mark is no text
     file.write_bytes(b"caf\xe9\n")
     assert source.fingerprint != before
     with pytest.raises(DataError, match=r"text\.txt: not UTF-8 at byte 3"):

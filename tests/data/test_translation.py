@@ -106,3 +106,14 @@ def test_every_language_of_emoji_can_be_read(language: str) -> None:
     assert len(pairs) == len(set(pairs.texts)) == 3972
     assert all(text.strip() for text in pairs.texts)
     assert pairs.splits == EmojiNames(source="en", target="de").splits
+
+
+def test_all_lines_without_two_texts_are_told_together(tmp_path: Path) -> None:
+    lines = [f"{number}\tx" for number in range(30)]
+    for number in (*range(2, 14), 20):
+        lines[number] = "no tab"
+    (tmp_path / "deu.txt").write_text("\n".join(lines))
+    with pytest.raises(
+        DataError, match=r"deu.txt lines 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 3 more: two texts with a tab"
+    ):
+        translation_pairs(str(tmp_path / "deu.txt"))
