@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import importlib.util
 import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lockdec.data.captions import CaptionSet, digest, fold, in_case
+from lockdec.data.captions import CaptionSet, composed, digest, fold, in_case
 from lockdec.errors import ConfigError, DataError
 
 # A sentence ends at a full stop, question or exclamation mark before a space and a capital or digit, unless
@@ -93,7 +93,10 @@ class TextFile(TextSource):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self._content().removeprefix(codecs.BOM_UTF8)).hexdigest()
+        content = self._content()
+        with suppress(UnicodeDecodeError):  # `lines` says so
+            content = composed(content.decode("utf-8-sig")).encode()  # the form in which it is read
+        return hashlib.sha256(content).hexdigest()
 
     def lines(self) -> list[str]:
         """Every line that is not blank.

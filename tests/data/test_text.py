@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,6 +128,8 @@ def test_a_text_file_is_read_line_by_line_or_refused_by_name(tmp_path: Path) -> 
     before = source.fingerprint
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert (source.lines(), source.fingerprint) == (["one", "two äh"], before)  # a byte order mark is no text
+    file.write_text(unicodedata.normalize("NFD", "one\n\n  \ntwo äh\n"), encoding="utf-8")
+    assert source.fingerprint == before  # the same text when it is folded
     file.write_bytes(b"caf\xe9\n")
     assert source.fingerprint != before
     with pytest.raises(DataError, match=r"text\.txt: not UTF-8 at byte 3"):
