@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -53,7 +54,7 @@ def test_neutral_keys_are_keys_of_the_stage(stage: type[Stage]) -> None:
     known = {field.name for field in fields(stage)}
     for pattern in stage.neutral:
         if pattern not in Stage.neutral:  # which only stages with data have
-            assert pattern.split("=")[0].split(".")[0] in known, pattern
+            assert re.split(r"[=. ]", pattern)[0] in known, pattern
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if issubclass(stage, TrainingStage)])

@@ -1,0 +1,288 @@
+"""Run every command of README.md and docs/ as a newcomer would: `make newcomer`.
+
+Commands run in their order, in a folder that holds what the pages assume (pictures, checkpoints, a data set of somebody
+else). Names that stand for something are replaced, and work is shortened: `debug=tiny`, two cells of each sweep, a few
+steps and shots. A command fails if its exit status is not 0, or if it prints something of another kind than the page
+shows after it: every line shown must have a line printed that begins with the same word.
+
+    python -m tests.newcomer                      # everything
+    python -m tests.newcomer README.md --list     # one page; --list only says what would run
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))))
+
+# What no machine without a network, a GPU or a cluster can run, and what would run the whole of something else.
+ELSEWHERE = {
+    "pip install": "needs the network",
+    "logger.mode=online": "needs an account",
+    "--entity ME": "needs an account",
+    "OWNER/NAME": "needs the network",
+    "address=auto": "needs a cluster",
+    "submitit_slurm": "needs a cluster (tests/cluster/slurm.sh)",
+    "--nnodes": "needs several machines",
+    "llama-7b": "needs several GPUs",
+    "--nproc-per-node 8": "needs several GPUs",
+    "trainer=gpu": "needs a GPU",
+    "dataset_coco.json": "the same as dataset_flickr8k.json",
+    "make test": "is what runs this",
+    "make bench": "takes hours",
+    "benchmarks": "takes hours",
+    "lockdec.fetch": "needs the network",
+    "make smollm2": "needs the network",
+    "decoder=smollm2": "needs what make smollm2 fetches",
+    '"$@"': "is a job script of the user's",
+}
+SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
+SHORT = {  # of what is typed, by the end of its key: the most that is worth waiting for
+    "shots": 16,
+    "steps": 12,
+    "trials": 2,
+    "codes": 16,
+    "n_jobs": 2,
+    "max_batch_size": 2,
+    "num_cpus": 2,
+}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page.
+
+    Attributes:
+        page, line: where it stands.
+        text: as it stands there, in one line.
+        shown: what the page says that it prints; empty if it says nothing.
+    """
+
+    page: str
+    line: int
+    text: str
+    shown: str = ""
+
+    @property
+    def elsewhere(self) -> str | None:
+        """Why it cannot run here; None if it can."""
+        return next((why for part, why in ELSEWHERE.items() if part in self.text.split(" #")[0]), None)
+
+
+def commands(page: str) -> Iterator[Command]:
+    """The commands of a page in their order, each with the block of output that follows it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found: list[Command] = []
+    for block in re.finditer(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        start = text[: block.start(1)].count("\n") + 1
+        joined = block[1].replace("\\\n", " ")
+        lines = [line.removeprefix("$ ") for line in joined.splitlines()]
+        here = [line for line in lines if re.match(r"(python -m|make|torchrun|pip)\b", line)]
+        if here:
+            found += [Command(page, start, re.sub(r"\s+", " ", line)) for line in here]
+        elif found and not found[-1].shown and "prints" in text[: block.start()].rsplit("```", 1)[-1]:
+            found[-1] = replace(found[-1], shown=block[1])
+    return iter(found)
+
+
+def shortened(command: Command, folder: Path) -> list[str]:
+    """The words of the command as it is run here."""
+    words = shlex.split(SETTINGS.get(command.text.split(" #")[0].strip(), command.text), comments=True)
+    words = [word for word in words if word not in ("...", ">", "captions.jsonl")]
+    words = [_meant(word, command.text, folder) for word in words]
+    if "lockdec.run" in words and "--help" not in words:
+        words = [_less(word) for word in words]
+        swept = [index for index, word in enumerate(words) if len(_values(word)) > 1]
+        for place, index in enumerate(swept):
+            key, values = words[index].partition("=")[0], _values(words[index])
+            words[index] = f"{key}={','.join(values[: 1 if place else 2])}"
+        if "-m" in words[words.index("lockdec.run") :] and not swept:
+            words.append("hydra.sweeper.trials=2" if "hparams_search" in command.text else "seed=0,1")
+        words += ["debug=tiny", *([] if "decoder.path" in command.text else ["decoder.layers=4"])]
+        if "logger" not in command.text:
+            words.append("logger=none")
+    if words[0] == "python":
+        words[0] = sys.executable
+    elif words[0] == "torchrun":
+        words[:1] = [sys.executable, "-m", "torch.distributed.run"]
+    return words
+
+
+def _values(word: str) -> list[str]:
+    """The values that an override sweeps over."""
+    key, equals, value = word.partition("=")
+    if not equals or key.startswith("-") or "interval(" in value or "range(" in value or "tag(" in value:
+        return []
+    return re.findall(r"(?:\{[^}]*\}|\[[^\]]*\]|[^,\[{])+", value)
+
+
+def _less(word: str) -> str:
+    key, equals, value = word.partition("=")
+    most = SHORT.get(key.rpartition(".")[2])
+    if not equals or most is None or not all(part.isdecimal() for part in value.split(",")):
+        return word
+    return f"{key}={','.join(dict.fromkeys(str(min(int(part), most + n)) for n, part in enumerate(value.split(','))))}"
+
+
+def _meant(word: str, line: str, folder: Path) -> str:
+    """What a name of the pages stands for in the folder."""
+    checkpoint = "encoder_checkpoint" if "encoder=huggingface" in line else "features"
+    if "decoder=" in line:
+        checkpoint = "llama" if "decoder=llama" in line else "gpt2"
+    read = "text" if "hut" in line else "image"
+    for name, meaning in {
+        "outputs/runs/default/TIME": lambda: _newest(folder, read),
+        "outputs/runs/default/2026-01-31_12-00-00": lambda: _newest(folder, read),
+        "RUN_DIR": lambda: _newest(folder, read),
+        "FOLDER_OR_HUB_ID": lambda: checkpoint,
+        "=FOLDER": lambda: "=features",
+        "=DATA": lambda: "=arrays",
+        "path=...": lambda: f"path={checkpoint}",
+        "layers=[3,-1]": lambda: "layers=[1,-1]",
+        "encoder.dim=768": lambda: "encoder.dim=6",
+    }.items():
+        if name in word:
+            word = word.replace(name, meaning())
+    return f"{word}_{time.monotonic_ns()}" if word == "my_captioner" and "export" in line else word
+
+
+def _newest(folder: Path, modality: str) -> str:
+    """The newest run whose encoder reads such inputs."""
+    runs = sorted(folder.glob("outputs/runs/*/*/result.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(runs):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        texts = result.get("encoder", {}).get("name") in ("PretrainedMLM", "MiniLM", "MaskedLanguageModelEncoder")
+        if result["status"] == "ok" and "encoder" in result and texts == (modality == "text"):
+            return str(path.parent.relative_to(folder))
+    return "outputs/runs/default"
+
+
+def unlike(shown: str, printed: str) -> list[str]:
+    """The lines that a page shows of which nothing printed has the kind: the same first word, whatever the numbers."""
+    kinds = {_kind(line) for line in printed.splitlines()}
+    return [line for line in shown.splitlines() if _kind(line) and _kind(line) not in kinds]
+
+
+def _kind(line: str) -> str:
+    word = (re.findall(r"[A-Za-z_]+", re.sub(r"\S*[0-9]\S*", "", line)) or [""])[0]
+    return word.lower()
+
+
+def prepare(folder: Path) -> None:
+    """Put into the folder what the pages assume to be there."""
+    import numpy as np
+
+    from tests.data.user_files import write_arrays, write_csv, write_pictures
+    from tests.encoders.checkpoints import vit
+    from tests.stages.checkpoints import save_gpt2, save_llama
+
+    for name in ("my_pictures", "mine"):
+        rows = write_pictures(folder / name, 48)
+        write_csv(folder / name, rows)
+    write_csv(folder / "mine", [*rows, ("pictures/gone.png", "gone")])
+    (folder / "pictures").mkdir()
+    pictures = sorted((folder / "my_pictures" / "pictures").glob("*.png"))
+    for path in pictures[:3]:
+        (folder / "pictures" / path.name).write_bytes(path.read_bytes())
+    (folder / "picture.png").write_bytes(pictures[0].read_bytes())
+    (folder / "more_texts.txt").write_text("ein hund\neine katze\n", encoding="utf-8")
+    texts = [caption for _, caption in rows]
+    save_gpt2(folder / "gpt2", texts, n_positions=64)
+    save_llama(folder / "llama", texts, max_position_embeddings=64)
+    vit(folder / "encoder_checkpoint")
+    write_csv(folder / "arrays", write_arrays(folder / "arrays", 48))
+    generator = np.random.default_rng(0)
+    (folder / "features").mkdir()
+    np.save(folder / "features" / "states.npy", generator.normal(size=(48, 4, 6)).astype(np.float32))
+    _karpathy(folder, rows)
+    _dataset(folder, rows)
+
+
+def _karpathy(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
+    (folder / "Flicker8k_Dataset").mkdir()
+    images = []
+    for number, (name, caption) in enumerate(rows):
+        path = folder / "my_pictures" / name
+        (folder / "Flicker8k_Dataset" / path.name).write_bytes(path.read_bytes())
+        split = "test" if number % 6 == 0 else "val" if number % 6 == 1 else "train"
+        images.append({"filename": path.name, "split": split, "sentences": [{"raw": caption}]})
+    (folder / "dataset_flickr8k.json").write_text(json.dumps({"images": images}), encoding="utf-8")
+
+
+def _dataset(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
+    from datasets import Dataset, DatasetDict
+    from PIL import Image
+
+    pictures = [Image.open(folder / "my_pictures" / name).convert("RGB") for name, _ in rows]
+    captions = [caption for _, caption in rows]
+    DatasetDict({"train": Dataset.from_dict({"image": pictures, "caption": captions})}).save_to_disk(folder / "saved")
+
+
+def run(command: Command, folder: Path) -> str | None:
+    """Run a command in the folder; returns what is wrong, or None."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "LOCKDEC_OUTPUTS": "outputs"}
+    environment |= {"COLUMNS": "200", "WANDB_MODE": "offline"}
+    words = shortened(command, folder)
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    expected = 1 if command.shown.startswith("lockdec: ") or "data.path=mine" in command.text else 0
+    if done.returncode != expected:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        return f"status {done.returncode}: {' | '.join(said[-3:])}"
+    if missing := unlike(command.shown, done.stdout + done.stderr):
+        return f"nothing printed is like: {missing[0].strip()}"
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the pages' commands; status 1 if one is not what its page says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.newcomer", description=__doc__)
+    parser.add_argument("pages", nargs="*", default=PAGES, metavar="PAGE", help="README.md and those of docs/")
+    parser.add_argument("--list", action="store_true", help="only say what would run")
+    options = parser.parse_args(arguments)
+    failed, ran, left_out = 0, 0, 0
+    with TemporaryDirectory(prefix="lockdec-newcomer-") as place:
+        folder = Path(place)
+        if not options.list:
+            prepare(folder)
+        for command in (command for page in options.pages for command in commands(page)):
+            if command.elsewhere:
+                left_out += 1
+                print(f"not run ({command.elsewhere}): {command.page}:{command.line} {command.text}", flush=True)
+                continue
+            if options.list:
+                print(shlex.join(shortened(command, folder)))
+                continue
+            started = time.monotonic()
+            problem = run(command, folder)
+            ran, failed = ran + 1, failed + (problem is not None)
+            state = f"FAILED ({problem})" if problem else "ok"
+            print(
+                f"{state} {time.monotonic() - started:.0f} s: {command.page}:{command.line} {command.text}", flush=True
+            )
+    print(f"{ran - failed} passed, {failed} failed, {left_out} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
