@@ -47,7 +47,10 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
         ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
         ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
-        ("experiment=[adamw,nope]", "experiment=nope: no such option (there are: adamw, adapt, locked_translation, tran"),
+        (
+            "experiment=[adamw,nope]",
+            "experiment=nope: no such option (there are: adamw, adapt, locked_translation, tran",
+        ),
         ("objective=f1", "objective=f1 is not one of: bleu1, "),
         ("hydra.job.chdir=true", "hydra.job.chdir=true: paths are relative to the folder that lockdec is started in"),
         ("seed=0,1", "seed=0,1: several values are a sweep: python -m lockdec.run -m debug=tiny seed=0,1; "),

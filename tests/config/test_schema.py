@@ -242,7 +242,7 @@ SURFACE = {
     "pair": "",
     "paths": "outputs stores",
     "decoder": "vocab_size max_len d_model layers heads d_ff norm position activation dropout norm_kind "
-    "norm_eps kv_heads bias tied rope_theta rope_scaling",
+    "norm_eps kv_heads bias tied rope_theta rope_scaling rope_share rope_thetas head_size qk_norm scaled_embedding",
     "tokenizer": "vocab_size",
     "cross_attention": "heads d_q d_k d_v unlock layers dropout bias",
     "fewshot": "shots support_seed references",
@@ -251,7 +251,7 @@ SURFACE = {
     "pipeline": "order",
     "pretrain": OPTIMIZER + " seed steps batch_tokens",
     "finetune": OPTIMIZER
-    + " steps batch_size label_smoothing decoder_dropout state_noise state_dropout optimizer.kind",
+    + " steps batch_size label_smoothing decoder_dropout state_noise state_dropout optimizer.kind prompt chat select",
     "evaluate": "split strategy max_new_tokens min_new_tokens beams length_penalty early_stopping top_p top_k "
     "temperature repetition_penalty no_repeat_ngram batch_size seed",
 }

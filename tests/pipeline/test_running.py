@@ -50,7 +50,7 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert {"heads", "d_q", "d_k", "d_v", "parameters"} <= result["cross_attention"].keys()
     assert result["parameters"].keys() == {"total", "trainable", "per_module"}
     assert sum(result["parameters"]["per_module"].values()) == result["parameters"]["total"]
-    assert result["fewshot"] == {"shots": 16, "support_seed": 0}
+    assert result["fewshot"] == {"shots": 16, "pairs": 16, "support_seed": 0}
     assert {"split": "compositional", "split_seed": 0, "evaluated": "test", "train": 120}.items() <= result[
         "data"
     ].items()
