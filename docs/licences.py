@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).parents[1]
 BEGIN = "Packages that lockdec is used or tested with (make notice)"
@@ -24,7 +25,7 @@ def section() -> str:
 def licence(package: str) -> str | None:
     """What an installed package states as its licence: an SPDX expression, a classifier or a short text."""
     try:
-        stated = metadata(package)
+        stated: Any = metadata(package)  # an email message, whatever its stated protocol
     except PackageNotFoundError:
         return None
     if expression := stated.get("License-Expression"):

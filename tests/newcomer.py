@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -142,7 +142,7 @@ def _meant(word: str, line: str, folder: Path) -> str:
     if "decoder=" in line:
         checkpoint = "llama" if "decoder=llama" in line else "gpt2"
     read = "text" if "hut" in line else "image"
-    for name, meaning in {
+    meanings: dict[str, Callable[[], str]] = {
         "outputs/runs/default/TIME": lambda: _newest(folder, read),
         "outputs/runs/default/2026-01-31_12-00-00": lambda: _newest(folder, read),
         "RUN_DIR": lambda: _newest(folder, read),
@@ -152,7 +152,8 @@ def _meant(word: str, line: str, folder: Path) -> str:
         "path=...": lambda: f"path={checkpoint}",
         "layers=[3,-1]": lambda: "layers=[1,-1]",
         "encoder.dim=768": lambda: "encoder.dim=6",
-    }.items():
+    }
+    for name, meaning in meanings.items():
         if name in word:
             word = word.replace(name, meaning())
     return f"{word}_{time.monotonic_ns()}" if word == "my_captioner" and "export" in line else word
@@ -176,8 +177,8 @@ def unlike(shown: str, printed: str) -> list[str]:
 
 
 def _kind(line: str) -> str:
-    word = (re.findall(r"[A-Za-z_]+", re.sub(r"\S*[0-9]\S*", "", line)) or [""])[0]
-    return word.lower()
+    words: list[str] = re.findall(r"[A-Za-z_]+", re.sub(r"\S*[0-9]\S*", "", line))
+    return words[0].lower() if words else ""
 
 
 def prepare(folder: Path) -> None:
