@@ -68,7 +68,7 @@ class TableLogger(Logger):
 
     def save(self) -> None:
         """Write the table, if that was not done just before; Lightning calls this whenever it has logged something."""
-        if time.monotonic() - self._saved_at >= SAVE_EVERY:
+        if self.rows and time.monotonic() - self._saved_at >= SAVE_EVERY:
             write_table(self.path, self.rows)
             self._saved_at = time.monotonic()
 
