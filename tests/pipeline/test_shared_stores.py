@@ -38,7 +38,7 @@ def test_a_run_into_the_folder_of_another_leaves_nothing_of_that(tiny: TinyRun, 
             tiny.outputs / "stages" / "finetune" / first.result["stages"]["finetune"]["key"] / "metrics.csv"
         ).read_bytes()
     )
-    again = run_tiny(tmp_path, "same", layer, "seed=1", "pipeline.order=[pretrain,attach,unlock,finetune]")
+    again = run_tiny(tmp_path, "same", layer, "seed=4711", "pipeline.order=[pretrain,attach,unlock,finetune]")
     own = tmp_path / "stages" / "finetune" / again.result["stages"]["finetune"]["key"] / "metrics.csv"
     assert curve.read_bytes() == own.read_bytes()
     run_tiny(tmp_path, "same", layer, "pipeline.order=[pretrain]")

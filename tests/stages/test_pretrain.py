@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lockdec.config.building import Builder
+from lockdec.data.captions import Case
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.evaluation.stored import load_decoder, load_tokenizer
 from lockdec.pipeline.assembling import Assembly, assemble
@@ -38,9 +39,9 @@ def test_no_held_out_caption_is_read_but_to_measure_the_validation_loss(
             measured.extend(val)
             super().__init__(tokenizer, texts, val, **settings)
 
-    def recorded(texts: list[str], size: int) -> Tokenizer:
+    def recorded(texts: list[str], size: int, case: Case) -> Tokenizer:
         learned.extend(texts)
-        return tokenize(texts, size)
+        return tokenize(texts, size, case)
 
     monkeypatch.setattr(pretrain, "TextDataModule", Recorded)
     monkeypatch.setattr(pretrain, "train_tokenizer", recorded)
