@@ -3,66 +3,205 @@
 | name | range | over several references | over the corpus | source |
 |---|---|---|---|---|
 | `bleu1`..`bleu4` | 0..1 | largest count, closest length | summed | Papineni et al. 2002, by sacrebleu |
-| `rouge_l` | 0..1 | best F1 | mean | Lin 2004 |
+| `rouge_l` | 0..1 | best precision, best recall | mean | Lin 2004, as COCO's scorer has it (beta 1.2) |
 | `cider_d` | 0..10 | mean similarity | mean | Vedantam et al. 2015, section 5 |
 | `chrf` | 0..100 | best | summed | Popovic 2015, by sacrebleu |
 | `token_f1` | 0..1 | best F1 | mean | Rajpurkar et al. 2016 |
 | `exact` | 0..1 | any | mean | |
 | `distinct` | 0..1 | not used | distinct captions / captions | |
 
+On the same words, BLEU, ROUGE-L and CIDEr-D are those of pycocoevalcap, the scorer of COCO.
+
 An empty list of captions scores 0 everywhere. A caption without words scores 0, except that it equals a
 reference without words (`exact`, `token_f1`, `rouge_l` are 1 there) and counts as one caption in `distinct`.
 Every caption needs at least one reference: ValueError otherwise.
+
+To score several lists of captions against the same references, pass the same `References` each time.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 
+import regex
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+
+from lockdec.data.captions import fold
 
 Words = tuple[str, ...]
 Metric = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
 
 LOWER_IS_BETTER = frozenset({"loss"})  # among the metrics of result.json
 
-_WORD = re.compile(r"\w+(?:[-'\u2019.]\w+)*")
-_CIDER_ORDER = 4
+# Scripts that are written without blanks between words: each of their letters is a word, together with its marks.
+_BLANKLESS = r"[[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc\uff70]&&\p{L}]"
+_LETTERS = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--{_BLANKLESS}]+"
+_SKIN_TONE, _REGION = r"\U0001F3FB-\U0001F3FF", r"[\U0001F1E6-\U0001F1FF]"
+# Unassigned characters are most often emoji that are newer than the tables of this Python.
+_SYMBOL = rf"[\p{{So}}\p{{Sm}}\p{{Sc}}\p{{Co}}\p{{Cn}}{_SKIN_TONE}]"
+_PICTURE = rf"{_SYMBOL}[\p{{M}}{_SKIN_TONE}\U000E0020-\U000E007F]*"
+_WORD = regex.compile(
+    rf"(?V1){_REGION}{{2}}|{_PICTURE}(?:\u200d{_PICTURE})*|{_BLANKLESS}\p{{M}}*"
+    rf"|{_LETTERS}(?:[-'\u2019.\u200c\u200d]{_LETTERS})*"
+)
+_PRESENTATION = str.maketrans("", "", "\ufe0e\ufe0f")  # whether a symbol is drawn as text or as a picture
+
+ONE_INPUT = "CIDEr-D is 0 for any caption: its document frequencies need more than one input"
+_ORDER = 4  # the longest n-gram of BLEU and CIDEr-D
 _CIDER_SIGMA = 6.0  # in words: how fast a difference in length is punished
+_ROUGE_BETA = 1.2  # how much more recall counts than precision
 
 
 def words(text: str) -> Words:
-    """The words of a caption in lower case; -, ' or . between letters does not split (medium-light, 3.5)."""
-    return tuple(_WORD.findall(text.lower()))
+    """The words of a text in NFC and lower case.
+
+    A word is a run of letters, marks and digits; -, ' or . between letters does not split (medium-light, 3.5). A
+    symbol is a word of its own, and so is an emoji with its skin tone and all that is joined to it, or the flag of a
+    country. Chinese, Japanese, Thai, Lao, Khmer and Burmese are written without blanks: each letter with its marks
+    is a word. Punctuation is dropped.
+    """
+    return tuple(_WORD.findall(fold(text).translate(_PRESENTATION)))
+
+
+class References(tuple[tuple[str, ...], ...]):
+    """The references of each input; what metrics need of them is computed once, when it is first needed.
+
+    Raises:
+        ValueError: an input has no reference.
+    """
+
+    def __new__(cls, references: Iterable[Sequence[str]]) -> References:
+        lists = list(references)
+        for row, several in enumerate(lists):
+            if isinstance(several, str) or not several:
+                raise ValueError(f"references[{row}]={several!r}: a list of at least one reference is needed")
+        return super().__new__(cls, map(tuple, lists))
+
+    @cached_property
+    def words(self) -> list[list[Words]]:
+        """Of each reference of each input."""
+        return [[words(reference) for reference in several] for several in self]
+
+    @cached_property
+    def bleu(self) -> BLEU:
+        """sacrebleu's, with the n-grams of the references."""
+        streams = _streams(self.words)
+        return BLEU(tokenize="none", smooth_method="none", max_ngram_order=_ORDER, force=True, references=streams)
+
+    @cached_property
+    def chrf(self) -> CHRF:
+        """sacrebleu's, with the n-grams of the references."""
+        # Where two references score alike sacrebleu keeps the first: sorting makes the score free of their order.
+        return CHRF(references=_streams([sorted(set(several)) for several in self.words]))
+
+    @cached_property
+    def cider(self) -> CiderWeights:
+        """The weights of n-grams, and the weighted n-grams of the references."""
+        return CiderWeights(self.words)
+
+
+class Corpus(tuple[str, ...]):
+    """Captions beside their references; what several metrics need of them is computed once.
+
+    Raises:
+        ValueError: there are not as many captions as lists of references, or an input has no reference.
+    """
+
+    references: References
+
+    def __new__(cls, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> Corpus:
+        if isinstance(candidates, Corpus) and candidates.references is references:
+            return candidates
+        if len(candidates) != len(references):
+            raise ValueError(f"{len(candidates)} candidates for {len(references)} lists of references")
+        corpus = super().__new__(cls, candidates)
+        corpus.references = references if isinstance(references, References) else References(references)
+        return corpus
+
+    @cached_property
+    def words(self) -> list[Words]:
+        """Of each caption."""
+        known = {text: words(text) for text in set(self)}
+        return [known[text] for text in self]
+
+    @property
+    def pairs(self) -> list[tuple[Words, list[Words]]]:
+        """The words of each caption and of each of its references."""
+        return list(zip(self.words, self.references.words, strict=True))
+
+    @cached_property
+    def bleu(self) -> list[float]:
+        """BLEU of 1- to n-grams for each n up to 4, from one count of the n-grams."""
+        if not self:
+            return [0.0] * _ORDER
+        counted = self.references.bleu.corpus_score(_lines(self.words), None)
+        lengths = counted.sys_len, counted.ref_len
+        several = [
+            BLEU.compute_bleu(counted.counts[:order], counted.totals[:order], *lengths, max_ngram_order=order)
+            for order in range(1, _ORDER + 1)
+        ]
+        return [min(float(one.score) / 100, 1.0) for one in several]  # exp(log(100)) is 100.00000000000004
+
+
+class CiderWeights:
+    """TF-IDF vectors of n-grams of CIDEr-D, for references.
+
+    Args:
+        references: the words of each reference of each input.
+    """
+
+    def __init__(self, references: Sequence[Sequence[Words]]) -> None:
+        counts = [[_ngrams(wanted) for wanted in several] for several in references]
+        self._frequency = Counter(ngram for several in counts for ngram in set().union(*several))
+        self._log_inputs = math.log(len(references)) if references else 0.0
+        self._rarity = {ngram: self._log_inputs - math.log(count) for ngram, count in self._frequency.items()}
+        self.vectors = [[self._weigh(ngrams) for ngrams in several] for several in counts]
+
+    def vector(self, text: Words) -> CiderVector:
+        """Of one caption."""
+        return self._weigh(_ngrams(text))
+
+    def _weigh(self, ngrams: Counter[Words]) -> CiderVector:
+        weights: list[dict[Words, float]] = [{} for _ in range(_ORDER)]
+        for ngram, count in ngrams.items():
+            weights[len(ngram) - 1][ngram] = count * self._rarity.get(ngram, self._log_inputs)
+        return [(weighted, math.hypot(*weighted.values())) for weighted in weights]
+
+
+CiderVector = list[tuple[dict[Words, float], float]]
+"""For n-grams of each length: their weights, and the Euclidean norm of these."""
 
 
 def bleu1(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU of words, 0..1, unsmoothed, with the brevity penalty."""
-    return _bleu(candidates, references, 1)
+    return Corpus(candidates, references).bleu[0]
 
 
 def bleu2(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU of 1- and 2-grams, 0..1, unsmoothed: 0 when no 2-gram matches anywhere."""
-    return _bleu(candidates, references, 2)
+    return Corpus(candidates, references).bleu[1]
 
 
 def bleu3(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU of 1- to 3-grams, 0..1, unsmoothed: 0 when no 3-gram matches anywhere."""
-    return _bleu(candidates, references, 3)
+    return Corpus(candidates, references).bleu[2]
 
 
 def bleu4(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus BLEU of 1- to 4-grams, 0..1, unsmoothed: 0 when no 4-gram matches anywhere."""
-    return _bleu(candidates, references, 4)
+    return Corpus(candidates, references).bleu[3]
 
 
 def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean F1 of the longest common subsequence of words, 0..1, best over references (COCO: beta 1.2)."""
-    return _mean_of_best(candidates, references, _subsequence_f1)
+    """Mean F of the longest common subsequence of words, 0..1.
+
+    As in COCO's scorer, F is of the best precision and the best recall over the references, with beta 1.2.
+    """
+    return _mean(_rouge_l(candidate, several) for candidate, several in Corpus(candidates, references).pairs)
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -71,49 +210,47 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
     An n-gram that every input's references contain weighs nothing, so one input alone always scores 0. A
     caption of fewer than four words lacks the longer n-grams and cannot reach 10.
     """
-    pairs = _tokenised(candidates, references)
-    counts = [(_ngrams(candidate), [_ngrams(wanted) for wanted in several]) for candidate, several in pairs]
-    frequency = Counter(ngram for _, several in counts for ngram in set().union(*several))
-    log_inputs = math.log(len(counts)) if counts else 0.0
-
-    def weigh(ngrams: Counter[Words]) -> list[dict[Words, float]]:
-        vectors: list[dict[Words, float]] = [{} for _ in range(_CIDER_ORDER)]
-        for ngram, count in ngrams.items():
-            vectors[len(ngram) - 1][ngram] = count * (log_inputs - math.log(max(1, frequency[ngram])))
-        return vectors
-
-    total = 0.0
-    for (candidate, several), (candidate_ngrams, several_ngrams) in zip(pairs, counts, strict=True):
-        vectors = weigh(candidate_ngrams)
+    corpus = Corpus(candidates, references)
+    weights = corpus.references.cider
+    scores = []
+    for (candidate, several), vectors in zip(corpus.pairs, weights.vectors, strict=True):
+        own = weights.vector(candidate)
         similarity = sum(
-            _clipped_cosine(vectors, weigh(ngrams)) * _length_penalty(len(candidate), len(wanted))
-            for wanted, ngrams in zip(several, several_ngrams, strict=True)
+            _clipped_cosine(own, vector) * _length_penalty(len(candidate), len(wanted))
+            for wanted, vector in zip(several, vectors, strict=True)
         )
-        total += 10 * similarity / len(several)
-    return total / len(counts) if counts else 0.0
+        scores.append(10 * similarity / len(several))
+    return _mean(scores)
 
 
 def chrf(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Corpus chrF2 over character 1- to 6-grams of the words, white space left out, 0..100."""
-    pairs = _tokenised(candidates, references)
-    # Where two references score alike sacrebleu keeps the first: sorting makes the score free of their order.
-    return _sacrebleu(CHRF(), [(candidate, sorted(several)) for candidate, several in pairs])
+    corpus = Corpus(candidates, references)
+    if not corpus:
+        return 0.0
+    return min(float(corpus.references.chrf.corpus_score(_lines(corpus.words), None).score), 100.0)
 
 
 def token_f1(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Mean F1 of the two multisets of words, 0..1, best over references."""
-    return _mean_of_best(candidates, references, _multiset_f1)
+    return _mean(token_f1s(candidates, references))
+
+
+def token_f1s(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """F1 of the two multisets of words of each caption, 0..1, best over its references."""
+    pairs = Corpus(candidates, references).pairs
+    return [max(_multiset_f1(candidate, wanted) for wanted in several) for candidate, several in pairs]
 
 
 def exact(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Share of captions whose words equal a reference's words, in order, 0..1."""
-    return _mean_of_best(candidates, references, lambda a, b: float(a == b))
+    return _mean(float(candidate in several) for candidate, several in Corpus(candidates, references).pairs)
 
 
 def distinct(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Different captions / captions, 0..1: near 0 for a captioner that gives every input the same caption."""
-    pairs = _tokenised(candidates, references)
-    return len({candidate for candidate, _ in pairs}) / len(pairs) if pairs else 0.0
+    corpus = Corpus(candidates, references)
+    return len(set(corpus.words)) / len(corpus) if corpus else 0.0
 
 
 METRICS: dict[str, Metric] = {
@@ -124,41 +261,44 @@ METRICS: dict[str, Metric] = {
 
 def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Every metric of this module by its name. ValueError when a caption has no reference."""
-    return {name: metric(candidates, references) for name, metric in METRICS.items()}
+    corpus = Corpus(candidates, references)
+    return {name: metric(corpus, corpus.references) for name, metric in METRICS.items()}
 
 
-def _tokenised(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[tuple[Words, list[Words]]]:
-    if len(candidates) != len(references):
-        raise ValueError(f"{len(candidates)} candidates for {len(references)} lists of references")
-    for row, several in enumerate(references):
-        if isinstance(several, str) or not several:
-            raise ValueError(f"references[{row}]={several!r}: a list of at least one reference is needed")
-    return [
-        (words(candidate), [words(reference) for reference in several])
-        for candidate, several in zip(candidates, references, strict=True)
-    ]
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return math.fsum(found) / len(found) if found else 0.0
 
 
-def _mean_of_best(
-    candidates: Sequence[str],
-    references: Sequence[Sequence[str]],
-    similarity: Callable[[Words, Words], float],
-) -> float:
-    pairs = _tokenised(candidates, references)
-    best = [max(similarity(candidate, wanted) for wanted in several) for candidate, several in pairs]
-    return math.fsum(best) / len(best) if best else 0.0
+def _lines(texts: Iterable[Words]) -> list[str]:
+    return [" ".join(text) for text in texts]
 
 
-def _f1(shared: int, candidate_length: int, reference_length: int) -> float:
-    length = candidate_length + reference_length
-    return 2 * shared / length if length else 1.0
+def _streams(references: Sequence[Sequence[Words]]) -> list[list[str]]:
+    """The first reference of each input, the second, and so on, as sacrebleu takes them."""
+    # It wants equally many of each; one reference given twice changes neither metric.
+    most = max(map(len, references), default=1)
+    return [_lines(several[min(place, len(several) - 1)] for several in references) for place in range(most)]
 
 
 def _multiset_f1(candidate: Words, reference: Words) -> float:
-    return _f1((Counter(candidate) & Counter(reference)).total(), len(candidate), len(reference))
+    length = len(candidate) + len(reference)
+    return 2 * (Counter(candidate) & Counter(reference)).total() / length if length else 1.0
 
 
-def _subsequence_f1(candidate: Words, reference: Words) -> float:
+def _rouge_l(candidate: Words, several: Sequence[Words]) -> float:
+    if not candidate:
+        return float(candidate in several)
+    shared = [_common_subsequence(candidate, wanted) for wanted in several]
+    precision = max(shared) / len(candidate)
+    recall = max(common / max(1, len(wanted)) for common, wanted in zip(shared, several, strict=True))
+    if not precision:
+        return 0.0
+    return (1 + _ROUGE_BETA**2) * precision * recall / (recall + _ROUGE_BETA**2 * precision)
+
+
+def _common_subsequence(candidate: Words, reference: Words) -> int:
+    """How many words the longest common subsequence has."""
     # One bit for each word of the reference (Hyyro 2004): a bit turns to 0 where the longest common subsequence with
     # the candidate's words read so far grows. 20,000 words take 0.1 s, and a table of all pairs a minute.
     places: dict[str, int] = {}
@@ -169,39 +309,25 @@ def _subsequence_f1(candidate: Words, reference: Words) -> float:
     for word in candidate:
         equal = row & places.get(word, 0)
         row = (row + equal | row - equal) & full
-    return _f1(len(reference) - row.bit_count(), len(candidate), len(reference))
-
-
-def _bleu(candidates: Sequence[str], references: Sequence[Sequence[str]], order: int) -> float:
-    bleu = BLEU(tokenize="none", smooth_method="none", max_ngram_order=order, force=True)
-    return _sacrebleu(bleu, _tokenised(candidates, references)) / 100
-
-
-def _sacrebleu(metric: BLEU | CHRF, pairs: Sequence[tuple[Words, Sequence[Words]]]) -> float:
-    if not pairs:
-        return 0.0
-    # sacrebleu wants equally many references everywhere; one reference given twice changes neither metric.
-    most = max(len(several) for _, several in pairs)
-    streams = [[" ".join(several[min(number, len(several) - 1)]) for _, several in pairs] for number in range(most)]
-    value = metric.corpus_score([" ".join(candidate) for candidate, _ in pairs], streams).score
-    return min(float(value), 100.0)  # exp(log(100)) is 100.00000000000004
+    return len(reference) - row.bit_count()
 
 
 def _ngrams(text: Words) -> Counter[Words]:
     return Counter(
-        text[start : start + order] for order in range(1, _CIDER_ORDER + 1) for start in range(len(text) - order + 1)
+        text[start : start + order] for order in range(1, _ORDER + 1) for start in range(len(text) - order + 1)
     )
 
 
-def _clipped_cosine(candidate: list[dict[Words, float]], reference: list[dict[Words, float]]) -> float:
+def _clipped_cosine(candidate: CiderVector, reference: CiderVector) -> float:
     """Mean over n of the cosine of weighted n-grams, the candidate's weights clipped to the reference's."""
     total = 0.0
-    for ours, theirs in zip(candidate, reference, strict=True):
-        norm = math.hypot(*ours.values()) * math.hypot(*theirs.values())
-        if norm > 0:
+    for (ours, our_norm), (theirs, their_norm) in zip(candidate, reference, strict=True):
+        if our_norm and their_norm:
             shared = ours.keys() & theirs.keys()
-            total += math.fsum(min(ours[ngram], theirs[ngram]) * theirs[ngram] for ngram in shared) / norm
-    return total / _CIDER_ORDER
+            total += math.fsum(min(ours[ngram], theirs[ngram]) * theirs[ngram] for ngram in shared) / (
+                our_norm * their_norm
+            )
+    return total / _ORDER
 
 
 def _length_penalty(candidate_length: int, reference_length: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from lockdec.evaluation.metrics import ONE_INPUT
 from lockdec.evaluation.result import CONTROLS
 from lockdec.report.results import Run
 from lockdec.report.settings import DIMENSIONS, Setting, describe
@@ -75,6 +76,8 @@ def of_run(run: Run) -> list[str]:
             f"Token F1 is {number(score)} on {inputs or 'the'} {split_name} inputs, with {shots or 'the'} shots"
             + (f": {', '.join(gaps)}." if gaps else ".")
         )
+        if inputs == "1":
+            sentences.append(f"{ONE_INPUT}.")
     sizes = [f"d_{name} {run.text(f'cross_attention.d_{name}')}" for name in "qkv"]
     if run.text("cross_attention.d_k"):
         trained = run.number("parameters.trainable") or run.number("cross_attention.parameters")

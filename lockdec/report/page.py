@@ -20,7 +20,7 @@ from markupsafe import Markup
 from lockdec import redaction
 from lockdec.errors import StoreError
 from lockdec.evaluation.metrics import LOWER_IS_BETTER
-from lockdec.evaluation.result import CONTROLS
+from lockdec.evaluation.result import CONTROLS, EARLIER
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, config_text, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
@@ -49,6 +49,7 @@ METRIC_LABELS = {
     "exact": "exact match",
     "distinct": "distinct captions",
     "loss": "loss",
+    "rouge_l_f1": "ROUGE-L (best F1)",
 }
 DIGITS = dict.fromkeys(ALL_METRICS, 3) | {"chrf": 1}
 TABLE_METRICS = ("token_f1", "exact", "cider_d", "chrf", "bleu4", "rouge_l", "loss")
@@ -118,7 +119,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         sentences=headline.of_run(run) if run else headline.of_study(study),
         checks=headline.checks(run) if run else [],
         warnings=headline.warnings(collection.runs),
-        notes=[*study.notes, *notes],
+        notes=[*study.notes, *notes, *_earlier(collection.runs)],
         skipped=collection.skipped,
         unfinished=collection.unfinished,
         figures=shown,
@@ -254,6 +255,15 @@ def _reuse(collection: Collection) -> dict[str, Any]:
         "before": list(dict.fromkeys(made_before)),
         "unknown": [name for name, row in stages.items() if not row["made"]],
     }
+
+
+def _earlier(runs: Sequence[Run]) -> list[str]:
+    """What is measured otherwise in runs of earlier releases."""
+    notes = []
+    for metric, meaning in EARLIER.items():
+        if count := sum(run.number(f"metrics.{metric}") is not None for run in runs):
+            notes.append(f"{count} of {len(runs)} runs were written by an earlier release: they have {meaning}.")
+    return notes
 
 
 def _distinct(runs: Sequence[Run], prefix: str) -> dict[str, list[str]]:

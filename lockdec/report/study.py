@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from lockdec.evaluation.metrics import LOWER_IS_BETTER, METRICS
-from lockdec.evaluation.result import CONTROLS
+from lockdec.evaluation.result import CONTROLS, EARLIER
 from lockdec.report.results import Run
 from lockdec.report.settings import (
     AXES,
@@ -32,7 +32,7 @@ from lockdec.report.statistics import Estimate, differences, estimates
 
 MARGIN = 0.02
 VIEWS = ("score", *CONTROLS, "full")
-ALL_METRICS = tuple(dict.fromkeys((HEADLINE_METRIC, "exact", "cider_d", "chrf", "rouge_l", *METRICS, "loss")))
+ALL_METRICS = tuple(dict.fromkeys((HEADLINE_METRIC, "exact", "cider_d", "chrf", "rouge_l", *METRICS, "loss", *EARLIER)))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from lockdec.config.schema import FewshotConfig
+from lockdec.console import console
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
@@ -23,7 +24,7 @@ from lockdec.evaluation.attention_maps import attention_maps
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.controls import nearest_rows, shuffled
-from lockdec.evaluation.metrics import score
+from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
 from lockdec.runtime.devices import place_on
@@ -41,7 +42,7 @@ class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
     neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one")  # what a stage is without it
     section = EvaluateConfig
@@ -82,7 +83,9 @@ class Evaluate(Stage):
         device = place_on(model, work.device)
         captioner = Captioner(model, tokenizer, encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
-        references = [self.data.captions[row] for row in rows]
+        references = References(self.data.captions[row] for row in rows)
+        if len(rows) == 1:
+            console.print(f"  {work.stage}: {ONE_INPUT}")
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
 
         captions = {

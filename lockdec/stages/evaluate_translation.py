@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from lockdec.console import track
+from lockdec.console import console, track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.controls import shuffled
-from lockdec.evaluation.metrics import score
+from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.modules.translation import translation_loss
 from lockdec.runtime.devices import place_on
@@ -38,7 +38,7 @@ class EvaluateTranslation(Stage):
     """
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[type[Stage], ...]] = (Translate,)
     section = EvaluateConfig
     code: ClassVar[tuple[str, ...]] = (
@@ -65,7 +65,9 @@ class EvaluateTranslation(Stage):
         translator = Translator(model, source, target, self.decode, place_on(model, work.device))
         data, rows = self.data, list(self.data.splits["val" if self.decode.split == "val" else "test"])
         known = known_pairs(data, self.shots, self.support_seed)
-        texts, references = [data.texts[row] for row in rows], [data.captions[row] for row in rows]
+        texts, references = [data.texts[row] for row in rows], References(data.captions[row] for row in rows)
+        if len(rows) == 1:
+            console.print(f"  {work.stage}: {ONE_INPUT}")
         nearest = [known[index] for index in nearest_phrases(texts, [data.texts[pair.index] for pair in known])]
 
         strategies = dict.fromkeys([self.decode.strategy, *ALWAYS])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lockdec.data.text import WikipediaLeads, sentences
 from lockdec.evaluation import metrics
 
 VOCABULARY = (
@@ -51,6 +53,13 @@ def pycocoevalcap_cider(candidates: list[str], references: list[list[str]]) -> f
     return float(mean)
 
 
+def coco_rouge_l(candidates: list[str], references: list[list[str]]) -> float:
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    mean, _ = Rouge().compute_score(dict(enumerate(references)), {i: [text] for i, text in enumerate(candidates)})
+    return float(mean)
+
+
 def test_words_keeps_joined_parts_together_and_drops_punctuation() -> None:
     text = "Woman-Firefighter: medium-light Skin Tone, don't; 3.5 km. (ÄRZTIN)"
     assert metrics.words(text) == (
@@ -63,6 +72,49 @@ def test_words_keeps_joined_parts_together_and_drops_punctuation() -> None:
         "km",
         "ärztin",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("काला कोली", ("काला", "कोली")),  # vowels are marks
+        ("cafe\u0301", ("caf\u00e9",)),  # NFD
+        ("\u0645\u06cc\u200c\u062e", ("\u0645\u06cc\u200c\u062e",)),  # Persian: a non-joiner within a word
+        ("🐶🐱 \u2764\ufe0f \u2764", ("🐶", "🐱", "\u2764", "\u2764")),
+        ("👩🏽\u200d🚒, 👍🏿!", ("👩🏽\u200d🚒", "👍🏿")),
+        ("🇩🇪🇫🇷", ("🇩🇪", "🇫🇷")),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e007f", ("\U0001f3f4\U000e0067\U000e0062\U000e007f",)),
+        ("5 € + 3 $", ("5", "€", "+", "3", "$")),
+        ("一只红色的猫\uff0c坐着。", tuple("一只红色的猫坐着")),
+        ("iPhone手机", ("iphone", "手", "机")),
+        ("แมวสีดำ", ("แ", "ม", "ว", "สี", "ด", "ำ")),
+    ],
+)
+def test_words_beyond_latin_letters(text: str, expected: tuple[str, ...]) -> None:
+    assert metrics.words(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("🐶", "🐱"), ("काला", "कोली"), ("", "🐶"), ("一只猫", "一只狗"), ("5 €", "5 $")]
+)
+def test_texts_that_differ_are_not_exact(one: str, other: str) -> None:
+    assert metrics.exact([one], [[other]]) == 0
+    assert metrics.token_f1([one], [[other]]) < 1
+
+
+def test_equal_texts_without_blanks_are_perfect() -> None:
+    texts = ["一只红色的猫", "两只黑狗在草地上"]
+    assert metrics.bleu4(texts, [[text] for text in texts]) == 1
+    assert metrics.score(["cafe\u0301"], [["caf\u00e9"]])["exact"] == 1
+
+
+def test_references_are_prepared_once_for_all_lists_of_captions() -> None:
+    texts = [["a red hat", "hat"], ["blue sky"], ["a red sky", "red", "sky at night"]]
+    references = metrics.References(texts)
+    for candidates in (["a hat", "sky", "red sky"], ["red", "", "a sky at night"]):
+        assert metrics.score(candidates, references) == metrics.score(candidates, texts)
+    assert references.cider is references.cider
+    assert references.bleu is references.bleu
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,21 +160,65 @@ def test_bleu_equals_the_coco_scorer(corpus: list[tuple[str, list[str]]]) -> Non
             assert value < 0.032
 
 
-@settings(max_examples=40, deadline=None)
-@given(corpora(wordy))
-def test_rouge_l_equals_torchmetrics(corpus: list[tuple[str, list[str]]]) -> None:
-    from torchmetrics.functional.text import rouge_score
-
+@settings(max_examples=60, deadline=None)
+@given(corpora(caption))
+def test_rouge_l_equals_the_coco_scorer(corpus: list[tuple[str, list[str]]]) -> None:
     candidates, references = split(corpus)
-    expected = rouge_score(
-        candidates,
-        references,
-        accumulate="best",
-        rouge_keys="rougeL",
-        tokenizer=str.split,
-        normalizer=lambda text: text,
-    )
-    assert metrics.rouge_l(candidates, references) == pytest.approx(float(expected["rougeL_fmeasure"]), abs=1e-6)
+    assert metrics.rouge_l(candidates, references) == pytest.approx(coco_rouge_l(candidates, references), abs=1e-12)
+
+
+HINDI = ("एक काला कुत्ता घास पर दौड़ता है", "काला कुत्ता मैदान में दौड़ रहा है", "एक लड़की लाल गेंद पकड़ती है", "लड़की के हाथ में गेंद है")
+CHINESE = ("一只黑狗在草地上奔跑", "黑狗跑过草地", "女孩拿着红色的球", "一个小女孩在玩球")
+THAI = ("หมาสีดำวิ่งบนหญ้า", "สุนัขดำวิ่งในสนาม", "เด็กหญิงถือลูกบอลสีแดง", "เด็กเล่นลูกบอล")
+EMOJI = ("🐶 runs 🌿🌿", "🐕 on 🌿", "👧🏽 holds a 🔴 ball", "👧🏽⚽")
+
+
+def human_texts() -> tuple[list[str], list[list[str]]]:
+    """Of 300 Wikipedia articles: the second sentence, and as its references the first one and the description."""
+    articles = json.loads(WikipediaLeads._path().read_text(encoding="utf-8"))
+    candidates, references = [], []
+    for _, article in sorted(articles.items()):
+        found = sentences(article["extract"])
+        if article.get("description") and len(found) > 1:
+            candidates.append(found[1])
+            references.append([found[0], article["description"]])
+    return candidates[:300], references[:300]
+
+
+def written_elsewhere(texts: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Each second text for the first and the third, on all of which the scorers give neither 0 nor the top."""
+    first, second, third, fourth = texts
+    return [second, third], [[first, fourth], [fourth, second + " " + third, third]]
+
+
+@pytest.mark.parametrize(
+    "corpus",
+    [human_texts(), *map(written_elsewhere, (HINDI, CHINESE, THAI, EMOJI))],
+    ids=["English prose", "Hindi", "Chinese", "Thai", "emoji"],
+)
+def test_texts_of_people_score_as_with_the_coco_scorer(corpus: tuple[list[str], list[list[str]]]) -> None:
+    """That scorer splits at blanks: it is given the words of `words`, and so are its n-grams."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
+    candidates, references = corpus
+    split_candidates = [" ".join(metrics.words(text)) for text in candidates]
+    split_references = [[" ".join(metrics.words(text)) for text in several] for several in references]
+    bleu = BleuScorer(n=4)
+    for candidate, several in zip(split_candidates, split_references, strict=True):
+        bleu += (candidate, several)
+    found = metrics.score(candidates, references)
+    expected = {f"bleu{order}": value for order, value in enumerate(bleu.compute_score("closest", verbose=0)[0], 1)}
+    expected |= {
+        "rouge_l": coco_rouge_l(split_candidates, split_references),
+        "cider_d": pycocoevalcap_cider(split_candidates, split_references),
+    }
+    assert found["token_f1"] < 1
+    for name, value in expected.items():
+        if found[name] or not name.startswith("bleu"):
+            assert found[name] == pytest.approx(value, rel=1e-6), name
+            assert value > 0
+        else:  # as above
+            assert value < 0.032
 
 
 @settings(max_examples=40, deadline=None)
@@ -155,9 +251,13 @@ def test_chrf_equals_sacrebleu_for_one_reference(corpus: list[tuple[str, list[st
 def test_each_metric_by_hand() -> None:
     candidates = ["woman firefighter", "flag of germany"]
     references = [["Woman firefighter: medium skin tone"], ["flag germany", "a flag"]]
-    # words in common 2 of (2, 5), then 2 of (3, 2): F1 = 4/7 and 4/5; in the same order, so ROUGE-L too.
+    # words in common 2 of (2, 5), then 2 of (3, 2): F1 = 4/7 and 4/5.
     assert metrics.token_f1(candidates, references) == pytest.approx((4 / 7 + 4 / 5) / 2)
-    assert metrics.rouge_l(candidates, references) == pytest.approx((4 / 7 + 4 / 5) / 2)
+    # In the same order, with F = 2.44 P R / (R + 1.44 P).
+    f = 2.44 * 0.4 / (0.4 + 1.44), 2.44 * 2 / 3 / (1 + 1.44 * 2 / 3)
+    assert metrics.rouge_l(candidates, references) == pytest.approx(sum(f) / 2)
+    # The best precision is over "flag", the best recall over the longer one.
+    assert metrics.rouge_l(["a flag"], [["flag", "a big flag"]]) == 1
     assert metrics.token_f1(["tone skin"], [["skin tone"]]) == 1.0
     assert metrics.rouge_l(["tone skin"], [["skin tone"]]) == 0.5
     # 4 of 5 words occur in the references; lengths 5 against 5 + 2 (the closest): penalty exp(1 - 7/5).
@@ -237,9 +337,10 @@ def test_rouge_l_has_the_longest_common_subsequence_of_the_table(candidate: list
         for column, wanted in enumerate(reference):
             above, left = table[row][column + 1], table[row + 1][column]
             table[row + 1][column + 1] = table[row][column] + 1 if word == wanted else max(above, left)
-    total = len(candidate) + len(reference)
-    f1 = 2 * table[-1][-1] / total if total else 1.0
-    assert metrics.rouge_l([" ".join(candidate)], [[" ".join(reference)]]) == pytest.approx(f1)
+    longest = table[-1][-1]
+    # With one reference F = 2.44 P R / (R + 1.44 P) = 2.44 L / (candidate + 1.44 reference).
+    f = 2.44 * longest / (len(candidate) + 1.44 * len(reference)) if candidate or reference else 1.0
+    assert metrics.rouge_l([" ".join(candidate)], [[" ".join(reference)]]) == pytest.approx(f)
 
 
 def test_rouge_l_of_20_000_words_takes_no_minutes() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.metrics import LOWER_IS_BETTER, METRICS
-from lockdec.evaluation.result import MEASURED, current, current_caption
+from lockdec.evaluation.result import EARLIER, MEASURED, SCHEMA, current, current_caption
 from lockdec.report import results
 from lockdec.report.page import write_report
 
@@ -85,9 +85,25 @@ def test_runs_of_both_schemas_stand_in_one_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [CAPTIONING_1, TRANSLATION_1])
 def test_what_is_current_stays_as_it_is(content: str) -> None:
     once = current(json.loads(content))
-    assert once["schema"] == 2
+    assert once["schema"] == SCHEMA
     assert current(once) == once
     assert current_caption(json.loads(CAPTIONED_2)) == json.loads(CAPTIONED_2)
+
+
+def test_the_rouge_l_of_earlier_schemas_is_another_metric(tmp_path: Path) -> None:
+    """It was the best F1 over the references; no report averages it with COCO's."""
+    scores = '"token_f1": 0.625, "rouge_l": 0.5'
+    written = CAPTIONING_1.replace('"schema": 1', '"schema": 2').replace('"token_f1": 0.625', scores)
+    folder = left(tmp_path / "run", written, CAPTIONED_2)
+    (run,) = results.read([folder]).runs
+    assert run.number("metrics.rouge_l_f1") == 0.5
+    assert run.number("metrics.rouge_l") is None
+    page = write_report([folder]).report.read_text()
+    assert "ROUGE-L (best F1)" in page
+    assert "1 of 1 runs were written by an earlier release" in page
+    today = left(tmp_path / "today", written.replace('"schema": 2', f'"schema": {SCHEMA}'), CAPTIONED_2)
+    assert results.read([today]).runs[0].number("metrics.rouge_l") == 0.5
+    assert not EARLIER.keys() & set(MEASURED)
 
 
 def test_the_names_of_the_metrics_are_those_that_are_measured() -> None:

@@ -83,7 +83,7 @@ def result(
         f"seed={seed}",
     )
     made: dict[str, Any] = {
-        "schema": 2,
+        "schema": 3,
         "status": "ok",
         "error": None,
         "name": "how_low",

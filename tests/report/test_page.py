@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lockdec.errors import DataError, StoreError
+from lockdec.evaluation.result import EARLIER
 from lockdec.report.__main__ import main
 from lockdec.report.page import HERE, METRIC_LABELS, write_report
 from lockdec.report.study import ALL_METRICS
@@ -269,7 +270,7 @@ def test_one_run_is_reported_without_torch_and_in_a_moment(tmp_path: Path) -> No
 
 
 def test_every_metric_has_a_name_for_people() -> None:
-    assert set(METRIC_LABELS) == set(ALL_METRICS) == set(METRICS)
+    assert set(METRIC_LABELS) == set(ALL_METRICS) == {*METRICS, *EARLIER}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
