@@ -1,9 +1,60 @@
-"""lockdec: caption what any frozen encoder encodes, by unlocking a pretrained decoder's cross-attention."""
+"""lockdec: caption what any frozen encoder encodes, by unlocking a pretrained decoder's cross-attention.
+
+    import lockdec
+
+    captioner = lockdec.load("outputs/runs/default")
+    [caption] = captioner.caption("picture.png")
+
+`load` and what it returns are in `lockdec.library`, which is imported when it is first used.
+"""
 
 import os
 import sys
 
-__version__ = "0.1.0"
+TYPE_CHECKING = False  # as in `typing`, which is not imported before the current folder is left
+if TYPE_CHECKING:
+    from lockdec.errors import ConfigError, DataError, LockdecError, StoreError
+    from lockdec.evaluation.attention_maps import Attention
+    from lockdec.evaluation.scoring import Candidate, Word
+    from lockdec.library.captioner import Caption, Captioner, PartlyCaptionedError
+    from lockdec.library.figure import Figure
+    from lockdec.library.loading import load
+    from lockdec.version import __version__
+
+__all__ = [
+    "Attention",
+    "Candidate",
+    "Caption",
+    "Captioner",
+    "ConfigError",
+    "DataError",
+    "Figure",
+    "LockdecError",
+    "PartlyCaptionedError",
+    "StoreError",
+    "Word",
+    "__version__",
+    "load",
+]
+_PLACES = {
+    "lockdec.errors": ("ConfigError", "DataError", "LockdecError", "StoreError"),
+    "lockdec.evaluation.scoring": ("Candidate", "Word"),
+    "lockdec.evaluation.attention_maps": ("Attention",),
+    "lockdec.library.captioner": ("Caption", "Captioner", "PartlyCaptionedError"),
+    "lockdec.library.figure": ("Figure",),
+    "lockdec.library.loading": ("load",),
+    "lockdec.version": ("__version__",),
+}
+
+
+def __getattr__(name: str) -> object:
+    """A name of the library, imported now: commands import lockdec too, and answer --help without torch."""
+    from importlib import import_module
+
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'lockdec' has no attribute {name!r}")
 
 
 def _leave_current_folder() -> None:

@@ -8,16 +8,18 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lockdec.errors import DataError, LockdecError, visible
+from lockdec.transformer.configuration import STRATEGIES
 
 if TYPE_CHECKING:
     from lockdec.data.captions import Input, Modality
-    from lockdec.evaluation.finished import NewInputCaptioner
+    from lockdec.library.captioner import Caption, Captioner
+    from lockdec.library.figure import Figure
 
 DESCRIPTION = """\
 Captions new inputs with a finished run. What an INPUT is depends on the encoder of the run:
@@ -141,14 +143,16 @@ def _caption(options: argparse.Namespace) -> bool:
 
     ready(loggers=())
     from lockdec.data.images import MOST_PIXELS
-    from lockdec.evaluation.finished import find_run, open_captioner
+    from lockdec.evaluation.finished import find_run
+    from lockdec.library.figure import save
+    from lockdec.library.loading import open_run
 
     run = find_run(Path(options.run_dir))
     if run.chosen:
         _warn(f"{run.chosen}: {run.folder}")
-    captioner = open_captioner(run, options.trust, options.allow_download)
-    failed = False
-    inputs = named_inputs(options.inputs, captioner.encoder.modality, options.recursive)
+    captioner = open_run(run, trust=options.trust, allow_download=options.allow_download)
+    failed, figures, seed = False, list["Figure"](), options.seed
+    inputs = named_inputs(options.inputs, captioner.modality, options.recursive)
     more = True
     while more:
         more, read = False, list[tuple[str, "Input"]]()
@@ -161,31 +165,42 @@ def _caption(options: argparse.Namespace) -> bool:
             more = len(read) >= options.batch_size or sum(map(_pixels, read)) >= MOST_PIXELS
             if more:
                 break
-        for name, caption in _captioned(captioner, read):
-            if isinstance(caption, DataError):
+        for (name, given), caption in zip(read, _captioned(captioner, read, options, seed), strict=True):
+            if caption is None:
                 failed = True
-                _warn(f"{name}: {caption}")
-            else:
-                _print(name, caption, options.jsonl)
+                continue
+            _print(name, caption, options)
+            if options.attention:
+                figures.append(captioner.figure(given, caption, name))
+        seed = None  # the batches after the first go on drawing
         sys.stdout.flush()
+    if options.attention:
+        save(figures, options.attention)
     return failed
 
 
-def _captioned(captioner: NewInputCaptioner, read: Sequence[tuple[str, Input]]) -> list[tuple[str, str | DataError]]:
-    """Each input with its caption, or with the error of the encoder."""
+def _captioned(
+    captioner: Captioner, read: Sequence[tuple[str, Input]], options: argparse.Namespace, seed: int | None
+) -> Sequence[Caption | None]:
+    """The captions of a batch; None, after a warning, for the inputs that cannot be captioned."""
+    from lockdec.library.captioner import PartlyCaptionedError
+
     if not read:
         return []
     try:
-        captions = captioner.captions([given for _, given in read])
-    except Exception as error:  # the encoder may be of any library, and inputs of another shape may make a batch fail
-        if isinstance(error, LockdecError) and not isinstance(error, DataError):
-            raise
-        if len(read) == 1:
-            if not isinstance(error, DataError):
-                error = DataError(f"cannot be encoded ({type(error).__name__}: {error})")
-            return [(read[0][0], error)]
-        return [result for one in read for result in _captioned(captioner, [one])]  # to find out which input it was
-    return [(name, caption) for (name, _), caption in zip(read, captions, strict=True)]
+        return captioner.caption(
+            [given for _, given in read],
+            options.n,
+            strategy=options.strategy,
+            beams=options.beams,
+            seed=seed,
+            names=[name for name, _ in read],
+            batch_size=len(read),
+        )
+    except PartlyCaptionedError as error:
+        for problem in error.problems.values():
+            _warn(problem)
+        return error.captions
 
 
 def _texts(argument: str) -> Iterator[NewInput]:
@@ -216,9 +231,30 @@ def _pixels(named: tuple[str, Input]) -> int:
     return size[0] * size[1]
 
 
-def _print(name: str, caption: str, jsonl: bool) -> None:
-    # ASCII only: JSON decodes to the same characters, and none of them can control the terminal.
-    print(json.dumps({"input": name, "caption": caption}) if jsonl else f"{visible(name)}: {visible(caption)}")
+def _print(name: str, caption: Caption, options: argparse.Namespace) -> None:
+    if options.jsonl:
+        # ASCII only: JSON decodes to the same characters, and none of them can control the terminal.
+        print(json.dumps({"input": name, **_row(caption, options)}))
+        return
+    scores = f" ({caption.log_prob:.2f}, confidence {caption.confidence:.2f})" if options.scores else ""
+    print(f"{visible(name)}: {visible(caption.text)}{scores}")
+    if options.scores and caption.words:
+        print("    " + ", ".join(f"{visible(word.text)} {word.evidence:+.2f}" for word in caption.words))
+    for other in caption.alternatives:
+        print(f"  or: {visible(other.text)}" + (f" ({other.log_prob:.2f})" if options.scores else ""))
+
+
+def _row(caption: Caption, options: argparse.Namespace) -> dict[str, Any]:
+    """What a line of --jsonl says of a caption, beside its input."""
+    row: dict[str, Any] = {"caption": caption.text}
+    if options.scores:
+        row |= {"log_prob": caption.log_prob, "confidence": caption.confidence}
+        row["words"] = [asdict(word) for word in caption.words]
+    if options.n > 1:
+        scores = [{"log_prob": other.log_prob} if options.scores else {} for other in caption.alternatives]
+        others = zip(caption.alternatives, scores, strict=True)
+        row["alternatives"] = [{"caption": other.text, **score} for other, score in others]
+    return row
 
 
 def _warn(line: str) -> None:
@@ -243,6 +279,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jsonl", action="store_true", help='print one JSON object {"input": ..., "caption": ...} per line'
     )
+    parser.add_argument(
+        "--n", type=_positive, default=1, metavar="N", help="captions of each input: the best and N - 1 alternatives"
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="also print log-probabilities in nats, the confidence from 0 to 1, and the evidence for each word: "
+        "how much likelier the input makes it, in nats",
+    )
+    parser.add_argument(
+        "--attention", metavar="FILE", help="write a page that shows what each word attends to: --attention out.html"
+    )  # fmt: skip
+    parser.add_argument("--strategy", choices=(*STRATEGIES, "mbr"), help="instead of that of the run")
+    parser.add_argument("--beams", type=_positive, metavar="N", help="instead of those of the run")
+    parser.add_argument("--seed", type=int, help="of what is drawn, instead of that of the run")
     parser.add_argument("--recursive", action="store_true", help="also caption the pictures in folders of folders")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(

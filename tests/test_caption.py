@@ -347,7 +347,7 @@ def test_of_several_runs_the_newest_is_taken_and_named(
 def test_captions_and_names_cannot_steer_the_terminal(
     texts: TinyRun, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lockdec.evaluation.stored.generate_captions", lambda *_: ["\x1b[2Jred\x9b31m"])
+    monkeypatch.setattr("lockdec.data.tokenizer.Tokenizer.decode", lambda *_: "\x1b[2Jred\x9b31m")
     main([str(texts.folder), "text\x07 with [bold]brackets[/]"])
     assert capsys.readouterr().out == "text\ufffd with [bold]brackets[/]: \ufffd[2Jred\ufffd31m\n"
     main([str(texts.folder), "text\x07", "--jsonl"])

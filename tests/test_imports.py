@@ -13,7 +13,7 @@ import lockdec
 
 PACKAGE = Path(lockdec.__file__).parent
 LAYERS = (  # from the bottom to the top; those that share a line do not import each other
-    ("__init__", "errors"),
+    ("errors", "version"),
     ("redaction",),
     ("console",),
     ("transformer", "store"),
@@ -24,15 +24,16 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("training",),
     ("modules",),
     ("evaluation",),
+    ("library",),
     ("stages",),
     ("pipeline",),
     ("report",),
     ("sweeps",),
-    ("run", "caption", "export", "fetch"),
+    ("run", "caption", "export", "fetch", "__init__"),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ROOT = {"__init__", "__main__", "errors", "redaction", "console", "run", "caption", "export", "fetch"}
+ROOT = {"__init__", "__main__", "errors", "version", "redaction", "console", "run", "caption", "export", "fetch"}
 
 
 def files() -> dict[str, Path]:

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -239,6 +238,8 @@ def require_name(key: str, name: object) -> str:
 
 def register() -> None:
     """Make the schema known to Hydra as `lockdec_schema`."""
+    from hydra.core.config_store import ConfigStore  # here, since captioning needs the schema and no Hydra
+
     store = ConfigStore.instance()
     # Hydra copies its sources for each group that --help lists, and with them this one store of all schemas, although
     # whatever is read from it is a copy already. Without the copies, --help takes 0.4 s of CPU time instead of 1.4 s;

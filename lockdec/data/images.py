@@ -111,22 +111,31 @@ def _decoded(file: Path | io.BytesIO, name: str) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the limit of pixels here is lower, and descriptions may be damaged
         with Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"{name}: {image.width} x {image.height} pixels are more than the "
-                                f"{MOST_PIXELS:,} that are decoded; make it smaller")  # fmt: skip
-            if not image.width or not image.height:
-                raise DataError(f"{name}: {image.width} x {image.height} pixels; it is empty")
-            image.load()
-            picture = _grey(image) if image.mode.startswith("I;16") else image
-            if picture.mode in ("I", "F"):
-                raise DataError(f"{name}: its pixels are 32-bit numbers, and which of them is white is not known; "
-                                "save it with 8 or 16 bits a channel")  # fmt: skip
-            try:
-                picture = _on_white(picture)
-            except ValueError as error:
-                raise DataError(f"{name}: its colours ({picture.mode}) are not read; save it in RGB") from error
-            turn = _UPRIGHT.get(_orientation(image) or 1)
-            return picture if turn is None else picture.transpose(turn)
+            return upright(image, name)
+
+
+def upright(image: Image.Image, name: str) -> Image.Image:
+    """A picture of Pillow's in the form of `open_image`: turned upright, on white, in RGB.
+
+    Raises:
+        DataError: it has no pixels, too many, or such as cannot be converted.
+    """
+    if image.width * image.height > MOST_PIXELS:
+        raise DataError(f"{name}: {image.width} x {image.height} pixels are more than the "
+                        f"{MOST_PIXELS:,} that are decoded; make it smaller")  # fmt: skip
+    if not image.width or not image.height:
+        raise DataError(f"{name}: {image.width} x {image.height} pixels; it is empty")
+    image.load()
+    picture = _grey(image) if image.mode.startswith("I;16") else image
+    if picture.mode in ("I", "F"):
+        raise DataError(f"{name}: its pixels are 32-bit numbers, and which of them is white is not known; "
+                        "save it with 8 or 16 bits a channel")  # fmt: skip
+    try:
+        picture = _on_white(picture)
+    except ValueError as error:
+        raise DataError(f"{name}: its colours ({picture.mode}) are not read; save it in RGB") from error
+    turn = _UPRIGHT.get(_orientation(image) or 1)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int | None:

@@ -64,6 +64,13 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     def forward(self, batch: Any) -> Encoded:
         """The states of a preprocessed batch."""
 
+    def labels(self, given: Input) -> Sequence[str] | None:
+        """What each state of an input stands for, as a text to show; None where that has no name, as by default.
+
+        The labels of a text are the words or pieces of words that its states encode.
+        """
+        return None
+
     def check(self, data: CaptionSet) -> None:
         """Raise DataError, before any work, if some inputs of this data cannot be encoded; by default, all can."""
         return

@@ -142,6 +142,13 @@ class HuggingFace(Encoder):
             return [self._batch([item]) for item in inputs]
         return [self._batch(inputs)]
 
+    def labels(self, given: Input) -> list[str] | None:
+        """The tokens of a text, of a network with a state for each; None for pictures and audio."""
+        if self.modality != "text" or self.output == "pooled":
+            return None
+        ids = self._texts([str(given)])["input_ids"][0].tolist()
+        return [self.processor.decode([token]).strip() for token in ids]
+
     def forward(self, batch: list[dict[str, Tensor]]) -> Encoded:
         """The concatenated layers, padded to the longest input; or the pooled vector as a single state."""
         rows: list[Tensor] = []

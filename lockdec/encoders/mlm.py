@@ -64,6 +64,12 @@ class MaskedLanguageModelEncoder(Encoder):
             raise DataError("MaskedLanguageModelEncoder reads texts")
         return self.tokenizer.batch(texts, self.max_len)
 
+    def labels(self, given: Input) -> list[str]:
+        """The tokens of a text."""
+        ids = self.tokenizer.sequences([str(given)], self.max_len)[0]
+        ends = {self.tokenizer.special.bos: "begin", self.tokenizer.special.eos: "end"}
+        return [ends.get(token) or self.tokenizer.decode([token]) for token in ids]
+
     def forward(self, batch: Int[Tensor, "b t"]) -> Encoded:
         """The concatenated outputs of the layers; padding is masked."""
         stack, mask = self.model.encoder, batch != PAD_ID

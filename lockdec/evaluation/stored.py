@@ -12,6 +12,7 @@ import torch
 
 from lockdec.data.tokenizer import ChatTemplate, Prompt, Tokenizer
 from lockdec.errors import StoreError
+from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_dataclass, read_object
@@ -156,14 +157,4 @@ def generate_captions(
         decode: strategy and lengths.
         generator: RNG of the strategies that sample.
     """
-    special = tokenizer.special
-    tokens = model.generate(
-        encoded,
-        bos_id=special.bos,
-        eos_id=special.eos,
-        pad_id=special.pad,
-        prompt=tokenizer.prompt_tokens,
-        generator=generator,
-        **decode.generation,
-    )
-    return tokenizer.decode_batch(tokens)
+    return [tokenizer.decode(best) for best, *_ in candidates(model, tokenizer, encoded, decode, generator)]

@@ -85,13 +85,13 @@ def without(node: Mapping[str, Any], patterns: Sequence[str], path: str = "") ->
     """The node, which stands at the dotted `path`, without the keys that match.
 
     Args:
-        patterns: of dotted paths, of `path=value` for texts and truth values, and of `path is null`.
+        patterns: of dotted paths, of `path=value` for texts, numbers and truth values, and of `path is null`.
     """
     left: dict[str, Any] = {}
     for name, value in node.items():
         place = f"{path}.{name}" if path else name
         places = [place]
-        if isinstance(value, str | bool | float | None):
+        if isinstance(value, str | int | float | None):
             places += [f"{place}={value}"]
         if value is None:  # which no text looks like
             places += [f"{place} is null"]

@@ -23,7 +23,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from lockdec import __version__
 from lockdec.config.building import Builder
 from lockdec.config.schema import plain
 from lockdec.console import Summary, console, printable
@@ -41,6 +40,7 @@ from lockdec.store import CURVE, Artifact, Store
 from lockdec.store.reading import CONFIG, RESULT
 from lockdec.store.writing import clear_partial, write_bytes, write_json, write_text
 from lockdec.tracking.loggers import Tracking
+from lockdec.version import __version__
 
 SKIPPED = "skipped.txt"
 CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "fewshot", "seed")

@@ -22,7 +22,7 @@ from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
 from lockdec.evaluation.captioner import Captioner
-from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import nearest_rows, shuffled
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
@@ -44,11 +44,12 @@ class Evaluate(Stage):
     name: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 6
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
-    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one")  # what a stage is without it
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one", *NEUTRAL)  # what a stage is without
     section = EvaluateConfig
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.data.fewshot",
         "lockdec.evaluation.attention_maps",
+        "lockdec.evaluation.candidates",
         "lockdec.evaluation.captioner",
         "lockdec.evaluation.controls",
         "lockdec.evaluation.looking",

@@ -12,7 +12,8 @@ import torch
 from lockdec.console import console, track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
-from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.errors import ConfigError
+from lockdec.evaluation.configuration import MBR, NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import shuffled
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
@@ -40,6 +41,7 @@ class EvaluateTranslation(Stage):
     name: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 4
     reads: ClassVar[tuple[type[Stage], ...]] = (Translate,)
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, *NEUTRAL)
     section = EvaluateConfig
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.evaluation.metrics",
@@ -56,6 +58,11 @@ class EvaluateTranslation(Stage):
     decode: EvaluateConfig
     shots: int | None
     support_seed: int
+
+    def check(self) -> None:
+        """Refuse minimum Bayes risk, which chooses among captions of an input."""
+        if self.decode.strategy == MBR:
+            raise ConfigError("evaluate.strategy=mbr: translations are decoded by greedy, beam, nucleus or top_k")
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}

@@ -22,11 +22,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lockdec import __version__
 from lockdec.errors import LockdecError, StoreError
 from lockdec.store.locking import locked, require_locks
 from lockdec.store.reading import read_json, read_object
 from lockdec.store.writing import clear_partial, disk_full, flush, is_disk_full, write_json
+from lockdec.version import __version__
 
 SCHEMA_VERSION = 1  # tests/faults/artifacts has an artifact of every released version
 METADATA = "artifact.json"

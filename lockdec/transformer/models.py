@@ -231,10 +231,45 @@ class AutoregressiveModel(nn.Module, ABC):
         Raises:
             LockdecError: an option is impossible, or sequences would be longer than max_len.
         """
-        config = GenerationConfig(**options)
+        special = SpecialTokens(bos_id, eos_id, pad_id)
+        return self._generated(encoded, special, GenerationConfig(**options), generator, prompt, 1)[:, 0]
+
+    def generate_several(
+        self,
+        encoded: Encoded,
+        keep: int,
+        *,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        generator: torch.Generator | None = None,
+        prompt: Sequence[int] = (),
+        **options: Any,
+    ) -> Int[Tensor, "b keep n"]:
+        """Generate several sequences for every encoded input: the best of a beam search, or as many draws.
+
+        Args:
+            keep: how many; of a beam search at most `beams`.
+
+        The others and what is raised are those of `generate`.
+        """
+        special = SpecialTokens(bos_id, eos_id, pad_id)
+        return self._generated(encoded, special, GenerationConfig(**options), generator, prompt, keep)
+
+    def _generated(
+        self,
+        encoded: Encoded,
+        special: SpecialTokens,
+        config: GenerationConfig,
+        generator: torch.Generator | None,
+        prompt: Sequence[int],
+        keep: int,
+    ) -> Int[Tensor, "b keep n"]:
         config.check()
+        if config.strategy == "beam" and keep > config.beams:
+            raise LockdecError(f"generation.beams={config.beams}: too few to keep {keep} sequences of each input")
         with torch.inference_mode():
-            tokens = generate(self, encoded, SpecialTokens(bos_id, eos_id, pad_id), config, generator, prompt)
+            tokens = generate(self, encoded, special, config, generator, prompt, keep)
         return tokens.clone()  # outside of inference mode, so that it may take part in training
 
 

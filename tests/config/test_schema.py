@@ -116,7 +116,7 @@ def test_a_config_read_back_builds_only_what_is_trusted(target: str) -> None:
         ("pretrain.optimizer.betas=[0.9]", "pretrain.optimizer.betas="),
         ("pretrain.optimizer.schedule=square", "pretrain.optimizer.schedule=square is not one of"),
         ("evaluate.split=train", "evaluate.split=train is not one of: val, test"),
-        ("evaluate.strategy=guess", "evaluate.strategy=guess: use greedy, beam, nucleus or top_k"),
+        ("evaluate.strategy=guess", "evaluate.strategy=guess: use greedy, beam, nucleus, top_k or mbr"),
         ("logger.kinds=[paper]", "logger.kinds=.*paper is not one of"),
         ("logger.mode=on", "logger.mode=on"),
         ("pipeline.order=[pretrain,attack]", "no stage attack"),

@@ -18,15 +18,19 @@ def beam_search(
     device: torch.device,
     special: SpecialTokens,
     config: GenerationConfig,
-) -> Int[Tensor, "b n"]:
-    """Keep the `beams` likeliest unfinished sequences of every input, and return its best finished one.
+    keep: int = 1,
+) -> Int[Tensor, "b keep n"]:
+    """Keep the `beams` likeliest unfinished sequences of every input, and return its best finished ones, best first.
 
     The score of a finished sequence of n tokens, EOS included, is log-probability / n ** length_penalty. An input is
     done when `beams` of its sequences are finished and, unless early_stopping, no unfinished one would now score
     higher than the worst of them.
+
+    Args:
+        keep: how many sequences of each input are returned, at most `beams`.
     """
     beams, longest = config.beams, config.max_new_tokens
-    best = torch.full((inputs, longest), -1, device=device)
+    best = torch.full((inputs, keep, longest), -1, device=device)
     rows = torch.arange(inputs, device=device)  # the inputs still in the batch
     active = torch.ones(inputs, dtype=torch.bool, device=device)  # whether each of them is not done
 
@@ -60,7 +64,7 @@ def beam_search(
         done = score[:, -1] > -torch.inf
         if not config.early_stopping:
             done &= log_probability[:, 0] / length**config.length_penalty <= score[:, -1]
-        best[rows] = finished[:, 0, 1:].where(active.unsqueeze(1), best[rows])
+        best[rows] = finished[:, :keep, 1:].where(active[:, None, None], best[rows])
         active = active & ~done
         kept = compact(active)
         if length == longest or not len(kept):
@@ -75,8 +79,8 @@ def beam_search(
                 log_probability[kept],
             )
             finished, score = finished[kept], score[kept]
-    used = int((best >= 0).any(0).sum())
-    return best[:, :used].masked_fill(best[:, :used] < 0, special.pad)
+    used = int((best >= 0).flatten(0, 1).any(0).sum())
+    return best[:, :, :used].masked_fill(best[:, :, :used] < 0, special.pad)
 
 
 def pick(sequences: Int[Tensor, "b beams n"], order: Int[Tensor, "b new"]) -> Int[Tensor, "b new n"]:

@@ -49,8 +49,13 @@ def generate(
     config: GenerationConfig,
     generator: torch.Generator | None = None,
     prompt: Sequence[int] = (),
-) -> Int[Tensor, "b n"]:
-    """Generate one sequence for every encoded input; see `AutoregressiveModel.generate`."""
+    keep: int = 1,
+) -> Int[Tensor, "b keep n"]:
+    """Generate sequences for every encoded input; see `AutoregressiveModel.generate` and `generate_several`."""
+    if keep > 1 and config.strategy != "beam":  # each is drawn by itself
+        rows = torch.arange(len(encoded), device=encoded.states.device).repeat_interleave(keep)
+        sequences = generate(model, encoded.index(rows), special, config, generator, prompt)
+        return sequences.view(len(encoded), keep, -1)
     inputs, device = len(encoded), encoded.states.device
     beams = config.beams if config.strategy == "beam" else 1
     cache = model.cache(encoded, len(prompt) + config.max_new_tokens, beams)
@@ -59,8 +64,8 @@ def generate(
         beginning = torch.tensor([[special.bos, *prompt]], device=device).expand(inputs, -1)
         step = _after(model.prefill(beginning, cache).repeat_interleave(beams, dim=0), step)
     if config.strategy == "beam":
-        return beam_search(step, cache, inputs, device, special, config)
-    return sample(step, cache, inputs, device, special, config, generator)
+        return beam_search(step, cache, inputs, device, special, config, keep)
+    return sample(step, cache, inputs, device, special, config, generator).unsqueeze(1)
 
 
 def _after(first: Float[Tensor, "b vocab"], step: Step) -> Step:

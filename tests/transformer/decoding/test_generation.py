@@ -140,8 +140,8 @@ def one_by_one(score: Scoring, noise: list[float], options: dict[str, Any]) -> l
     return past[1:]
 
 
-def beam_by_definition(score: Scoring, longest: int, options: dict[str, Any]) -> list[int]:
-    """Beam search of one row, one sequence at a time."""
+def beam_by_definition(score: Scoring, longest: int, options: dict[str, Any]) -> list[list[int]]:
+    """Beam search of one row, one sequence at a time: its finished sequences, best first."""
     beams, penalty = options["beams"], options.get("length_penalty", 1.0)
     unfinished, finished = [(0.0, [BOS])], []
     for length in range(1, longest + 1):
@@ -163,7 +163,7 @@ def beam_by_definition(score: Scoring, longest: int, options: dict[str, Any]) ->
             hope = unfinished[0][0] / length**penalty
             if options.get("early_stopping", False) or hope <= finished[-1][0]:
                 break
-    return finished[0][1][1:]
+    return [sequence[1:] for _, sequence in finished]
 
 
 def by_definition(
@@ -182,7 +182,7 @@ def by_definition(
 
         score = partial(next_scores, model, one, options=options, prompt=prompt or [])
         if options["strategy"] == "beam":
-            rows.append(beam_by_definition(score, longest, options))
+            rows.append(beam_by_definition(score, longest, options)[0])
         else:
             rows.append(one_by_one(score, noise[:, row].tolist(), options))
     return rows
@@ -271,6 +271,27 @@ def test_a_prompt_takes_room() -> None:
     assert model.generate(encoded, **IDS, max_new_tokens=12, min_new_tokens=12, prompt=[5] * 4).shape == (2, 12)
     with pytest.raises(LockdecError, match=r"a sequence of 17 tokens is longer than decoder\.max_len=16"):
         model.generate(encoded, **IDS, max_new_tokens=12, prompt=[5] * 5)
+
+
+def test_the_best_of_a_beam_search_are_kept_in_their_order() -> None:
+    model, encoded, options = captioner(), encoded_batch(), {"strategy": "beam", "beams": 4}
+    found = model.generate_several(encoded, 3, max_new_tokens=6, **IDS, **options)
+    for row, sequences in enumerate(found):
+        one = encoded.index(torch.tensor([row]))
+        score = partial(next_scores, model, one, options=options, prompt=[])
+        assert unpadded(sequences) == beam_by_definition(score, 6, options)[:3]
+    with pytest.raises(LockdecError, match=r"generation\.beams=4: too few to keep 5 sequences"):
+        model.generate_several(encoded, 5, max_new_tokens=6, **IDS, **options)
+
+
+def test_several_draws_of_an_input_are_drawn_apart() -> None:
+    model, encoded = captioner(), encoded_batch()
+    options: dict[str, Any] = {"strategy": "nucleus", "top_p": 1.0, "temperature": 3.0, "max_new_tokens": 6}
+    several = model.generate_several(encoded, 5, generator=torch.Generator().manual_seed(0), **IDS, **options)
+    apart = encoded.index(torch.arange(len(encoded)).repeat_interleave(5))
+    alone = model.generate(apart, generator=torch.Generator().manual_seed(0), **IDS, **options)
+    assert torch.equal(several.flatten(0, 1), alone)
+    assert len({tuple(tokens) for tokens in several[0].tolist()}) > 1
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -1,0 +1,110 @@
+"""Several captions of an input, and how one of them is chosen: by likelihood, or by minimum Bayes risk.
+
+Minimum Bayes risk decoding chooses, among captions drawn from the model, the one that is on average most similar to the
+others: the caption of highest expected utility under the model (Kumar and Byrne 2004; Eikema and Aziz 2020).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lockdec.data.tokenizer import Tokenizer
+from lockdec.evaluation.configuration import MBR, EvaluateConfig
+from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.models import LockingDecoderModel
+
+
+def candidates(
+    model: LockingDecoderModel,
+    tokenizer: Tokenizer,
+    encoded: Encoded,
+    decode: EvaluateConfig,
+    generator: torch.Generator,
+    n: int = 1,
+) -> list[list[list[int]]]:
+    """At most n different captions of each input, the chosen one first; fewer where no more were found.
+
+    greedy: the greedy caption, then the best others of a beam search. beam: the best of the search. nucleus and top_k:
+    n draws, in their order. mbr: `decode.candidates` draws by their expected utility.
+
+    Args:
+        encoded: normalised states on the device of the model.
+        decode: strategy and lengths.
+        generator: RNG of the strategies that draw.
+
+    Returns:
+        The tokens of each caption, with EOS where it was generated, without BOS and prompt.
+    """
+    special = tokenizer.special
+    always: dict[str, Any] = {
+        "bos_id": special.bos,
+        "eos_id": special.eos,
+        "pad_id": special.pad,
+        "prompt": tokenizer.prompt_tokens,
+        "generator": generator,
+    }
+
+    def generated(keep: int, **changes: Any) -> list[list[list[int]]]:
+        options = decode.generation | changes
+        rows: list[list[list[int]]] = model.generate_several(encoded, keep, **always, **options).tolist()
+        return rows
+
+    if decode.strategy == MBR:
+        drawn = generated(decode.candidates, strategy="nucleus")
+        ranked = [_ranked(tokenizer, row, decode.utility) for row in drawn]
+    elif decode.strategy == "greedy" and n > 1:
+        beams = generated(n, strategy="beam", beams=max(n, decode.beams))
+        ranked = [first + others for first, others in zip(generated(1), beams, strict=True)]
+    elif decode.strategy == "beam":
+        ranked = generated(n, beams=max(n, decode.beams))
+    else:
+        ranked = generated(n)
+    return [_different(tokenizer, row)[:n] for row in ranked]
+
+
+def chosen_by_risk(captions: Sequence[str], utility: str) -> int:
+    """Which of several captions has the highest mean utility, measured against all of them; the first of equals."""
+    gains = expected_utilities(captions, utility)
+    return gains.index(max(gains))
+
+
+def expected_utilities(captions: Sequence[str], utility: str) -> list[float]:
+    """The mean utility of each caption, measured against all of them, itself included: the same for all."""
+    from lockdec.evaluation.metrics import METRICS  # here, since most captioning needs no metric
+
+    metric, once = METRICS[utility], list(dict.fromkeys(captions))
+    counts = [captions.count(text) for text in once]
+    means = {
+        text: sum(n * metric([text], [[other]]) for other, n in zip(once, counts, strict=True)) / len(captions)
+        for text in once
+    }
+    return [means[text] for text in captions]
+
+
+def _ranked(tokenizer: Tokenizer, drawn: Sequence[list[int]], utility: str) -> list[list[int]]:
+    gains = expected_utilities([tokenizer.decode(ids) for ids in drawn], utility)
+    order = sorted(range(len(drawn)), key=lambda index: -gains[index])  # stable: the first of equals stays first
+    return [drawn[index] for index in order]
+
+
+def _different(tokenizer: Tokenizer, captions: Sequence[list[int]]) -> list[list[int]]:
+    """The first caption of each text."""
+    first: dict[str, list[int]] = {}
+    for ids in captions:
+        first.setdefault(tokenizer.decode(ids), ids)
+    return list(first.values())
+
+
+def with_options(decode: EvaluateConfig, **options: Any) -> EvaluateConfig:
+    """The same decoding with other options, where they are given (not None).
+
+    Raises:
+        ConfigError: an option is impossible.
+    """
+    changed = dataclasses.replace(decode, **{name: value for name, value in options.items() if value is not None})
+    changed.check()
+    return changed

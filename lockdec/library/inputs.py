@@ -1,0 +1,73 @@
+"""What a user gives a captioner, as its encoder reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lockdec.data.captions import Input, Modality, composed, not_unicode
+from lockdec.data.images import open_image, upright
+from lockdec.data.sources import finite_array, load_array
+from lockdec.errors import DataError
+
+Given: TypeAlias = Image.Image | str | Path | NDArray[Any]
+
+_WANTED = {
+    "image": "pictures: one of Pillow's, an array UInt8[height width 3] or the path of a file",
+    "text": "texts: a string each",
+    "array": "arrays: Float[states channels], the path of a .npy file or an id that its encoder knows",
+}
+
+
+def as_list(given: Given | Sequence[Given]) -> list[Given]:
+    """One input or several as a list; DataError if it is empty."""
+    several = [given] if isinstance(given, Image.Image | str | Path | np.ndarray) else list(given)
+    if not several:
+        raise DataError("no inputs: give one or more")
+    return several
+
+
+def read(given: Given, modality: Modality) -> Input:
+    """An input of this modality, in the form in which runs have read theirs.
+
+    Raises:
+        DataError: it cannot be read, or is of another modality.
+    """
+    if modality == "text" and isinstance(given, str):
+        if problem := not_unicode(given):
+            raise DataError(problem)
+        return composed(given)
+    if modality == "image" and isinstance(given, str | Path):
+        return open_image(Path(given), str(given))
+    if modality == "image" and isinstance(given, Image.Image):
+        return _picture(given)
+    if modality == "image" and isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
+            raise DataError(f"a picture of shape {given.shape} and type {given.dtype}: UInt8[height width 3] is needed")
+        return _picture(Image.fromarray(given))
+    if modality == "array" and isinstance(given, np.ndarray):
+        return finite_array(given, "an array")
+    if modality == "array" and isinstance(given, str | Path):
+        path = Path(given)
+        return load_array(path, str(given)) if path.suffix.lower() == ".npy" else composed(str(given))
+    raise DataError(f"{_shown(given)} is none of the inputs of this captioner, which are {_WANTED[modality]}")
+
+
+def _picture(image: Image.Image) -> Image.Image:
+    name = str(getattr(image, "filename", "")) or "a picture"
+    try:
+        return upright(image, name)
+    except DataError:
+        raise
+    except Exception as error:  # a file that Pillow has opened is only read here, and may be damaged in many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: a damaged picture ({reason})") from error
+
+
+def _shown(given: object) -> str:
+    return repr(given)[:40] if isinstance(given, str | Path) else f"a {type(given).__name__}"

@@ -1,0 +1,3 @@
+"""The version of lockdec, which files that it writes name."""
+
+__version__ = "0.1.0"

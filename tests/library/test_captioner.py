@@ -1,0 +1,227 @@
+"""The library: captions as the run gave them, with numbers that follow from the decoder's own logits."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import lockdec
+from lockdec.config.building import Builder
+from lockdec.data.captions import CaptionSet
+from lockdec.encoders.encoded import normalised
+from lockdec.evaluation.finished import NewInputCaptioner, find_run, open_captioner
+from lockdec.evaluation.scoring import evidence, locked, scored
+from lockdec.library.inputs import Given
+from lockdec.pipeline.assembling import assemble
+from lockdec.stages.evaluate import Evaluate
+from tests.conftest import TinyRun, composed
+
+WITHOUT = """
+import sys, time
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("hydra", "lightning", "pytorch_lightning", "wandb"):
+            raise ImportError(name + " was imported")
+sys.meta_path.insert(0, Refuse())
+started = time.monotonic()
+import lockdec
+captioner = lockdec.load(sys.argv[1])
+[caption] = captioner.caption(sys.argv[2], n=2)
+captioner.figure(sys.argv[2], caption)
+print(caption.text)
+"""
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny: TinyRun) -> lockdec.Captioner:
+    return lockdec.load(tiny.folder)
+
+
+@pytest.fixture(scope="module")
+def parts(tiny: TinyRun) -> NewInputCaptioner:
+    """The same captioner in pieces, to compute by hand with."""
+    return open_captioner(find_run(tiny.folder))
+
+
+@pytest.fixture(scope="module")
+def rows(tiny: TinyRun) -> list[dict[str, str]]:
+    """What the run's own evaluation left."""
+    return [json.loads(line) for line in (tiny.folder / "captions.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny: TinyRun, rows: list[dict[str, str]]) -> list[Given]:
+    """The pictures of the test split, as the run saw them."""
+    stage = assemble(composed(*tiny.result["overrides"]), Builder()).stages["evaluate"]
+    assert isinstance(stage, Evaluate)
+    data: CaptionSet = stage.data
+    places = {name: index for index, name in enumerate(data.ids)}
+    return list(data.inputs([places[row["id"]] for row in rows[:5]]))
+
+
+def log_probs(parts: NewInputCaptioner, picture: Given, text: str, locked: bool = False) -> list[float]:
+    """log p of each token of a caption and of its end, from the logits."""
+    tokenizer, model = parts.tokenizer, parts.model
+    assert isinstance(picture, Image.Image)
+    ids = [tokenizer.special.bos, *tokenizer.encode_batch([text])[0], tokenizer.special.eos]
+    encoded = parts.encoder.encode([picture])
+    states = parts.normalisation(encoded.states).half().float()  # as they are stored
+    if locked:
+        model.lock()
+    with torch.no_grad():
+        found = model(torch.tensor([ids[:-1]]), type(encoded)(states, encoded.mask))[0].log_softmax(-1)
+    model.unlock()
+    return [float(found[place, token]) for place, token in enumerate(ids[1:])]
+
+
+def test_captions_are_those_of_the_run(
+    captioner: lockdec.Captioner, pictures: list[Given], rows: list[dict[str, str]]
+) -> None:
+    assert [caption.text for caption in captioner.caption(pictures)] == [row["caption"] for row in rows[:5]]
+
+
+def test_numbers_follow_from_the_logits(parts: NewInputCaptioner, pictures: list[Given]) -> None:
+    text = "woman dancing medium-dark skin tone"
+    tokenizer = parts.tokenizer
+    ids = [*tokenizer.encode_batch([text])[0], tokenizer.special.eos]
+    for picture in pictures[:2]:
+        assert isinstance(picture, Image.Image)
+        given, alone = log_probs(parts, picture, text), log_probs(parts, picture, text, locked=True)
+        encoded = normalised(parts.encoder.encode([picture]), parts.normalisation)
+        [candidate] = scored(parts.model, tokenizer, [[*ids, tokenizer.special.pad]], encoded)
+        assert (candidate.text, candidate.tokens) == (text, len(ids))
+        assert candidate.log_prob == pytest.approx(sum(given), abs=1e-3)
+        [words] = evidence(parts.model, tokenizer, [ids], encoded)
+        assert [word.text for word in words] == text.split()
+        assert sum(word.log_prob for word in words) == pytest.approx(sum(given[:-1]), abs=1e-3)
+        difference = sum(given[:-1]) - sum(alone[:-1])
+        assert sum(word.evidence for word in words) == pytest.approx(difference, abs=1e-3)
+        first = len(tokenizer.encode_batch(["woman"])[0])
+        assert words[0].log_prob == pytest.approx(sum(given[:first]), abs=1e-3)
+
+
+def test_evidence_needs_a_decoder_that_sees_the_input(parts: NewInputCaptioner, pictures: list[Given]) -> None:
+    assert isinstance(pictures[0], Image.Image)
+    encoded = normalised(parts.encoder.encode([pictures[0]]), parts.normalisation)
+    with locked(parts.model), pytest.raises(lockdec.LockdecError, match="the decoder is locked: attach and unlock"):
+        evidence(parts.model, parts.tokenizer, [[5, 6]], encoded)
+
+
+def test_a_caption_without_an_end_has_none_to_be_scored(parts: NewInputCaptioner, pictures: list[Given]) -> None:
+    """Of a caption that was cut off at its longest, only the tokens that are there count."""
+    assert isinstance(pictures[0], Image.Image)
+    ids = parts.tokenizer.encode_batch(["woman dancing"])[0]
+    encoded = normalised(parts.encoder.encode([pictures[0]]), parts.normalisation)
+    [cut] = scored(parts.model, parts.tokenizer, [ids], encoded)
+    given = log_probs(parts, pictures[0], "woman dancing")
+    assert cut.log_prob == pytest.approx(sum(given[:-1]), abs=1e-3)
+    assert cut.tokens == len(ids)
+
+
+def test_scores_are_log_probabilities_of_every_caption_for_every_input(
+    captioner: lockdec.Captioner, parts: NewInputCaptioner, pictures: list[Given]
+) -> None:
+    captions = ["woman dancing", "a cat", "flag germany medium skin tone"]
+    scores = captioner.score(pictures[:2], captions, batch_size=1)
+    wanted = [[sum(log_probs(parts, picture, text)) for text in captions] for picture in pictures[:2]]
+    assert scores.shape == (2, 3)
+    torch.testing.assert_close(scores, torch.tensor(wanted), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(captioner.score(pictures[0], "a cat"), scores[:1, 1:2])
+
+
+def test_alternatives_are_different_captions(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    for strategy in ("greedy", "beam", "nucleus", "top_k", "mbr"):
+        [caption] = captioner.caption(pictures[0], n=4, strategy=strategy, beams=6, seed=1)
+        texts = [caption.text, *(other.text for other in caption.alternatives)]
+        assert len(set(texts)) == len(texts) <= 4
+    [alone] = captioner.caption(pictures[0], strategy="greedy")
+    [first] = captioner.caption(pictures[0], n=3, strategy="greedy")
+    assert (alone.text, alone.alternatives) == (first.text, ())
+    assert len(first.alternatives) == 2
+
+
+def test_what_is_drawn_follows_the_seed(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    def drawn(seed: int | None) -> list[str]:
+        return [caption.text for caption in captioner.caption(pictures, strategy="nucleus", temperature=3.0, seed=seed)]
+
+    first, next_one = drawn(7), drawn(None)
+    assert first != next_one
+    assert (drawn(7), drawn(None)) == (first, next_one)
+
+
+def test_one_picture_is_the_same_in_every_form(
+    captioner: lockdec.Captioner, pictures: list[Given], tmp_path: Path
+) -> None:
+    picture = pictures[0]
+    assert isinstance(picture, Image.Image)
+    picture.save(tmp_path / "x.png")
+    forms: list[Given] = [picture, tmp_path / "x.png", str(tmp_path / "x.png"), np.asarray(picture)]
+    assert len({caption.text for caption in captioner.caption(forms)}) == 1
+    with Image.open(tmp_path / "x.png") as opened:
+        assert captioner.caption(opened)[0].log_prob == pytest.approx(captioner.caption(picture)[0].log_prob, abs=1e-4)
+
+
+def test_attention_is_shared_among_the_states_of_a_grid(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    [caption] = captioner.caption(pictures[0])
+    assert caption.attention.shape == (len(caption.words), 64)
+    torch.testing.assert_close(caption.attention.weights.sum(1), torch.ones(len(caption.words)))
+    assert caption.attention.grid == (8, 8, 0)
+    figure = captioner.figure(pictures[0], caption, "<name>")
+    assert figure._repr_html_() == figure.html
+    assert "&lt;name&gt;" in figure.html
+    assert figure.html.count("<svg") == len(caption.words)
+
+
+def test_a_damaged_picture_leaves_the_others_captioned(
+    captioner: lockdec.Captioner, pictures: list[Given], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    with pytest.raises(lockdec.PartlyCaptionedError, match=r"bad\.png: not a picture of a kind .*the other 2") as error:
+        captioner.caption([pictures[0], tmp_path / "bad.png", pictures[1]])
+    first, bad, second = error.value.captions
+    assert bad is None
+    assert list(error.value.problems) == [1]
+    assert [caption and caption.text for caption in (first, second)] == [
+        caption.text for caption in captioner.caption(pictures[:2])
+    ]
+
+
+def test_what_cannot_be_done_is_said_in_one_line(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    with pytest.raises(lockdec.DataError, match="no inputs: give one or more"):
+        captioner.caption([])
+    with pytest.raises(lockdec.DataError, match="no captions to score"):
+        captioner.score(pictures[0], [])
+    with pytest.raises(lockdec.DataError, match=r"caption 'word word.*: too long for a decoder of 48 tokens"):
+        captioner.score(pictures[0], "word " * 100)
+    with pytest.raises(lockdec.DataError, match=r"array of shape|picture of shape \(2, 2\) and type float64"):
+        captioner.caption(np.zeros((2, 2)))
+    with pytest.raises(lockdec.ConfigError, match="n=0: from 1 to 100"):
+        captioner.caption(pictures[0], n=0)
+    with pytest.raises(lockdec.ConfigError, match="max_new_tokens=90: the decoder has room for 48"):
+        captioner.caption(pictures[0], max_new_tokens=90)
+    with pytest.raises(lockdec.ConfigError, match=r"evaluate\.strategy=best: use greedy"):
+        captioner.caption(pictures[0], strategy="best")
+
+
+def test_a_device_that_is_not_there_is_named(tiny: TinyRun) -> None:
+    with pytest.raises(lockdec.ConfigError, match=r"^device=cuda:77: torch cannot compute there"):
+        lockdec.load(tiny.folder, device="cuda:77")
+
+
+def test_neither_hydra_nor_lightning_is_imported(tiny: TinyRun, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
+    command = [sys.executable, "-c", WITHOUT, str(tiny.folder), str(tmp_path / "x.png")]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'lockdec' has no attribute 'laod'"):
+        lockdec.laod  # noqa: B018
