@@ -22,7 +22,6 @@ from lockdec.transformer.attention import (
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.fast.products import SHORT
 from lockdec.transformer.masks import look_ahead_mask
-from lockdec.transformer.positional import RotaryPositions
 from tests.transformer.tiny_transformers import shake
 
 SIZES = st.integers(1, 5)
@@ -303,30 +302,6 @@ def test_attention_starts_at_the_scale_of_its_inputs_however_small_it_is(d: int)
         out = attention.output(torch.randn(512, 6 * d))
         for tensor in (queries, memory.key, memory.value, out):
             assert 0.7 < float(tensor.std()) < 1.4
-
-
-def test_rotary_positions_turn_pairs_as_complex_numbers() -> None:
-    d, theta = 6, 50.0
-    rotary, x = RotaryPositions(12, d, theta).double(), normal(2, 3, 5, d)
-    pairs = torch.complex(x[..., : d // 2], x[..., d // 2 :])
-    speed = theta ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
-    for start in (0, 4):
-        angle = torch.arange(start, start + 5, dtype=torch.float64).outer(speed)
-        turned = pairs * torch.polar(torch.ones_like(angle), angle)
-        expected = torch.cat((turned.real, turned.imag), dim=-1)
-        torch.testing.assert_close(rotary(x, start), expected, atol=1e-5, rtol=0)
-
-
-@settings(max_examples=20, deadline=None)
-@given(i=st.integers(0, 9), j=st.integers(0, 9), shift=st.integers(0, 10))
-def test_rotary_scores_depend_on_distance_only(i: int, j: int, shift: int) -> None:
-    rotary, query, key = (
-        RotaryPositions(20, 4),
-        normal(1, 1, 1, 4).float(),
-        normal(1, 1, 1, 4, seed=1).float(),
-    )
-    scores = [(rotary(query, i + k) * rotary(key, j + k)).sum() for k in (0, shift)]
-    torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("bias", [False, True])

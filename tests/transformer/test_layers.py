@@ -18,10 +18,9 @@ from lockdec.transformer.layers import (
     LockingAddNorm,
     TransformerLayer,
 )
-from lockdec.transformer.models import Encoded, EncoderModel, LockingDecoderModel
-from lockdec.transformer.positional import sinusoids
+from lockdec.transformer.models import Encoded, LockingDecoderModel
 from tests.transformer.test_attention import agree, gradients, normal
-from tests.transformer.tiny_transformers import decoder_config, encoder_config, shake
+from tests.transformer.tiny_transformers import decoder_config, shake
 
 MASK = torch.arange(6) < torch.tensor([[6], [4]])
 
@@ -117,22 +116,6 @@ def test_swiglu_is_a_gated_silu() -> None:
     x = normal(2, 3, 12)
     gate, up = x @ feed.widen.weight[:20].T, x @ feed.widen.weight[20:].T
     agree(feed(x), (gate * torch.sigmoid(gate) * up) @ feed.output.weight.T)
-
-
-def test_sinusoids_are_those_of_the_paper() -> None:
-    table = sinusoids(7, 6)
-    for position in range(7):
-        for i in range(3):
-            angle = position / 10000 ** (2 * i / 6)
-            assert math.isclose(float(table[position, 2 * i]), math.sin(angle), abs_tol=1e-6)
-            assert math.isclose(float(table[position, 2 * i + 1]), math.cos(angle), abs_tol=1e-6)
-
-
-def test_embeddings_and_sinusoids_start_at_one_scale() -> None:
-    torch.manual_seed(0)
-    model = EncoderModel(encoder_config(d_model=256, heads=4, position="sinusoidal", vocab_size=500))
-    scaled = model.embedding(torch.arange(16).unsqueeze(0)) - sinusoids(16, 256)
-    assert 0.9 < float(scaled.detach().std()) < 1.1
 
 
 def test_weights_start_as_in_gpt2() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.profiler import profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from lockdec.errors import ConfigError, LockdecError
+from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import UNLOCKS
 from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import Encoded, LockingDecoderModel
@@ -277,39 +277,6 @@ def test_gates_are_one_scale_or_one_per_channel() -> None:
         assert [gate.numel() for gate in gates] == ([size, size] if size else [])
 
 
-@pytest.mark.parametrize(
-    ("layers", "expected"),
-    [
-        ("all", [0, 1, 2, 3]),
-        ("every_1", [0, 1, 2, 3]),
-        ("every_2", [1, 3]),
-        ("every_3", [2]),
-        ("last_1", [3]),
-        ("last_3", [1, 2, 3]),
-        ("last_4", [0, 1, 2, 3]),
-        ([3, 0], [0, 3]),
-    ],
-)
-def test_layers_with_cross_attention(layers: Any, expected: list[int]) -> None:
-    model, tokens, encoded = locking_model(layers=4), token_batch(), encoded_batch()
-    model.attach(cross_attention_config(layers=layers), ENCODER_DIM)
-    model.unlock()
-    numbers = {int(name.split(".")[2]) for name in model.cross_attention_parameters()}
-    assert sorted(numbers) == expected
-    assert len(model.attention_maps(tokens, encoded)) == len(expected)
-    model.attach(cross_attention_config(layers=[1]), ENCODER_DIM)
-    assert model.locked
-    assert {int(name.split(".")[2]) for name in model.cross_attention_parameters()} == {1}
-
-
-@pytest.mark.parametrize(
-    "layers", ["every_0", "every_5", "every_x", "last_0", "last_5", "last", "some", [], [4], [-1], ["0"], None, 1]
-)
-def test_layers_that_are_not_there_are_refused(layers: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^cross_attention.layers=.*every_n \(n from 1 to 4\)"):
-        locking_model(layers=4).attach(cross_attention_config(layers=layers), ENCODER_DIM)
-
-
 def test_attaching_again_starts_afresh_from_the_seed() -> None:
     model, drawn = locking_model(), []
     for _ in range(2):
@@ -377,22 +344,3 @@ def test_an_unlocked_model_needs_states_of_the_width_it_was_attached_with() -> N
         model(tokens)
     with pytest.raises(LockdecError, match=r"states are 11 wide.*encoder_dim=10"):
         model(tokens, encoded_batch(dim=11))
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"heads": 5}, r"^decoder.heads=5 does not divide d_model=12 \(use 1, 2, 3, 4, 6 or 12\)"),
-        ({"kv_heads": 2}, r"^decoder.kv_heads=2 does not divide heads=3 \(use 1 or 3\)"),
-        ({"d_ff": 0}, "^decoder.d_ff=0: use a whole number of at least 1"),
-        ({"norm": "middle"}, "^decoder.norm=middle: use pre, post, sandwich or parallel"),
-        ({"position": "none"}, "^decoder.position=none: use learned, sinusoidal or rope"),
-        ({"activation": "tanh"}, "^decoder.activation=tanh: use relu, gelu, gelu_tanh, swiglu or geglu_tanh"),
-        ({"dropout": 1.0}, "^decoder.dropout=1.0: use 0 or more and less than 1"),
-        ({"d_model": 9, "position": "rope"}, "^decoder.position=rope: d_model / heads has to be even, but is 3"),
-        ({"d_model": 9, "position": "sinusoidal"}, "^decoder.position=sinusoidal: d_model has to be even, but is 9"),
-    ],
-)
-def test_an_impossible_decoder_is_refused_by_key(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        LockingDecoderModel(decoder_config(**changes))

@@ -273,12 +273,3 @@ def test_encoders_and_decoders_name_their_own_keys() -> None:
         book(token_batch())
     with pytest.raises(LockdecError, match=r"states are 4 wide.*encoder_dim=10"):
         book(token_batch(), encoded_batch(dim=4))
-
-
-def test_encoded_moves_and_picks_rows() -> None:
-    encoded = encoded_batch(rows=3)
-    assert len(encoded) == 3
-    picked = encoded.index(torch.tensor([2, 0, 0]))
-    assert torch.equal(picked.states[1], encoded.states[0])
-    assert torch.equal(picked.mask[0], encoded.mask[2])
-    assert encoded.to("meta").states.device.type == encoded.to("meta").mask.device.type == "meta"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import (
+    AutoregressiveModel,
     CrossAttentionConfig,
     DecoderConfig,
     Encoded,
@@ -17,6 +19,8 @@ from lockdec.transformer.models import (
 
 VOCAB = 23
 ENCODER_DIM = 10
+BOS, EOS, PAD = 1, 2, 0
+IDS: dict[str, Any] = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
 
 
 def decoder_config(**changes: Any) -> DecoderConfig:
@@ -87,3 +91,20 @@ def encoded_batch(rows: int = 3, states: int = 5, seed: int = 2, dim: int = ENCO
     generator = torch.Generator().manual_seed(seed)
     lengths = states - torch.arange(rows).clamp(max=states - 1)
     return Encoded(torch.randn(rows, states, dim, generator=generator), torch.arange(states) < lengths.unsqueeze(1))
+
+
+def captioner(seed: int = 0, **changes: Any) -> LockingDecoderModel:
+    """An unlocked model, as if long trained, that ends some sequences early and others not at all."""
+    model = locking_model(seed, **changes)
+    model.attach(cross_attention_config(bias=True), ENCODER_DIM)
+    force_open(model, seed)
+    make_talkative(model.embedding.tokens.weight, final_norm(model), EOS, seed)
+    model.unlock()
+    return model
+
+
+def final_norm(model: AutoregressiveModel) -> nn.LayerNorm | nn.RMSNorm:
+    """The norm before the logits."""
+    last = cast(LockingDecoderLayer, model.decoder.layers[-1])
+    norm = model.decoder.norm if model.config.norm == "pre" else last.feed_forward_norm.norm
+    return cast("nn.LayerNorm | nn.RMSNorm", norm)

@@ -12,33 +12,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lockdec.errors import ConfigError, LockdecError
+from lockdec.errors import LockdecError
 from lockdec.transformer.attention import MultiHeadAttention
-from lockdec.transformer.configuration import GenerationConfig
-from lockdec.transformer.decoding.tokens import SpecialTokens, constrain
 from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import (
     AutoregressiveModel,
     Encoded,
-    LockingDecoderModel,
     TransformerModel,
 )
 from tests.transformer.tiny_transformers import (
-    ENCODER_DIM,
+    BOS,
+    EOS,
+    IDS,
+    PAD,
     VOCAB,
-    cross_attention_config,
+    captioner,
     decoder_config,
     encoded_batch,
     encoder_config,
-    force_open,
-    locking_model,
-    make_talkative,
+    final_norm,
     shake,
     token_batch,
 )
 
-BOS, EOS, PAD = 1, 2, 0
-IDS: dict[str, Any] = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
 STRATEGIES: list[dict[str, Any]] = [
     {"strategy": "greedy"},
     {"strategy": "beam", "beams": 1},
@@ -63,23 +59,6 @@ STYLES: list[dict[str, Any]] = [
 ]
 
 Scoring = Callable[[list[list[int]]], list[Tensor]]
-
-
-def captioner(seed: int = 0, **changes: Any) -> LockingDecoderModel:
-    """An unlocked model, as if long trained, that ends some sequences early and others not at all."""
-    model = locking_model(seed, **changes)
-    model.attach(cross_attention_config(bias=True), ENCODER_DIM)
-    force_open(model, seed)
-    make_talkative(model.embedding.tokens.weight, final_norm(model), EOS, seed)
-    model.unlock()
-    return model
-
-
-def final_norm(model: AutoregressiveModel) -> nn.LayerNorm | nn.RMSNorm:
-    """The norm before the logits."""
-    last = cast(LockingDecoderLayer, model.decoder.layers[-1])
-    norm = model.decoder.norm if model.config.norm == "pre" else last.feed_forward_norm.norm
-    return cast("nn.LayerNorm | nn.RMSNorm", norm)
 
 
 def next_scores(
@@ -338,50 +317,6 @@ def test_a_row_does_not_depend_on_the_other_rows(strategy: dict[str, Any]) -> No
     assert results[0][2:] != results[1][2:]
 
 
-def test_the_narrowest_choices_are_greedy() -> None:
-    model, encoded = captioner(), encoded_batch(rows=4)
-    greedy = model.generate(encoded, **IDS, max_new_tokens=12)
-    narrow: tuple[dict[str, Any], ...] = (
-        {"strategy": "top_k", "top_k": 1},
-        {"strategy": "nucleus", "top_p": 1e-6},
-        {"strategy": "nucleus", "top_p": 1.0, "temperature": 1e-4},
-        {"strategy": "beam", "beams": 1},
-    )
-    for options in narrow:
-        assert torch.equal(model.generate(encoded, **IDS, max_new_tokens=12, **options), greedy), options
-
-
-@pytest.mark.parametrize("mixed", [False, True])
-@pytest.mark.parametrize(
-    ("options", "kept"),
-    [({"strategy": "nucleus", "top_p": 1.0}, VOCAB), ({"strategy": "top_k", "top_k": 4}, 4)],
-)
-def test_tokens_are_drawn_as_often_as_they_are_likely(options: dict[str, Any], kept: int, mixed: bool) -> None:
-    model, draws = captioner(), 20_000
-    one = encoded_batch(rows=1)
-    crowd = one.index(torch.zeros(draws, dtype=torch.long))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
-        first = model.generate(crowd, **IDS, max_new_tokens=1, generator=torch.Generator().manual_seed(0), **options)
-    expected = model(torch.tensor([[BOS]]), one)[0, -1].softmax(-1)
-    floor = expected.sort(descending=True).values[kept - 1]
-    expected = expected.where(expected >= floor, 0.0)
-    expected = expected / expected.sum()
-    seen = torch.bincount(first.flatten(), minlength=VOCAB) / draws
-    deviation = (expected * (1 - expected) / draws).sqrt()
-    assert ((seen - expected).abs() <= 4.5 * deviation + (0.002 if mixed else 0.0)).all()
-
-
-def test_a_model_that_begins_and_ends_with_one_token_can_end() -> None:
-    """GPT-2's: neither the penalty nor the ban on repeated tokens counts the first token as an end."""
-    special = SpecialTokens(bos=3, eos=3, pad=0)
-    past, scores = torch.tensor([[3, 1, 2]]), torch.tensor([[0.5, 2.0, -1.0, 4.0]])
-    config = GenerationConfig(no_repeat_ngram=1, repetition_penalty=2.0)
-    assert constrain(scores, past, special, config).tolist() == [[0.5, -math.inf, -math.inf, 4.0]]
-    scores = torch.tensor([[0.5, 2.0, -1.0, 4.0]])
-    config = GenerationConfig(repetition_penalty=2.0, min_new_tokens=3)
-    assert constrain(scores, past, special, config).tolist() == [[0.5, 1.0, -2.0, -math.inf]]
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_no_ngram_is_repeated(strategy: dict[str, Any]) -> None:
     model, encoded = captioner(), encoded_batch(rows=5)
@@ -475,25 +410,6 @@ def test_16_bits_find_sequences_as_likely_as_32_bits_do(strategy: dict[str, Any]
 def test_generated_tokens_may_be_trained_on() -> None:
     model, encoded = captioner(), encoded_batch()
     model(model.generate(encoded, **IDS, max_new_tokens=9), encoded).sum().backward()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"strategy": "best"}, "^generation.strategy=best: use greedy, beam, nucleus or top_k"),
-        ({"max_new_tokens": 0}, "^generation.max_new_tokens=0: use a whole number of at least 1"),
-        ({"min_new_tokens": 25}, "^generation.min_new_tokens=25: use 0 to max_new_tokens=24"),
-        ({"beams": 0}, "^generation.beams=0"),
-        ({"top_k": 0}, "^generation.top_k=0"),
-        ({"top_p": 0.0}, "^generation.top_p=0.0: use a number above 0 and at most 1"),
-        ({"temperature": 0.0}, "^generation.temperature=0.0: use a number above 0"),
-        ({"repetition_penalty": -1.0}, "^generation.repetition_penalty=-1.0"),
-        ({"no_repeat_ngram": -1}, "^generation.no_repeat_ngram=-1"),
-    ],
-)
-def test_an_impossible_option_is_refused_by_key(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        captioner().generate(encoded_batch(), **IDS, **options)
 
 
 def test_sequences_longer_than_the_model_are_refused_before_any_work() -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.models import LockingDecoderModel
-from tests.transformer.importing.test_importing import gpt2
+from tests.transformer.importing.families import gpt2
 
 
 def config(**changes: Any) -> Callable[[Path], object]:

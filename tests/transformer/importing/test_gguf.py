@@ -13,9 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.models import LockingDecoderModel
+from tests.transformer.importing import test_gpt2, test_llama
+from tests.transformer.importing.families import tokens
 from tests.transformer.importing.gguf_files import write_gguf
-from tests.transformer.importing.test_importing import CHECKPOINTS, tokens
 
+CHECKPOINTS = test_gpt2.CHECKPOINTS | test_llama.CHECKPOINTS
 IN_GGUF = ["gpt2", "gpt2, exact gelu, eps, untied", "llama", "llama, tied", "qwen2", "qwen3"]
 
 
