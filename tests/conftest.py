@@ -1,16 +1,22 @@
-"""What several test files need: configs composed as the command line does, and one finished tiny run."""
+"""What several test files need: configs composed as the command line does, one finished tiny run, and what it made."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from lockdec.config.schema import config_folder, register
+from lockdec.store import Artifact, Store
+
+if TYPE_CHECKING:
+    from lockdec.evaluation.captioner import Captioner
+    from lockdec.pipeline.assembling import Assembly
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -48,3 +54,36 @@ def run_tiny(outputs: Path, name: str, *overrides: str) -> TinyRun:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """One tiny run, made once; tests read it and leave it as it is."""
     return run_tiny(tmp_path_factory.mktemp("tiny"), "first")
+
+
+@pytest.fixture(scope="session")
+def made(tiny: TinyRun) -> Mapping[str, Artifact]:
+    """What the stages of the tiny run have made, by name."""
+    store = Store(tiny.outputs / "stages")
+    return {name: store.open(name, entry["key"]) for name, entry in tiny.result["stages"].items()}
+
+
+@pytest.fixture(scope="session")
+def assembled(tiny: TinyRun) -> Assembly:
+    """The stages of the tiny run, built and not made."""
+    from lockdec.config.building import Builder
+    from lockdec.pipeline.assembling import assemble
+
+    return assemble(composed("debug=tiny", f"paths.outputs={tiny.outputs}"), Builder())
+
+
+@pytest.fixture
+def captioner(made: Mapping[str, Artifact], assembled: Assembly) -> Captioner:
+    """What the evaluation of the tiny run captions with."""
+    import torch
+
+    from lockdec.encoders.encoded import EncodedSet
+    from lockdec.evaluation.captioner import Captioner
+    from lockdec.evaluation.stored import load_captioner, load_tokenizer
+    from lockdec.stages.evaluate import Evaluate
+
+    stage = assembled.stages["evaluate"]
+    assert isinstance(stage, Evaluate)
+    model = load_captioner(made["pretrain"], made["finetune"])
+    tokenizer, encoded = load_tokenizer(made["pretrain"]), EncodedSet.open(made["attach"].folder)
+    return Captioner(model, tokenizer, encoded, stage.decode, torch.device("cpu"))

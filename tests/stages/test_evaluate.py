@@ -14,7 +14,7 @@ from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.metrics import score
-from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokenizer
+from lockdec.evaluation.stored import load_decoder, load_tokenizer
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import ATTENTION, CAPTIONS, DRAWINGS, Evaluate
 from lockdec.store import Artifact
@@ -32,13 +32,6 @@ def stage(assembled: Assembly) -> Evaluate:
 @pytest.fixture
 def rows(made: Mapping[str, Artifact]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in made["evaluate"].path(CAPTIONS).read_text(encoding="utf-8").splitlines()]
-
-
-@pytest.fixture
-def captioner(made: Mapping[str, Artifact], stage: Evaluate) -> Captioner:
-    model = load_captioner(made["pretrain"], made["finetune"])
-    tokenizer, encoded = load_tokenizer(made["pretrain"]), EncodedSet.open(made["attach"].folder)
-    return Captioner(model, tokenizer, encoded, stage.decode, torch.device("cpu"))
 
 
 def test_every_held_out_input_is_captioned_once_with_its_references(

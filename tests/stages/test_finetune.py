@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lockdec.config.building import Builder
 from lockdec.data.fewshot import support_set
+from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import CROSS_ATTENTION_WEIGHTS, load_captioner, load_decoder, load_tokenizer
 from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import Assembly, assemble
@@ -116,3 +117,8 @@ def test_frozen_layers_are_run_once_for_each_caption(
     else:
         assert cost["prefix_layers"] == 1
         assert cost["prefix_bytes"] > 0
+
+
+def test_one_shot_cannot_be_held_out() -> None:
+    with pytest.raises(ConfigError, match=r"select=held_out: fewshot\.shots=1 leaves nothing to train on"):
+        assemble(composed("debug=tiny", "finetune.select=held_out", "fewshot.shots=1"), Builder())

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.errors import ConfigError
 from lockdec.evaluation import selection
 from lockdec.evaluation.stored import CROSS_ATTENTION_WEIGHTS, load_tokenizer
 from lockdec.pipeline.assembling import Assembly
@@ -114,8 +113,3 @@ def test_a_resumed_training_keeps_the_same_step(
             finetuned(stage, tmp_path / str(step), made)
         killed.step = 0
         assert finetuned(stage, tmp_path / str(step), made) == whole
-
-
-def test_one_shot_cannot_be_held_out(choosing: Finetune) -> None:
-    with pytest.raises(ConfigError, match=r"select=held_out: fewshot\.shots=1 leaves nothing to train on"):
-        replace(choosing, fewshot=replace(choosing.fewshot, shots=1)).check()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import ConfigCompositionException
+
+from lockdec.run import explain
+from tests.conftest import composed
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -150,3 +155,22 @@ def test_a_checkout_works_without_being_installed(tmp_path: Path) -> None:
         check=True,
     )
     assert answer.stdout.strip() == str(REPOSITORY / "conf")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finetune.stpes=3", r"^finetune\.stpes: no such key \(allowed: steps, batch_size, .*, optimizer\)$"),
+        ("finetune.optimizer.rate=3", r"^finetune\.optimizer\.rate: no such key \(allowed: kind, learning_rate, "),
+        ("fintune.steps=3", r"^fintune: no such key \(allowed: .*\bfinetune\b"),
+        ("pretrain_vae.steps=3", r"^pretrain_vae: no such key \(allowed: "),
+        (
+            "trainer.threads=many",
+            r"^trainer\.threads=many: Value 'many' of type 'str' could not be converted to Integer$",
+        ),
+    ],
+)
+def test_a_key_or_type_that_hydra_refuses_is_named_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigCompositionException) as error:
+        composed(override)
+    assert re.search(message, explain(error.value))

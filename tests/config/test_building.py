@@ -1,0 +1,77 @@
+"""What a config names by _target_ is built once, checked against its types, and refused by its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from lockdec.config.building import TRUSTED, Builder
+from lockdec.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Something with sizes, to be built by name."""
+
+    size: int
+    kind: Literal["a", "b"] = "a"
+
+
+class Outer:
+    """Something that holds others."""
+
+    built = 0
+
+    def __init__(self, inner: Inner, many: list[int], plain: Inner | None = None) -> None:
+        type(self).built += 1
+        self.inner, self.many = inner, many
+
+
+class Unsized:
+    """Something that is built of nothing, as most callbacks are."""
+
+
+HERE = "tests.config.test_building"
+
+
+def inner(**arguments: Any) -> dict[str, Any]:
+    return {"_target_": f"{HERE}.Inner", **arguments}
+
+
+def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
+    builder = Builder()
+    node = {"_target_": f"{HERE}.Outer", "inner": inner(size=3), "many": [1, 2]}
+    before = Outer.built
+    first, second = builder.build(node, "outer"), builder.build(dict(reversed(node.items())), "outer")
+    assert first is second
+    assert (first.inner, first.many, Outer.built - before) == (Inner(3), [1, 2], 1)
+
+
+def test_a_class_without_a_constructor_of_its_own_is_built() -> None:
+    assert isinstance(Builder().build({"_target_": f"{HERE}.Unsized"}, "x"), Unsized)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (inner(size="3"), "thing.size=3: input should be a valid integer"),
+        (inner(size=True), "thing.size=True: input should be a valid integer"),
+        (inner(size=1, kind="c"), "thing.kind=c: input should be 'a' or 'b'"),
+        (inner(size=1, colour=2), r"thing.colour is not known \(allowed: size, kind\)"),
+        (inner(), "thing.size has to be given"),
+        ({"_target_": "lockdec.nowhere.Thing"}, "thing._target_=lockdec.nowhere.Thing cannot be imported"),
+        ({"_target_": f"{HERE}.Outer", "inner": inner(size=1), "many": ["x"]}, r"thing.many=\['x'\]: input should"),
+        ({"_target_": f"{HERE}.Outer", "inner": 3, "many": []}, "thing.inner must name a Inner by _target_"),
+    ],
+)
+def test_a_wrong_node_is_refused_by_its_key(node: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Builder().build(node, "thing")
+
+
+@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "lockdecoy.Thing", "subprocess.run"])
+def test_a_config_read_back_builds_only_what_is_trusted(target: str) -> None:
+    with pytest.raises(ConfigError, match="is not trusted"):
+        Builder(TRUSTED).build({"_target_": target}, "encoder")

@@ -1,0 +1,71 @@
+"""An export captions on its own, brings what its encoder needs, and overwrites nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lockdec.caption import main
+from lockdec.errors import StoreError
+from lockdec.export import export
+from lockdec.pipeline.assembling import Assembly
+from tests.conftest import TinyRun
+from tests.data.user_files import write_csv
+from tests.test_caption import captions, quick, said
+
+
+def test_an_export_is_enough(tiny: TinyRun, assembled: Assembly, tmp_path: Path) -> None:
+    """Captioned in a process of its own, from a directory of its own, with the run out of reach."""
+    data = assembled.stages["evaluate"].data  # type: ignore[attr-defined]
+    rows = data.splits["test"]
+    for row, picture in zip(rows, data.inputs(rows), strict=True):
+        picture.save(tmp_path / f"{data.ids[row]}.png")
+    wanted = {f"{name}.png": caption for name, caption in said(tiny).items()}
+    export(tiny.folder, tmp_path / "out")
+    exported = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [path for path in exported if path.name in ("states.npy", "ids.json", "metrics.csv")]
+    assert sum(path.stat().st_size for path in exported) < 2_000_000
+    hidden = tiny.outputs.with_name("hidden")
+    tiny.outputs.rename(hidden)
+    try:
+        arguments = [sys.executable, "-m", "lockdec.caption", "out", *wanted, "--jsonl"]
+        shown = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+    finally:
+        hidden.rename(tiny.outputs)
+    assert {row["input"]: row["caption"] for row in map(json.loads, shown.stdout.splitlines())} == wanted
+
+
+def test_an_export_brings_the_encoders_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """States that another tool made: the inputs are ids, and the folder that holds the states travels along."""
+    ids = [f"id {number}" for number in range(24)]
+    states = tmp_path / "states"
+    states.mkdir()
+    (states / "ids.txt").write_text("\n".join(ids) + "\n")
+    np.save(states / "states.npy", np.random.default_rng(0).normal(size=(24, 3, 6)).astype(np.float32))
+    write_csv(tmp_path / "features", [(name, f"caption of {name}") for name in ids])
+    data = ("data=folder", f"data.path={tmp_path / 'features'}", "data.modality=array")
+    run = quick(tmp_path, "features", *data, "encoder=features", f"encoder.path={states}")
+    wanted = said(run)
+    assert captions(capsys, str(run.folder), *wanted) == wanted
+    export(run.folder, tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    states.rename(tmp_path / "hidden")
+    assert captions(capsys, str(tmp_path / "moved"), *wanted) == wanted
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "moved"), ids[0], "nobody", ids[1]])
+    shown = capsys.readouterr()
+    assert [line.split(":")[0] for line in shown.out.splitlines()] == ids[:2]
+    assert "no id 'nobody' among its 24" in shown.err
+
+
+def test_an_export_overwrites_nothing(tiny: TinyRun, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(StoreError, match="exists already; name a new or an empty folder"):
+        export(tiny.folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
