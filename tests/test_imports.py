@@ -1,6 +1,6 @@
 """Imports run one way: each folder of lockdec imports only folders below it, and no two files import each other.
 
-All imports count, also those inside functions and those for types alone.
+All imports count, also those inside functions and those for types alone. And every module has tests, where one looks.
 """
 
 from __future__ import annotations
@@ -131,3 +131,13 @@ def test_no_files_import_each_other() -> None:
 def test_the_root_holds_the_commands_and_what_everything_stands_on() -> None:
     found = {path.stem for path in PACKAGE.glob("*.py")}
     assert found == ROOT, f"{sorted(found ^ ROOT)}: a module belongs in a folder of lockdec/, not at its root"
+
+
+def test_every_module_has_its_tests_where_one_looks_for_them() -> None:
+    """The tests of lockdec/store/locking.py are in tests/store/test_locking.py."""
+    tests = Path(__file__).parent
+    modules = [path.relative_to(PACKAGE) for path in files().values() if not path.stem.startswith("__")]
+    wanted = {module: tests / module.with_name(f"test_{module.name}") for module in modules}
+    missing = [f"lockdec/{module} has no tests/{test.relative_to(tests)}" for module, test in wanted.items()
+               if not test.is_file()]  # fmt: skip
+    assert not missing, "\n".join(missing)

@@ -53,21 +53,6 @@ def test_encoders_of_drawings(encoder: str, dim: int, states: int, outputs: Path
         assert Image.open(run.folder / "reconstructions.png").size[1] == 2 * 32
 
 
-def test_locked_translation_at_its_smallest(outputs: Path) -> None:
-    """mlm reads 3 layers even at its smallest, since its conf joins the last one by number."""
-    run = run_tiny(outputs, "locked_translation", "experiment=locked_translation", "name=locked_translation")
-    assert run.result["encoder"]["dim"] == 2 * 32
-    control = run_tiny(outputs, "random_mlm", *TEXTS, "encoder=random_mlm")
-    assert control.result["encoder"] == run.result["encoder"]
-    assert "loss" in run.result["pretrain_encoder"]
-    assert not control.result["pretrain_encoder"]
-    assert control.result["stages"]["pretrain"]["reused"]
-    keys = [made.result["stages"]["pretrain_encoder"]["key"] for made in (run, control)]
-    files = [outputs / "stages" / "pretrain_encoder" / key for key in keys]
-    assert (files[0] / "tokenizer.json").read_bytes() == (files[1] / "tokenizer.json").read_bytes()
-    assert (files[0] / "encoder.safetensors").read_bytes() != (files[1] / "encoder.safetensors").read_bytes()
-
-
 def test_minilm(outputs: Path) -> None:
     run = run_tiny(outputs, "minilm", *TEXTS, "encoder=minilm", "encoder.output=pooled")
     whole(run, 384, 1)

@@ -16,7 +16,6 @@ from lockdec.stages.finetune import Finetune
 from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage
-from lockdec.stages.training_stage import TrainingStage
 from lockdec.stages.unlock import Unlock
 from tests.stages.declared import STAGES
 from tests.stages.versions import RECORD, code_hash, recorded, unreviewed
@@ -55,15 +54,6 @@ def test_neutral_keys_are_keys_of_the_stage(stage: type[Stage]) -> None:
     for pattern in stage.neutral:
         if pattern not in Stage.neutral:  # which only stages with data have
             assert re.split(r"[=. ]", pattern)[0] in known, pattern
-
-
-@pytest.mark.parametrize("stage", [stage for stage in STAGES if issubclass(stage, TrainingStage)])
-def test_where_a_stage_trains_is_neutral_and_how_long_is_not(stage: type[Stage]) -> None:
-    subtree = {"trainer": {"devices": 2, "threads": 3, "compile": True, "precision": "32"}, "fit": {"steps": 4}}
-    assert without(subtree, stage.neutral) == {
-        "trainer": {"compile": True, "precision": "32"},
-        "fit": {"steps": 4},
-    }
 
 
 @given(st.text("ab.", min_size=1), st.text("ab.", min_size=1))

@@ -20,8 +20,8 @@ from lockdec.store import CHECKPOINT, DAMAGED, GOOD_CHECKPOINT
 from lockdec.store.writing import write_bytes
 from lockdec.training import checkpoints, divergence
 from lockdec.training.checkpoints import CheckpointIO, read_checkpoint
-from tests.faults.test_divergence import Breaks
-from tests.faults.test_divergence import train as train_with_rollback
+from tests.training.test_divergence import Breaks
+from tests.training.test_divergence import train as train_with_rollback
 from tests.training.test_fit import Line, train
 
 

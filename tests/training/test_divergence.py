@@ -1,4 +1,4 @@
-"""A loss that diverges, and memory that runs out: the error says how to continue; rollback does not depend on time."""
+"""A loss that diverges: the error says how to continue, and rollback does not depend on time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from lockdec.store import CHECKPOINT
 from lockdec.training import divergence
 from lockdec.training.divergence import DivergedError
 from lockdec.training.fit import fit
-from tests.faults.causes import Fault
-from tests.faults.warm import Warm
 from tests.training.test_fit import CPU, Line, Steps
 
 ROLLBACK = dataclasses.replace(CPU, on_nan="rollback")
@@ -90,20 +88,3 @@ def test_rollback_gives_up_after_a_few(tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match=r"learning rate 0\.0029"):
         train(tmp_path, Breaks(float("nan"), bearable=0))
     assert torch.load(tmp_path / "good.ckpt", weights_only=True)["global_step"] == 0
-
-
-def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_continues(
-    warm: Warm, tmp_path: Path
-) -> None:
-    """A cell asks for a model, and then a run for batches, that do not fit into what its process may have."""
-    limits = {"RLIMIT_AS": 4_000_000_000}
-    wide = ("decoder.d_ff=64,4000000", "pipeline.order=[pretrain]", "pretrain.steps=3")
-    command = warm.start(tmp_path / "outputs", "-m", *wide, fault=Fault(limits=limits))
-    assert command.wait() == 1
-    assert "1 of 2 cells done" in command.printed
-    assert "pretrain: out of memory" in command.printed
-    assert "lower pretrain.batch_tokens=512" in command.printed
-    batches = ("pretrain.batch_tokens=20000000",)
-    command = warm.start(tmp_path / "more", *batches, *wide[1:], fault=Fault(limits=limits))
-    assert command.wait() == 1
-    assert "pretrain: out of memory on a batch of tokens " in command.printed, command.printed

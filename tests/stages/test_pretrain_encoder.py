@@ -1,0 +1,64 @@
+"""A text encoder is pretrained as a stage of its own, which what reads it depends on: experiment=locked_translation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lockdec.data.openmoji import OpenMoji
+from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
+from lockdec.errors import ConfigError
+from lockdec.stages.attach import Attach
+from tests.conftest import TinyRun
+from tests.stages.translating import LOCKED, run_as
+
+
+@pytest.fixture(scope="session")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    return run_as(tmp_path_factory.mktemp("locked"), "first", *LOCKED)
+
+
+def test_locked_translation_pretrains_its_encoder_as_a_stage(locked: TinyRun) -> None:
+    result = locked.result
+    order = ["pretrain", "pretrain_encoder", "attach", "unlock", "finetune", "evaluate"]
+    assert (result["status"], list(result["stages"])) == ("ok", order)
+    assert result["encoder"]["name"] == "MaskedLanguageModelEncoder"
+    assert result["encoder"]["dim"] == 2 * 32
+    assert result["unlock"] == {"max_abs_logit_delta": 0.0}
+    assert result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert result["controls"].keys() == {"locked", "shuffled", "nearest_neighbour", "nearest_phrase"}
+    row = json.loads((locked.folder / "captions.jsonl").read_text().splitlines()[0])
+    assert {"input", "nearest_phrase"} <= row.keys()
+
+
+def test_another_encoder_is_encoded_anew_and_another_dimension_is_not(locked: TinyRun) -> None:
+    def made(name: str, *overrides: str) -> list[str]:
+        stages = run_as(locked.outputs, name, *LOCKED, *overrides).result["stages"]
+        return [stage for stage, entry in stages.items() if not entry["reused"]]
+
+    assert made("dimension", "cross_attention.d_k=1") == ["unlock", "finetune", "evaluate"]
+    assert made("layers", "encoder.layers=[1]") == ["attach", "unlock", "finetune", "evaluate"]
+    assert made("encoder", "pretrain_encoder.seed=1")[0] == "pretrain_encoder"
+
+
+def test_its_control_is_what_it_was_before_training(locked: TinyRun) -> None:
+    control = run_as(locked.outputs, "random", *LOCKED, "encoder=random_mlm", "pipeline.order=[pretrain_encoder]")
+    assert "loss" in locked.result["pretrain_encoder"]
+    assert not control.result["pretrain_encoder"]
+    keys = [made.result["stages"]["pretrain_encoder"]["key"] for made in (locked, control)]
+    trained, random = (locked.outputs / "stages" / "pretrain_encoder" / key for key in keys)
+    assert (trained / "tokenizer.json").read_bytes() == (random / "tokenizer.json").read_bytes()
+    assert (trained / "encoder.json").read_bytes() == (random / "encoder.json").read_bytes()
+    assert (trained / "encoder.safetensors").read_bytes() != (random / "encoder.safetensors").read_bytes()
+
+
+def test_an_encoder_without_its_stage_is_refused(tmp_path: Path) -> None:
+    order = "pipeline.order=[pretrain,attach,unlock,finetune,evaluate]"
+    with pytest.raises(ConfigError, match=r"pipeline\.order=.*: attach needs pretrain_encoder before it"):
+        run_as(tmp_path, "orphan", *LOCKED, order)
+    encoder, drawings = PretrainedMaskedLanguageModel(layers=[0]), OpenMoji(limit=160)
+    stage = Attach(data=drawings, encoder=encoder, normalise="none", batch_size=1)
+    with pytest.raises(ConfigError, match=r"PretrainedMaskedLanguageModel reads text inputs, but data: OpenMoji has"):
+        stage.check()
