@@ -32,6 +32,13 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("run", "caption", "export", "fetch", "__init__"),
     ("__main__",),
 )
+TESTED_ELSEWHERE = {  # modules without a test file of their own
+    "evaluation/scoring.py": "library/test_captioner.py",
+    "library/figure.py": "library/test_captioner.py",
+    "library/inputs.py": "library/test_captioner.py",
+    "library/loading.py": "library/test_captioner.py",
+    "version.py": "test_imports.py",  # a single name
+}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = {"__init__", "__main__", "errors", "version", "redaction", "console", "run", "caption", "export", "fetch"}
 
@@ -136,8 +143,10 @@ def test_the_root_holds_the_commands_and_what_everything_stands_on() -> None:
 def test_every_module_has_its_tests_where_one_looks_for_them() -> None:
     """The tests of lockdec/store/locking.py are in tests/store/test_locking.py."""
     tests = Path(__file__).parent
-    modules = [path.relative_to(PACKAGE) for path in files().values() if not path.stem.startswith("__")]
-    wanted = {module: tests / module.with_name(f"test_{module.name}") for module in modules}
-    missing = [f"lockdec/{module} has no tests/{test.relative_to(tests)}" for module, test in wanted.items()
-               if not test.is_file()]  # fmt: skip
-    assert not missing, "\n".join(missing)
+    modules = {path.relative_to(PACKAGE) for path in files().values() if not path.stem.startswith("__")}
+    missing = {
+        module.as_posix() for module in modules if not (tests / module.with_name(f"test_{module.name}")).is_file()
+    }
+    assert not (lacking := missing - TESTED_ELSEWHERE.keys()), f"{sorted(lacking)}: add tests/FOLDER/test_MODULE.py"
+    assert missing == TESTED_ELSEWHERE.keys(), "those that have tests of their own by now leave TESTED_ELSEWHERE"
+    assert all((tests / other).is_file() for other in TESTED_ELSEWHERE.values())
