@@ -253,7 +253,8 @@ def test_a_prompt_takes_room() -> None:
 
 
 def test_the_best_of_a_beam_search_are_kept_in_their_order() -> None:
-    model, encoded, options = captioner(), encoded_batch(), {"strategy": "beam", "beams": 4}
+    model, encoded = captioner(), encoded_batch()
+    options: dict[str, Any] = {"strategy": "beam", "beams": 4}
     found = model.generate_several(encoded, 3, max_new_tokens=6, **IDS, **options)
     for row, sequences in enumerate(found):
         one = encoded.index(torch.tensor([row]))
