@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A wheel in a clean environment, from an unrelated directory: the same help, the same tiny run.
+# The wheel that the sdist gives, in a clean environment, from an unrelated directory: the same help, the same tiny run.
 set -euo pipefail
 repository=$(cd "$(dirname "$0")/../.." && pwd)
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 
-"$repository/.venv/bin/python" -m pip wheel --quiet --no-deps --wheel-dir "$place/dist" "$repository"
+"$repository/.venv/bin/python" -m build --outdir "$place/dist" "$repository" >"$place/build.log" || { cat "$place/build.log"; exit 1; }
 "$repository/.venv/bin/python" -m venv "$place/venv"
 "$place/venv/bin/python" -m pip install --quiet --disable-pip-version-check -c "$repository/constraints.txt" "$place"/dist/*.whl
 
