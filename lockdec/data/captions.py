@@ -17,6 +17,8 @@ from lockdec.errors import DataError
 
 Input: TypeAlias = Image.Image | str | NDArray[Any]
 Modality: TypeAlias = Literal["image", "text", "array"]
+Lexicon: TypeAlias = Mapping[str, Mapping[str, str]]
+"""For each attribute of the inputs, its values, and the words by which a caption tells each of them."""
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Case: TypeAlias = Literal["lower", "keep"]
@@ -120,6 +122,11 @@ class CaptionSet(ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def attributes(self) -> Lexicon:
+        """What of an input its captions tell, so that it can be counted; empty where nothing is declared."""
+        return {}
 
     @property
     def prompt(self) -> str | None:

@@ -1,0 +1,136 @@
+"""Generated pieces of music with captions that name seven properties, which can be counted. Needs no torch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Modality, Split, digest
+from lockdec.data.composing import PROPERTIES, Piece, Properties, compose
+from lockdec.errors import ConfigError
+
+Form: TypeAlias = Literal["symbols", "roll", "sound"]
+PieceSplit: TypeAlias = Literal["random", "compositional", "attribute"]
+
+VERSION = "1"  # of how pieces are composed and rendered
+COMBINED = ("mode", "contour", "texture")  # whose combinations the split "compositional" holds out
+_MODALITIES: dict[Form, Modality] = {"symbols": "text", "roll": "image", "sound": "array"}
+
+
+class Pieces(CaptionSet):
+    """Pieces with independent properties: tonic, mode, metre, register, tempo, contour and texture.
+
+    Nothing is read; the pieces follow from the seed. No two have the same properties. The first caption of each is a
+    wording drawn at random; the other wordings follow.
+
+    Args:
+        form: what inputs are: "symbols" (a text of events), "roll" (a picture of 64 x 64 pixels) or "sound" (samples at
+            16 kHz, of shape (samples,)).
+        seed: draws the pieces.
+        count: how many.
+        wrong_notes: the share of the melody's notes that are moved out of the scale, from 0 to 1.
+        split: "random"; "compositional": combinations of mode, contour and texture in val and test are not in train;
+            "attribute": a value is in no training piece and in every other one.
+        unseen: that value, such as "dorian".
+        split_seed: seed of the split.
+        val, test: how many pieces to hold out, at least, since combinations are held out whole; with "attribute", each
+            has half of the pieces with that value, however many there are.
+        limit: use only this many pieces; val and test are then at most an eighth of it.
+
+    Raises:
+        ConfigError: a value of `data.*` is not available.
+    """
+
+    def __init__(
+        self,
+        form: Form = "symbols",
+        seed: int = 0,
+        count: int = 4000,
+        wrong_notes: float = 0.0,
+        split: PieceSplit = "random",
+        unseen: str = "dorian",
+        split_seed: int = 0,
+        val: int = 400,
+        test: int = 400,
+        limit: int | None = None,
+        case: Case = "lower",
+    ) -> None:
+        if not 0 <= wrong_notes <= 1:
+            raise ConfigError(f"data.wrong_notes={wrong_notes}: a share, from 0 to 1")
+        if not 32 <= count <= 20_000:
+            raise ConfigError(f"data.count={count}: from 32 to 20000 pieces")
+        if limit is not None:
+            if not 32 <= limit <= count:
+                raise ConfigError(f"data.limit={limit}: from 32 to {count} pieces, or null for all")
+            count, val, test = limit, min(val, limit // 8), min(test, limit // 8)
+        if min(val, test) < 1 or val + test >= count:
+            raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {count} pieces")
+        self.form: Form = form
+        self.seed, self.wrong_notes = seed, wrong_notes
+        rng = random.Random(f"pieces {seed}")
+        drawn: dict[Properties, None] = {}
+        while len(drawn) < count:
+            drawn[Properties.draw(rng)] = None
+        self.properties = tuple(drawn)
+        captions = []
+        for properties in self.properties:
+            wordings = properties.wordings()
+            captions.append(rng.sample(wordings, len(wordings)))
+        super().__init__(
+            ids=[f"piece-{number:05d}" for number in range(count)],
+            captions=captions,
+            splits=_split(self.properties, split, unseen, random.Random(split_seed), val, test),
+            modality=_MODALITIES[form],
+            inputs_fingerprint=digest([VERSION, form, seed, wrong_notes]),
+            case=case,
+        )
+
+    @property
+    def attributes(self) -> Lexicon:
+        """The properties, and the words by which a caption tells each value."""
+        own = {"tonic": {value: f"in {value}" for value in PROPERTIES["tonic"]}}
+        return {name: own.get(name, {value: value for value in values}) for name, values in PROPERTIES.items()}
+
+    @property
+    def prompt(self) -> str:
+        """Words that lead a decoder which knows English to a caption."""
+        return "A piece of music:"
+
+    def piece(self, row: int) -> Piece:
+        """The piece of a row."""
+        return compose(self.properties[row], f"{self.seed} {row}", self.wrong_notes)
+
+    def inputs(self, indices: Sequence[int]) -> list[Input]:
+        """The pieces of these rows, in the form that was asked for."""
+        pieces = [self.piece(row) for row in indices]
+        if self.form == "symbols":
+            return [piece.events for piece in pieces]
+        if self.form == "roll":
+            return [piece.roll for piece in pieces]
+        return [piece.sound() for piece in pieces]
+
+
+def _split(
+    properties: tuple[Properties, ...], split: PieceSplit, unseen: str, rng: random.Random, val: int, test: int
+) -> dict[Split, list[int]]:
+    rows = rng.sample(range(len(properties)), len(properties))
+    if split == "random":
+        return {"test": rows[:test], "val": rows[test : test + val], "train": rows[test + val :]}
+    if split == "attribute":
+        name = next((name for name, values in PROPERTIES.items() if unseen in values), None)
+        if name is None:
+            every = ", ".join(value for values in PROPERTIES.values() for value in values)
+            raise ConfigError(f"data.unseen={unseen} is not one of: {every}")
+        having = [row for row in rows if getattr(properties[row], name) == unseen]
+        others = [row for row in rows if getattr(properties[row], name) != unseen]
+        half = len(having) // 2
+        return {"test": having[:half], "val": having[half:], "train": others}
+    combinations: dict[tuple[str, ...], list[int]] = {}
+    for row in rows:
+        combinations.setdefault(tuple(getattr(properties[row], name) for name in COMBINED), []).append(row)
+    found: dict[Split, list[int]] = {"test": [], "val": [], "train": []}
+    for several in combinations.values():
+        part: Split = "test" if len(found["test"]) < test else "val" if len(found["val"]) < val else "train"
+        found[part] += several
+    return found

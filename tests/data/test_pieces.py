@@ -1,0 +1,97 @@
+"""Pieces of music as a caption set: forms, splits and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lockdec.data.composing import PROPERTIES
+from lockdec.data.pieces import COMBINED, Pieces
+from lockdec.errors import ConfigError
+from lockdec.evaluation.attributes import AttributeReader
+
+
+def small(**options: Any) -> Pieces:
+    return Pieces(**{"count": 600, "val": 40, "test": 40, **options})
+
+
+def test_pieces_are_distinct_and_follow_from_the_seed() -> None:
+    pieces = small()
+    assert len(set(pieces.properties)) == 600
+    assert small().fingerprint == pieces.fingerprint != small(seed=1).fingerprint
+    assert small().inputs([3, 5]) == pieces.inputs([3, 5]) != small(seed=1).inputs([3, 5])
+
+
+def test_each_form_is_its_modality() -> None:
+    [symbols], [roll], [sound] = (small(form=form).inputs([7]) for form in ("symbols", "roll", "sound"))
+    assert isinstance(symbols, str)
+    assert symbols.startswith("t")
+    assert isinstance(roll, Image.Image)
+    assert roll.size == (64, 64)
+    assert isinstance(sound, np.ndarray)
+    assert sound.ndim == 1
+    assert [small(form=form).modality for form in ("symbols", "roll", "sound")] == ["text", "image", "array"]
+
+
+def test_forms_share_their_text() -> None:
+    assert small(form="roll").text_fingerprint == small(form="symbols").text_fingerprint
+    assert small(form="roll").fingerprint != small(form="symbols").fingerprint
+
+
+def test_properties_are_independent_and_uniform() -> None:
+    pieces = Pieces()
+    for name, values in PROPERTIES.items():
+        counts = [sum(getattr(each, name) == value for each in pieces.properties) for value in values]
+        expected = len(pieces) / len(values)
+        assert max(abs(count - expected) for count in counts) < 4 * expected**0.5
+
+
+def test_captions_begin_with_every_wording() -> None:
+    first = [captions[0].split()[0] for captions in small().captions]
+    assert set(first) == {"a", "over", "slow", "moderate", "fast"}
+
+
+def test_each_caption_tells_every_attribute() -> None:
+    pieces = small()
+    reader = AttributeReader(pieces.attributes)
+    for properties, captions in zip(pieces.properties, pieces.captions, strict=True):
+        for caption in captions:
+            assert reader.read(caption) == {name: (getattr(properties, name),) for name in PROPERTIES}
+
+
+def test_unseen_combinations_are_in_no_training_piece() -> None:
+    pieces = small(split="compositional")
+    combinations = {
+        name: {tuple(getattr(pieces.properties[row], part) for part in COMBINED) for row in rows}
+        for name, rows in pieces.splits.items()
+    }
+    assert combinations["test"]
+    assert combinations["val"]
+    assert combinations["train"].isdisjoint(combinations["test"] | combinations["val"])
+    assert combinations["val"].isdisjoint(combinations["test"])
+    for part in range(len(COMBINED)):  # each value by itself has been seen
+        assert {each[part] for each in combinations["test"]} <= {each[part] for each in combinations["train"]}
+
+
+def test_an_unseen_value_is_in_no_training_piece_and_in_all_others() -> None:
+    pieces = small(split="attribute", unseen="a drone")
+    for name, rows in pieces.splits.items():
+        assert {pieces.properties[row].texture == "a drone" for row in rows} == {name != "train"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "attribute", "unseen": "lydian"}, r"data\.unseen=lydian is not one of: c, c sharp, d"),
+        ({"wrong_notes": 1.5}, r"data\.wrong_notes=1\.5: a share, from 0 to 1"),
+        ({"count": 10}, r"data\.count=10: from 32 to 20000 pieces"),
+        ({"val": 300, "test": 300}, r"data\.val=300 data\.test=300: at least 1 each, together below 600 pieces"),
+        ({"limit": 5000}, r"data\.limit=5000: from 32 to 600 pieces, or null for all"),
+    ],
+)
+def test_what_is_not_available_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        small(**options)
