@@ -37,7 +37,7 @@ def loggers() -> list[Logger]:
     """The default loggers, opened once."""
     folder = Path(_OPEN.enter_context(tempfile.TemporaryDirectory()))
     config = LoggerConfig(kinds=["csv", "wandb"], mode="offline", project="lockdec")
-    return _OPEN.enter_context(Tracking(config, "benchmark", folder, folder).stage("finetune", {}))
+    return _OPEN.enter_context(Tracking(config, "benchmark", folder.name, folder, folder).stage("finetune", {}))
 
 
 def module() -> Captioning:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lockdec.errors import DataError, LockdecError, visible
+from lockdec.terminal import forgive
 from lockdec.transformer.configuration import STRATEGIES
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class NewInput:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; errors that the user can fix end the process with one plain line."""
     options = _parser().parse_args(arguments)
+    forgive(closed_pipes=False)
     try:
         failed = _caption(options)
         sys.stdout.flush()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lockdec.errors import LockdecError, StoreError, visible, visible_lines
+from lockdec.terminal import forgive
 
 READ_BY_ENCODERS = (".json", ".txt", ".model", ".npy", ".safetensors")
 DESCRIPTION = """\
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for option, what in (("--trust", "PREFIX"), ("--allow-download", "MODEL")):
         parser.add_argument(option, action="append", default=[], metavar=what, help="as in lockdec caption")
     options = parser.parse_args(arguments)
+    forgive()
     try:
         print(visible_lines(export(Path(options.run_dir), Path(options.out), options.trust, options.allow_download)))
     except LockdecError as error:

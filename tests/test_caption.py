@@ -19,6 +19,7 @@ from lockdec.caption import main
 from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.finished import find_run
 from lockdec.export import export
+from lockdec.store.reading import MULTIRUN
 from lockdec.store.writing import write_json
 from tests.conftest import TinyRun, run_tiny
 from tests.data.user_files import write_arrays, write_csv, write_lines, write_pictures
@@ -158,6 +159,21 @@ def test_of_a_sweep_the_best_cell_is_taken(
     shown = capsys.readouterr()
     assert "cell 1 of 4, the best by token_f1 on test" in shown.err
     assert shown.out.startswith(f"{picture}: ")
+
+
+def test_cells_with_names_of_their_own_are_found_wherever_they_lie(pictures: TinyRun) -> None:
+    """As `hydra.sweep.subdir='${cross_attention.d_k}/s_${seed}'` leaves them: also in folders with a number's name."""
+    sweep = pictures.outputs / "sweeps" / "own"
+    for name, value in (("1/s_0", 0.2), ("1/s_1", 0.5), ("2/s_0", 0.4)):
+        shutil.copytree(pictures.folder, sweep / name)
+        metrics = {**pictures.result["metrics"], "token_f1": value}
+        write_json(sweep / name / "result.json", {**pictures.result, "sweep_name": "own", "metrics": metrics})
+    with pytest.raises(StoreError, match=r"own: no result\.json of a finished run here"):
+        find_run(sweep)
+    (sweep / MULTIRUN).touch()  # Hydra writes it into the folder of every sweep
+    run = find_run(sweep)
+    assert (run.folder, run.chosen) == (sweep / "1/s_1", "cell 1/s_1 of 3, the best by token_f1 on test (0.500)")
+    assert export(sweep, pictures.outputs / "exported").startswith(str(pictures.outputs / "exported"))
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_captioned(
@@ -319,6 +335,37 @@ def test_a_reader_who_stops_reading_gets_no_traceback(texts: TinyRun, tmp_path: 
     command = f"{sys.executable} -m lockdec.caption {texts.folder} @{tmp_path / 'many.txt'} --batch-size 1 | head -1"
     shown = subprocess.run(["bash", "-c", command], env=os.environ, capture_output=True, text=True, check=True)
     assert (len(shown.stdout.splitlines()), shown.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("command", ["caption", "export", "report", "store"])
+def test_no_command_ends_in_a_traceback_where_its_output_cannot_be_printed(
+    command: str, pictures: TinyRun, texts: TinyRun, tmp_path: Path
+) -> None:
+    """In a terminal without the characters that are printed, and where nobody reads what is printed."""
+    run = tmp_path / "caf\u00e9" / "x"
+    shutil.copytree(pictures.folder if command == "report" else texts.folder, run)
+    shutil.copytree(texts.outputs / "stages", run / "stages", dirs_exist_ok=True)
+    again = {"caption": ["\u65e5\u672c"], "export": [str(tmp_path / "\u65e5")], "report": [], "store": []}[command]
+    words = ["list", "--outputs", str(run)] if command == "store" else [str(run), *again]
+    code = f"import sys; from lockdec.__main__ import main; sys.argv = ['lockdec', {command!r}, *sys.argv[1:]]; main()"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+
+    def ran(arguments: list[str], stdout: int) -> subprocess.CompletedProcess[bytes]:
+        line = [sys.executable, "-c", code, *arguments]
+        return subprocess.run(line, stdout=stdout, stderr=subprocess.PIPE, env=environment, check=False)
+
+    shown = ran(words, subprocess.PIPE)
+    assert (shown.returncode, b"Traceback" in shown.stderr) == (0, False), shown.stderr
+    assert b"?" in shown.stdout or command == "store"
+    reading, closed = os.pipe()
+    os.close(reading)
+    if command == "export":
+        words[1] = str(tmp_path / "other")
+    unread = ran(words, closed)
+    os.close(closed)
+    assert (unread.returncode, b"Traceback" in unread.stderr) == (int(command == "caption"), False), unread.stderr
+    if command == "export":
+        assert find_run(tmp_path / "other")
 
 
 def test_a_bad_row_ends_a_run_before_any_work(place: Path) -> None:

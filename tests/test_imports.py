@@ -14,7 +14,7 @@ import lockdec
 PACKAGE = Path(lockdec.__file__).parent
 LAYERS = (  # from the bottom to the top; those that share a line do not import each other
     ("errors", "version"),
-    ("redaction",),
+    ("redaction", "terminal"),
     ("console",),
     ("transformer", "store"),
     ("config", "data"),
@@ -40,7 +40,10 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own
     "version.py": "test_imports.py",  # a single name
 }
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-ROOT = {"__init__", "__main__", "errors", "version", "redaction", "console", "run", "caption", "export", "fetch"}
+ROOT = {
+    *("__init__", "__main__", "errors", "version", "redaction", "terminal", "console"),
+    *("run", "caption", "export", "fetch"),
+}
 
 
 def files() -> dict[str, Path]:

@@ -46,7 +46,8 @@ class OptunaSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra before `sweep`."""
-        self.folder, self.config_loader = Path(config.hydra.sweep.dir), hydra_context.config_loader
+        self.config, self.config_loader = config, hydra_context.config_loader
+        self.folder = Path(config.hydra.sweep.dir)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -57,7 +58,8 @@ class OptunaSweeper(Sweeper):
 
         from lockdec.errors import ConfigError
         from lockdec.redaction import is_secret
-        from lockdec.sweeps.search import begin, complete, show_best
+        from lockdec.sweeps.composing import compose_cells
+        from lockdec.sweeps.search import begin, complete, require_settings, show_best
 
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
         parsed = OverridesParser.create(config_loader=self.config_loader).parse_overrides(given)
@@ -67,6 +69,10 @@ class OptunaSweeper(Sweeper):
         if secret := [key for key in space if is_secret(key)]:
             raise ConfigError(f"{secret[0]} is a secret, which a search cannot choose")
         study = begin(self.folder, self.objectives, space)
+        whole, loader = self.config, self.config_loader
+        require_settings(
+            study, self.folder, lambda values: next(compose_cells(whole, loader, [_overrides(fixed, values)]))
+        )
         study.sampler = TPESampler(seed=self.seed + len(study.trials), constant_liar=self.jobs > 1)
         complete(study, space)
         self._run(study, [trial.number for trial in study.trials if not trial.state.is_finished()], fixed)
@@ -81,11 +87,16 @@ class OptunaSweeper(Sweeper):
         # A launcher numbers its cells from the first one on.
         for _, group in groupby(enumerate(numbers), key=lambda placed: placed[1] - placed[0]):
             row = [number for _, number in group]
-            cells = [[*fixed, *(f"{key}={value}" for key, value in params[number].items())] for number in row]
+            cells = [_overrides(fixed, params[number]) for number in row]
             assert self.launcher is not None
             self.launcher.launch(cells, initial_job_idx=row[0])
             for number in row:
                 tell(study, number, self.folder / str(number), self.objectives)
+
+
+def _overrides(fixed: Sequence[str], values: Mapping[str, object]) -> list[str]:
+    """Those of a cell with these values."""
+    return [*fixed, *(f"{key}={value}" for key, value in values.items())]
 
 
 def distribution(override: Override) -> BaseDistribution:

@@ -21,13 +21,12 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lockdec.errors import ConfigError
-from lockdec.store.reading import is_name
+from lockdec.store.reading import LONGEST_NAME, is_name
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SEEDS, MOST_SEED = ("seed", "support_seed", "split_seed"), 2**32 - 1  # the largest that numpy takes
 MOST_THREADS = 1024
-LONGEST_NAME = 128  # bytes: W&B takes 128 characters, file systems 255 bytes
 NO_PROJECT = "/\\#?%:"  # what W&B takes in no name of a project
 
 
@@ -205,12 +204,7 @@ class Config:
 def check_places(config: DictConfig) -> None:
     """Raise ConfigError where `name`, `sweep_name` or `paths.outputs` can be no folder."""
     for key in ("name", "sweep_name"):
-        name = str(config[key])
-        parts = name.split("/")
-        if any(part.startswith(".") or not part.strip() for part in parts) or not name.isprintable():
-            raise ConfigError(f"{key}={name!r} names a folder: use letters and digits, and no dot in front")
-        if len(name.encode()) > LONGEST_NAME:
-            raise ConfigError(f"{key}={name[:20]}...: use at most {LONGEST_NAME} bytes, not {len(name.encode())}")
+        require_name(key, config[key])
     outputs = str(config.paths.outputs)
     if not outputs.strip() or not outputs.isprintable():
         raise ConfigError(f"paths.outputs={outputs!r} has to name a folder")
@@ -228,12 +222,14 @@ def require_name(key: str, name: object) -> str:
     """The name, if it can name one folder.
 
     Raises:
-        ConfigError: it would lead to another place, or is hidden.
+        ConfigError: it would lead to another place, is hidden, empty or too long, or has characters that do not print.
     """
-    if not is_name(str(name)):
-        raise ConfigError(f"{key}={name}: one folder is named after it; use up to 200 bytes without slashes, and no "
-                          "dot in front")  # fmt: skip
-    return str(name)
+    text = str(name)
+    if not is_name(text):
+        if (size := len(text.encode(errors="replace"))) > LONGEST_NAME:
+            raise ConfigError(f"{key}={text[:20]}...: use at most {LONGEST_NAME} bytes, not {size}")
+        raise ConfigError(f"{key}={text!r} names one folder: use letters and digits, no slash, and no dot in front")
+    return text
 
 
 def register() -> None:
@@ -281,8 +277,6 @@ def checked(config: DictConfig) -> Config:
     typed.fewshot.check()
     typed.trainer.check()
     typed.logger.check()
-    for key, name in (("name", typed.name), ("sweep_name", typed.sweep_name)):
-        require_name(key, name)
     for name in typed.pipeline.order:
         require_name("pipeline.order", name)
         if name not in typed.stages:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from lockdec.data.captions import Case
 from lockdec.errors import ConfigError, DataError, StoreError
-from lockdec.store.reading import from_json, read_text
+from lockdec.store.reading import MOST_BYTES, from_json, read_bytes, read_text
 
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer trained here
 
@@ -316,7 +316,7 @@ def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:
     read: Any = AutoTokenizer
     try:
         if path.is_dir():
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            config = json.loads(read_bytes(path / "config.json", MOST_BYTES, links=True))
             theirs = read.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
         else:
             config, theirs = {}, read.from_pretrained(str(path.parent), gguf_file=path.name)

@@ -18,6 +18,7 @@ from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.normalisation import Normalisation, kinds_of
 from lockdec.errors import DataError, StoreError
+from lockdec.store.reading import MOST_IDS_BYTES, read_json
 from lockdec.store.writing import require_free_space
 from lockdec.transformer.encoded import Encoded
 
@@ -118,7 +119,7 @@ class EncodedSet:
         try:
             states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
             lengths = np.load(folder / LENGTHS, allow_pickle=False)
-            ids = tuple(json.loads((folder / IDS).read_text(encoding="utf-8")))
+            ids = tuple(read_json(folder / IDS, MOST_IDS_BYTES))
         except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
         if not isinstance(states, np.ndarray) or not isinstance(lengths, np.ndarray):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 
 from lockdec.data.captions import CaptionSet, Input, Modality, composed
 from lockdec.encoders.contract import Encoder
-from lockdec.errors import ConfigError, DataError
+from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.store import file_sha256
+from lockdec.store.reading import MOST_IDS_BYTES, read_bytes, read_json
 from lockdec.transformer.encoded import Encoded
 
 IDS, STATES, LENGTHS = ("ids.txt", "ids.json"), ("states.npy", "states.safetensors"), "lengths.npy"
@@ -183,10 +183,13 @@ def _one_of(folder: Path, names: Sequence[str]) -> Path:
 
 def _ids(file: Path) -> list[str]:
     try:
-        text = file.read_bytes().decode("utf-8-sig")
-        ids = json.loads(text) if file.suffix == ".json" else _lines(text)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 {file.suffix[1:]} ({error})") from error
+        if file.suffix == ".json":
+            ids = read_json(file, MOST_IDS_BYTES, links=True)
+        else:
+            ids = _lines(read_bytes(file, MOST_IDS_BYTES, links=True).decode("utf-8-sig"))
+    except (StoreError, ValueError) as error:
+        reason = str(error).removeprefix(f"{file}: ")
+        raise DataError(f"{file}: cannot be read as UTF-8 {file.suffix[1:]} ({reason})") from error
     if not isinstance(ids, list) or not ids or not all(isinstance(name, str) and name for name in ids):
         raise DataError(f"{file}: ids must be non-empty texts, one for each input, and at least one")
     first: dict[str, int] = {}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.result import current
 from lockdec.store import METADATA, Artifact, damage
-from lockdec.store.reading import CONFIG, RESULT, is_name, read_config, read_object, within
+from lockdec.store.reading import CONFIG, MULTIRUN, RESULT, is_name, read_config, read_object, run_folders, within
 
 if TYPE_CHECKING:
     import torch
@@ -167,14 +167,15 @@ def find_run(folder: Path) -> FinishedRun:
         return _read_run(folder)
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such folder; name the folder of a run, of a sweep, or of an export")
-    below = [path for path in folder.iterdir() if (path / RESULT).is_file()]
+    is_sweep = (folder / MULTIRUN).is_file()  # its cells may be in folders of folders
+    below = [path for path in (run_folders(folder) if is_sweep else folder.iterdir()) if (path / RESULT).is_file()]
     runs = []
-    for path in sorted(below, key=lambda path: (len(path.name), path.name)):
+    for path in sorted(below, key=lambda path: (len(path.name), path.as_posix())):
         with suppress(StoreError):  # not finished
             runs.append(_read_run(path))
     cells = [run for run in runs if run.folder.name.isdecimal() or run.result.get("sweep_name") is not None]
     if cells:
-        if best := _best(cells, len(below)):
+        if best := _best(folder, cells, len(below)):
             return best
     elif runs:
         newest = max(runs, key=lambda run: (str(run.result.get("finished")), run.folder.name))
@@ -186,7 +187,7 @@ def find_run(folder: Path) -> FinishedRun:
                      f"({len(runs)} of {len(below)} finished){hint}")  # fmt: skip
 
 
-def _best(cells: Sequence[FinishedRun], total: int) -> FinishedRun | None:
+def _best(sweep: Path, cells: Sequence[FinishedRun], total: int) -> FinishedRun | None:
     """The best of the finished cells of a sweep by its objective."""
     from lockdec.evaluation.metrics import LOWER_IS_BETTER  # here, since a single run needs no metrics
 
@@ -196,7 +197,8 @@ def _best(cells: Sequence[FinishedRun], total: int) -> FinishedRun | None:
         value = -value if metric in LOWER_IS_BETTER else value
         if not math.isnan(value) and (best is None or value > best[0]):
             split = run.evaluate.get("split", "its split")
-            chosen = f"cell {run.folder.name} of {total}, the best by {metric} on {split} ({abs(value):.3f})"
+            name = run.folder.relative_to(sweep).as_posix()
+            chosen = f"cell {name} of {total}, the best by {metric} on {split} ({abs(value):.3f})"
             best = value, replace(run, chosen=chosen)
     return best[1] if best else None
 

@@ -41,12 +41,29 @@ def same_results(before: DictConfig | ListConfig, config: DictConfig) -> bool:
     Raises:
         ConfigError: a stage of this config does not exist. Nothing that the other one names is imported.
     """
+    return first_difference(before, config) is None
+
+
+def first_difference(before: DictConfig | ListConfig, config: DictConfig) -> tuple[str, Any, Any] | None:
+    """Where a config that was read back would give another result: the dotted key, the value there, and the one here.
+
+    Raises:
+        ConfigError: as `same_results`.
+    """
     builder = Builder()
     neutral = {
         name: stage_class(config, name, builder).neutral for name in config.pipeline.order if name in config.stages
     }
-    same: bool = _decisive(before, neutral) == redacted(_decisive(config, neutral))  # as it was written
-    return same
+    return _first_difference("stages", _decisive(before, neutral), redacted(_decisive(config, neutral)))
+
+
+def _first_difference(key: str, before: Any, now: Any) -> tuple[str, Any, Any] | None:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*now, *before]):
+            if found := _first_difference(f"{key}.{name}", before.get(name), now.get(name)):
+                return found
+        return None if before == now else (key, before, now)
+    return None if before == now else (key, before, now)
 
 
 def _decisive(config: DictConfig | ListConfig, neutral: Mapping[str, Sequence[str]]) -> dict[str, Any]:

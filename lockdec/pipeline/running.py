@@ -52,6 +52,7 @@ def run(
     overrides: Sequence[str] = (),
     group: str | None = None,
     watchers: Sequence[Logger] = (),
+    cell: str | None = None,
 ) -> dict[str, Any]:
     """Run every stage of `pipeline.order`, and write result.json even if that fails.
 
@@ -61,6 +62,7 @@ def run(
         overrides: as typed, for the record.
         group: the name of the sweep this is a cell of; None outside a sweep.
         watchers: are told every metric beside the loggers of the config; they may end the run with PrunedError.
+        cell: how loggers name the run in its group; None for the name of its folder.
 
     Returns:
         What result.json holds.
@@ -94,7 +96,7 @@ def run(
         with stoppable():
             clear_partial(folder)
             write_text(folder / CONFIG, _config_text(config))
-            tracking = _run_stages(config, folder, result, group, watchers)
+            tracking = _run_stages(config, folder, result, group, watchers, cell or folder.name)
             tracking.cell(redacted(result | {"cost": cost(clock)}))
         result["status"] = "ok"
     except (KeyboardInterrupt, InterruptedRunError) as error:
@@ -131,17 +133,23 @@ def _config_text(config: DictConfig) -> str:
 
 
 def _run_stages(
-    config: DictConfig, folder: Path, result: dict[str, Any], group: str | None, watchers: Sequence[Logger]
+    config: DictConfig,
+    folder: Path,
+    result: dict[str, Any],
+    group: str | None,
+    watchers: Sequence[Logger],
+    cell: str,
 ) -> Tracking:
     assembly = assemble(config, Builder())
     outputs = Path(assembly.config.paths.outputs)
-    tracking = Tracking(assembly.config.logger, group or assembly.config.name, folder, outputs, watchers)
+    tracking = Tracking(assembly.config.logger, group or assembly.config.name, cell, folder, outputs, watchers)
     _clear(folder, assembly.stages)
     _tell_skipped(assembly.stages, folder, result)
     summary = Summary(console)
     for artifact, seconds in artifacts(config, assembly, tracking, list(assembly.stages)):
         name = artifact.stage
-        entry = {"key": artifact.key, "reused": artifact.reused, "seconds": round(seconds, 3)}
+        took = {"seconds": round(seconds, 3), "made_in": round(artifact.seconds, 3)}
+        entry = {"key": artifact.key, "reused": artifact.reused, **took}
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, assembly.stages[name], folder)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lockdec.errors import LockdecError, visible
 from lockdec.report.page import write_report
+from lockdec.terminal import forgive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="where to write (default: DIR itself; of several DIRs, the folder that holds them all)",
     )
     given = parser.parse_args(arguments)
+    forgive()
     try:
         written = write_report(given.folders, given.output)
     except LockdecError as error:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for skipped in written.skipped:
         print(visible(f"lockdec.report: skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
-    print(f"{written.report} ({written.runs} run{'s' if written.runs != 1 else ''})")
+    print(f"{visible(str(written.report))} ({written.runs} run{'s' if written.runs != 1 else ''})")
     return 0
 
 

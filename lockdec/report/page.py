@@ -234,18 +234,20 @@ def _reuse(collection: Collection) -> dict[str, Any]:
     for stage in [*before, *(stage for run in collection.runs for stage in run.stages)]:
         row = stages.setdefault(
             stage.name,
-            {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0},
+            {"keys": set(), "made": 0, "reused": 0, "made_seconds": 0.0, "reused_seconds": 0.0, "made_in": 0.0},
         )
         row["keys"].add(stage.key)
         kind = "reused" if stage.reused else "made"
         row[kind] += 1
         row[f"{kind}_seconds"] += stage.seconds
+        if stage.reused and row["made_in"] is not None:
+            row["made_in"] = None if stage.made_in is None else row["made_in"] + stage.made_in
     spent = sum(row["made_seconds"] + row["reused_seconds"] for row in stages.values())
     made_before = [stage.name for stage in before]
     alone = sum(
         (row["made"] - made_before.count(name) + row["reused"]) * row["made_seconds"] / row["made"]
         if row["made"]
-        else row["reused_seconds"]
+        else row["made_in"] or row["reused_seconds"]
         for name, row in stages.items()
     )
     return {
@@ -253,7 +255,7 @@ def _reuse(collection: Collection) -> dict[str, Any]:
         "spent": spent,
         "alone": alone,
         "before": list(dict.fromkeys(made_before)),
-        "unknown": [name for name, row in stages.items() if not row["made"]],
+        "unknown": [name for name, row in stages.items() if not row["made"] and row["made_in"] is None],
     }
 
 

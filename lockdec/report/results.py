@@ -18,7 +18,16 @@ from typing import Any
 from lockdec.console import track
 from lockdec.errors import DataError, StoreError
 from lockdec.evaluation.result import CONTROLS, READABLE, current, current_caption
-from lockdec.store.reading import CONFIG, MADE_BEFORE, RESULT, from_json, read_bytes, read_object, within
+from lockdec.store.reading import (
+    CONFIG,
+    MADE_BEFORE,
+    RESULT,
+    from_json,
+    read_bytes,
+    read_object,
+    run_folders,
+    within,
+)
 
 Scalar = str | int | float | bool | None
 
@@ -40,17 +49,24 @@ NUMBERS = (
 FIRST_COLUMNS = ("folder", "name", "sweep_name", "status", "error", "seed", "fewshot.support_seed")
 LAST_COLUMNS = ("started", "finished", "overrides", "command")
 MOST_BYTES = 16_000_000  # of each other file of a run that a report reads; their Python objects take 50 times as much
-MOST_LEVELS = 16  # of folders below those that are named
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of one run: its artifact, whether that was there already, and the seconds it took."""
+    """One stage of one run.
+
+    Attributes:
+        key: of its artifact.
+        reused: whether that was there already.
+        seconds: until it was there.
+        made_in: the seconds that making it took, in this run or before; None where an older run does not say.
+    """
 
     name: str
     key: str
     reused: bool
     seconds: float
+    made_in: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,12 +96,14 @@ class Run:
 
     @property
     def seconds_label(self) -> str:
-        """What `cost.seconds` counts: not the making of stages that were there already."""
-        reused = sum(stage.reused for stage in self.stages)
+        """What `cost.seconds` counts: not the making of stages that were there already, which has its own figure."""
+        reused = [stage.made_in for stage in self.stages if stage.reused]
         if not reused:
             return "Seconds"
-        how_many = "every stage was" if reused == len(self.stages) else f"{reused} of {len(self.stages)} stages were"
-        return f"Seconds ({how_many} made before)"
+        how_many = "every stage" if len(reused) == len(self.stages) else f"{len(reused)} of {len(self.stages)} stages"
+        known = [seconds for seconds in reused if seconds is not None]
+        took = f", in {sum(known):,.1f} s" if len(known) == len(reused) else ""
+        return f"Seconds ({how_many} {'was' if how_many == 'every stage' else 'were'} made before{took})"
 
     def row(self) -> dict[str, Scalar]:
         """Everything of the run as one flat row, as in results.csv."""
@@ -96,6 +114,8 @@ class Run:
                 f"stages.{stage.name}.reused": stage.reused,
                 f"stages.{stage.name}.seconds": stage.seconds,
             }
+            if stage.made_in is not None:
+                row[f"stages.{stage.name}.made_in"] = stage.made_in
         return row | {"overrides": shlex.join(self.overrides)}
 
 
@@ -150,7 +170,7 @@ def read(folders: Sequence[Path]) -> Collection:
             raise DataError(f"{folder}: no such folder (give the folder of a run or of a sweep)")
     roots = list(dict.fromkeys(folder.resolve() for folder in folders))
     above = Path(os.path.commonpath([root.parent for root in roots]))
-    candidates = sorted({cell for root in roots for cell in _cells(root)}, key=_natural)
+    candidates = sorted({cell for root in roots for cell in run_folders(root)}, key=_natural)
     runs: list[Run] = []
     skipped: list[Skipped] = []
     unfinished: list[str] = []
@@ -167,7 +187,8 @@ def read(folders: Sequence[Path]) -> Collection:
         names = ", ".join(map(str, folders))
         raise DataError(f"{names}: no result.json here or below (a run writes one when it ends)")
     shared: list[Stage] = []
-    for sweep in dict.fromkeys(cell.parent for cell in candidates if cell.name.isdecimal()):
+    places = (place for cell in candidates for place in cell.parents if place.is_relative_to(above))
+    for sweep in dict.fromkeys(places):
         try:
             shared += _shared(sweep)
         except DataError as error:
@@ -256,20 +277,6 @@ def columns(runs: Iterable[Run]) -> list[str]:
     return [*(n for n in FIRST_COLUMNS if n in names), *middle, *(n for n in LAST_COLUMNS if n in names)]
 
 
-def _cells(root: Path) -> Iterator[Path]:
-    """Folders with a result.json, and numbered folders (cells of a sweep) without one that are not empty."""
-    for place, folders, files in os.walk(root):
-        path = Path(place)
-        numbered = path.name.isdecimal() and path != root and bool(files or folders)
-        if RESULT in files or numbered:
-            folders.clear()
-            yield path
-        elif len(path.relative_to(root).parts) >= MOST_LEVELS:
-            folders.clear()
-        else:
-            folders[:] = [name for name in folders if not name.startswith(".")]
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_object(path)
@@ -319,10 +326,10 @@ def _read_run(folder: Path, label: str) -> Run:
 
 def _stage(name: str, stage: object) -> Stage:
     fields = _object(stage, f"stages.{name}")
-    key, reused, seconds = fields.get("key"), fields.get("reused"), fields.get("seconds")
-    if not isinstance(reused, bool | None) or isinstance(seconds, bool | str | list | dict):
+    key, reused, seconds, made_in = (fields.get(field) for field in ("key", "reused", "seconds", "made_in"))
+    if not isinstance(reused, bool | None) or any(isinstance(s, bool | str | list | dict) for s in (seconds, made_in)):
         raise DataError(f"stages.{name} needs key, reused (true or false) and seconds")
-    return Stage(name, str(key or ""), bool(reused), _finite(seconds) or 0.0)
+    return Stage(name, str(key or ""), bool(reused), _finite(seconds) or 0.0, _finite(made_in))
 
 
 def _object(value: object, name: str) -> dict[str, object]:

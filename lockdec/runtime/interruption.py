@@ -5,8 +5,9 @@ stops immediately, since nothing unpublished counts. The process then exits with
 a process that the signal has killed (130, 143, 138), and the same command continues from there. A second Ctrl-C does
 not wait for the step.
 
-Lightning's own handlers are disabled: on SLURM they would write another kind of checkpoint, requeue the job themselves
-and end the process with status 0. A handler that was set before (submitit does so) is left in place.
+`lockdec.training.fit` keeps Lightning's own handlers away: on SLURM they would write another kind of checkpoint,
+requeue the job themselves and end the process with status 0. With several ranks they would wait, inside the handler,
+for ranks that have had no signal. A handler that was set before (submitit does so) is left in place.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 GRACE = 4.0  # seconds to finish the current step; schedulers commonly send SIGKILL 30 s after SIGTERM
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -24,7 +24,6 @@ UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 
 _asked: signal.Signals | None = None
 _patient = False
-_kept: dict[signal.Signals, Any] = {}  # the handlers at the start of a `patient` block
 
 
 class InterruptedRunError(BaseException):
@@ -66,27 +65,15 @@ def patient() -> Iterator[None]:
         yield
         return
     before = signal.signal(signal.SIGALRM, _stop)
-    _kept.update({number: signal.getsignal(number) for number in SIGNALS})
     _patient = True
     try:
         yield
     finally:
         _patient = False
-        _kept.clear()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     if _asked is not None:
         raise InterruptedRunError(_asked)
-
-
-def take_signals_back() -> None:
-    """Restore the handlers that were set at the start of a `patient` block.
-
-    Lightning's own handler ends training between two steps, whether or not a checkpoint has been saved since the
-    signal arrived. If several ranks train together, it also waits for the others, which have had no signal.
-    """
-    for number, handler in _kept.items():
-        signal.signal(number, handler)
 
 
 def asked_to_stop() -> bool:

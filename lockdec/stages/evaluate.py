@@ -30,6 +30,7 @@ from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenize
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune, require_room
+from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage, Work
 
@@ -67,11 +68,14 @@ class Evaluate(Stage):
     decode: EvaluateConfig
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
-        """Refuse a prompt that leaves too little room for captions, as far as words tell; `make` counts tokens."""
+        """Refuse captions that the decoder has no room for behind the prompt, a token a word; `make` counts tokens."""
         decoder, finetune = before[Pretrain.name], before[Finetune.name]
-        if isinstance(decoder, Pretrain) and isinstance(finetune, Finetune) and finetune.prompt is not None:
-            words = len(finetune.prompt.split())  # each is at least one token
-            require_room(words, self.decode.max_new_tokens, decoder.decoder.max_len)
+        room = decoder.decoder.max_len if isinstance(decoder, Pretrain) else None
+        if isinstance(decoder, ImportDecoder):
+            room = decoder.max_len
+        if room is not None and isinstance(finetune, Finetune):
+            words = len((finetune.prompt or "").split())
+            require_room(words, self.decode.max_new_tokens, room)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}

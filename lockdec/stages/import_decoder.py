@@ -13,7 +13,7 @@ from lockdec.errors import ConfigError, LockdecError
 from lockdec.evaluation.stored import TOKENIZER, save_chat, save_checkpoint
 from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
-from lockdec.transformer.importing import check_files, located, read
+from lockdec.transformer.importing import check_files, located, positions, read
 from lockdec.transformer.importing.packaged import how_to_fetch
 
 # What a checkpoint's folder is made of here; its documentation and weights in other forms are not read.
@@ -59,6 +59,11 @@ class ImportDecoder(DecoderStage):
             command = how_to_fetch(Path(self.path))
             reason = f"{self.path}: not fetched yet: {command}" if command else str(error)
             raise ConfigError(f"decoder.path={reason}") from error
+
+    @property
+    def max_len(self) -> int | None:
+        """How many positions the checkpoint has, as far as its config tells."""
+        return positions(self.source)
 
     def check(self) -> None:
         check_files(self.source)

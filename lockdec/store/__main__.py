@@ -11,11 +11,13 @@ from pathlib import Path
 from lockdec.errors import LockdecError, visible
 from lockdec.store.keeping import DAY, Entry, entries, leftovers, problems, remove, unreferred
 from lockdec.store.writing import format_bytes
+from lockdec.terminal import forgive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Its status is 1 if an artifact is damaged, or something cannot be read or removed."""
     given = _parser().parse_args(arguments)
+    forgive()
     try:
         listed = entries(given.outputs, given.runs, given.stores)
         if given.action == "list":
@@ -99,7 +101,7 @@ def _list(listed: Sequence[Entry]) -> int:
 def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
     wrong = list(problems(outputs, listed))
     for entry, problem in wrong:
-        print(f"damaged {entry.folder}: {visible(problem)}")
+        print(visible(f"damaged {entry.folder}: {problem}"))
     whole = sum(entry.state in ("whole", "shared") for entry in listed)
     print(f"{whole - len(wrong)} of {whole} artifacts match their hashes")
     if wrong:
@@ -110,7 +112,8 @@ def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
 def _line(entry: Entry) -> str:
     runs = f"{len(entry.runs)} runs" if entry.state in ("whole", "shared") else entry.state
     runs += f", in {entry.folder.parent.parent}" if entry.state == "shared" else ""
-    return f"{entry.stage:<16} {entry.key[:12]}  {format_bytes(entry.bytes):>9}  {entry.age / DAY:>6.1f} days  {runs}"
+    size, days = format_bytes(entry.bytes), entry.age / DAY
+    return visible(f"{entry.stage:<16} {entry.key[:12]}  {size:>9}  {days:>6.1f} days  {runs}")
 
 
 if __name__ == "__main__":

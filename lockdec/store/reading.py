@@ -12,6 +12,7 @@ import json
 import math
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,27 +23,50 @@ from lockdec.errors import StoreError
 Kind = TypeVar("Kind")
 
 RESULT, CONFIG = "result.json", "config.yaml"  # of a run
+RUNNING = ".running"  # in the folder of a cell of a sweep: the lock that is held while it runs
+MULTIRUN = "multirun.yaml"  # in the folder of a sweep: what Hydra was told
 MADE_BEFORE = Path(
     "shared", "made.json"
 )  # in the folder of a sweep: the stages that were made before its cells started
 # Far above what runs write. As Python objects, JSON takes up to 28 times its bytes; YAML takes a second for 130 kB.
 MOST_BYTES = 16_000_000  # in a JSON file
 MOST_CONFIG_BYTES = 256_000  # in a YAML file
+MOST_IDS_BYTES = 128_000_000  # in a file with the ids of inputs, which may be millions
 MOST_NESTED = 100  # levels of a value
-_LONGEST_NAME = 200  # bytes
+LONGEST_NAME = 128  # bytes: W&B takes 128 characters, file systems 255 bytes
+MOST_LEVELS = 16  # of folders below one in which runs are looked for
 _LONGEST_NUMBER = 100  # characters in YAML, whose numbers can take quadratic time
 SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has libyaml
 
 
 def is_name(text: object) -> bool:
-    """Whether a text can name a run, a sweep or a stage: a single component of a path, visible and not hidden."""
+    """Whether a text can name a run, a sweep, a cell or a stage: one component of a path, visible and not hidden."""
     return (
         isinstance(text, str)
         and text.isprintable()
+        and text == text.strip()
         and not text.startswith(".")
         and not set("/\\") & set(text)
-        and 0 < len(text.encode()) <= _LONGEST_NAME
+        and 0 < len(text.encode()) <= LONGEST_NAME
     )
+
+
+def run_folders(root: Path) -> Iterator[Path]:
+    """The folders of runs and cells at or below one, finished or not.
+
+    They have a result.json, or the lock of a cell, or are numbered, as cells are by default, and have some file.
+    Nothing is looked for inside them, in hidden folders, or behind links.
+    """
+    for place, folders, files in os.walk(root):
+        path = Path(place)
+        numbered = path.name.isdecimal() and path != root and bool(files)
+        if RESULT in files or RUNNING in files or numbered:
+            folders.clear()
+            yield path
+        elif len(path.relative_to(root).parts) >= MOST_LEVELS:
+            folders.clear()
+        else:
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def within(folder: Path, name: str | Path) -> Path:
@@ -61,24 +85,27 @@ def within(folder: Path, name: str | Path) -> Path:
     return path
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, most: int, links: bool = False) -> bytes:
     """The content of a regular file.
 
     Args:
         most: bytes.
+        links: whether a symbolic link is followed, as where users have named a file or its folder.
 
     Raises:
         StoreError: it cannot be read, is not a regular file (but a link, a pipe or a device), or is larger.
     """
     try:
         # Without blocking, since opening a pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        kept = 0 if links else os.O_NOFOLLOW
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | kept | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StoreError(f"{path}: not a regular file")
             content = file.read(most + 1)
     except OSError as error:
-        reason = "a symbolic link, which is not followed" if error.errno == errno.ELOOP else error.strerror
+        behind_link = error.errno == errno.ELOOP and not links
+        reason = "a symbolic link, which is not followed" if behind_link else error.strerror
         raise StoreError(f"{path}: cannot be read ({reason})") from error
     except ValueError as error:  # a name with a null byte
         raise StoreError(f"{path}: cannot be read ({error})") from error
@@ -115,16 +142,39 @@ def from_json(text: str) -> Any:
     return value
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, most: int = MOST_BYTES, links: bool = False) -> Any:
     """The value in a JSON file.
+
+    Args:
+        most, links: as `read_bytes`.
 
     Raises:
         StoreError: it cannot be read, is too large, or is not JSON that lockdec could have written.
     """
     try:
-        return from_json(read_text(path, MOST_BYTES))
+        return from_json(read_bytes(path, most, links).decode("utf-8-sig"))
     except ValueError as error:
         raise StoreError(f"{path}: not JSON ({error})") from error
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file with one of them in each line.
+
+    Raises:
+        StoreError: as `read_json`, or a line is not an object; the error names it.
+    """
+    rows = []
+    for number, line in enumerate(read_bytes(path, MOST_BYTES).split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = from_json(line.decode())
+        except ValueError as error:
+            raise StoreError(f"{path}: line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise StoreError(f"{path}: line {number} is not a JSON object")
+        rows.append(row)
+    return rows
 
 
 def read_object(path: Path) -> dict[str, Any]:

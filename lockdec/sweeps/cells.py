@@ -15,9 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from lockdec.errors import StoreError
-from lockdec.store.reading import RESULT, read_object
-
-LOCK = ".running"
+from lockdec.store.reading import RESULT, RUNNING, read_object
 
 
 @contextmanager
@@ -26,7 +24,7 @@ def claimed(folder: Path) -> Iterator[None]:
     from filelock import FileLock  # here, since --help needs this module for no lock
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / LOCK):
+    with FileLock(folder / RUNNING):
         yield
 
 
@@ -34,9 +32,9 @@ def is_running(folder: Path) -> bool:
     """Whether a live process runs the cell."""
     from filelock import FileLock, Timeout
 
-    if not (folder / LOCK).exists():
+    if not (folder / RUNNING).exists():
         return False
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / RUNNING)
     try:
         lock.acquire(timeout=0)
     except Timeout:

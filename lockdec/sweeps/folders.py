@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lockdec.distributed import ranks
 from lockdec.errors import ConfigError
+from lockdec.store.reading import LONGEST_NAME, is_name
 
 BY_NUMBER = "${hydra.job.num}"
 _BY_CLOCK = re.compile(r"\$\{now:[^}]*\}$")
@@ -94,8 +95,9 @@ def cell_names(config: DictConfig, loader: ConfigLoader, overrides: Sequence[Seq
     names = [_name(config, loader, cell, number) for number, cell in enumerate(overrides)]
     owners: dict[str, int] = {}
     for number, name in enumerate(names):
-        if name.startswith((".", "/")):
-            raise ConfigError(f"hydra.sweep.subdir={raw}: {name} is no folder inside that of the sweep")
+        if not all(map(is_name, name.split("/"))):
+            raise ConfigError(f"hydra.sweep.subdir={raw}: {name} is no folder inside that of the sweep, or a part of "
+                              f"it has more than {LONGEST_NAME} bytes or a dot in front")  # fmt: skip
         if name in owners:
             raise ConfigError(
                 f"hydra.sweep.subdir={raw}: cells {owners[name]} and {number} would share the folder {name}; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import traceback
 from collections.abc import Mapping, Sequence
@@ -19,23 +18,30 @@ from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError
 from lockdec.pipeline.keys import same_results
 from lockdec.pipeline.running import run
-from lockdec.store.reading import CONFIG, RESULT, read_config, read_object
+from lockdec.store.reading import CONFIG, RESULT, read_config, read_json_lines, read_object
 from lockdec.sweeps.cells import claimed
 
 SHOWN = 12  # captions printed at the end of a run
 
 
 def run_job(
-    config: DictConfig, folder: Path, overrides: Sequence[str], sweeping: bool, watchers: Sequence[Logger] = ()
+    config: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    cell: str | None = None,
+    watchers: Sequence[Logger] = (),
 ) -> float:
     """Run once and print the closing tables and the report; or run one cell of a sweep.
 
     A finished cell is not run again. A cell that fails is recorded and does not end the sweep.
 
+    Args:
+        cell: its name, which is its place in the folder of the sweep; None for a single run.
+
     Returns:
         The objective; NaN for a failed cell.
     """
-    if not sweeping:
+    if cell is None:
         result = run(config, folder, overrides)
         from lockdec.report.page import write_report
 
@@ -47,11 +53,11 @@ def run_job(
         if finished := finished_cell(config, folder):
             return objective(finished, config.objective)
         try:
-            return objective(run(config, folder, overrides, config.sweep_name, watchers), config.objective)
+            return objective(run(config, folder, overrides, config.sweep_name, watchers, cell), config.objective)
         except PrunedError:
             return math.nan
         except Exception as error:  # result.json records it; the other cells still run
-            console.print(f"cell {folder.name} failed: {printable(str(error))}", soft_wrap=True)
+            console.print(f"cell {printable(cell)} failed: {printable(str(error))}", soft_wrap=True)
             if not isinstance(error, LockdecError):
                 console.print(printable_lines(traceback.format_exc()), soft_wrap=True)
             if ranks.broken():
@@ -85,6 +91,10 @@ def objective(result: Mapping[str, Any], metric: str) -> float:
 
 
 def read_captions(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's captions.jsonl; empty where there is no such file."""
+    """The rows of a run's captions.jsonl; empty where there is no such file, or where it is too large to be shown."""
     path = folder / "captions.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    try:
+        return read_json_lines(path) if path.is_file() else []
+    except StoreError as error:
+        console.print(f"  {printable(str(error))}; its captions are not shown", soft_wrap=True)
+        return []

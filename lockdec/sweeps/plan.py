@@ -13,9 +13,10 @@ from omegaconf import DictConfig, open_dict
 
 from lockdec.config.building import Builder
 from lockdec.console import console, plan_table, printable, track
-from lockdec.errors import ConfigError, DataError
+from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.pipeline.assembling import assemble
 from lockdec.store import METADATA, located
+from lockdec.store.reading import read_object
 from lockdec.sweeps.cells import duration
 from lockdec.sweeps.jobs import finished_cell
 
@@ -112,9 +113,9 @@ def timings(root: Path) -> Iterator[tuple[frozenset[str], float]]:
     """The config (as a set of `name=value`) and the seconds of every artifact of a stage."""
     for path in sorted(root.glob(f"*/{METADATA}")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_object(path)
             yield leaves(record["config"]), float(record["seconds"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (StoreError, ValueError, KeyError, TypeError):
             continue  # damaged: the run that needs it will set it aside
 
 

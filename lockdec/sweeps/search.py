@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from lightning.pytorch.loggers.logger import DummyLogger, Logger
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -24,11 +24,13 @@ from optuna.trial import TrialState
 
 from lockdec.console import console, printable
 from lockdec.errors import ConfigError, PrunedError, StoreError
-from lockdec.store.reading import RESULT
+from lockdec.pipeline.keys import first_difference
+from lockdec.store.reading import CONFIG, RESULT, from_json, read_bytes, read_config, read_object
 from lockdec.store.writing import write_bytes
 
 WAYS = ("maximize", "minimize")
 JOURNAL, NAME = "search.journal", "search"  # of the study
+MOST_JOURNAL_BYTES = 256_000_000  # a trial takes a few kilobytes
 RECORD = b'{"op_code":'  # how each record of the journal begins
 
 
@@ -45,6 +47,29 @@ def begin(folder: Path, objectives: Mapping[str, str], space: Mapping[str, BaseD
     return open_study(folder, objectives, space)
 
 
+def require_settings(study: optuna.Study, folder: Path, cell: Callable[[Mapping[str, Any]], DictConfig]) -> None:
+    """Raise ConfigError where the trials that count were made with other settings than those that would follow.
+
+    Args:
+        folder: of the sweep.
+        cell: composes the config of a trial with these values.
+    """
+    for trial in study.trials:
+        if not trial.state.is_finished():
+            continue
+        try:
+            before = OmegaConf.create(read_config(folder / str(trial.number) / CONFIG))
+        except StoreError:
+            continue
+        if found := first_difference(before, cell(trial.params)):
+            key, was, now = found
+            raise ConfigError(
+                f"{key}={now}: the search in {folder} has {was} there; the same command continues it, and another "
+                "sweep_name begins a new one"
+            )
+        return
+
+
 def complete(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> None:
     """Choose what an unfinished trial lacks, because the process was killed while it wrote down the trial."""
     for trial in study.trials:
@@ -59,7 +84,7 @@ def mend(journal: Path) -> None:
     lock = JournalFileSymlinkLock(str(journal))
     lock.acquire()  # a cell of an earlier attempt may still be writing
     try:
-        content = journal.read_bytes()
+        content = read_bytes(journal, MOST_JOURNAL_BYTES)
         lines = [_without_half(line) for line in content.split(b"\n")[:-1]]
         if (mended := b"".join(line + b"\n" for line in lines)) != content:
             write_bytes(journal, mended)
@@ -70,7 +95,7 @@ def mend(journal: Path) -> None:
 def _without_half(line: bytes) -> bytes:
     whole = line[max(0, line.rfind(RECORD)) :]
     try:
-        json.loads(whole)
+        from_json(whole.decode())
     except ValueError:
         return line  # damaged in another way, which `open_study` reports
     return whole
@@ -141,12 +166,12 @@ def tell(study: optuna.Study, number: int, folder: Path, objectives: Mapping[str
         ConfigError: result.json lacks an objective.
     """
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        result = read_object(folder / RESULT)
+    except StoreError:
         return
-    if result["status"] == "pruned":
+    if result.get("status") == "pruned":
         study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
-    elif result["status"] == "ok":
+    elif result.get("status") == "ok":
         study.tell(number, [number_at(result, name) for name in objectives], skip_if_finished=True)
 
 

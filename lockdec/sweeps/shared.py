@@ -102,7 +102,7 @@ def _make(common: Common | None, folder: Path, sweep_name: str) -> None:
     config, missing = common.assembly.config, common.missing
     console.print(f"  made first, for all {common.cells} cells: {', '.join(missing)}", soft_wrap=True)
     path = folder / MADE_BEFORE
-    tracking = Tracking(config.logger, sweep_name, path.parent, Path(config.paths.outputs))
+    tracking = Tracking(config.logger, sweep_name, path.parent.name, path.parent, Path(config.paths.outputs))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -26,6 +26,7 @@ class Tracking:
     Args:
         config: which loggers.
         group: the run's or the sweep's name.
+        label: the name of the run in its group.
         folder: of the run or cell; receives `stages/<stage>/metrics.csv` and `tensorboard/`.
         outputs: receives `wandb/`.
         watchers: further loggers, which stay open from stage to stage.
@@ -33,6 +34,7 @@ class Tracking:
 
     config: LoggerConfig
     group: str
+    label: str
     folder: Path
     outputs: Path
     watchers: Sequence[Logger] = ()
@@ -69,7 +71,7 @@ class Tracking:
         """Log the whole run to W&B, as a run of its own that links the stages, reused ones included."""
         if "wandb" in self.config.kinds:
             known = {name: result[name] for name in wandb_runs.PARTS_OF_CONFIG if name in result}
-            run = wandb_runs.open_run(self.config, self.group, self.folder.name, wandb_runs.CELL, self.outputs, known)
+            run = wandb_runs.open_run(self.config, self.group, self.label, wandb_runs.CELL, self.outputs, known)
             sections = {name: result[name] for name in wandb_runs.PARTS_OF_METRICS if name in result}
             numbers = {name.removeprefix("/"): value for name, value in flat(sections, "").items()}
             run.log(numbers)
@@ -83,7 +85,7 @@ class Tracking:
         return self._wandb(stage)
 
     def _wandb(self, stage: str) -> WandbLogger:
-        run = wandb_runs.open_run(self.config, self.group, self.folder.name, stage, self.outputs)
+        run = wandb_runs.open_run(self.config, self.group, self.label, stage, self.outputs)
         wandb_runs.define_metrics(run, stage)
         return WandbLogger(experiment=run)
 

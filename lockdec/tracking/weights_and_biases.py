@@ -7,7 +7,6 @@ reads the run of the cell.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lockdec.config.schema import LoggerConfig
 from lockdec.console import console
+from lockdec.errors import StoreError
+from lockdec.store.reading import read_json_lines
 
 if TYPE_CHECKING:
     import wandb
@@ -128,7 +129,7 @@ def log_files(run: wandb.Run, folder: Path, stage: str, weights: bool) -> None:
         log_captions(run, folder)
         if weights:
             log_weights(run, folder, stage)
-    except (wandb.errors.Error, OSError) as error:
+    except (wandb.errors.Error, OSError, StoreError) as error:
         console.print(f"  W&B refused the files of {stage} ({error}); they are in {folder.parent}", markup=False)
 
 
@@ -139,7 +140,7 @@ def log_captions(run: wandb.Run, folder: Path) -> None:
     path = folder / "captions.jsonl"
     if not path.is_file():
         return
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(path)
     names = list(rows[0]) if rows else []
     table = wandb.Table(columns=["drawing", *names])
     for row in rows:

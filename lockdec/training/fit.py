@@ -24,7 +24,7 @@ from lockdec.config.schema import TrainerConfig
 from lockdec.console import console, progress
 from lockdec.distributed import ranks
 from lockdec.runtime.acceleration import accelerated
-from lockdec.runtime.interruption import asked_to_stop, patient, stop_now, take_signals_back
+from lockdec.runtime.interruption import asked_to_stop, patient, stop_now
 from lockdec.runtime.memory import describe_shapes
 from lockdec.store import CHECKPOINT, CURVE, UNFINISHED
 from lockdec.tracking.curves import TableLogger, write_table
@@ -129,7 +129,7 @@ def _trainer(
     val_every: int | None,
 ) -> L.Trainer:
     processes = ranks.strategy(trainer)
-    return L.Trainer(
+    made: Any = L.Trainer(
         accelerator=trainer.accelerator,
         strategy=processes["strategy"],
         devices=processes["devices"],
@@ -151,6 +151,9 @@ def _trainer(
         deterministic=True,
         default_root_dir=folder,
     )
+    # It would set handlers of its own from here to the end of training: see `lockdec.runtime.interruption`.
+    made._signal_connector.register_signal_handlers = lambda: None
+    return made  # type: ignore[no-any-return]
 
 
 def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, checkpoint: Path | None) -> None:
@@ -169,10 +172,6 @@ def _fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataMod
         except RuntimeError as error:  # what torch's backends raise
             if gone := ranks.lost(error):
                 raise gone from error
-            raise
-        except SystemExit:  # Lightning's answer to a signal that it has seen, too
-            if asked_to_stop():
-                stop_now()
             raise
 
 
@@ -226,9 +225,6 @@ class Checkpoints(L.Callback):
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds, self._last = path, seconds, time.monotonic()
-
-    def on_train_start(self, *_: Any) -> None:
-        take_signals_back()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         # Every rank has to decide alike: saving waits for all of them.

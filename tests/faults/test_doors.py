@@ -495,7 +495,7 @@ def test_a_run_is_named_after_one_folder(name: str) -> None:
         changed[key] = name
         with pytest.raises(ConfigError, match=rf"(?s)^{key}=.*(folder|at most)"):
             checked(changed)
-        with pytest.raises(OmegaConfBaseException, match="one folder is named after it"):
+        with pytest.raises(OmegaConfBaseException, match=r"names one folder|at most"):
             OmegaConf.create({"x": f"${{one_folder:{key},${{{key}}}}}", key: name}).x  # noqa: B018
 
 

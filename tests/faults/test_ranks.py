@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -162,6 +163,24 @@ def test_one_that_is_asked_to_stop_has_all_save_and_stop(warm: Warm, tmp_path: P
     assert started.wait() == [143, 143], [command.printed for command in started.commands]
     assert started.first.result["error"] == "stopped by SIGTERM"
     assert len(list(tmp_path.glob(f"stages/pretrain/*/{CHECKPOINT}"))) == 1
+
+
+class SignalledEarly(L.Callback):
+    """The second rank is asked to stop while Lightning sets itself up, and the first is not."""
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        if trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_one_that_is_asked_to_stop_during_the_set_up_has_all_save_and_stop(warm: Warm, tmp_path: Path) -> None:
+    """Lightning's own handler would wait for the first rank, which waits for the second elsewhere."""
+    early = f"+callbacks.early._target_={__name__}.{SignalledEarly.__name__}"
+    started = Ranks(warm, tmp_path, "ddp", "pretrain.steps=100000", early)
+    began = time.monotonic()
+    assert started.wait() == [143, 143], [command.printed for command in started.commands]
+    assert time.monotonic() - began < 60
+    assert started.first.result["error"] == "stopped by SIGTERM"
 
 
 def test_a_rank_that_is_killed_in_training_fails_the_run(warm: Warm, tmp_path: Path) -> None:

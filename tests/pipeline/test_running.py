@@ -39,7 +39,7 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert result == tiny.result
     assert (result["status"], result["error"], result["seed"]) == ("ok", None, 0)
     assert list(result["stages"]) == STAGES
-    assert all(entry.keys() == {"key", "reused", "seconds"} for entry in result["stages"].values())
+    assert all(entry.keys() == {"key", "reused", "seconds", "made_in"} for entry in result["stages"].values())
     assert result["metrics"].keys() == METRICS
     assert result["controls"].keys() == {"locked", "shuffled", "nearest_neighbour"}
     assert result["controls"]["locked"].keys() == METRICS
@@ -173,16 +173,16 @@ def test_a_stage_before_its_parents_is_refused(tmp_path: Path) -> None:
 
 def test_a_cell_that_fails_is_recorded_and_told_as_nan(tmp_path: Path) -> None:
     config = composed("debug=tiny", f"paths.outputs={tmp_path}", "fewshot.shots=5000")
-    assert math.isnan(run_job(config, tmp_path / "0", ["fewshot.shots=5000"], sweeping=True))
+    assert math.isnan(run_job(config, tmp_path / "0", ["fewshot.shots=5000"], "0"))
     assert json.loads((tmp_path / "0" / "result.json").read_text())["status"] == "failed"
 
 
 def test_a_finished_cell_is_not_run_again(tiny: TinyRun) -> None:
     config = composed("debug=tiny", f"paths.outputs={tiny.outputs}")
     cell = tiny.outputs / "sweeps" / "s" / "0"
-    first = run_job(config, cell, [], sweeping=True)
+    first = run_job(config, cell, [], "0")
     before = (cell / "result.json").read_bytes()
-    assert run_job(config, cell, [], sweeping=True) == first == tiny.result["metrics"]["token_f1"]
+    assert run_job(config, cell, [], "0") == first == tiny.result["metrics"]["token_f1"]
     assert (cell / "result.json").read_bytes() == before
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from lockdec.errors import DataError
 from lockdec.report import results
-from lockdec.store.reading import MADE_BEFORE
+from lockdec.store.reading import MADE_BEFORE, RUNNING
 from tests.report.runs import result, write_run, write_sweep
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"0" * 40
@@ -78,6 +78,43 @@ def test_a_cell_without_a_result_is_counted_as_unfinished(tmp_path: Path) -> Non
     (tmp_path / "sweep" / "1").mkdir()
     (tmp_path / "sweep" / "1" / "config.yaml").write_text("seed: 1")
     assert results.read([tmp_path / "sweep"]).unfinished == ("sweep/1",)
+
+
+def test_cells_with_names_of_their_own_are_found_wherever_they_lie(tmp_path: Path) -> None:
+    """In folders with a number's name, too; one that was killed has left its lock, or nothing but its number."""
+    sweep = tmp_path / "sweep"
+    for name in ("4/s_0", "4/s_1", "16/s_0"):
+        write_run(sweep / name, result(), extras=False)
+    for name, file in (("16/s_1", RUNNING), ("64/0", "config.yaml")):
+        (sweep / name).mkdir(parents=True)
+        (sweep / name / file).touch()
+    (sweep / MADE_BEFORE).parent.mkdir()
+    stages = {"pretrain": {"key": "a" * 64, "reused": False, "seconds": 105.0}}
+    (sweep / MADE_BEFORE).write_text(json.dumps({"schema": 1, "stages": stages}))
+    for place in (sweep, tmp_path):
+        found = results.read([place])
+        assert [run.folder.relative_to(sweep).as_posix() for run in found.runs] == ["4/s_0", "4/s_1", "16/s_0"]
+        assert [label.split("sweep/")[1] for label in found.unfinished] == ["16/s_1", "64/0"]
+        assert [stage.seconds for stage in found.shared] == [105.0]
+
+
+def test_the_seconds_of_a_run_say_what_was_made_before_and_how_long_that_took(tmp_path: Path) -> None:
+    def label(*made_in: float | None) -> str:
+        stages = {
+            str(number): {"key": "a" * 64, "reused": seconds is not None, "seconds": 0.5, "made_in": seconds or 0.5}
+            for number, seconds in enumerate(made_in)
+        }
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        (run,) = results.read([write_run(folder, result(stages=stages), extras=False)]).runs
+        assert run.row()["stages.0.made_in"] == (made_in[0] or 0.5)
+        return run.seconds_label
+
+    assert label(None, None) == "Seconds"
+    assert label(1200.0, None) == "Seconds (1 of 2 stages were made before, in 1,200.0 s)"
+    assert label(1200.0, 34.5) == "Seconds (every stage was made before, in 1,234.5 s)"
+    older = result(stages={"pretrain": {"key": "a" * 64, "reused": True, "seconds": 0.5}})
+    (run,) = results.read([write_run(tmp_path / "older", older, extras=False)]).runs
+    assert run.seconds_label == "Seconds (every stage was made before)"
 
 
 def test_what_a_sweep_made_before_its_cells_is_read_with_them(tmp_path: Path) -> None:

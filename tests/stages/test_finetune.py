@@ -90,7 +90,7 @@ def finetuned(outputs: Path, folder: Path, *overrides: str) -> dict[str, Any]:
     """The metrics of finetuning after an unlock stage of its own; the weights are in the folder."""
     assembly = assemble(composed("debug=tiny", f"paths.outputs={outputs}", "logger.kinds=[csv]", *overrides), Builder())
     config = composed("debug=tiny", f"paths.outputs={outputs}")
-    tracking = Tracking(assembly.config.logger, "prefix", folder, outputs)
+    tracking = Tracking(assembly.config.logger, "prefix", folder.name, folder, outputs)
     before = [name for name in assembly.stages if name not in ("finetune", "evaluate")]
     parents = {artifact.stage: artifact for artifact, _ in artifacts(config, assembly, tracking, before)}
     folder.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import SpecialTokens, Tokenizer, pad, real_targets
-from lockdec.errors import DataError, LockdecError
+from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.stored import load_decoder
 from lockdec.pipeline.assembling import assemble
 from lockdec.stages.import_decoder import ImportDecoder
@@ -59,6 +59,20 @@ def test_the_whole_pipeline_runs_on_it(checkpoint: Path, tiny: TinyRun) -> None:
     model: Any = AutoModelForCausalLM.from_pretrained(checkpoint)
     tokens = torch.arange(40).reshape(2, 20) * 7 % 400
     torch.testing.assert_close(load_decoder(artifact)(tokens), model.eval()(tokens).logits, atol=1e-4, rtol=0)
+
+
+def test_captions_that_are_longer_than_its_positions_are_refused_before_any_work(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    config = composed(
+        "debug=tiny",
+        f"paths.outputs={tmp_path}",
+        f"decoder={checkpoint.name}",
+        f"decoder.path={checkpoint}",
+        "evaluate.max_new_tokens=49",
+    )
+    with pytest.raises(ConfigError, match=r"^decoder\.max_len=48 is too little for .*evaluate\.max_new_tokens=49"):
+        assemble(config, Builder())
 
 
 def test_its_tokenizer_comes_along(checkpoint: Path, tmp_path: Path) -> None:

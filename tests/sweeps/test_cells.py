@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from lockdec.store.reading import RESULT
-from lockdec.sweeps.cells import LOCK, Sweep, claimed, duration, is_running, own_seconds, read_cells
+from lockdec.store.reading import RESULT, RUNNING
+from lockdec.sweeps.cells import Sweep, claimed, duration, is_running, own_seconds, read_cells
 
 HOLD = "import sys, time; from pathlib import Path; from lockdec.sweeps.cells import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -53,7 +53,7 @@ def test_reading_the_progress_disturbs_no_cell(tmp_path: Path) -> None:
     with claimed(tmp_path / "0"):
         assert is_running(tmp_path / "0")
         assert is_running(tmp_path / "0")
-    assert (tmp_path / "0" / LOCK).exists() or not is_running(tmp_path / "0")
+    assert (tmp_path / "0" / RUNNING).exists() or not is_running(tmp_path / "0")
     with claimed(tmp_path / "0"):
         pass
 

@@ -68,6 +68,8 @@ CELLS = [["fewshot.shots=4", "seed=0"], ["fewshot.shots=4", "seed=1"], ["fewshot
         ("../${hydra.job.num}", r"\.\./0 is no folder inside that of the sweep"),
         ("/tmp/${hydra.job.num}", "/tmp/0 is no folder inside that of the sweep"),
         ("${now:%H-%M-%S}_${hydra.job.num}", "the time would be another at the next start; leave it out"),
+        ("a/.b/${hydra.job.num}", r"a/\.b/0 is no folder inside .* or a dot in front"),
+        ("x" * 129 + "${hydra.job.num}", "a part of it has more than 128 bytes"),
         ("x${seed}/${fewshot.shots}/..", "cells 0 and 2 would share the folder x0"),
     ],
 )

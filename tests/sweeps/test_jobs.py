@@ -19,7 +19,7 @@ from tests.sweeps.sweeping import tiny_cell
 
 
 def test_a_finished_cell_stays_finished_when_options_without_effect_change(tiny: TinyRun, tmp_path: Path) -> None:
-    run_job(tiny_cell(tiny), tmp_path / "0", [], sweeping=True)
+    run_job(tiny_cell(tiny), tmp_path / "0", [], "0")
     irrelevant = ("trainer.threads=2", "logger.kinds=[csv]", "dry_run=true", "name=other")
     cells = [(tmp_path / "0", tiny_cell(tiny, *more)) for more in (irrelevant, ("seed=9",))]
     assert plan(cells).finished == 1
@@ -28,7 +28,7 @@ def test_a_finished_cell_stays_finished_when_options_without_effect_change(tiny:
 
 def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:
     config, folder = tiny_cell(tiny), tmp_path / "0"
-    run_job(config, folder, [], sweeping=True)
+    run_job(config, folder, [], "0")
     path = folder / RESULT
     result = json.loads(path.read_text())
     assert finished_cell(config, folder) == result
@@ -40,7 +40,7 @@ def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: P
 
 
 def test_a_cell_that_fails_is_recorded_and_returns_no_objective(tiny: TinyRun, tmp_path: Path) -> None:
-    value = run_job(tiny_cell(tiny, "fewshot.shots=5000"), tmp_path / "0", [], sweeping=True)
+    value = run_job(tiny_cell(tiny, "fewshot.shots=5000"), tmp_path / "0", [], "0")
     assert math.isnan(value)
     result = json.loads((tmp_path / "0" / RESULT).read_text())
     assert (result["status"], result["error"]) == (

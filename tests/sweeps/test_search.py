@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ from optuna.trial import TrialState
 from hydra_plugins.lockdec_search import distribution
 from lockdec.errors import ConfigError, PrunedError, StoreError
 from lockdec.store.reading import RESULT
-from lockdec.sweeps.search import PruningLogger, begin, complete, number_at, open_study, tell
+from lockdec.sweeps.search import PruningLogger, begin, complete, number_at, open_study, require_settings, tell
+from tests.conftest import TinyRun
+from tests.sweeps.sweeping import tiny_cell
 
 F1 = {"metrics.token_f1": "maximize"}
 
@@ -142,6 +145,24 @@ def test_a_search_continues_after_a_restart_and_retries_what_failed(tmp_path: Pa
         if result["status"] == "ok":
             assert trial.values == [result["metrics"]["token_f1"], result["cross_attention"]["parameters"]]
             assert result["data"]["evaluated"] == "val"
+
+
+def test_a_search_goes_on_with_its_own_settings_only(tiny: TinyRun, tmp_path: Path) -> None:
+    """What changes no result may change; so may anything as long as no trial counts."""
+    study = begin(tmp_path, F1, SPACE)
+    number = study.ask(SPACE).number
+    shutil.copytree(tiny.folder, tmp_path / str(number))
+
+    def resume(*overrides: str) -> None:
+        require_settings(study, tmp_path, lambda _: tiny_cell(tiny, *overrides))
+
+    resume("finetune.steps=11")
+    tell(study, number, tmp_path / str(number), F1)
+    resume()
+    resume("trainer.threads=1", "logger.kinds=[csv]", "paths.outputs=elsewhere")
+    message = r"^stages\.finetune\.fit\.steps=11: the search in .* has 10 there; the same command continues"
+    with pytest.raises(ConfigError, match=message):
+        resume("finetune.steps=11")
 
 
 def test_a_search_prunes(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from lockdec.transformer.importing.llama import LLAMA, MISTRAL, QWEN2, QWEN3, SM
 from lockdec.transformer.importing.neox import NEOX
 from lockdec.transformer.importing.opt import OPT
 
-__all__ = ["Checkpoint", "check_files", "located", "read"]
+__all__ = ["Checkpoint", "check_files", "located", "positions", "read"]
 
 FAMILIES: dict[str, Family] = {  # by the `model_type` of transformers
     "gpt2": GPT2,
@@ -88,6 +88,17 @@ def check_files(path: Path) -> None:
     else:
         json_object(path / CONFIG)
         entries_of(path)
+
+
+def positions(path: Path) -> int | None:
+    """How many positions a checkpoint's config promises; None where it does not say, as in a GGUF file.
+
+    Raises:
+        LockdecError: the config is missing or is none.
+    """
+    config = {} if path.suffix == SUFFIX else json_object(path / CONFIG)
+    found = config.get("n_positions", config.get("max_position_embeddings"))
+    return found if type(found) is int else None
 
 
 def located(source: str | Path) -> Path:

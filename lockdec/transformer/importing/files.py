@@ -6,6 +6,7 @@ Weights are read from safetensors and GGUF files only, which contain numbers and
 from __future__ import annotations
 
 import json
+import stat
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from lockdec.errors import LockdecError
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
+MOST_JSON = 32_000_000  # bytes; the largest models there are have 10 MB. Python takes up to 28 times as many
 POINTER = b"version https://git-lfs"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -162,7 +164,7 @@ def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            listed: Any = json.loads(file.read(length)) if length <= size - 8 else None
+            listed: Any = json.loads(file.read(length)) if length <= min(size - 8, MOST_JSON) else None
         tensors = {name: entry for name, entry in listed.items() if name != "__metadata__"}
         found = {name: (str(entry["dtype"]), tuple(map(int, entry["shape"]))) for name, entry in tensors.items()}
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
@@ -183,7 +185,10 @@ def header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 def plausible_size(path: Path) -> int:
     """The size of a file of weights in bytes; LockdecError if it is empty, a Git LFS pointer, or cannot be read."""
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise LockdecError(f"{path}: not a regular file")
+        size = status.st_size
         with path.open("rb") as file:
             start = file.read(len(POINTER))
     except OSError as error:
@@ -198,6 +203,9 @@ def plausible_size(path: Path) -> int:
 def json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; LockdecError if it is missing or anything else."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_JSON:
+            raise LockdecError(f"{path}: not a regular file of at most {MOST_JSON:,} bytes")
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LockdecError(f"{path}: missing; a checkpoint needs it") from error

@@ -10,7 +10,7 @@ import pytest
 
 PRINT = """
 import sys
-from lockdec.runtime.terminal import forgive
+from lockdec.terminal import forgive
 forgive()
 from lockdec.console import console
 for _ in range(3000):

@@ -41,10 +41,15 @@ class Forgiving:
         return getattr(self._stream, name)
 
 
-def forgive() -> None:
-    """Make this process's standard output and error forgiving."""
+def forgive(closed_pipes: bool = True) -> None:
+    """Make this process's standard output and error forgiving.
+
+    Args:
+        closed_pipes: False for a command whose only work is what it prints: it ends where nobody reads on.
+    """
     for name, errors in (("stdout", "replace"), ("stderr", "backslashreplace")):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=errors)
-            setattr(sys, name, Forgiving(stream))
+            if closed_pipes:
+                setattr(sys, name, Forgiving(stream))
