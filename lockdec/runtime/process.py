@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import signal
@@ -19,6 +20,8 @@ def ready(loggers: Container[str]) -> None:
     Args:
         loggers: the kinds of loggers that the run will use.
     """
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a file that is truncated while it is mapped ends the process: say so, and where
     os.environ.update(waits(os.environ))
     if "wandb" in loggers:
         # A W&B run imports this when it starts, and scans all loaded modules for each of its classes. Torch and

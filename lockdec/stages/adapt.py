@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -81,6 +82,12 @@ class Adapt(TrainingStage, DecoderStage):
     def words(self) -> str | None:
         """The prompt as it is before every line."""
         return self.data.prompt if self.prompt == "auto" else self.prompt
+
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        """Refuse layers that the decoder does not have."""
+        decoder = before[DecoderStage.name]
+        if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
+            layer_numbers("adapt.layers", self.fit.layers, decoder.sizes["layers"])
 
     def fingerprints(self) -> dict[str, str]:
         sources = {name: text.fingerprint for name, text in self.sources.items()}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.normalisation import kinds_of
 from lockdec.errors import ConfigError
 from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
@@ -45,6 +46,9 @@ class Attach(Stage):
             )
         if isinstance(self.encoder, Encoder):
             self.encoder.check(self.data)
+            kinds_of(self.normalise, len(self.encoder.groups))
+        else:  # how many groups of channels it has is known once it is pretrained
+            kinds_of(self.normalise, 1 if isinstance(self.normalise, str) else len(self.normalise))
 
     def fingerprints(self) -> dict[str, str]:
         if isinstance(self.encoder, PretrainedHere):

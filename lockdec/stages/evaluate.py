@@ -30,8 +30,6 @@ from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenize
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune, require_room
-from lockdec.stages.import_decoder import ImportDecoder
-from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage, Work
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
@@ -69,13 +67,10 @@ class Evaluate(Stage):
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
         """Refuse captions that the decoder has no room for behind the prompt, a token a word; `make` counts tokens."""
-        decoder, finetune = before[Pretrain.name], before[Finetune.name]
-        room = decoder.decoder.max_len if isinstance(decoder, Pretrain) else None
-        if isinstance(decoder, ImportDecoder):
-            room = decoder.max_len
-        if room is not None and isinstance(finetune, Finetune):
+        decoder, finetune = before[DecoderStage.name], before[Finetune.name]
+        if isinstance(decoder, DecoderStage) and isinstance(finetune, Finetune) and "max_len" in decoder.sizes:
             words = len((finetune.prompt or "").split())
-            require_room(words, self.decode.max_new_tokens, room)
+            require_room(words, self.decode.max_new_tokens, decoder.sizes["max_len"])
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}

@@ -13,7 +13,7 @@ from lockdec.errors import ConfigError, LockdecError
 from lockdec.evaluation.stored import TOKENIZER, save_chat, save_checkpoint
 from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
-from lockdec.transformer.importing import check_files, located, positions, read
+from lockdec.transformer.importing import check_files, located, promised, read
 from lockdec.transformer.importing.packaged import how_to_fetch
 
 # What a checkpoint's folder is made of here; its documentation and weights in other forms are not read.
@@ -61,9 +61,9 @@ class ImportDecoder(DecoderStage):
             raise ConfigError(f"decoder.path={reason}") from error
 
     @property
-    def max_len(self) -> int | None:
-        """How many positions the checkpoint has, as far as its config tells."""
-        return positions(self.source)
+    def sizes(self) -> dict[str, int]:
+        """What the checkpoint's config says, before its weights are read."""
+        return promised(self.source)
 
     def check(self) -> None:
         check_files(self.source)

@@ -62,6 +62,10 @@ class Pretrain(TrainingStage, DecoderStage):
     sources: dict[str, TextSource]
     name_repeats: int
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"max_len": self.decoder.max_len, "layers": self.decoder.layers}
+
     def fingerprints(self) -> dict[str, str]:
         return {"captions": self.data.text_fingerprint} | {
             name: text.fingerprint for name, text in self.sources.items()

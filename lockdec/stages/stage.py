@@ -121,3 +121,8 @@ class DecoderStage(Stage):
     """
 
     name: ClassVar[str] = "pretrain"
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """`max_len` and `layers` of the decoder that this stage makes, as far as they are known before it works."""
+        return {}

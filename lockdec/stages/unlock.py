@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -31,6 +32,12 @@ class Unlock(Stage):
     data: CaptionSet
     cross_attention: CrossAttentionConfig
     seed: int
+
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        """Refuse layers that the decoder does not have."""
+        decoder = before[DecoderStage.name]
+        if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
+            self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)

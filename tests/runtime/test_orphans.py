@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from lockdec.runtime import process
 from lockdec.runtime.process import end_with_parent
+from lockdec.store import CHECKPOINT
 
 
 def is_alive(pid: int) -> bool:
@@ -46,3 +49,30 @@ def test_a_worker_ends_after_its_parent_was_killed(deaf: bool, tmp_path: Path, m
     while is_alive(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_alive(worker)
+
+
+def test_the_cells_of_a_sweep_that_was_killed_save_and_end(tmp_path: Path) -> None:
+    """A real sweep with joblib, whose workers are processes of their own: SIGKILL gives it no time to tell them."""
+    command = [sys.executable, "-m", "lockdec.run", "-m", "debug=tiny", "hydra/launcher=joblib", "pretrain.seed=0,1"]
+    endless = ["hydra.launcher.n_jobs=2", "pipeline.order=[pretrain]", "pretrain.steps=100000", "logger.kinds=[csv]"]
+    with (tmp_path / "log").open("w") as log:
+        sweep = subprocess.Popen([*command, *endless, f"paths.outputs={tmp_path}"], stdout=log, stderr=log)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("sweeps/sweep/*/stages/pretrain/metrics.csv"))) < 2:
+        assert sweep.poll() is None, (tmp_path / "log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = [pid for pid in below(sweep.pid) if pid != sweep.pid]
+    assert len(workers) >= 2
+    sweep.kill()
+    sweep.wait()
+    while any(map(is_alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if is_alive(pid)]
+    assert len(list(tmp_path.glob(f"stages/pretrain/*/{CHECKPOINT}"))) == 2
+
+
+def below(pid: int) -> list[int]:
+    """The process and all that it has started, directly or not."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(descendant for child in children for descendant in below(int(child)))]

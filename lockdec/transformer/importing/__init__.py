@@ -36,7 +36,7 @@ from lockdec.transformer.importing.llama import LLAMA, MISTRAL, QWEN2, QWEN3, SM
 from lockdec.transformer.importing.neox import NEOX
 from lockdec.transformer.importing.opt import OPT
 
-__all__ = ["Checkpoint", "check_files", "located", "positions", "read"]
+__all__ = ["Checkpoint", "check_files", "located", "promised", "read"]
 
 FAMILIES: dict[str, Family] = {  # by the `model_type` of transformers
     "gpt2": GPT2,
@@ -90,15 +90,16 @@ def check_files(path: Path) -> None:
         entries_of(path)
 
 
-def positions(path: Path) -> int | None:
-    """How many positions a checkpoint's config promises; None where it does not say, as in a GGUF file.
+def promised(path: Path) -> dict[str, int]:
+    """What a checkpoint's config says of `max_len` and `layers`, as far as it does; a GGUF file is not asked.
 
     Raises:
         LockdecError: the config is missing or is none.
     """
     config = {} if path.suffix == SUFFIX else json_object(path / CONFIG)
-    found = config.get("n_positions", config.get("max_position_embeddings"))
-    return found if type(found) is int else None
+    theirs = {"max_len": ("n_positions", "max_position_embeddings"), "layers": ("n_layer", "num_hidden_layers")}
+    found = {ours: config.get(names[0], config.get(names[1])) for ours, names in theirs.items()}
+    return {name: value for name, value in found.items() if type(value) is int}
 
 
 def located(source: str | Path) -> Path:
