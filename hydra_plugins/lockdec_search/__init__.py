@@ -69,6 +69,7 @@ class OptunaSweeper(Sweeper):
         if secret := [key for key in space if is_secret(key)]:
             raise ConfigError(f"{secret[0]} is a secret, which a search cannot choose")
         study = begin(self.folder, self.objectives, space)
+        assert self.config is not None
         whole, loader = self.config, self.config_loader
         require_settings(
             study, self.folder, lambda values: next(compose_cells(whole, loader, [_overrides(fixed, values)]))

@@ -46,6 +46,8 @@ ELSEWHERE = {  # what this machine or this process alone cannot do, and the test
     "trainer.precision=16-mixed": "needs a GPU; with one, it takes the way of bf16-mixed",
     "logger.mode": "tests/tracking",
     "data.on_bad": "tests/data",
+    "data.source": "the two languages have to differ: tests/data/test_translation.py",
+    "data.target": "as data.source",
 }
 
 
