@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,18 @@ _STORED = "float16"
 _CHUNK = 64  # inputs processed at a time: few enough that their states stay in the CPU's cache
 
 Array: TypeAlias = NDArray[Any]
+
+
+@runtime_checkable
+class States(Protocol):
+    """The states of numbered inputs."""
+
+    @property
+    def max_states(self) -> int:
+        """The largest number of states of an input."""
+
+    def batch(self, rows: Sequence[int]) -> Encoded:
+        """The states of these inputs."""
 
 
 class EncodedSet:

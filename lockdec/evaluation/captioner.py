@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lockdec.console import track
 from lockdec.data.tokenizer import Tokenizer
-from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.encoded import States
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.looking import looking
 from lockdec.evaluation.stored import generate_captions
@@ -30,7 +30,7 @@ class Captioner:
         self,
         model: LockingDecoderModel,
         tokenizer: Tokenizer,
-        encoded: EncodedSet,
+        encoded: States,
         decode: EvaluateConfig,
         device: torch.device,
     ) -> None:
@@ -43,10 +43,14 @@ class Captioner:
             caption for batch in track(self._batches(rows), doing) for caption in self._generate(self.states(batch))
         ]
 
+    def any_caption(self) -> str:
+        """The caption of the first input: the same for every input where all have the same states."""
+        return self._generate(self.states([0]))[0]
+
     def locked_caption(self) -> str:
         """The caption that the decoder generates while its cross-attention is locked: the same for every input."""
         self.model.lock()
-        caption = self._generate(self.states([0]))[0]
+        caption = self.any_caption()
         self.model.unlock()
         return caption
 

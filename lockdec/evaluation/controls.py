@@ -1,21 +1,55 @@
-"""What a captioner is compared with: an unrelated input, and the caption of the closest input of the support set."""
+"""What a captioner is compared with: no input, a wrong one, and the caption of the closest one of the support set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypeVar
 
 import torch
 
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.transformer.encoded import Encoded
 
 Item = TypeVar("Item")
 
 
-def shuffled(items: Sequence[Item]) -> list[Item]:
-    """Each item replaced by the one half the list away: neighbours in a caption set are variants of each other."""
-    half = len(items) // 2
-    return [*items[half:], *items[:half]]
+SHIFTS = 5  # by how many distances `shuffled` is averaged
+
+
+class ConstantState:
+    """What a captioner reads that must not see its input: one state, the same for all.
+
+    Attributes:
+        dim: channels of the state.
+        max_states: how many states an input has.
+    """
+
+    dim: ClassVar[int] = 1
+    max_states: ClassVar[int] = 1
+
+    def batch(self, rows: Sequence[int]) -> Encoded:
+        """The state once for each row."""
+        return Encoded(torch.ones(len(rows), 1, self.dim), torch.ones(len(rows), 1, dtype=torch.bool))
+
+
+def shifts(count: int) -> list[int]:
+    """Up to `SHIFTS` different distances, evenly spaced, at which each of so many items meets another; half first.
+
+    Neighbours in a caption set are variants of each other, so the wrong input is far away in the list.
+    """
+    found = {count * number // (SHIFTS + 1) for number in range(1, SHIFTS + 1)} - {0}
+    return sorted(found, key=lambda shift: (abs(2 * shift - count), shift))
+
+
+def shifted(items: Sequence[Item], shift: int) -> list[Item]:
+    """Each item replaced by the one so many places further on, around the end."""
+    return [*items[shift:], *items[:shift]]
+
+
+def averaged(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric."""
+    return {name: math.fsum(one[name] for one in scores) / len(scores) for name in scores[0]}
 
 
 def nearest_rows(encoded: EncodedSet, rows: Sequence[int], support: Sequence[int]) -> list[int]:

@@ -17,8 +17,9 @@ EARLIER = {"rouge_l_f1": "ROUGE-L of schemas 1 and 2: the best F1 over the refer
 """Metrics that results of earlier releases have and today's do not, by the names under which they are read."""
 
 CONTROLS = {
+    "prior": "the decoder, taught the captions of the support set without ever seeing an input",
     "locked": "the pretrained decoder with its cross-attention locked, which cannot see the input",
-    "shuffled": "the trained captioner, given the wrong input",
+    "shuffled": "the trained captioner, given a wrong input; averaged over several choices of it",
     "nearest_neighbour": "a copy of the caption of the support input with the closest encoder states",
     "nearest_phrase": "a copy of the caption of the support text that is closest in characters",
 }

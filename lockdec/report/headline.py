@@ -129,8 +129,9 @@ def _how_low(finding: HowLow, context: str, study: Study) -> str:
     if finding.larger_that_fail:
         larger = ", ".join(f"{axis.value(s):g}" for s in finding.larger_that_fail)
         also = f" The larger {larger} is not shown to be enough, so read this with care."
-    if (gap := study.estimate(full, view="locked")) is not None and gap.verdict != "above":
-        also += " Full size itself is not shown to beat locked, so being close to it means little."
+    blind = "prior" if "prior" in study.controls else "locked"
+    if (gap := study.estimate(full, view=blind)) is not None and gap.verdict != "above":
+        also += f" Full size itself is not shown to beat {blind}, so being close to it means little."
     return (
         f"{where}{axis.name} = {axis.value(finding.smallest):g} is enough: token F1 "
         f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} to full size ({top}), "

@@ -36,6 +36,7 @@ NUMBERS = (
     "seed",
     "metrics.",
     "controls.",
+    "gap_over_prior.",
     "gap_over_locked.",
     "cost.",
     "parameters.",

@@ -1,9 +1,9 @@
 """Caption the held-out inputs, and measure how much of the quality comes from attending to them.
 
-Three controls stand beside every figure: `locked` (the pretrained decoder, whose cross-attention is locked), `shuffled`
-(the trained captioner given an unrelated input) and `nearest_neighbour` (the caption of the closest input of the
-support set); where inputs are texts a fourth, `nearest_phrase` (the same, closest by its characters instead of its
-states).
+Controls stand beside every figure: `prior` (the decoder, taught the captions of the support set without an input; where
+the pipeline has that stage), `shuffled` (the trained captioner given an unrelated input), `nearest_neighbour` (the
+caption of the closest input of the support set), where inputs are texts `nearest_phrase` (the same, closest by its
+characters instead of its states), and `locked` (the pretrained decoder, whose cross-attention is locked).
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
-from lockdec.evaluation.controls import nearest_rows, shuffled
+from lockdec.evaluation.controls import ConstantState, averaged, nearest_rows, shifted, shifts
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune, require_room
+from lockdec.stages.prior import Prior
 from lockdec.stages.stage import DecoderStage, Stage, Work
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
@@ -41,7 +42,7 @@ class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
     neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one", *NEUTRAL)  # what a stage is without
     section = EvaluateConfig
@@ -64,6 +65,11 @@ class Evaluate(Stage):
     data: CaptionSet
     fewshot: FewshotConfig
     decode: EvaluateConfig
+
+    def parents(self, before: Mapping[str, Stage]) -> tuple[str, ...]:
+        """Those of every evaluation, and the language prior where there is one."""
+        prior = (Prior.name,) if Prior.name in before else ()
+        return (*super().parents(before), *prior)
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
         """Refuse captions that the decoder has no room for behind the prompt, a token a word; `make` counts tokens."""
@@ -88,26 +94,37 @@ class Evaluate(Stage):
             console.print(f"  {work.stage}: {ONE_INPUT}")
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
 
-        captions = {
-            "caption": captioner.captions(rows, "captioning"),
-            "shuffled": captioner.captions(shuffled(rows), "captioning, shuffled"),
-            "locked": [captioner.locked_caption()] * len(rows),
-            **self._copied(encoded, rows, texts),
+        captions = {"caption": captioner.captions(rows, "captioning")}
+        scores = {"caption": score(captions["caption"], references) | {"loss": captioner.loss(rows, references)}}
+        if Prior.name in work.parents:
+            blind = Captioner(
+                load_captioner(*work.decoder, work.parent(Prior)), tokenizer, ConstantState(), self.decode, device
+            )
+            place_on(blind.model, work.device)
+            captions["prior"] = [blind.any_caption()] * len(rows)
+            scores["prior"] = score(captions["prior"], references) | {"loss": blind.loss(rows, references)}
+            del blind
+        wrong = []
+        for shift in shifts(len(rows)):
+            # What is said of an input does not depend on the references beside it: no caption is generated anew.
+            others = shifted(captions["caption"], shift)
+            captions.setdefault("shuffled", others)
+            wrong.append(score(others, references) | {"loss": captioner.loss(shifted(rows, shift), references)})
+        if wrong:
+            scores["shuffled"] = averaged(wrong)
+        captions["locked"] = [captioner.locked_caption()] * len(rows)
+        scores["locked"] = score(captions["locked"], references) | {
+            "loss": captioner.loss(rows, references, locked=True)
         }
-        losses = {
-            "caption": captioner.loss(rows, references),
-            "shuffled": captioner.loss(shuffled(rows), references),
-            "locked": captioner.loss(rows, references, locked=True),
-        }
-        scores = {name: score(candidates, references) for name, candidates in captions.items()}
-        for name, loss in losses.items():
-            scores[name]["loss"] = loss
+        for name, copies in self._copied(encoded, rows, texts).items():
+            captions[name], scores[name] = copies, score(copies, references)
 
         self._keep_captions(work, rows, texts, captions)
         shown = spread(range(len(rows)), DRAWINGS)
         self._keep_drawings(work, [rows[index] for index in shown])
         self._keep_attention(work, captioner, [(rows[index], captions["caption"][index]) for index in shown])
         own = scores.pop("caption")
+        blind_control = "prior" if "prior" in scores else "locked"
         return {
             "data": {
                 "name": type(self.data).__name__,
@@ -116,7 +133,7 @@ class Evaluate(Stage):
             },
             "metrics": own,
             "controls": scores,
-            "gap_over_locked": {name: value - scores["locked"][name] for name, value in own.items()},
+            f"gap_over_{blind_control}": {name: value - scores[blind_control][name] for name, value in own.items()},
             "looking": captioner.looking(rows, references),
         }
 

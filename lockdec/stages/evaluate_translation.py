@@ -14,7 +14,7 @@ from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
 from lockdec.errors import ConfigError
 from lockdec.evaluation.configuration import MBR, NEUTRAL, EvaluateConfig
-from lockdec.evaluation.controls import shuffled
+from lockdec.evaluation.controls import averaged, shifted, shifts
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.modules.translation import translation_loss
@@ -32,14 +32,14 @@ class EvaluateTranslation(Stage):
     """Generates, scores and compares; the translations are the artifact.
 
     Two controls: `nearest_phrase` copies the translation of the training phrase that is closest in characters
-    (`lockdec.evaluation.nearest`), `shuffled` is the transformer given another text.
+    (`lockdec.evaluation.nearest`), `shuffled` is the transformer given another text, averaged over several others.
 
     Attributes:
         shots, support_seed: of `TranslateConfig`; the copying control knows the same pairs as the transformer.
     """
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[tuple[type[Stage], ...]] = (Translate,)
     neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, *NEUTRAL)
     section = EvaluateConfig
@@ -81,13 +81,19 @@ class EvaluateTranslation(Stage):
         translations = {name: translator.translations(texts, name) for name in strategies}
         candidates = {
             "caption": translations[self.decode.strategy],
-            "shuffled": translator.translations(shuffled(texts), self.decode.strategy),
             "nearest_phrase": [pair.caption for pair in nearest],
         }
         scores = {name: score(captions, references) for name, captions in (translations | candidates).items()}
         loss, accuracy = translator.loss(texts, references)
         scores["caption"]["loss"] = loss
-        scores["shuffled"]["loss"], _ = translator.loss(shuffled(texts), references)
+        wrong = []
+        for shift in shifts(len(texts)):
+            others = shifted(candidates["caption"], shift)  # the translations of these other texts
+            candidates.setdefault("shuffled", others)
+            loss, _ = translator.loss(shifted(texts, shift), references)
+            wrong.append(score(others, references) | {"loss": loss})
+        if wrong:
+            scores["shuffled"] = averaged(wrong)
 
         with (work.folder / CAPTIONS).open("w", encoding="utf-8") as file:
             for index, row in enumerate(rows):
@@ -102,7 +108,7 @@ class EvaluateTranslation(Stage):
                 **{name: len(members) for name, members in data.splits.items()},
             },
             "metrics": scores["caption"],
-            "controls": {name: scores[name] for name in ("shuffled", "nearest_phrase")},
+            "controls": {name: scores[name] for name in ("shuffled", "nearest_phrase") if name in scores},
             "strategies": {name: scores[name] for name in strategies},
             "accuracy": accuracy,
         }

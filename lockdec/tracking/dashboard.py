@@ -18,7 +18,7 @@ NAME = "lockdec: how low"
 GROUPS = ("cross_attention.d_k", "fewshot.shots")  # of config; each line, bar or point is one group's mean
 STEP = "trainer/global_step"
 DIMENSIONS = ("cross_attention.heads", "cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v")
-CONTROLS = ("locked", "shuffled", "nearest_neighbour")  # that every run with an encoder has
+CONTROLS = ("prior", "locked", "shuffled", "nearest_neighbour")  # that every run with an encoder has
 QUALITY = ("token_f1", "cider_d", "exact")
 
 
@@ -47,7 +47,7 @@ def definition() -> dict[str, Any]:
             {
                 "name": "Controls",
                 "panels": [
-                    _against("gap over locked against d_k", "config:cross_attention.d_k", "gap_over_locked/token_f1"),
+                    _against("gap over prior against d_k", "config:cross_attention.d_k", "gap_over_prior/token_f1"),
                     {
                         "kind": "bar",
                         "title": "token_f1 beside its controls",

@@ -38,7 +38,16 @@ PARTS_OF_CONFIG = (
     "stages",
     "versions",
 )
-PARTS_OF_METRICS = ("metrics", "controls", "gap_over_locked", "looking", "parameters", "unlock", "cost")
+PARTS_OF_METRICS = (
+    "metrics",
+    "controls",
+    "gap_over_prior",
+    "gap_over_locked",
+    "looking",
+    "parameters",
+    "unlock",
+    "cost",
+)
 
 _unreachable: set[str] = set()
 

@@ -17,7 +17,7 @@ from torch import Tensor, tensor
 
 from lockdec.data.fewshot import Pair
 from lockdec.data.tokenizer import Tokenizer, pad
-from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.encoded import States
 from lockdec.errors import ConfigError
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.encoded import Encoded
@@ -271,7 +271,7 @@ class SupportDataModule(PinningDataModule):
         self,
         tokenizer: Tokenizer,
         pairs: Sequence[Pair],
-        encoded: EncodedSet,
+        encoded: States,
         *,
         batch_size: int,
         max_len: int,

@@ -49,7 +49,7 @@ def essence(command: Command) -> dict[str, Any]:
         record = json.loads((folder / "artifact.json").read_text())
         files[stage] = {name: file["sha256"] for name, file in record["files"].items()}
         assert files[stage] == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files[stage]}
-    same = ("status", "error", "metrics", "controls", "gap_over_locked", "looking", "parameters", "unlock", "frozen")
+    same = ("status", "error", "metrics", "controls", "gap_over_prior", "looking", "parameters", "unlock", "frozen")
     captions = (command.folder / "captions.jsonl").read_text()
     return {"files": files, "captions": captions} | {name: result[name] for name in same}
 

@@ -99,9 +99,9 @@ def test_what_is_damaged_in_every_stage_is_reported_set_aside_and_made_again(
     assert said.count("damaged /") == 5
     assert "0 of 5 artifacts match their hashes" in said
     again = warm.run(copy)
-    assert again.printed.count("is damaged; set aside") == 5
+    assert again.printed.count("is damaged; set aside") == 6
     assert essence(again) == essence(undisturbed)
-    assert len(list(copy.glob(f"stages/*/*{DAMAGED}*"))) == 5
+    assert len(list(copy.glob(f"stages/*/*{DAMAGED}*"))) == 6
     assert main(["prune", "--outputs", str(copy)]) == 0
     assert not list(copy.glob(f"stages/*/*{DAMAGED}*"))
     assert main(["verify", "--outputs", str(copy)]) == 0
@@ -110,10 +110,10 @@ def test_what_is_damaged_in_every_stage_is_reported_set_aside_and_made_again(
 def test_list_shows_sizes_ages_and_users(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--outputs", str(copy)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == ["attach", "evaluate", "finetune", "pretrain", "unlock"]
+    assert [line.split()[0] for line in lines[:-1]] == ["attach", "evaluate", "finetune", "pretrain", "prior", "unlock"]
     assert all(" days  1 runs" in line and "B  " in line for line in lines[:-1])
     total = sum(path.stat().st_size for path in copy.glob("stages/[!.]*/**/*") if path.is_file())
-    assert lines[-1] == f"5 folders, {total / 1e6:.1f} MB"
+    assert lines[-1] == f"6 folders, {total / 1e6:.1f} MB"
 
 
 def test_gc_spares_what_runs_refer_to_what_was_just_used_and_what_is_to_be_kept(
@@ -123,16 +123,16 @@ def test_gc_spares_what_runs_refer_to_what_was_just_used_and_what_is_to_be_kept(
         os.utime(folder, (time.time() - 3 * DAY,) * 2)
     place = ["--outputs", str(copy)]
     assert main(["gc", *place]) == 0
-    assert len(list(copy.glob("stages/*/*/"))) == 5
+    assert len(list(copy.glob("stages/*/*/"))) == 6
     result = next(copy.glob("runs/*/result.json"))
     shown = json.loads(result.read_text())
     # A run that ended after unlocking still needs the decoder, since unlock was made of it.
     shown["stages"] = {"unlock": shown["stages"]["unlock"]}
     result.write_text(json.dumps(shown))
-    assert {entry.stage for entry in unreferred(entries(copy), [], 0, False)} == {"finetune", "evaluate"}
+    assert {entry.stage for entry in unreferred(entries(copy), [], 0, False)} == {"finetune", "prior", "evaluate"}
     assert main(["gc", *place, "--dry-run"]) == 0
     assert main(["gc", *place, "--older-than", "5"]) == 0
-    assert len(list(copy.glob("stages/*/*/"))) == 5
+    assert len(list(copy.glob("stages/*/*/"))) == 6
     assert main(["gc", *place, "--keep", "fine*"]) == 0
     assert sorted(path.parent.name for path in copy.glob("stages/*/*/")) == ["attach", "finetune", "pretrain", "unlock"]
     assert main(["gc", *place, "--referred", "--keep", "pretrain/*"]) == 0

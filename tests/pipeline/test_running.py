@@ -22,7 +22,7 @@ from lockdec.pipeline.running import run
 from lockdec.sweeps.jobs import SHOWN, run_job
 from tests.conftest import TinyRun, composed, run_tiny
 
-STAGES = ["pretrain", "attach", "unlock", "finetune", "evaluate"]
+STAGES = ["pretrain", "attach", "unlock", "finetune", "prior", "evaluate"]
 METRICS = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "chrf", "token_f1", "exact", "distinct", "loss"}
 
 
@@ -41,12 +41,12 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert list(result["stages"]) == STAGES
     assert all(entry.keys() == {"key", "reused", "seconds", "made_in"} for entry in result["stages"].values())
     assert result["metrics"].keys() == METRICS
-    assert result["controls"].keys() == {"locked", "shuffled", "nearest_neighbour"}
-    assert result["controls"]["locked"].keys() == METRICS
+    assert result["controls"].keys() == {"prior", "locked", "shuffled", "nearest_neighbour"}
+    assert all(result["controls"][name].keys() == METRICS for name in ("prior", "locked", "shuffled"))
     assert result["controls"]["nearest_neighbour"].keys() == METRICS - {"loss"}
     for metric in METRICS:
-        gap = result["metrics"][metric] - result["controls"]["locked"][metric]
-        assert result["gap_over_locked"][metric] == pytest.approx(gap)
+        gap = result["metrics"][metric] - result["controls"]["prior"][metric]
+        assert result["gap_over_prior"][metric] == pytest.approx(gap)
     assert {"heads", "d_q", "d_k", "d_v", "parameters"} <= result["cross_attention"].keys()
     assert result["parameters"].keys() == {"total", "trainable", "per_module"}
     assert sum(result["parameters"]["per_module"].values()) == result["parameters"]["total"]
@@ -154,7 +154,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_again_the_same(tmp_path: Path)
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.warns(UserWarning, match=r"cross_attention\.safetensors is damaged"):
         second = run_tiny(tmp_path, "second")
-    assert reused(second) == ["pretrain", "attach", "unlock", "evaluate"]
+    assert reused(second) == ["pretrain", "attach", "unlock", "prior", "evaluate"]
     assert weights.read_bytes() == whole
 
 

@@ -68,6 +68,7 @@ def result(
         return scores | ({"loss": 3.2 - 2 * value} if loss else {})
 
     controls = {
+        "prior": metrics(0.24 + shared / 2),
         "locked": metrics(0.22 + shared / 2),
         "shuffled": metrics(0.28 + shared / 2),
         "nearest_neighbour": metrics(0.24 + 0.055 * math.log2(shots / 4), loss=False),
@@ -124,7 +125,7 @@ def result(
         "fewshot": {"shots": shots, "support_seed": seed},
         "metrics": own,
         "controls": controls,
-        "gap_over_locked": {name: own[name] - controls["locked"][name] for name in own},
+        "gap_over_prior": {name: own[name] - controls["prior"][name] for name in own},
         "unlock": {"max_abs_logit_delta": 0.0},
         "frozen": {"encoder_ok": True, "decoder_ok": True},
         "looking": {"attention_entropy": 2.1, "cross_to_residual_norm": 0.31},
@@ -156,6 +157,7 @@ def write_run(
             "references": [text],
             "caption": text.replace("medium", "light"),
             "nearest_neighbour": "man firefighter light skin tone",
+            "prior": "person light skin tone",
             "locked": "flag france",
             "shuffled": "red apple",
         }

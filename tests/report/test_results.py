@@ -39,7 +39,7 @@ def test_a_run_folder_and_the_folders_above_it_are_read_alike(tmp_path: Path) ->
     [
         ('{"schema": 1, "sta', "not JSON"),
         ("[1]", "not a JSON object"),
-        (json.dumps(result(schema=99)), "schema=99: this version of lockdec reads 1, 2"),
+        (json.dumps(result(schema=99)), "schema=99: this version of lockdec reads 1, 2, 3"),
         (json.dumps(result(status="fine")), "status='fine' is none of ok, failed, interrupted"),
         (json.dumps(result(metrics={"token_f1": "high"})), "metrics.token_f1='high' is not a number"),
         (json.dumps(result(stages={"pretrain": {"reused": "yes"}})), "stages.pretrain needs"),

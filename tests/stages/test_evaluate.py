@@ -14,12 +14,14 @@ from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.metrics import score
-from lockdec.evaluation.stored import load_decoder, load_tokenizer
+from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokenizer
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import ATTENTION, CAPTIONS, DRAWINGS, Evaluate
 from lockdec.store import Artifact
+from lockdec.transformer.encoded import Encoded
+from tests.conftest import TinyRun, run_tiny
 
-CONTROLS = ("locked", "shuffled", "nearest_neighbour")
+CONTROLS = ("prior", "locked", "nearest_neighbour")
 
 
 @pytest.fixture
@@ -88,13 +90,56 @@ def test_scores_are_those_of_the_captions_that_are_kept(
     rows: list[dict[str, Any]], made: Mapping[str, Artifact]
 ) -> None:
     metrics, references = made["evaluate"].metrics, [row["references"] for row in rows]
-    assert tuple(metrics["controls"]) == ("shuffled", "locked", "nearest_neighbour")
+    assert tuple(metrics["controls"]) == ("prior", "shuffled", "locked", "nearest_neighbour")
     for name in ("caption", *CONTROLS):
         found = dict(metrics["metrics"] if name == "caption" else metrics["controls"][name])
         found.pop("loss", None)
         assert found == pytest.approx(score([row[name] for row in rows], references))
-    for name, gap in metrics["gap_over_locked"].items():
-        assert gap == pytest.approx(metrics["metrics"][name] - metrics["controls"]["locked"][name])
+    for name, gap in metrics["gap_over_prior"].items():
+        assert gap == pytest.approx(metrics["metrics"][name] - metrics["controls"]["prior"][name])
+
+
+def test_shuffled_is_averaged_over_several_wrong_inputs(
+    rows: list[dict[str, Any]], captioner: Captioner, made: Mapping[str, Artifact], stage: Evaluate
+) -> None:
+    said, references, test = (
+        [row["caption"] for row in rows],
+        [row["references"] for row in rows],
+        stage.data.splits["test"],
+    )
+    several = []
+    for shift in (3, 6, 10, 13, 16):  # sixths of 20
+        other = score([*said[shift:], *said[:shift]], references)
+        several.append(other | {"loss": captioner.loss([*test[shift:], *test[:shift]], references)})
+    for name, value in made["evaluate"].metrics["controls"]["shuffled"].items():
+        assert value == pytest.approx(sum(one[name] for one in several) / 5), name
+
+
+def test_the_prior_says_one_caption_and_its_loss_is_that_of_the_decoder_with_its_vectors(
+    rows: list[dict[str, Any]], made: Mapping[str, Artifact], stage: Evaluate
+) -> None:
+    """Greedily, one token after the other; whatever the inputs, the model gets the same state."""
+    model, tokenizer = load_captioner(made["pretrain"], made["prior"]), load_tokenizer(made["pretrain"])
+    state = Encoded(torch.ones(1, 1, 1), torch.ones(1, 1, dtype=torch.bool))
+    tokens = [tokenizer.special.bos]
+    while len(tokens) <= stage.decode.max_new_tokens and tokens[-1] != tokenizer.special.eos:
+        tokens.append(int(model(torch.tensor([tokens]), state)[0, -1].argmax()))
+    assert {row["prior"] for row in rows} == {tokenizer.decode(tokens[1:])}
+    total, count = 0.0, 0
+    for row in stage.data.splits["test"]:
+        target = tokenizer.batch([stage.data.captions[row][0]], model.config.max_len)
+        logits = model(target[:, :-1], state).detach()
+        total += float(torch.nn.functional.cross_entropy(logits[0], target[0, 1:], reduction="sum"))
+        count += target.shape[1] - 1
+    assert made["evaluate"].metrics["controls"]["prior"]["loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_without_a_prior_the_gap_is_over_the_locked_decoder(tiny: TinyRun) -> None:
+    result = run_tiny(tiny.outputs, "no_prior", "pipeline.order=[pretrain,attach,unlock,finetune,evaluate]").result
+    assert result["controls"].keys() == {"shuffled", "locked", "nearest_neighbour"}
+    assert "gap_over_prior" not in result
+    gap = result["metrics"]["loss"] - result["controls"]["locked"]["loss"]
+    assert result["gap_over_locked"]["loss"] == pytest.approx(gap)
 
 
 def test_the_locked_loss_is_the_pretrained_decoders(made: Mapping[str, Artifact], stage: Evaluate) -> None:

@@ -22,13 +22,13 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 
 def test_locked_translation_pretrains_its_encoder_as_a_stage(locked: TinyRun) -> None:
     result = locked.result
-    order = ["pretrain", "pretrain_encoder", "attach", "unlock", "finetune", "evaluate"]
+    order = ["pretrain", "pretrain_encoder", "attach", "unlock", "finetune", "prior", "evaluate"]
     assert (result["status"], list(result["stages"])) == ("ok", order)
     assert result["encoder"]["name"] == "MaskedLanguageModelEncoder"
     assert result["encoder"]["dim"] == 2 * 32
     assert result["unlock"] == {"max_abs_logit_delta": 0.0}
     assert result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
-    assert result["controls"].keys() == {"locked", "shuffled", "nearest_neighbour", "nearest_phrase"}
+    assert result["controls"].keys() == {"prior", "locked", "shuffled", "nearest_neighbour", "nearest_phrase"}
     row = json.loads((locked.folder / "captions.jsonl").read_text().splitlines()[0])
     assert {"input", "nearest_phrase"} <= row.keys()
 

@@ -68,7 +68,7 @@ def kept_captions(run: TinyRun) -> Rows:
 
 def test_it_moves_finetuning_and_what_follows_alone(prompted: TinyRun, tiny: TinyRun) -> None:
     stages, before = prompted.result["stages"], tiny.result["stages"]
-    assert {name for name in stages if stages[name]["key"] != before[name]["key"]} == {"finetune", "evaluate"}
+    assert {name for name in stages if stages[name]["key"] != before[name]["key"]} == {"finetune", "prior", "evaluate"}
     assert prompted.result["prompt"]["text"] == PROMPT
     assert prompted.result["prompt"]["tokens"] > 2
     one, other = (run["finetune"].path(CROSS_ATTENTION_WEIGHTS) for run in (artifacts(prompted), artifacts(tiny)))

@@ -31,7 +31,7 @@ def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun) -> N
 
 def test_a_dry_run_with_an_empty_store_knows_no_time(tmp_path: Path) -> None:
     found = plan([(None, composed("debug=tiny", f"paths.outputs={tmp_path / 'no'}"))])
-    assert found.unknown == ["pretrain", "attach", "unlock", "finetune", "evaluate"]
+    assert found.unknown == ["pretrain", "attach", "unlock", "finetune", "prior", "evaluate"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,7 +20,7 @@ from lockdec.tracking.loggers import flat
 from tests.conftest import TinyRun, run_tiny
 from tests.tracking.wandb_server import wandb_server
 
-STAGES = ["pretrain", "attach", "unlock", "finetune", "evaluate"]
+STAGES = ["pretrain", "attach", "unlock", "finetune", "prior", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def test_a_reused_stage_is_linked_and_not_logged_again(tracked: TinyRun) -> None
 
 def test_the_rows_of_the_cell_are_those_of_result_json(tracked: TinyRun, offline: dict[str, OfflineRun]) -> None:
     (row,) = offline["cell"].rows
-    for section in ("metrics", "controls", "gap_over_locked", "looking", "parameters", "unlock"):
+    for section in ("metrics", "controls", "gap_over_prior", "looking", "parameters", "unlock"):
         for name, value in flat(tracked.result[section], section).items():
             assert row[name] == pytest.approx(value), name
     assert row["cost/seconds"] == pytest.approx(tracked.result["cost"]["seconds"], abs=30)
@@ -172,7 +172,7 @@ def test_an_online_run_delivers_the_same_rows(tiny: TinyRun, online: pytest.Monk
     assert sorted(told["jobType"] for told in server.runs.values()) == ["cell", "evaluate"]
     assert {told["groupName"] for told in server.runs.values()} == {"online"}
     (row,) = server.rows_of("cell")
-    for section in ("metrics", "controls", "gap_over_locked"):
+    for section in ("metrics", "controls", "gap_over_prior"):
         for name, value in flat(run.result[section], section).items():
             assert row[name] == pytest.approx(value), name
     (scores, captions) = server.rows_of("evaluate")
