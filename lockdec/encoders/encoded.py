@@ -32,11 +32,13 @@ Array: TypeAlias = NDArray[Any]
 
 @runtime_checkable
 class States(Protocol):
-    """The states of numbered inputs."""
+    """The states of numbered inputs.
 
-    @property
-    def max_states(self) -> int:
-        """The largest number of states of an input."""
+    Attributes:
+        max_states: the largest number of states of an input.
+    """
+
+    max_states: int
 
     def batch(self, rows: Sequence[int]) -> Encoded:
         """The states of these inputs."""

@@ -26,7 +26,7 @@ class ConstantState:
     """
 
     dim: ClassVar[int] = 1
-    max_states: ClassVar[int] = 1
+    max_states: int = 1
 
     def batch(self, rows: Sequence[int]) -> Encoded:
         """The state once for each row."""

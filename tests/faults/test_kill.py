@@ -17,7 +17,7 @@ from tests.faults.warm import Command, Warm
 
 KILLS = int(os.environ.get("LOCKDEC_KILLS", "6"))
 SEED = int(os.environ.get("LOCKDEC_TORTURE_SEED", "0"))
-STAGES = ("pretrain", "attach", "unlock", "finetune", "evaluate")
+STAGES = ("pretrain", "attach", "unlock", "finetune", "prior", "evaluate")
 
 
 def moments(command: Command) -> dict[str, tuple[int, float]]:
