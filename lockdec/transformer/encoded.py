@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,6 +20,11 @@ class Encoded:
 
     states: Float[Tensor, "b s d"]
     mask: Bool[Tensor, "b s"]
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the type of the states."""
+        return self.states
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Encoded:
         """The same on another device."""
@@ -47,3 +53,53 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.states)
+
+
+class PlugRows(NamedTuple):
+    """Some rows of a batch, and the encoded inputs that they attend to by one plug.
+
+    plug: the name under which it is attached.
+    rows: their places in the batch, each once.
+    encoded: one input for each of these rows, of the width that the plug was made for.
+    """
+
+    plug: str
+    rows: Int[Tensor, " n"]
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
+class PlugBatch:
+    """A batch whose rows attend by different plugs of one decoder.
+
+    A row that no part names attends to nothing, as in a locked decoder. A row that several parts name attends by each
+    of these plugs, and what they add is summed.
+
+    size: how many rows the batch has.
+    parts: which rows attend by which plug, and to what.
+    """
+
+    size: int
+    parts: tuple[PlugRows, ...]
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor on the device and of the type of the states."""
+        return self.parts[0].encoded.states
+
+    def index(self, rows: Int[Tensor, " n"]) -> PlugBatch:
+        """These rows of the batch, in this order."""
+        parts = []
+        for plug, places, encoded in self.parts:
+            new, old = occurrences(rows, places)
+            parts.append(PlugRows(plug, new, encoded.index(old)))
+        return PlugBatch(len(rows), tuple(parts))
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def occurrences(wanted: Int[Tensor, " n"], places: Int[Tensor, " m"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
+    """Where in `wanted` a number of `places` stands, and where in `places` that number does."""
+    new, old = (wanted[:, None] == places).nonzero(as_tuple=True)
+    return new, old

@@ -10,7 +10,7 @@ is an encoder to attend to, and a feed-forward network. A stack is a sequence of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.attention import LockingMultiHeadAttention, MultiHeadAttention, SelfAttention
+from lockdec.transformer.attention import Attachment, LockingMultiHeadAttention, MultiHeadAttention, SelfAttention
 from lockdec.transformer.configuration import CrossAttentionConfig, TransformerConfig
-from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, Memory
-from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, Memory, PlugMemory
+from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Dropout, Packing
 from lockdec.transformer.positional import RotaryPositions
 
@@ -232,19 +232,24 @@ class LockingDecoderLayer(TransformerLayer):
         self.cross_attention = LockingMultiHeadAttention(config.d_model)
         self.cross_attention_norm = LockingAddNorm(config)
 
-    def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
+    def attach(self, plug: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
         """Draw fresh cross-attention parameters; the layer is locked."""
-        self.cross_attention.attach(config, encoder_dim)
-        self.cross_attention_norm.dropout = Dropout(config.dropout)
+        self.cross_attention.attach(plug, config, encoder_dim)
+        self.cross_attention_norm.dropout.p = config.dropout
 
-    def remember(self, encoded: Encoded) -> Memory | None:
+    def use(self, plug: str) -> None:
+        """Attend by this plug from now on."""
+        self.cross_attention.use(plug)
+        self.cross_attention_norm.dropout.p = self.cross_attention.dropout
+
+    def remember(self, encoded: Encoded | PlugBatch) -> Memory | PlugMemory[Attachment] | None:
         """The keys and values that this layer attends to; None while locked."""
-        return self.cross_attention.remember(encoded.states, encoded.mask)
+        return self.cross_attention.remember(encoded)
 
     def forward(
         self,
         x: Float[Tensor, "b t d_model"],
-        memory: Memory | None = None,
+        memory: Memory | PlugMemory[Attachment] | None = None,
         cache: KeyValueCache | None = None,
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
@@ -318,15 +323,15 @@ class Encoder(Stack):
 class DecoderStack(Stack):
     """What both kinds of decoder share."""
 
-    def remember(self, encoded: Encoded | None) -> list[Memory | None]:
-        """Each layer's memory of the encoded input."""
-        layers = cast("list[DecoderLayer | LockingDecoderLayer]", list(self.layers))
+    def remember(self, encoded: Encoded | PlugBatch | None) -> list[Memory | PlugMemory[Attachment] | None]:
+        """Each layer's memory of the encoded input; only locking layers have one of a `PlugBatch`."""
+        layers = cast("list[LockingDecoderLayer]", list(self.layers))
         return [None if encoded is None else layer.remember(encoded) for layer in layers]
 
     def forward(
         self,
         x: Float[Tensor, "b t d_model"],
-        encoded: Encoded | None = None,
+        encoded: Encoded | PlugBatch | None = None,
         cache: DecoderCache | None = None,
         packing: Packing | None = None,
         start: int = 0,
@@ -378,13 +383,38 @@ class LockingDecoder(DecoderStack):
         """Whether no layer attends to an encoder."""
         return all(layer.cross_attention.locked for layer in self._layers())
 
-    def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
-        """Draw fresh cross-attention parameters for the layers that the config names, and drop those of all others."""
+    def attach(self, plug: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
+        """Draw fresh cross-attention parameters for the layers that the config names; in use, and locked."""
         chosen = config.layer_numbers(len(self.layers))
         for number, layer in enumerate(self._layers()):
-            layer.cross_attention.detach()
             if number in chosen:
-                layer.attach(config, encoder_dim)
+                layer.attach(plug, config, encoder_dim)
+            else:
+                layer.use(plug)
+
+    def put(self, plug: str, attachments: Sequence[Attachment | None]) -> None:
+        """Attach what `detach` returned; in use, and locked."""
+        for layer, attachment in zip(self._layers(), attachments, strict=True):
+            if attachment is not None:
+                layer.cross_attention.waiting[plug] = attachment
+            layer.use(plug)
+            layer.cross_attention.lock()
+
+    def detach(self, plug: str) -> list[Attachment | None]:
+        """Drop the parameters of a plug, and return those of each layer."""
+        return [layer.cross_attention.detach(plug) for layer in self._layers()]
+
+    def use(self, plug: str) -> None:
+        """Attend by this plug from now on; unlocked where it was."""
+        locked = self.locked
+        for layer in self._layers():
+            layer.use(plug)
+            layer.cross_attention.locked = locked or layer.cross_attention.attention is None
+
+    def waiting(self) -> Iterator[Attachment]:
+        """The attachments of all plugs that are not in use."""
+        for layer in self._layers():
+            yield from layer.cross_attention.waiting.values()
 
     def unlock(self) -> None:
         """Let the attached layers attend; LockdecError if nothing is attached or what is attached can never learn."""
@@ -406,7 +436,7 @@ class LockingDecoder(DecoderStack):
         for layer, memory in list(zip(self._layers(), self.remember(encoded), strict=True))[start:]:
             if memory is None:
                 x = layer(x)
-            else:
+            elif isinstance(memory, Memory):
                 x, attended = layer.attention_map(x, memory)
                 maps.append(attended)
         return maps

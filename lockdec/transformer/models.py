@@ -12,16 +12,17 @@ Masks are true where there is a token. Sequences are padded on the right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import ConfigError, LockdecError
+from lockdec.transformer.attention import Attachment
 from lockdec.transformer.configuration import (
     CrossAttentionConfig,
     DecoderConfig,
@@ -31,7 +32,7 @@ from lockdec.transformer.configuration import (
 from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.generation import generate
 from lockdec.transformer.decoding.tokens import SpecialTokens
-from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.encoded import Encoded, PlugBatch, PlugRows
 from lockdec.transformer.fast import Packing, undrawn
 from lockdec.transformer.importing import read
 from lockdec.transformer.layers import (
@@ -54,6 +55,9 @@ __all__ = [
     "GenerationConfig",
     "LockingDecoderModel",
     "MaskedLanguageModel",
+    "Plug",
+    "PlugBatch",
+    "PlugRows",
     "TransformerModel",
 ]
 
@@ -106,6 +110,43 @@ class Prefix:
     layers: int
 
 
+def require_width(encoded: Encoded, encoder_dim: int | None) -> None:
+    """Raise LockdecError unless the states are as wide as cross-attention was made for."""
+    if encoded.states.shape[-1] != encoder_dim:
+        raise LockdecError(
+            f"the encoder's states are {encoded.states.shape[-1]} wide, but cross-attention was made for "
+            f"encoder_dim={encoder_dim}: make it for the width of this encoder"
+        )
+
+
+UNNAMED = "default"  # the name of a plug that is attached without one
+
+
+@dataclass(frozen=True)
+class Plug:
+    """A plug that was detached: the cross-attention that one encoder needs, with its weights.
+
+    Attributes:
+        config: its sizes.
+        encoder_dim: the width of the encoder's states.
+        layers: what it adds to each layer of the decoder; None where it adds nothing.
+        d_model: the width of the decoder.
+    """
+
+    config: CrossAttentionConfig
+    encoder_dim: int
+    layers: tuple[Attachment | None, ...]
+    d_model: int
+
+    def require_fit(self, config: DecoderConfig) -> None:
+        """Raise LockdecError unless it is of a decoder of these sizes."""
+        if (len(self.layers), self.d_model) != (config.layers, config.d_model):
+            raise LockdecError(
+                f"the plug is of a decoder of {len(self.layers)} layers and d_model={self.d_model}, and this one has "
+                f"{config.layers} and d_model={config.d_model}"
+            )
+
+
 class AutoregressiveModel(nn.Module, ABC):
     """A decoder over tokens, each predicted from those before it and from an encoded input.
 
@@ -114,22 +155,22 @@ class AutoregressiveModel(nn.Module, ABC):
     """
 
     config: DecoderConfig
-    encoder_dim: int | None
     embedding: TokenEmbedding
     decoder: DecoderStack
 
+    @property
     @abstractmethod
-    def admit(self, encoded: Encoded | None) -> Encoded | None:
+    def encoder_dim(self) -> int | None:
+        """The width of the states that it attends to; None where it attends to none."""
+
+    @abstractmethod
+    def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded | PlugBatch | None:
         """The encoded input that the layers attend to, if any; LockdecError if it is missing or does not fit."""
 
     def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
         if encoded is None:
             raise LockdecError(f"the decoder needs an encoded input: {otherwise}")
-        if encoded.states.shape[-1] != self.encoder_dim:
-            raise LockdecError(
-                f"the encoder's states are {encoded.states.shape[-1]} wide, but cross-attention was made for "
-                f"encoder_dim={self.encoder_dim}: make it for the width of this encoder"
-            )
+        require_width(encoded, self.encoder_dim)
         return encoded
 
     def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
@@ -140,7 +181,7 @@ class AutoregressiveModel(nn.Module, ABC):
         return Prefix(x, layers)
 
     def hidden(
-        self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None, prefix: Prefix | None = None
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
     ) -> Float[Tensor, "b t d_model"]:
         """The hidden states at every position; `logits` turns any of them into predictions.
 
@@ -158,7 +199,7 @@ class AutoregressiveModel(nn.Module, ABC):
         self,
         tokens: Int[Tensor, "b t"],
         packing: Packing,
-        encoded: Encoded | None = None,
+        encoded: Encoded | PlugBatch | None = None,
         prefix: Prefix | None = None,
     ) -> Float[Tensor, "n d_model"]:
         """`hidden` at the packed positions only, row by row; nothing is computed at the others.
@@ -175,15 +216,17 @@ class AutoregressiveModel(nn.Module, ABC):
         """Predictions of the next token from hidden states."""
         return self.embedding.logits(hidden)
 
-    def forward(self, tokens: Int[Tensor, "b t"], encoded: Encoded | None = None) -> Float[Tensor, "b t vocab"]:
+    def forward(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None
+    ) -> Float[Tensor, "b t vocab"]:
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
 
-    def cache(self, encoded: Encoded, max_len: int, beams: int = 1) -> DecoderCache:
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
         """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
         self.embedding.require_room(max_len)
         memories = self.decoder.remember(self.admit(encoded))
-        return DecoderCache(memories, len(encoded), beams, max_len, encoded.states)
+        return DecoderCache(memories, len(encoded), beams, max_len, encoded.like)
 
     def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         """Add what the sequences of every input begin with to the empty cache and predict the token after it.
@@ -207,7 +250,7 @@ class AutoregressiveModel(nn.Module, ABC):
 
     def generate(
         self,
-        encoded: Encoded,
+        encoded: Encoded | PlugBatch,
         *,
         bos_id: int,
         eos_id: int,
@@ -236,7 +279,7 @@ class AutoregressiveModel(nn.Module, ABC):
 
     def generate_several(
         self,
-        encoded: Encoded,
+        encoded: Encoded | PlugBatch,
         keep: int,
         *,
         bos_id: int,
@@ -258,7 +301,7 @@ class AutoregressiveModel(nn.Module, ABC):
 
     def _generated(
         self,
-        encoded: Encoded,
+        encoded: Encoded | PlugBatch,
         special: SpecialTokens,
         config: GenerationConfig,
         generator: torch.Generator | None,
@@ -284,12 +327,19 @@ class DecoderModel(AutoregressiveModel):
         super().__init__()
         config.check()
         self.config = config
-        self.encoder_dim = encoder_dim
+        self._encoder_dim = encoder_dim
         self.embedding = TokenEmbedding(config)
         self.decoder = Decoder(config, encoder_dim)
 
-    def admit(self, encoded: Encoded | None) -> Encoded | None:
-        """The encoded input; LockdecError if it is missing or of another width."""
+    @property
+    def encoder_dim(self) -> int:
+        """The width of the states that it attends to."""
+        return self._encoder_dim
+
+    def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded:
+        """The encoded input; LockdecError if it is missing or of another width, or a batch of several plugs."""
+        if isinstance(encoded, PlugBatch):
+            raise LockdecError("this decoder has no plugs: pass an Encoded")
         return self._fitting(encoded, "pass one")
 
 
@@ -329,7 +379,19 @@ class LockingDecoderModel(AutoregressiveModel):
     """A GPT each of whose layers has a place for cross-attention, which is initially locked.
 
     At first it has no cross-attention parameters. `attach` draws them, `unlock` lets the layers attend, and `lock`
-    gives the GPT back, bit for bit.
+    gives the GPT back, bit for bit. Several plugs may be attached side by side:
+
+        decoder.attach("drawings", CrossAttentionConfig(heads=8, d_q=8, d_k=8, d_v=32), encoder_dim=149)
+        decoder.attach("music", CrossAttentionConfig(heads=8, d_q=4, d_k=4, d_v=8), encoder_dim=64)
+        decoder.use("drawings")
+        plug = decoder.detach("music")
+
+    Only the parameters of the plug in use are the model's: they are trained, saved and counted. A batch may attend by
+    several plugs at once; see `PlugBatch`.
+
+    Attributes:
+        plugs: the sizes of each plug and the width of the states it was made for, by name.
+        plug: the name of the one in use; None where there is none.
     """
 
     decoder: LockingDecoder
@@ -338,8 +400,8 @@ class LockingDecoderModel(AutoregressiveModel):
         super().__init__()
         config.check()
         self.config = config
-        self.cross_attention_config: CrossAttentionConfig | None = None
-        self.encoder_dim: int | None = None
+        self.plugs: dict[str, tuple[CrossAttentionConfig, int]] = {}
+        self.plug: str | None = None
         self.embedding = TokenEmbedding(config)
         self.decoder = LockingDecoder(config)
 
@@ -367,8 +429,7 @@ class LockingDecoderModel(AutoregressiveModel):
         model = cls.undrawn(checkpoint.config)
         if checkpoint.cross_attention is not None:
             with undrawn():
-                model.decoder.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
-            model.cross_attention_config, model.encoder_dim = checkpoint.cross_attention, checkpoint.config.d_model
+                model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
         dtype = None if isinstance(source, nn.Module) else torch.float32
         weights = {
             name: tensor.detach().to(dtype=dtype, copy=True).contiguous() for name, tensor in checkpoint.weights()
@@ -388,18 +449,101 @@ class LockingDecoderModel(AutoregressiveModel):
         """Whether it has cross-attention parameters."""
         return self.decoder.attached
 
-    def attach(self, config: CrossAttentionConfig, encoder_dim: int) -> None:
-        """Draw fresh cross-attention parameters for encoder states of width encoder_dim; locked.
+    @overload
+    def attach(self, name: str, plug: CrossAttentionConfig, encoder_dim: int) -> None: ...
+
+    @overload
+    def attach(self, name: str, plug: Plug) -> None: ...
+
+    @overload
+    def attach(self, name: CrossAttentionConfig, plug: int, /) -> None: ...
+
+    @overload
+    def attach(self, name: CrossAttentionConfig, /, *, encoder_dim: int) -> None: ...
+
+    def attach(
+        self,
+        name: str | CrossAttentionConfig,
+        plug: CrossAttentionConfig | Plug | int | None = None,
+        encoder_dim: int | None = None,
+    ) -> None:
+        """Attach a plug under a name: fresh parameters, or what `detach` returned. It is then in use, and locked.
+
+        Without a name, what is attached is the only plug: it replaces all others.
+
+        Args:
+            name: by which `use` and `detach` know it.
+            plug: its sizes, to draw fresh parameters from torch's global generator; or the plug itself.
+            encoder_dim: the width of the encoder's states, where parameters are drawn.
 
         Raises:
             ConfigError: the config is impossible, or names a layer that is not there.
+            LockdecError: there is a plug of this name, or the plug is of a decoder of other sizes.
         """
+        if isinstance(name, CrossAttentionConfig):
+            name.check()
+            name.layer_numbers(self.config.layers)
+            for known in list(self.plugs):
+                self.detach(known)
+            width = encoder_dim if encoder_dim is not None else plug
+            assert isinstance(width, int)
+            self._draw(UNNAMED, name, width)
+            return
+        if name in self.plugs or not name:
+            problem = "there is a plug of this name: detach it first, or choose another" if name else "it needs a name"
+            raise LockdecError(f"attach({name!r}): {problem}")
+        if isinstance(plug, Plug):
+            plug.require_fit(self.config)
+            self.decoder.put(name, plug.layers)
+            self.plugs[name] = (plug.config, plug.encoder_dim)
+            self.plug = name
+            self.decoder.to(self.embedding.tokens.weight)
+        else:
+            assert isinstance(plug, CrossAttentionConfig)
+            assert encoder_dim is not None
+            self._draw(name, plug, encoder_dim)
+
+    def _draw(self, name: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
         config.check()
         if encoder_dim < 1:
             raise ConfigError(f"encoder_dim={encoder_dim}: use the width of the encoder's states, at least 1")
-        self.decoder.attach(config, encoder_dim)
+        self.decoder.attach(name, config, encoder_dim)
         self.decoder.to(self.embedding.tokens.weight)
-        self.cross_attention_config, self.encoder_dim = config, encoder_dim
+        self.plugs[name] = (config, encoder_dim)
+        self.plug = name
+
+    def use(self, name: str) -> None:
+        """Attend by the plug of this name from now on; locked or unlocked as before. LockdecError if there is none."""
+        self._require(name)
+        self.decoder.use(name)
+        self.plug = name
+
+    def detach(self, name: str) -> Plug:
+        """Remove a plug, and return it; `attach` puts it back as it was. Locked if it was in use.
+
+        Raises:
+            LockdecError: there is no plug of this name.
+        """
+        self._require(name)
+        config, encoder_dim = self.plugs.pop(name)
+        if name == self.plug:
+            self.plug = None
+        return Plug(config, encoder_dim, tuple(self.decoder.detach(name)), self.config.d_model)
+
+    def _require(self, name: str) -> None:
+        if name not in self.plugs:
+            there = ", ".join(map(repr, self.plugs)) or "none"
+            raise LockdecError(f"there is no plug {name!r} (attached: {there})")
+
+    @property
+    def cross_attention_config(self) -> CrossAttentionConfig | None:
+        """The sizes of the plug in use."""
+        return self.plugs[self.plug][0] if self.plug is not None else None
+
+    @property
+    def encoder_dim(self) -> int | None:
+        """The width of the states that the plug in use was made for."""
+        return self.plugs[self.plug][1] if self.plug is not None else None
 
     def unlock(self) -> None:
         """Let the layers attend; LockdecError if nothing is attached or what is attached can never learn."""
@@ -419,11 +563,29 @@ class LockingDecoderModel(AutoregressiveModel):
         for parameter in self.cross_attention_parameters().values():
             parameter.requires_grad_(True)
 
-    def admit(self, encoded: Encoded | None) -> Encoded | None:
+    def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded | PlugBatch | None:
         """The encoded input, or None while locked; LockdecError if it is missing or of another width."""
-        return None if self.locked else self._fitting(encoded, "pass one, or call lock()")
+        if self.locked:
+            return None
+        if isinstance(encoded, PlugBatch):
+            for part in encoded.parts:
+                self._require(part.plug)
+                require_width(part.encoded, self.plugs[part.plug][1])
+            return encoded
+        return self._fitting(encoded, "pass one, or call lock()")
 
-    def cache(self, encoded: Encoded, max_len: int, beams: int = 1) -> DecoderCache:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LockingDecoderModel:
+        """Apply a change of device or type to the plugs that wait, too."""
+        inherited: Any = super()
+        inherited._apply(fn, recurse)
+        for waiting in self.decoder.waiting():
+            attention: Any = waiting.attention
+            attention._apply(fn)
+            if waiting.gate is not None:
+                waiting.gate.data = fn(waiting.gate.data)
+        return self
+
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
         """An empty cache for `step`; LockdecError if no encoder was ever attached."""
         if not self.attached:
             raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from lockdec.transformer.encoded import occurrences
 from lockdec.transformer.masks import mask_bias
 
 PIECE = 16  # a cache grows by so many places, since products and softmax are fast at few, round sizes
@@ -20,10 +22,13 @@ class Rows:
 
     Args:
         kept: for each new row, its old place.
+
+    Attributes:
+        kept: the same.
     """
 
     def __init__(self, kept: Int[Tensor, " n"]) -> None:
-        self._count = len(kept)
+        self.kept, self._count = kept, len(kept)
         self._to = (kept != torch.arange(len(kept), device=kept.device)).nonzero().squeeze(1)
         self._from = kept[self._to]
 
@@ -61,6 +66,38 @@ class Memory:
 
     def __len__(self) -> int:
         return len(self.key)
+
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class PlugMemory(Generic[Part]):
+    """The memories of a batch whose rows attend by different plugs; see `lockdec.transformer.encoded.PlugBatch`.
+
+    Attributes:
+        size: rows of the batch.
+        parts: of each plug: its cross-attention, the rows that attend by it, and the memory of these rows.
+    """
+
+    size: int
+    parts: tuple[tuple[Part, Int[Tensor, " _"], Memory], ...]
+
+    def for_steps(self) -> PlugMemory[Part]:
+        """As `Memory.for_steps`."""
+        return PlugMemory(self.size, tuple((part, rows, memory.for_steps()) for part, rows, memory in self.parts))
+
+    def select(self, rows: Rows) -> PlugMemory[Part]:
+        """These rows of the batch."""
+        parts = []
+        for part, places, memory in self.parts:
+            new, old = occurrences(rows.kept, places)
+            mask = None if memory.mask is None else memory.mask[old]
+            parts.append((part, new, Memory(memory.key[old], memory.value[old], mask)))
+        return PlugMemory(len(rows.kept), tuple(parts))
+
+    def __len__(self) -> int:
+        return self.size
 
 
 class Ancestry:
@@ -185,8 +222,10 @@ class DecoderCache:
         like: any tensor with the device and dtype of the keys and values.
     """
 
-    def __init__(self, memories: list[Memory | None], inputs: int, beams: int, max_len: int, like: Tensor) -> None:
-        self.memories = [memory and memory.for_steps() for memory in memories]
+    def __init__(
+        self, memories: Sequence[Memory | PlugMemory[Any] | None], inputs: int, beams: int, max_len: int, like: Tensor
+    ) -> None:
+        self.memories: list[Memory | PlugMemory[Any] | None] = [memory and memory.for_steps() for memory in memories]
         self._ancestry = Ancestry(inputs, beams, max_len, like.device, like.dtype)
         self.past = [KeyValueCache(self._ancestry) for _ in memories]
 

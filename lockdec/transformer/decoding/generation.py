@@ -19,14 +19,14 @@ from lockdec.transformer.decoding.beam import beam_search
 from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.sampling import sample
 from lockdec.transformer.decoding.tokens import SpecialTokens, Step
-from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.encoded import Encoded, PlugBatch
 
 
 @runtime_checkable
 class StepwiseDecoder(Protocol):
     """A model that predicts one token at a time and caches what it has computed."""
 
-    def cache(self, encoded: Encoded, max_len: int, beams: int = 1) -> DecoderCache:
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
         """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
         ...
 
@@ -44,7 +44,7 @@ class StepwiseDecoder(Protocol):
 
 def generate(
     model: StepwiseDecoder,
-    encoded: Encoded,
+    encoded: Encoded | PlugBatch,
     special: SpecialTokens,
     config: GenerationConfig,
     generator: torch.Generator | None = None,
@@ -53,10 +53,10 @@ def generate(
 ) -> Int[Tensor, "b keep n"]:
     """Generate sequences for every encoded input; see `AutoregressiveModel.generate` and `generate_several`."""
     if keep > 1 and config.strategy != "beam":  # each is drawn by itself
-        rows = torch.arange(len(encoded), device=encoded.states.device).repeat_interleave(keep)
+        rows = torch.arange(len(encoded), device=encoded.like.device).repeat_interleave(keep)
         sequences = generate(model, encoded.index(rows), special, config, generator, prompt)
         return sequences.view(len(encoded), keep, -1)
-    inputs, device = len(encoded), encoded.states.device
+    inputs, device = len(encoded), encoded.like.device
     beams = config.beams if config.strategy == "beam" else 1
     cache = model.cache(encoded, len(prompt) + config.max_new_tokens, beams)
     step: Step = partial(model.step, cache=cache)
