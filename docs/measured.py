@@ -1,14 +1,17 @@
 """Fill in the measured tables of a page and draw its figures: python docs/measured.py PAGE.md SWEEPS
 
-SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps). The text between
-`<!-- NAME -->` and `<!-- end -->` is replaced, and figures and results.csv are written beside the page. Every number in
-those places is computed here, from result.json files.
+SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps); its runs are also written to the CSV
+file beside the page. That file will do instead: every number is then computed anew from the same runs. The text between
+`<!-- NAME -->` and `<!-- end -->` is replaced, and figures are drawn beside the page.
 """
 
 from __future__ import annotations
 
+import csv
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -20,7 +23,7 @@ from matplotlib.axes import Axes
 from placeholders import fill, names
 
 from lockdec.report.headline import interval
-from lockdec.report.results import Run, read
+from lockdec.report.results import Run, Scalar, read
 from lockdec.report.settings import Setting
 from lockdec.report.statistics import Estimate, differences, estimates
 from lockdec.report.study import MARGIN, Study
@@ -322,19 +325,45 @@ PARTS: dict[str, tuple[str, Part]] = {
 }
 
 
+def read_csv(path: Path) -> list[Run]:
+    """The runs of a CSV file that `main` has written; their stages are not read back."""
+    runs = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            values = {name: value(text) for name, text in row.items() if not name.startswith("stages.")}
+            overrides = tuple(shlex.split(str(row["overrides"])))
+            runs.append(Run(Path(row["folder"]), row["folder"], values, (), overrides))
+    return runs
+
+
+def value(text: str) -> Scalar:
+    """What a cell of a CSV file stands for."""
+    if text in ("", "true", "false"):
+        return {"true": True, "false": False}.get(text)
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(text) if text.lstrip("-").isdecimal() else number
+
+
 def main(page: Path, sweeps: Path) -> None:
-    """Write the page's tables, its figures and results.csv."""
+    """Write the page's tables, its figures and, from sweeps, its CSV file."""
     text = page.read_text(encoding="utf-8")
     everything: list[Run] = []
     for name in [name for name in names(text) if name in PARTS]:
         folders, part = PARTS[name]
-        runs = read(sorted(sweeps.glob(folders))).runs
+        runs: Sequence[Run]
+        if sweeps.is_file():
+            runs = [run for run in read_csv(sweeps) if fnmatch(run.label.partition("/")[0], folders)]
+        else:
+            runs = read(sorted(sweeps.glob(folders))).runs
         everything += runs
         text = fill(text, part(Study(runs)), str(page))
     page.write_text(text, encoding="utf-8")
-    page.with_name("results.csv" if page.stem == "how_low" else f"{page.stem}.csv").write_text(
-        results_csv(everything), encoding="utf-8"
-    )
+    if not sweeps.is_file():
+        name = "results.csv" if page.stem == "how_low" else f"{page.stem}.csv"
+        page.with_name(name).write_text(results_csv(everything), encoding="utf-8")
 
 
 if __name__ == "__main__":

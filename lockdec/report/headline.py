@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import fmean
 
-from lockdec.evaluation.metrics import ONE_INPUT
+from lockdec.evaluation.metrics import ONE_INPUT, token_f1s
 from lockdec.evaluation.result import CONTROLS
-from lockdec.report.results import Run
+from lockdec.report.results import Run, read_captions
 from lockdec.report.settings import DIMENSIONS, Setting, describe
-from lockdec.report.statistics import COVERAGE, LEAST_SEEDS, Estimate
+from lockdec.report.statistics import LEAST_SEEDS, Estimate, over_items, verdicts
 from lockdec.report.study import MARGIN, HowLow, Study
+
+FEW_SEEDS = 10  # below which an interval is wide by its few seeds
+SAME_SCORE = 1e-6
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
@@ -50,11 +54,10 @@ def of_study(study: Study) -> list[str]:
     fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
     if fewest < LEAST_SEEDS:
         sentences.append("Settings with fewer than three seeds have no interval, and nothing is claimed about them.")
-    elif fewest < max(COVERAGE):
-        known = max(n for n in COVERAGE if n <= fewest)
+    elif fewest < FEW_SEEDS:
         sentences.append(
-            f"Intervals over few seeds are too narrow: with {fewest} seeds, a 95 % bootstrap interval covers the "
-            f"true mean in about {100 * COVERAGE[known]:.0f} % of cases."
+            f"Some settings have only {fewest} seeds: their intervals cover as often as others and are wide, so what "
+            "is not shown may yet be true. More seeds narrow them."
         )
     return sentences
 
@@ -63,17 +66,20 @@ def of_run(run: Run) -> list[str]:
     """The findings of one run."""
     sentences = []
     score = run.number("metrics.token_f1")
+    items = _over_items(run)
     if score is not None:
         gaps = [
-            f"{number(score - value, signed=True)} over {control}"
+            f"{interval(items.get(control), signed=True) if control in items else number(score - value, signed=True)}"
+            f" over {control}"
             for control in CONTROLS
             if (value := run.number(f"controls.{control}.token_f1")) is not None
         ]
         split = run.text("data.evaluated") or "test"
         split_name = {"val": "validation"}.get(split, split)
         shots, inputs = run.text("fewshot.shots"), run.text(f"data.{split}")
+        reached = interval(items["caption"]) if items else number(score)
         sentences.append(
-            f"Token F1 is {number(score)} on {inputs or 'the'} {split_name} inputs, with {shots or 'the'} shots"
+            f"Token F1 is {reached} on {inputs or 'the'} {split_name} inputs, with {shots or 'the'} shots"
             + (f": {', '.join(gaps)}." if gaps else ".")
         )
         if inputs == "1":
@@ -83,8 +89,36 @@ def of_run(run: Run) -> list[str]:
         trained = run.number("parameters.trainable") or run.number("cross_attention.parameters")
         counted = f": {trained:,.0f} trained parameters." if trained else "."
         sentences.append(f"Cross-attention has {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
-    sentences.append("This is one run with one seed, so there is no interval: small differences may be noise.")
+    sentences.append(
+        "This is one run with one seed. Brackets hold 95 % intervals over the inputs; other seeds would differ as well."
+        if items
+        else "This is one run with one seed, so there is no interval: small differences may be noise."
+    )
     return sentences
+
+
+def _over_items(run: Run) -> dict[str, Estimate]:
+    """Token F1 of a run's captions, and its gap over each control, with intervals over the inputs.
+
+    Left out where the captions that the run has kept do not give the score in its result.json: the control is averaged
+    over more captions than are kept, or an earlier release measured otherwise.
+    """
+    rows, _ = read_captions(run)
+    references, found = [row.references for row in rows], dict[str, Estimate]()
+    scores = {
+        who: token_f1s([row.captions[who] for row in rows], references)
+        for who in ("caption", *CONTROLS)
+        if rows and all(who in row.captions and row.references for row in rows)
+    }
+    for who, values in scores.items():
+        kept = run.number("metrics.token_f1" if who == "caption" else f"controls.{who}.token_f1")
+        if kept is None or abs(kept - fmean(values)) > SAME_SCORE or not (who == "caption" or "caption" in found):
+            continue
+        gaps = [own - other for own, other in zip(scores["caption"], values, strict=True)]
+        estimate = over_items(values if who == "caption" else gaps)
+        if estimate is not None and estimate.low is not None:
+            found[who] = estimate
+    return found
 
 
 def checks(run: Run) -> list[tuple[str, bool | None]]:
@@ -117,18 +151,18 @@ def _how_low(finding: HowLow, context: str, study: Study) -> str:
     where = f"With {context}, " if context else ""
     top = describe((name, value) for name, value in full.facets if name in DIMENSIONS)
     if not finding.losses or all(loss.low is None for _, loss in finding.losses):
-        return _sentence(f"{where}how low {axis.name} may go is unknown: fewer than three seeds are shared with {top}.")
+        few = all(loss.n < LEAST_SEEDS for _, loss in finding.losses)
+        why = f"fewer than three seeds are shared with {top}" if few else f"all seeds differ equally from {top}"
+        return _sentence(f"{where}how low {axis.name} may go is unknown: {why}.")
     if finding.smallest is None:
-        setting, loss = max(finding.losses, key=lambda pair: pair[1].mean)
+        setting, loss = finding.losses[-1]
         return _sentence(
-            f"{where}no smaller {axis.name} is shown to be enough: the closest to full size ({top}) is {axis.name} = "
-            f"{axis.value(setting):g}, {interval(loss, signed=True)} token F1 ({seeds(loss.n)}), not within {MARGIN}."
+            f"{where}no smaller {axis.name} is shown to be enough: the next below full size ({top}) is {axis.name} = "
+            f"{axis.value(setting):g}, {interval(loss, signed=True)} token F1 ({seeds(loss.n)}), "
+            f"not shown to be within {MARGIN}."
         )
     loss = dict(finding.losses)[finding.smallest]
     also = ""
-    if finding.larger_that_fail:
-        larger = ", ".join(f"{axis.value(s):g}" for s in finding.larger_that_fail)
-        also = f" The larger {larger} is not shown to be enough, so read this with care."
     blind = "prior" if "prior" in study.controls else "locked"
     if (gap := study.estimate(full, view=blind)) is not None and gap.verdict != "above":
         also += f" Full size itself is not shown to beat {blind}, so being close to it means little."
@@ -165,12 +199,13 @@ def _against_controls(study: Study) -> list[str]:
     sentences = []
     for control in CONTROLS:
         gaps = [gap for s in study.settings if (gap := study.estimate(s, view=control)) is not None]
-        verdicts = Counter(gap.verdict for gap in gaps)
-        judged = len(gaps) - verdicts["unknown"]
+        counted = Counter(verdicts(gaps))
+        judged = len(gaps) - counted["unknown"]
         if judged:
             sides = {"above": "above", "below": "below", "either": "undecided"}
-            parts = [f"{verdicts[side]} {words}" for side, words in sides.items() if verdicts[side]]
-            sentences.append(f"Settings compared with {control}, judged by their intervals: {', '.join(parts)}.")
+            parts = [f"{counted[side]} {words}" for side, words in sides.items() if counted[side]]
+            corrected = f", corrected for {judged} comparisons" if judged > 1 else ""
+            sentences.append(f"Settings compared with {control}{corrected}: {', '.join(parts)}.")
     return sentences
 
 

@@ -24,7 +24,7 @@ from lockdec.evaluation.result import CONTROLS, EARLIER
 from lockdec.report import figures, gallery, headline, tables
 from lockdec.report.results import Collection, Run, Skipped, config_text, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
-from lockdec.report.statistics import COVERAGE, RESAMPLES, Estimate
+from lockdec.report.statistics import Estimate
 from lockdec.report.study import (
     ALL_METRICS,
     MARGIN,
@@ -133,8 +133,6 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         meanings_of=CONTROLS,
         lower_is_better=LOWER_IS_BETTER,
         margin=MARGIN,
-        coverage=COVERAGE,
-        resamples=RESAMPLES,
         cells=collection.runs[:MOST_CELLS],
         settings=study.settings[:MOST_SETTINGS],
         comparisons=study.comparisons[:MOST_COMPARISONS],

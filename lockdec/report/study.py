@@ -2,14 +2,16 @@
 
 A *setting* is every choice but the seed. *Full size* of a setting is the one with the largest sum of d_q,
 d_k and d_v among those that agree in all else. A dimension is *enough* if its paired difference of token F1
-to full size has an interval above -0.02; *how low* is the smallest such dimension.
+to full size, and that of every larger dimension, has an interval above -0.02; *how low* is the smallest such
+dimension. Dimensions are judged from the largest down, and none after the first that fails. So in 95 % of cases all
+that is said of a line is right, however many dimensions it has (Westfall and Krishen 2001: tests in a fixed sequence).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from lockdec.evaluation.metrics import LOWER_IS_BETTER, METRICS
@@ -28,7 +30,7 @@ from lockdec.report.settings import (
     split,
     without,
 )
-from lockdec.report.statistics import Estimate, differences, estimates
+from lockdec.report.statistics import Estimate, differences, estimates, verdicts
 
 MARGIN = 0.02
 VIEWS = ("score", *CONTROLS, "full")
@@ -58,12 +60,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`first - second` of token F1 over shared seeds, for two settings that differ in one choice."""
+    """`first - second` of token F1 over shared seeds, for two settings that differ in one choice.
+
+    Attributes:
+        verdict: which side of 0 it lies on, corrected for the number of comparisons of the study.
+    """
 
     change: str
     first: Setting
     second: Setting
     difference: Estimate
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,6 @@ class HowLow:
     full: Setting
     losses: tuple[tuple[Setting, Estimate], ...]
     smallest: Setting | None
-    larger_that_fail: tuple[Setting, ...] = field(default=())
 
 
 class Study:
@@ -187,12 +193,10 @@ class Study:
             if (change := _only_change(first, second))
         ]
         rows = [differences(a.values(HEADLINE_METRIC), b.values(HEADLINE_METRIC)) for _, a, b in pairs]
-        found = [
-            Comparison(change, first, second, estimate)
-            for (change, first, second), estimate in zip(pairs, estimates(rows), strict=True)
-            if estimate
-        ]
-        return sorted(found, key=lambda comparison: comparison.change)
+        found = [(pair, estimate) for pair, estimate in zip(pairs, estimates(rows), strict=True) if estimate]
+        sides = verdicts([estimate for _, estimate in found])
+        compared = [Comparison(*pair, estimate, side) for (pair, estimate), side in zip(found, sides, strict=True)]
+        return sorted(compared, key=lambda comparison: comparison.change)
 
     def front(self, metric: str, view: str) -> list[Setting]:
         """Settings that no other beats with as few trained parameters, fewest first (the Pareto front)."""
@@ -232,11 +236,12 @@ class Study:
             for setting in line.settings
             if setting is not full and (loss := self.estimate(setting, view="full")) is not None
         )
-        enough = [s for s, loss in losses if loss.low is not None and loss.low > -MARGIN]
-        smallest = enough[0] if enough else None
-        start = line.settings.index(smallest) if smallest else 0
-        fail = tuple(s for s, _ in losses if smallest and s not in enough and line.settings.index(s) > start)
-        return HowLow(line, full, losses, smallest, fail)
+        smallest = None
+        for setting, loss in reversed(losses):
+            if loss.low is None or loss.low <= -MARGIN:
+                break
+            smallest = setting
+        return HowLow(line, full, losses, smallest)
 
 
 def _full_sizes(settings: Sequence[Setting]) -> dict[Setting, Setting]:

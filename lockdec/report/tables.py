@@ -59,6 +59,7 @@ def results_json(collection: Collection, study: Study) -> str:
                 "second": study.number(comparison.second),
                 "metric": HEADLINE_METRIC,
                 **asdict(comparison.difference),
+                "verdict": comparison.verdict,
             }
             for comparison in study.comparisons
         ],
@@ -78,7 +79,6 @@ def _how_low(finding: HowLow, study: Study) -> dict[str, Any]:
         "full_size": place(finding.full),
         "smallest": place(finding.smallest),
         "smallest_value": finding.smallest and finding.line.axis.value(finding.smallest),
-        "larger_that_fail": [place(setting) for setting in finding.larger_that_fail],
         "margin": MARGIN,
         "metric": HEADLINE_METRIC,
         "losses": [{"setting": place(setting), **asdict(loss)} for setting, loss in finding.losses],

@@ -33,8 +33,12 @@ def test_the_csv_has_a_row_for_every_run_under_the_names_of_result_json(tmp_path
 
 def test_findings_name_settings_by_their_place_in_the_list() -> None:
     """Paired by seed, d = 4 loses 0.01, which is enough, and d = 2 loses 0.1, which is not."""
-    losses = {8: 0.0, 4: 0.01, 2: 0.1}
-    runs = [run_of(0.7 + 0.01 * seed - loss, (d, d, d), seed) for d, loss in losses.items() for seed in range(3)]
+    losses = {8: (0.0, 0.0, 0.0), 4: (0.009, 0.01, 0.011), 2: (0.099, 0.1, 0.101)}
+    runs = [
+        run_of(0.7 + 0.01 * seed - loss, (d, d, d), seed)
+        for d, several in losses.items()
+        for seed, loss in enumerate(several)
+    ]
     content = json.loads(results_json(Collection(tuple(runs), (), ()), Study(runs)))
     sizes = [setting["cross_attention.d_k"] for setting in content["settings"]]
     assert sorted(sizes) == [2, 4, 8]
