@@ -25,7 +25,7 @@ SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 
 SCORE_AND_GAP = ("score", "control")
-WHISKERS = "Whiskers: 95 % bootstrap intervals over seeds. Open markers: fewer than three seeds."
+WHISKERS = "Whiskers: 95 % intervals over seeds. Open markers: no interval."
 Trace = dict[str, Any]
 
 
