@@ -18,8 +18,10 @@ from lockdec.console import console, printable
 from lockdec.data.captions import Case, Modality
 from lockdec.data.images import ENDINGS, FORMATS, is_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
-from lockdec.data.sources import ArrayFiles, FeatureIds, ImageFiles, InputSource, Texts
-from lockdec.errors import DataError
+from lockdec.data.sounds import ENDINGS as SOUND_ENDINGS
+from lockdec.data.sounds import RATE
+from lockdec.data.sources import ArrayFiles, FeatureIds, ImageFiles, InputSource, SoundFiles, Texts
+from lockdec.errors import ConfigError, DataError
 
 TABLES = ("captions.csv", "captions.jsonl")
 _CAPTION = "caption"
@@ -38,15 +40,17 @@ class Folder(ListedCaptions):
 
     Args:
         path: the folder, which contains all files that the rows name.
-        modality: "image" (files), "text" (the entry itself) or "array" (.npy files, or ids for the encoder
+        modality: "image" (files), "text" (the entry itself) or "array" (sounds, .npy files, or ids for the encoder
             `features`); None decides by the endings and the content of the files.
         split_seed, val_share, test_share: how to split if the file does not specify a split.
         on_bad: rows that cannot be used are an error, which lists them ("error"), or left out ("skip").
         limit: approximate number of inputs to use; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
         case: "lower" folds the captions, "keep" keeps their case.
+        rate: samples a second that sounds are brought to: those that the encoder reads.
 
     Raises:
+        ConfigError: `data.rate` is out of range.
         DataError: a file or a row cannot be used; the error names both.
     """
 
@@ -61,7 +65,10 @@ class Folder(ListedCaptions):
         limit: int | None = None,
         cache: str | None = None,
         case: Case = "lower",
+        rate: int = RATE,
     ) -> None:
+        if not 1_000 <= rate <= 192_000:
+            raise ConfigError(f"data.rate={rate}: from 1000 to 192000 samples a second")
         folder = Path(path).expanduser()
         table = _table(folder)
         bad = BadRows(on_bad, str(table))
@@ -71,7 +78,7 @@ class Folder(ListedCaptions):
             raise bad.unusable("no usable row in it")
         super().__init__(
             rows,
-            _source(folder, table, rows, modality),
+            _source(folder, table, rows, modality, rate),
             bad,
             drawn=Drawn(split_seed, val_share, test_share),
             limit=limit,
@@ -109,14 +116,18 @@ def _table(folder: Path) -> Path:
     return found[0]
 
 
-def _source(folder: Path, table: Path, rows: Sequence[Row], modality: Modality | None) -> InputSource:
-    match modality or _modality(folder, table, [row for row in rows if row.input] or rows):
+def _source(folder: Path, table: Path, rows: Sequence[Row], modality: Modality | None, rate: int) -> InputSource:
+    named = [row for row in rows if row.input] or rows
+    match modality or _modality(folder, table, named):
         case "image":
             return ImageFiles(folder)
         case "text":
             return Texts()
         case _:
-            return ArrayFiles(folder) if Path(rows[0].input).suffix.lower() == ".npy" else FeatureIds()
+            entry = Path(named[0].input)
+            if entry.suffix.lower() in SOUND_ENDINGS and (modality is None or os.path.isfile(folder / entry)):
+                return SoundFiles(folder, rate)
+            return ArrayFiles(folder) if entry.suffix.lower() == ".npy" else FeatureIds()
 
 
 def _modality(folder: Path, table: Path, rows: Sequence[Row]) -> Modality:
@@ -132,8 +143,11 @@ def _modality(folder: Path, table: Path, rows: Sequence[Row]) -> Modality:
     if kind == "other":
         ending = Path(first.input).suffix
         what = f"files that end in {ending} are not read" if ending else "it is not a file of a kind that is read"
-        raise DataError(f"{table} {first.where}: {first.input!r}: {what} (pictures are: {', '.join(FORMATS)}; arrays: "
-                        ".npy); if inputs are texts or ids, say data.modality=text or data.modality=array")  # fmt: skip
+        raise DataError(
+            f"{table} {first.where}: {first.input!r}: {what} (pictures are: {', '.join(FORMATS)}; sounds: "
+            f"{', '.join(SOUND_ENDINGS)}; arrays: .npy); if inputs are texts or ids, say data.modality=text or "
+            "data.modality=array"
+        )
     if kind == "text" and any(path != table for path in folder.iterdir()):
         for row in rows:
             if os.path.isfile(folder / row.input):
@@ -145,7 +159,7 @@ def _modality(folder: Path, table: Path, rows: Sequence[Row]) -> Modality:
 def _kind(folder: Path, entry: str) -> Modality | Literal["other"]:
     """What an input is by the ending of its name, or by the content of the file."""
     ending = Path(entry).suffix.lower()
-    if ending == ".npy":
+    if ending in (".npy", *SOUND_ENDINGS):
         return "array"
     if ending in (*ENDINGS, ".svg"):  # SVG is refused by name
         return "image"

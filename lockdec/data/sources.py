@@ -16,6 +16,8 @@ from PIL import Image
 
 from lockdec.data.captions import Input, Modality, composed
 from lockdec.data.images import LARGEST, DecodedPictures, open_image
+from lockdec.data.sounds import LARGEST as LARGEST_SOUND
+from lockdec.data.sounds import open_sound
 from lockdec.errors import DataError
 
 
@@ -199,6 +201,24 @@ class ImageFiles(Files):
 
     def decoded(self, content: bytes, entry: str) -> Image.Image:
         return open_image(content, entry)
+
+
+class SoundFiles(Files):
+    """Sounds; see `open_sound`.
+
+    Args:
+        rate: samples a second of the inputs.
+    """
+
+    modality: Modality = "array"
+    largest = LARGEST_SOUND
+
+    def __init__(self, folder: Path, rate: int) -> None:
+        super().__init__(folder)
+        self.rate, self.version = rate, f"1, {rate} Hz"
+
+    def decoded(self, content: bytes, entry: str) -> NDArray[np.float32]:
+        return open_sound(content, entry, self.rate)
 
 
 class ArrayFiles(Files):

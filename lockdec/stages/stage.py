@@ -68,6 +68,7 @@ class Stage(ABC):
     reads: ClassVar[tuple[type[Stage], ...]] = ()
     neutral: ClassVar[tuple[str, ...]] = (
         "data.cache",
+        "data.rate",  # in the fingerprint where inputs are sounds
         "data.case=lower",  # what data are without it
         "*.rope_share=1.0",  # what a transformer is without them
         "*.rope_thetas=None",

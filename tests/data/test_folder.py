@@ -8,12 +8,13 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -450,7 +451,7 @@ def test_pictures_are_known_by_their_ending_or_content(ending: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("there", [True, False])
-@pytest.mark.parametrize("name", ["song.wav", "clip.mp4", "page.pdf", "photo.HEIC"])
+@pytest.mark.parametrize("name", ["song.mid", "clip.mp4", "page.pdf", "photo.HEIC"])
 def test_a_file_of_another_kind_is_refused_by_name(name: str, there: bool, tmp_path: Path) -> None:
     rows = [(f"{number}{name}", "x") for number in range(3)]
     for entry, _ in rows if there else []:
@@ -463,6 +464,45 @@ def test_a_file_of_another_kind_is_refused_by_name(name: str, there: bool, tmp_p
         Folder(str(tmp_path))
     assert Folder(str(tmp_path), modality="text").inputs([0]) == [f"0{name}"]
     assert Folder(str(tmp_path), modality="array").modality == "array"
+
+
+def write_sounds(folder: Path, endings: Sequence[str] = (".wav",) * 3) -> list[tuple[str, str]]:
+    rows = []
+    for number, ending in enumerate(endings):
+        tone = 0.1 * np.sin(np.arange(4_410 * (number + 1)) * 0.05 * (number + 1))
+        soundfile.write(folder / f"{number}{ending}", tone, 44_100)
+        rows.append((f"{number}{ending}", "x"))
+    return rows
+
+
+def test_sounds_are_arrays_of_samples_at_the_rate_that_is_asked_for(tmp_path: Path) -> None:
+    write_csv(tmp_path, write_sounds(tmp_path, [".wav", ".flac", ".OGG"]))
+    data = Folder(str(tmp_path))
+    assert data.modality == "array"
+    assert [len(sound) for sound in data.inputs(range(3))] == [1_600, 3_200, 4_800]  # type: ignore[arg-type]
+    twice = Folder(str(tmp_path), rate=32_000)
+    assert len(twice.inputs([0])[0]) == 3_200  # type: ignore[arg-type]
+    assert twice.fingerprint != data.fingerprint
+
+
+def test_damaged_sounds_are_bad_rows(tmp_path: Path) -> None:
+    rows = write_sounds(tmp_path)
+    (tmp_path / "a.wav").write_bytes(b"RIFF....WAVE")
+    (tmp_path / "b.mp3").write_text("<html>not found</html>")
+    soundfile.write(tmp_path / "c.wav", np.zeros(0), 16_000)
+    write_csv(tmp_path, [*rows, ("a.wav", "x"), ("b.mp3", "x"), ("c.wav", "x"), ("d.wav", "x")])
+    with pytest.raises(
+        DataError,
+        match=r"line 5: a\.wav: not a sound that can be read.*line 6: b\.mp3: not a sound.*"
+        r"line 7: c\.wav: a sound without samples.*line 8: 'd\.wav': no such file",
+    ):
+        Folder(str(tmp_path))
+    assert len(Folder(str(tmp_path), on_bad="skip")) == 3
+
+
+def test_ids_may_look_like_sounds(tmp_path: Path) -> None:
+    write_csv(tmp_path, [(f"{number}.wav", "x") for number in range(3)])
+    assert Folder(str(tmp_path), modality="array").inputs([0]) == ["0.wav"]
 
 
 def test_a_file_of_another_kind_among_pictures_is_a_bad_row(tmp_path: Path) -> None:

@@ -22,8 +22,10 @@ from lockdec.encoders.huggingface import HuggingFace
 from lockdec.encoders.minilm import MiniLM
 from lockdec.encoders.mlm import MaskedLanguageModelEncoder
 from lockdec.encoders.pictures import pixels
+from lockdec.encoders.sound import LogMel
 from lockdec.encoders.vae import VAE
 from lockdec.encoders.vqvae import VQVAE
+from lockdec.encoders.whisper import WhisperTiny
 from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
 from tests.encoders import checkpoints
 from tests.encoders.array_encoder import Scaled
@@ -141,6 +143,10 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "huggingface, BERT": lambda folder: of_huggingface(checkpoints.bert, list(TEXTS), folder),
     "huggingface, wav2vec 2.0": lambda folder: of_huggingface(checkpoints.wav2vec2, audio(), folder),
     "huggingface, Whisper": lambda folder: of_huggingface(checkpoints.whisper, audio(), folder),
+    "whisper_tiny": lambda folder: Kind(
+        WhisperTiny(1, 2), audio(), [WhisperTiny(2, 2), WhisperTiny(1, 1), WhisperTiny(1, 2, untrained=True)]
+    ),
+    "logmel": lambda folder: Kind(LogMel(1, 2), audio(), [LogMel(2, 2), LogMel(1, 1), LogMel(1, 2, position=False)]),
     "features": lambda folder: Kind(
         features(folder / "a"), [f"input {row}" for row in (3, 1, 7, 0, 2, 4, 6, 5)], [features(folder / "b", 2.0)]
     ),

@@ -1,0 +1,52 @@
+"""Sound files: WAV, FLAC, Ogg and MP3 to samples. Needs no torch."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockdec.errors import DataError
+
+FORMATS = ("WAV", "FLAC", "OGG", "MP3")
+ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3")
+RATE = 16_000  # samples a second that most encoders of sound read
+LARGEST = 2**27  # bytes of a file
+LONGEST = 300  # seconds
+
+
+def open_sound(content: bytes, name: str, rate: int = RATE) -> NDArray[np.float32]:
+    """The samples of a sound, from -1 to 1, of shape (samples,): the mean of its channels.
+
+    Args:
+        content: of the file.
+        name: its name in errors.
+        rate: samples a second of the result.
+
+    Raises:
+        DataError: it is damaged, empty, of another kind or too long, or the packages that read sounds are missing.
+    """
+    try:
+        import soundfile
+        import soxr
+    except ImportError as error:
+        raise DataError(f"{name}: sounds are read by soundfile and soxr: pip install 'lockdec[sound]'") from error
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            if file.format not in FORMATS and not file.format.startswith("WAV"):
+                raise DataError(f"{name}: {file.format}, and not one of {', '.join(FORMATS)}")
+            own, most = file.samplerate, LONGEST * file.samplerate
+            if file.frames > most:
+                raise DataError(f"{name}: {file.frames / own:.0f} s; sounds of at most {LONGEST} s are read")
+            samples = file.read(most + 1, dtype="float32", always_2d=True).mean(axis=1)
+    except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+        raise DataError(f"{name}: not a sound that can be read ({' '.join(str(error).split())})") from error
+    if len(samples) > most:
+        raise DataError(f"{name}: more than {LONGEST} s; sounds of at most {LONGEST} s are read")
+    found: NDArray[np.float32] = soxr.resample(samples, own, rate) if own != rate and len(samples) else samples
+    if not len(found):
+        raise DataError(f"{name}: a sound without samples")
+    if not np.isfinite(found).all():
+        raise DataError(f"{name}: it has samples that are not finite")
+    return found

@@ -1,0 +1,79 @@
+"""Sound files of several kinds, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from lockdec.data import sounds
+from lockdec.data.sounds import open_sound
+from lockdec.errors import DataError
+
+
+def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> Any:
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
+
+
+def written(samples: Any, rate: int, kind: str = "WAV") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format=kind)
+    return file.getvalue()
+
+
+def frequency(samples: Any, rate: int) -> float:
+    return float(np.argmax(np.abs(np.fft.rfft(samples))) / len(samples) * rate)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_a_tone_stays_what_it_is(kind: str, rate: int) -> None:
+    found = open_sound(written(tone(rate), rate, kind), "a")
+    assert found.dtype == np.float32
+    assert len(found) == pytest.approx(16_000, rel=0.1)  # MP3 adds silence
+    assert frequency(found, 16_000) == pytest.approx(440, abs=2)
+    assert np.abs(found[4_000:12_000]).max() == pytest.approx(0.5, abs=0.05)
+
+
+def test_channels_are_averaged() -> None:
+    left, right = tone(16_000), tone(16_000, hertz=880.0)
+    found = open_sound(written(np.stack([left, right], axis=1), 16_000), "a")
+    np.testing.assert_allclose(found, (left + right) / 2, atol=1e-3)
+
+
+def test_without_resampling_samples_are_those_of_the_file() -> None:
+    samples = tone(22_050)
+    np.testing.assert_allclose(open_sound(written(samples, 22_050), "a", rate=22_050), samples, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not a sound that can be read"),
+        (b"RIFF....WAVE", "not a sound that can be read"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a sound that can be read"),
+        (written(np.zeros(0), 16_000), "a sound without samples"),
+        (written(np.zeros(4), 8_000, "AIFF"), "AIFF, and not one of WAV, FLAC, OGG, MP3"),
+    ],
+)
+def test_what_is_no_sound_is_refused(content: bytes, said: str) -> None:
+    with pytest.raises(DataError, match=f"a.wav: {said}"):
+        open_sound(content, "a.wav")
+
+
+def test_too_long_a_sound_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sounds, "LONGEST", 2)
+    assert len(open_sound(written(tone(16_000, 2.0), 16_000), "a")) == 32_000
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)  # is not reached
+    with pytest.raises(DataError, match="a: 3 s; sounds of at most 2 s are read"):
+        open_sound(written(tone(16_000, 3.0), 16_000), "a")
+
+
+def test_samples_that_are_not_finite_are_refused() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.array([0.0, np.nan], np.float32), 16_000, format="WAV", subtype="FLOAT")
+    with pytest.raises(DataError, match="a: it has samples that are not finite"):
+        open_sound(file.getvalue(), "a")
