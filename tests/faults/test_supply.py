@@ -27,7 +27,7 @@ def pins() -> dict[str, str]:
 def needed() -> dict[str, str]:
     """The installed version of everything that lockdec with all its extras needs, by package."""
     asked = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
-    open_, found = [Requirement(line) for line in asked], dict[str, str]()
+    open_, found = [Requirement(line) for line in asked if not line.startswith("lockdec[")], dict[str, str]()
     while open_:
         requirement = open_.pop()
         name = str(canonicalize_name(requirement.name))
