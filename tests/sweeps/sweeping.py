@@ -12,7 +12,7 @@ from typing import Any
 from lockdec.store.reading import RESULT
 from tests.conftest import TinyRun, composed
 
-SHARED = ("pretrain", "attach")
+SHARED = ("pretrain", "attach", "prior")  # of cells that differ in sizes alone
 
 
 def command(*arguments: str) -> list[str]:

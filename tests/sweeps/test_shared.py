@@ -22,7 +22,7 @@ def test_shared_stages_are_those_of_all_cells_that_can_work(tmp_path: Path) -> N
     assert shared(wide, narrow) == (2, [*SHARED])
     assert shared(broken, wide, narrow) == (2, [*SHARED])
     assert shared(wide, broken) is None
-    assert shared(wide, (*wide, "finetune.steps=11")) == (2, [*SHARED, "unlock"])
+    assert shared(wide, (*wide, "finetune.steps=11")) == (2, ["pretrain", "attach", "unlock", "prior"])
     assert shared(wide, (*narrow, "pretrain.steps=21")) == (2, ["attach"])
     assert shared(wide, (*narrow, "pretrain.steps=21", "data.limit=150")) is None
     assert shared(wide, (*narrow, f"paths.outputs={tmp_path / 'other'}")) is None
