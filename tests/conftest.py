@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,27 @@ from lockdec.store import Artifact, Store
 if TYPE_CHECKING:
     from lockdec.evaluation.captioner import Captioner
     from lockdec.pipeline.assembling import Assembly
+
+
+SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a skipped test fail
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if SKIPS == "fail" and _skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if SKIPS == "fail":
+        for test, reason in _skipped(config):
+            terminalreporter.write_line(f"{test} was skipped, and here every test has to run: {reason}", red=True)
+
+
+def _skipped(config: pytest.Config) -> list[tuple[str, str]]:
+    """The tests that were skipped, each with the reason; known to the process that reports alone."""
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    return [(report.nodeid, str(report.longrepr[2]).removeprefix("Skipped: ")) for report in reports]
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -23,6 +23,7 @@ from lockdec.store.reading import MULTIRUN
 from lockdec.store.writing import write_json
 from tests.conftest import TinyRun, run_tiny
 from tests.data.user_files import write_arrays, write_csv, write_lines, write_pictures
+from tests.faults.causes import unprivileged
 
 QUICK = ("data.limit=null", "~text.sources.wikipedia", "fewshot.shots=4", "pretrain.steps=2", "finetune.steps=2")
 MLM = ("encoder=mlm", "encoder.layers=[0,2]", "pretrain_encoder.steps=2")
@@ -239,12 +240,12 @@ def test_a_folder_without_pictures_is_told(
     assert list(captions(capsys, str(pictures.folder), str(above), "--recursive")) == [str(above / "x/y/deep.png")]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
 def test_a_folder_that_cannot_be_read_is_told(
     pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "closed").mkdir(mode=0)
-    captioned, said = pieces(capsys, str(pictures.folder), str(tmp_path / "closed"))
+    with unprivileged():
+        captioned, said = pieces(capsys, str(pictures.folder), str(tmp_path / "closed"))
     assert (captioned, said) == ([], [f"lockdec: {tmp_path / 'closed'}: cannot be read (Permission denied)"])
 
 

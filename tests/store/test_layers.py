@@ -22,7 +22,7 @@ from lockdec.store.keeping import entries, unreferred
 KEY = "0" * 64
 ANNA, BEN, GROUP = 23_001, 23_002, 23_000
 FORK = multiprocessing.get_context("fork")
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root")
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="becoming another user needs root: run the tests as root")
 
 
 def write_weights(folder: Path) -> dict[str, Any]:
