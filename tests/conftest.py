@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from lockdec.store import Artifact, Store
 if TYPE_CHECKING:
     from lockdec.evaluation.captioner import Captioner
     from lockdec.pipeline.assembling import Assembly
+    from tests.faults.warm import Warm
 
 
 SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a skipped test fail
@@ -39,6 +40,15 @@ def _skipped(config: pytest.Config) -> list[tuple[str, str]]:
     reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
     reports = reporter.stats.get("skipped", []) if reporter else []
     return [(report.nodeid, str(report.longrepr[2]).removeprefix("Skipped: ")) for report in reports]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker does the tests that share what a fixture of their module has made, so that it is made once."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo", None)
+        found = fixtures.name2fixturedefs.values() if fixtures else ()
+        if any(several[-1].scope == "module" for several in found):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -76,6 +86,16 @@ def run_tiny(outputs: Path, name: str, *overrides: str) -> TinyRun:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """One tiny run, made once; tests read it and leave it as it is."""
     return run_tiny(tmp_path_factory.mktemp("tiny"), "first")
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """A process that has imported everything, and runs `python -m lockdec.run` in forks of itself."""
+    from tests.faults.warm import Warm
+
+    process = Warm(tmp_path_factory.mktemp("warm"))
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")

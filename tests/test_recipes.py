@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import TinyRun
+from tests.faults.warm import Warm
 
 REPOSITORY = Path(__file__).parents[1]
 PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -19,16 +20,11 @@ FILES = dict(re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL | re.M
 COMMANDS = re.findall(r"^python -m (lockdec\.run --config-dir .*)$", PAGE, re.MULTILINE)
 
 
-def run(folder: Path, *arguments: str) -> str:
-    """Write the page's files into a folder, and run Python there; returns what it printed."""
+def write(folder: Path) -> None:
+    """The page's files."""
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_every_example_is_tested() -> None:
@@ -41,13 +37,20 @@ def test_every_example_is_tested() -> None:
     ("script", "printed"), [("metric.py", "1.5"), ("unlocking.py", "tensor(True)"), ("family.py", "True")]
 )
 def test_a_recipe_in_one_script(tmp_path: Path, script: str, printed: str) -> None:
-    assert run(tmp_path, script).strip() == printed
+    write(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
 
 
-def test_a_data_set_and_a_stage_of_ones_own(tiny: TinyRun, tmp_path: Path) -> None:
+def test_a_data_set_and_a_stage_of_ones_own(tiny: TinyRun, warm: Warm, tmp_path: Path) -> None:
+    write(tmp_path)
     for number, command in enumerate(COMMANDS):
         place = [f"paths.outputs={tiny.outputs}", f"hydra.run.dir={tmp_path}/run{number}"]
-        run(tmp_path, "-m", *command.split(), "debug=tiny", *place)
+        done = warm.lockdec(*command.split()[1:], "debug=tiny", *place, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
     squares, lengths = (json.loads((tmp_path / f"run{n}" / "result.json").read_text(encoding="utf-8")) for n in (0, 1))
     assert squares["data"]["name"] == "Squares"
     assert squares["data"]["test"] == 33

@@ -8,27 +8,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.errors import ConfigCompositionException
 
 from lockdec.run import explain
 from tests.conftest import composed
+from tests.faults.warm import Warm
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-def lockdec(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`python -m lockdec.run ARGUMENTS` in another directory, as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "lockdec.run", *arguments],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path: Path) -> None:
@@ -68,8 +57,8 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("paths.outputs=/dev/null/x", "paths.outputs: cannot write /dev/null/x"),
     ],
 )
-def test_a_mistake_gets_one_plain_line(mistake: str, line: str, tmp_path: Path) -> None:
-    answer = lockdec("debug=tiny", mistake, cwd=tmp_path)
+def test_a_mistake_gets_one_plain_line(mistake: str, line: str, warm: Warm, tmp_path: Path) -> None:
+    answer = warm.lockdec("debug=tiny", mistake, cwd=tmp_path)
     assert answer.returncode != 0
     assert answer.stderr.count("\n") == 1, answer.stderr
     assert answer.stderr.startswith("lockdec: ")
@@ -89,14 +78,15 @@ def test_a_mistake_in_the_config_costs_no_import_of_torch(tmp_path: Path) -> Non
     assert answer.stdout.splitlines() == ["lockdec: fewshot.shots=0 must be at least 1", "IMPORTED set()"]
 
 
-def test_the_traceback_comes_on_request(tmp_path: Path) -> None:
-    answer = lockdec("debug=tiny", "decoder.heads=5", cwd=tmp_path, HYDRA_FULL_ERROR="1")
+def test_the_traceback_comes_on_request(warm: Warm, tmp_path: Path) -> None:
+    answer = warm.lockdec("debug=tiny", "decoder.heads=5", cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert answer.returncode != 0
     assert "Traceback" in answer.stderr
 
 
 def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -> None:
-    answer = lockdec("debug=tiny", cwd=tmp_path)
+    command = [sys.executable, "-m", "lockdec.run", "debug=tiny"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     folder = next((tmp_path / "outputs" / "runs" / "default").iterdir())
     for word in ("pretrain", "evaluate", "made", "nearest_neighbour", "cider_d", "reference", str(folder.name)):
@@ -105,10 +95,10 @@ def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -
     assert "Traceback" not in answer.stderr
 
 
-def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(tmp_path: Path) -> None:
+def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(warm: Warm, tmp_path: Path) -> None:
     """Shots 8, 5000 and 16: the middle cell cannot work."""
-    command = ("-m", "debug=tiny", "fewshot.shots=8,5000,16", "sweep_name=s")
-    first = lockdec(*command, cwd=tmp_path)
+    command = ("-m", "debug=tiny", "~text.sources.wikipedia", "fewshot.shots=8,5000,16", "sweep_name=s")
+    first = warm.lockdec(*command, cwd=tmp_path)
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     assert first.returncode == 1
     assert "2 of 3 cells done" in first.stdout
@@ -119,7 +109,7 @@ def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(tmp
     assert (sweep / "results.csv").is_file()
     times = {cell: (sweep / cell / "result.json").stat().st_mtime_ns for cell in ("0", "2")}
 
-    again = lockdec(*command, cwd=tmp_path)
+    again = warm.lockdec(*command, cwd=tmp_path)
     assert again.returncode == 1
     assert "s: 2 of 3 cells done" in again.stdout
     assert times == {cell: (sweep / cell / "result.json").stat().st_mtime_ns for cell in ("0", "2")}
@@ -132,16 +122,17 @@ def test_a_wheel_carries_its_configs(tmp_path: Path) -> None:
     wheel = next((tmp_path / "dist").glob("*.whl"))
     subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True)
     (tmp_path / "elsewhere").mkdir()
-    answer = lockdec("--help", cwd=tmp_path / "elsewhere", PYTHONPATH=str(tmp_path / "site"))
+    elsewhere: dict[str, Any] = {
+        "cwd": tmp_path / "elsewhere",
+        "env": os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        "capture_output": True,
+        "text": True,
+        "check": True,
+    }
+    answer = subprocess.run([sys.executable, "-m", "lockdec.run", "--help"], **elsewhere)
     assert "cross_attention: low" in answer.stdout
-    place = subprocess.run(
-        [sys.executable, "-c", "from lockdec.config.schema import config_folder; print(config_folder())"],
-        cwd=tmp_path / "elsewhere",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    code = "from lockdec.config.schema import config_folder; print(config_folder())"
+    place = subprocess.run([sys.executable, "-c", code], **elsewhere)
     assert place.stdout.strip() == str(tmp_path / "site" / "lockdec" / "conf")
 
 

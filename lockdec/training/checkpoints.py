@@ -13,6 +13,7 @@ import json
 import struct
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
@@ -57,6 +58,7 @@ class CheckpointIO(TorchCheckpointIO):
         return read_checkpoint(Path(path), self.owner)
 
 
+@cache
 def versions() -> dict[str, str]:
     """What a checkpoint depends on: the layout of its parts, and the numbers that the steps after it compute."""
     return {name: version(name) for name in ("lightning", "torch")}

@@ -1,10 +1,10 @@
-"""What the fault tests share: a warm process, and one undisturbed run to compare with."""
+"""What the fault tests share: one undisturbed run to compare with."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """A process that has imported everything."""
-    process = Warm(tmp_path_factory.mktemp("warm"))
-    yield process
-    process.close()
-
-
-@pytest.fixture(scope="session")
 def undisturbed(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """A finished run that met no fault; tests read it and leave it as it is."""
     return warm.run(tmp_path_factory.mktemp("undisturbed") / "outputs", fault=Fault(stage="*"))
+
+
+def bring(command: Command, outputs: Path, *stages: str) -> None:
+    """Copy what a command has made in these stages into the store of other outputs."""
+    for stage in stages:
+        shutil.copytree(command.outputs / "stages" / stage, outputs / "stages" / stage)
 
 
 def essence(command: Command) -> dict[str, Any]:

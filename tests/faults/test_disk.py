@@ -13,7 +13,7 @@ import pytest
 
 from lockdec.store.writing import is_disk_full
 from tests.faults.causes import Fault
-from tests.faults.conftest import essence, leftovers
+from tests.faults.conftest import bring, essence, leftovers
 from tests.faults.warm import Command, Warm
 
 
@@ -29,6 +29,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"mounting a small file system needs root: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)
+
+
+UNTIL_UNLOCK = ("pretrain", "attach", "unlock")
+BEFORE = {  # the stages that are not made anew, since the fault comes after them
+    "evaluate/*captions.jsonl": (*UNTIL_UNLOCK, "finetune"),
+    ".cross_attention.safetensors.": ("pretrain", "attach"),
+    "finetune/*.last.ckpt.": UNTIL_UNLOCK,
+    "finetune/*.metrics.csv.": UNTIL_UNLOCK,
+    "evaluate/*attention.jsonl": (*UNTIL_UNLOCK, "finetune"),
+    ".result.json.": (*UNTIL_UNLOCK, "finetune"),
+}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +65,7 @@ def test_a_full_disk_is_named_and_freeing_space_is_enough(
     file: str, leave: int, said: str, warm: Warm, undisturbed: Command, small_disk: Path
 ) -> None:
     outputs = small_disk / "outputs"
+    bring(undisturbed, outputs, *BEFORE.get(file, ()))
     command = warm.start(outputs, fault=Fault(fill=file, leave=leave))
     assert command.wait() == 1
     assert re.search(said, command.printed), command.printed

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.faults.causes import Fault, arm
 TINY = (
     "debug=tiny",
     "data.limit=64",
+    "~text.sources.wikipedia",
     "pretrain.steps=24",
     "finetune.steps=16",
     "fewshot.shots=8",
@@ -106,17 +107,35 @@ class Warm:
         place = [f"hydra.sweep.dir={folder}"] if sweep else [f"hydra.run.dir={folder}"]
         options = [word for word in overrides if word.startswith("-")]
         choices = [word for word in overrides if word not in options]
-        answer = self.ask(
-            {
-                "arguments": [*options, *TINY, f"paths.outputs={outputs}", f"name={name}", *place, *choices],
-                "fault": dataclasses.asdict(fault or Fault()),
-                "outputs": str(outputs),
-                "log": str(log),
-                "diary": str(diary),
-                "environment": environment,
-            }
-        )
-        return Command(self, int(answer["pid"]), outputs, folder, log, diary)
+        words = [*options, *TINY, f"paths.outputs={outputs}", f"name={name}", *place, *choices]
+        return self._start(words, Command(self, 0, outputs, folder, log, diary), fault or Fault(), environment)
+
+    def begin(self, *arguments: str, cwd: Path, **environment: str) -> Command:
+        """Start `python -m lockdec.run ARGUMENTS` in a folder."""
+        self._started += 1
+        log, diary = self.place / f"log{self._started}", self.place / f"diary{self._started}"
+        command = Command(self, 0, cwd / "outputs", cwd, log, diary)
+        return self._start(arguments, command, Fault(), environment, cwd=str(cwd), errors=f"{log}.errors")
+
+    def lockdec(self, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """As `begin`, to its end."""
+        command = self.begin(*arguments, cwd=cwd, **environment)
+        printed = command.log.with_name(f"{command.log.name}.errors")
+        status = command.wait()
+        return subprocess.CompletedProcess(arguments, status, command.log.read_text(), printed.read_text())
+
+    def _start(
+        self, words: Sequence[str], command: Command, fault: Fault, environment: Mapping[str, str], **more: str
+    ) -> Command:
+        question = {
+            "arguments": list(words),
+            "fault": dataclasses.asdict(fault),
+            "outputs": str(command.outputs),
+            "log": str(command.log),
+            "diary": str(command.diary),
+            "environment": environment,
+        }
+        return dataclasses.replace(command, pid=int(self.ask(question | more)["pid"]))
 
     def run(self, outputs: Path, *overrides: str, fault: Fault | None = None, **environment: str) -> Command:
         """As `start`, to its end, which has to be a good one."""
@@ -160,9 +179,12 @@ def _be(question: Mapping[str, Any]) -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     try:
         log = os.open(question["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        apart = "errors" in question
+        errors = os.open(question["errors"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if apart else log
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
-        os.dup2(log, 2)
+        os.dup2(errors, 2)
+        os.chdir(question.get("cwd", "."))
         os.environ.update(question["environment"])
         time.tzset()
         sys.argv = ["lockdec", *question["arguments"]]

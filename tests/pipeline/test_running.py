@@ -7,8 +7,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from lockdec.errors import LockdecError
 from lockdec.pipeline.running import run
 from lockdec.sweeps.jobs import SHOWN, run_job
 from tests.conftest import TinyRun, composed, run_tiny
+from tests.faults.warm import Command, Warm
 
 STAGES = ["pretrain", "attach", "unlock", "finetune", "prior", "evaluate"]
 METRICS = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "chrf", "token_f1", "exact", "distinct", "loss"}
@@ -186,39 +185,40 @@ def test_a_finished_cell_is_not_run_again(tiny: TinyRun) -> None:
     assert (cell / "result.json").read_bytes() == before
 
 
-def start(outputs: Path, name: str, *overrides: str) -> subprocess.Popen[bytes]:
-    arguments = [
+def start(warm: Warm, outputs: Path, name: str, *overrides: str) -> Command:
+    return warm.begin(
         "debug=tiny",
         f"paths.outputs={outputs}",
         f"name={name}",
         f"hydra.run.dir={outputs}/runs/{name}",
         *overrides,
-    ]
-    return subprocess.Popen([sys.executable, "-m", "lockdec.run", *arguments], stdout=subprocess.DEVNULL)
+        cwd=warm.place,
+    )
 
 
-def test_a_killed_stage_resumes_and_ends_bit_identical(tmp_path: Path) -> None:
+def test_a_killed_stage_resumes_and_ends_bit_identical(warm: Warm, tmp_path: Path) -> None:
     """Killed in the middle of pretraining and of finetuning, checkpointing after every step."""
     slow = [
-        "pretrain.steps=60",
-        "finetune.steps=60",
+        "~text.sources.wikipedia",
+        "pretrain.steps=40",
+        "finetune.steps=40",
         "trainer.checkpoint_seconds=0",
         "pipeline.order=[pretrain,attach,unlock,finetune]",
     ]
     whole = run_tiny(tmp_path / "whole", "run", *slow)
     killed = tmp_path / "killed"
     for stage in ("pretrain", "finetune"):
-        process = start(killed, "run", *slow)
+        process = start(warm, killed, "run", *slow)
         deadline = time.monotonic() + 120
         while (
             not (found := list(killed.glob(f"stages/{stage}/*.unfinished/last.ckpt"))) and time.monotonic() < deadline
         ):
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        process.signal(signal.SIGKILL)
         process.wait()
         assert found, f"{stage} was never seen unfinished"
         assert not list(killed.glob(f"stages/{stage}/*/artifact.json")), f"{stage} had ended before the kill"
-    assert start(killed, "run", *slow).wait() == 0
+    assert start(warm, killed, "run", *slow).wait() == 0
     result = json.loads((killed / "runs" / "run" / "result.json").read_text())
     for stage, files in (
         ("pretrain", ["decoder.safetensors", "metrics.csv"]),
@@ -231,8 +231,10 @@ def test_a_killed_stage_resumes_and_ends_bit_identical(tmp_path: Path) -> None:
     assert not list(killed.rglob("last.ckpt"))
 
 
-def test_two_cells_started_together_pretrain_once(tmp_path: Path) -> None:
-    processes = [start(tmp_path, f"cell{d_k}", f"cross_attention.d_k={d_k}") for d_k in (1, 2)]
+def test_two_cells_started_together_pretrain_once(warm: Warm, tmp_path: Path) -> None:
+    processes = [
+        start(warm, tmp_path, f"cell{d_k}", f"cross_attention.d_k={d_k}", "~text.sources.wikipedia") for d_k in (1, 2)
+    ]
     assert [process.wait() for process in processes] == [0, 0]
     results: list[dict[str, Any]] = [
         json.loads((tmp_path / "runs" / f"cell{d_k}" / "result.json").read_text()) for d_k in (1, 2)

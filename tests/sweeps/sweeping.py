@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,7 @@ from tests.conftest import TinyRun, composed
 SHARED = ("pretrain", "attach", "prior")  # of cells that differ in sizes alone
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "lockdec.run", "-m", "debug=tiny", "sweep_name=s", *arguments]
-
-
-def sweep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*arguments), cwd=cwd, env=os.environ, capture_output=True, text=True, timeout=300, check=False
-    )
+TINY_SWEEP = ("-m", "debug=tiny", "~text.sources.wikipedia", "sweep_name=s")
 
 
 def results(cwd: Path) -> dict[str, dict[str, Any]]:

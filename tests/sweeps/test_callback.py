@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,11 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from lockdec.store.reading import MADE_BEFORE, RESULT
-from tests.sweeps.sweeping import SHARED, command, made, results, sweep
+from tests.faults.warm import Warm
+from tests.sweeps.sweeping import SHARED, TINY_SWEEP, made, results
 
 
-def test_a_dry_run_from_the_command_line_writes_nothing(tmp_path: Path) -> None:
-    answer = sweep("fewshot.shots=8,5000", "dry_run=true", cwd=tmp_path)
+def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Path) -> None:
+    answer = warm.lockdec(*TINY_SWEEP, "fewshot.shots=8,5000", "dry_run=true", cwd=tmp_path)
     assert answer.returncode == 1
     assert "2 cells: 0 finished, 1 to run, 1 cannot run" in answer.stdout, answer.stderr
     assert "cell 1 cannot run: fewshot.shots=5000: there are only 120 training drawings" in answer.stdout
@@ -32,10 +31,14 @@ def test_a_dry_run_from_the_command_line_writes_nothing(tmp_path: Path) -> None:
         ("hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"),
     ],
 )
-def test_a_launcher_makes_shared_stages_once_and_keeps_failed_cells(launcher: tuple[str, str], tmp_path: Path) -> None:
+def test_a_launcher_makes_shared_stages_once_and_keeps_failed_cells(
+    launcher: tuple[str, str], warm: Warm, tmp_path: Path
+) -> None:
     """Pairs of heads and dimension side by side; with 5000 shots a cell cannot run."""
     pairs = ("pair={heads:1,d:4,n:8},{heads:2,d:2,n:5000},{heads:2,d:2,n:8}", "cross_attention.heads=${pair.heads}")
-    answer = sweep(*launcher, *pairs, "cross_attention.d_k=${pair.d}", "fewshot.shots=${pair.n}", cwd=tmp_path)
+    answer = warm.lockdec(
+        *TINY_SWEEP, *launcher, *pairs, "cross_attention.d_k=${pair.d}", "fewshot.shots=${pair.n}", cwd=tmp_path
+    )
     cells = results(tmp_path)
     assert [cell["status"] for cell in cells.values()] == ["ok", "failed", "ok"], answer.stderr
     assert [made(cells, stage) for stage in (*SHARED, "finetune")] == [0, 0, 2]
@@ -54,22 +57,22 @@ def test_a_launcher_makes_shared_stages_once_and_keeps_failed_cells(launcher: tu
         assert config.trainer.threads == 1
 
 
-def test_a_killed_sweep_resumes(tmp_path: Path) -> None:
+def test_a_killed_sweep_resumes(warm: Warm, tmp_path: Path) -> None:
     """Killed while the second of two cells trains."""
     arguments = ("seed=0,1", "finetune.steps=100", "trainer.checkpoint_seconds=0")
-    process = subprocess.Popen(command(*arguments), cwd=tmp_path, env=os.environ, stdout=subprocess.DEVNULL)
+    process = warm.begin(*TINY_SWEEP, *arguments, cwd=tmp_path)
     deadline = time.monotonic() + 200
     second = tmp_path / "outputs" / "sweeps" / "s" / "1"
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline:
         if second.is_dir() and list(tmp_path.glob("outputs/stages/finetune/*.unfinished/last.ckpt")):
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    process.signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert list(results(tmp_path)) == ["0"]
     first = (tmp_path / "outputs" / "sweeps" / "s" / "0" / RESULT).read_bytes()
 
-    answer = sweep(*arguments, cwd=tmp_path)
+    answer = warm.lockdec(*TINY_SWEEP, *arguments, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "s: 1 of 2 cells done, 0 running, 0 failed" in answer.stdout
     assert [cell["status"] for cell in results(tmp_path).values()] == ["ok", "ok"]

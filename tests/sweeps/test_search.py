@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from lockdec.errors import ConfigError, PrunedError, StoreError
 from lockdec.store.reading import RESULT
 from lockdec.sweeps.search import PruningLogger, begin, complete, number_at, open_study, require_settings, tell
 from tests.conftest import TinyRun
+from tests.faults.warm import Warm
 from tests.sweeps.sweeping import tiny_cell
 
 F1 = {"metrics.token_f1": "maximize"}
@@ -118,15 +116,12 @@ def test_what_a_resumed_stage_measures_again_is_not_reported_twice(tmp_path: Pat
     assert study.trials[0].intermediate_values == {5: -1.0}  # optuna maximises here, and a low loss is good
 
 
-def lockdec(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lockdec.run", "-m", "debug=tiny", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ, capture_output=True, text=True, timeout=300, check=False)
-
-
-def test_a_search_continues_after_a_restart_and_retries_what_failed(tmp_path: Path) -> None:
+def test_a_search_continues_after_a_restart_and_retries_what_failed(warm: Warm, tmp_path: Path) -> None:
     """Quality against parameters; 5000 shots cannot work, so those trials fail and are tried again."""
     command = ("hparams_search=pareto", "sweep_name=s", "fewshot.shots=8,5000", "hydra.sweeper.seed=1")
-    first = lockdec(*command, "hydra.sweeper.trials=2", cwd=tmp_path)
+    first = warm.lockdec(
+        "-m", "debug=tiny", "~text.sources.wikipedia", *command, "hydra.sweeper.trials=2", cwd=tmp_path
+    )
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     results = [json.loads((sweep / str(cell) / RESULT).read_text()) for cell in range(2)]
     states = [result["status"] for result in results]
@@ -134,7 +129,9 @@ def test_a_search_continues_after_a_restart_and_retries_what_failed(tmp_path: Pa
     assert first.returncode == 1
     times = {cell: (sweep / str(cell) / RESULT).stat().st_mtime_ns for cell in range(2)}
 
-    again = lockdec(*command, "hydra.sweeper.trials=3", cwd=tmp_path)
+    again = warm.lockdec(
+        "-m", "debug=tiny", "~text.sources.wikipedia", *command, "hydra.sweeper.trials=3", cwd=tmp_path
+    )
     assert "best: cell" in again.stdout, again.stderr
     for cell, state in enumerate(states):
         repeated = (sweep / str(cell) / RESULT).stat().st_mtime_ns != times[cell]
@@ -165,10 +162,18 @@ def test_a_search_goes_on_with_its_own_settings_only(tiny: TinyRun, tmp_path: Pa
         resume("finetune.steps=11")
 
 
-def test_a_search_prunes(tmp_path: Path) -> None:
+def test_a_search_prunes(warm: Warm, tmp_path: Path) -> None:
     """With keep=0 every cell that is not the best so far is hopeless."""
     command = ("hparams_search=optuna", "sweep_name=p", "hydra.sweeper.keep=0", "finetune.steps=5")
-    answer = lockdec(*command, "hydra.sweeper.trials=3", "hydra.sweeper.warmup={trials: 1, steps: 0}", cwd=tmp_path)
+    answer = warm.lockdec(
+        "-m",
+        "debug=tiny",
+        "~text.sources.wikipedia",
+        *command,
+        "hydra.sweeper.trials=3",
+        "hydra.sweeper.warmup={trials: 1, steps: 0}",
+        cwd=tmp_path,
+    )
     assert answer.returncode == 0, answer.stderr  # a pruned cell has not failed
     sweep = tmp_path / "outputs" / "sweeps" / "p"
     states = [json.loads((sweep / str(cell) / RESULT).read_text())["status"] for cell in range(3)]
