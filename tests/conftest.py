@@ -47,7 +47,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         fixtures = getattr(item, "_fixtureinfo", None)
         found = fixtures.name2fixturedefs.values() if fixtures else ()
-        if any(several[-1].scope == "module" for several in found):
+        alone = item.get_closest_marker("xdist_group") is None
+        if alone and any(several[-1].scope == "module" for several in found):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
