@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,3 +52,18 @@ def write_arrays(folder: Path, count: int = 24, channels: int = 6) -> list[tuple
         np.save(folder / f"{number}.npy", rng.normal(size=(states, channels)).astype(np.float32))
         rows.append((f"{number}.npy", f"{['one', 'two', 'three', 'four'][states - 1]} states of number {number}"))
     return rows
+
+
+TEXTS = [(f"text {number}", f"caption {number}") for number in range(20)]
+SPLIT = [("a", "x", "train"), ("b", "y", "val"), ("c", "z", "test")]
+
+
+def write_texts(folder: Path, *rows: tuple[str, ...], header: tuple[str, ...] = ("input", "caption")) -> Path:
+    """A captions.csv of these rows; returns the folder."""
+    write_csv(folder, rows, header)
+    return folder
+
+
+def decomposed(text: str) -> str:
+    """The text with each accent as a character of its own, as macOS writes names."""
+    return unicodedata.normalize("NFD", text)
