@@ -11,8 +11,8 @@ from torch import Tensor
 from lockdec.console import track
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import States
+from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.evaluation.configuration import EvaluateConfig
-from lockdec.evaluation.looking import looking
 from lockdec.evaluation.stored import generate_captions
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.transformer.models import Encoded, LockingDecoderModel
@@ -69,12 +69,12 @@ class Captioner:
         self.model.unlock()
         return total / count
 
-    def looking(self, rows: Sequence[int], references: Sequence[Sequence[str]]) -> dict[str, float]:
-        """Whether cross-attention attends, measured on the first batch; see `lockdec.evaluation.looking`."""
+    def attention_statistics(self, rows: Sequence[int], references: Sequence[Sequence[str]]) -> dict[str, float]:
+        """Whether cross-attention attends, measured on the first batch; see the function of this name."""
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
         encoded, tokens = self.states(rows), self._tokens(references)
         special, prompt = self.tokenizer.special, self.tokenizer.prompt_tokens
-        return looking(self.model, tokens, encoded, special.eos, prompt=len(prompt))
+        return attention_statistics(self.model, tokens, encoded, special.eos, prompt=len(prompt))
 
     def _generate(self, encoded: Encoded) -> list[str]:
         return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)

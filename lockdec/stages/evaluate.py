@@ -48,11 +48,12 @@ class Evaluate(Stage):
     section = EvaluateConfig
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.data.fewshot",
+        "lockdec.data.tokenizer",
         "lockdec.evaluation.attention_maps",
+        "lockdec.evaluation.attention_statistics",
         "lockdec.evaluation.candidates",
         "lockdec.evaluation.captioner",
         "lockdec.evaluation.controls",
-        "lockdec.evaluation.looking",
         "lockdec.evaluation.metrics",
         "lockdec.evaluation.nearest",
         "lockdec.evaluation.stored",
@@ -134,7 +135,7 @@ class Evaluate(Stage):
             "metrics": own,
             "controls": scores,
             f"gap_over_{blind_control}": {name: value - scores[blind_control][name] for name, value in own.items()},
-            "looking": captioner.looking(rows, references),
+            "looking": captioner.attention_statistics(rows, references),
         }
 
     def _copied(self, encoded: EncodedSet, rows: Sequence[int], texts: Sequence[str]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from lockdec.data.tokenizer import ChatTemplate, Tokenizer
 from lockdec.distributed import ranks
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
-from lockdec.evaluation.looking import Looking
+from lockdec.evaluation.attention_statistics import AttentionStatistics
 from lockdec.evaluation.selection import BestStep
 from lockdec.evaluation.stored import (
     load_captioner,
@@ -95,6 +95,7 @@ class Finetune(TrainingStage):
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
         "lockdec.data.fewshot",
+        "lockdec.data.tokenizer",
         "lockdec.evaluation.selection",
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
@@ -159,7 +160,7 @@ class Finetune(TrainingStage):
         eos, watched = tokenizer.special.eos, list[L.Callback]()
         if seen := self.data.splits["val"][:WATCHED]:
             captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.config.max_len)
-            watched = [Looking(work.stage, captions, encoded.batch(seen), eos, prompt)]
+            watched = [AttentionStatistics(work.stage, captions, encoded.batch(seen), eos, prompt)]
         best = self.best_step(held_out, tokenizer, encoded, model.config.max_len)
         frozen = decoder_fingerprint(model)
         module = self.module(model, eos, prompt)

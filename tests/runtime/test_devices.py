@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lockdec.config.building import Builder
 from lockdec.config.schema import TrainerConfig, plain
 from lockdec.errors import ConfigError
-from lockdec.evaluation.looking import looking
+from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.pipeline.assembling import build_stages
 from lockdec.pipeline.running import run
@@ -148,7 +148,7 @@ def test_a_captioner_generates_the_same_on_any_device(options: dict[str, Any], p
             there, bos_id=1, eos_id=2, pad_id=0, max_new_tokens=8, generator=torch.Generator().manual_seed(2), **options
         )
         losses = [float(next_token_loss(model, read, 2, there, pack=pack)[0]) for pack in (False, True)]
-        return written.cpu(), losses, looking(model, read, there, 2)
+        return written.cpu(), losses, attention_statistics(model, read, there, 2)
 
     expected, found = measured(torch.device("cpu")), measured(SECOND)
     assert torch.equal(found[0], expected[0])

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lockdec.evaluation.looking import gates, looking
+from lockdec.evaluation.attention_statistics import attention_statistics, gates
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 from tests.transformer.tiny_transformers import (
     ENCODER_DIM,
@@ -40,7 +40,7 @@ def tokens_with_padding() -> torch.Tensor:
 def test_equal_states_get_uniform_attention() -> None:
     encoded = encoded_batch()
     same = Encoded(torch.ones_like(encoded.states), encoded.mask)
-    found = looking(attached(), tokens_with_padding(), same, EOS)
+    found = attention_statistics(attached(), tokens_with_padding(), same, EOS)
     assert found["attention_entropy"] == pytest.approx(1.0, abs=1e-6)
 
 
@@ -59,7 +59,7 @@ def test_entropy_and_norm_are_means_over_real_tokens_heads_and_layers() -> None:
                     entropies.append(-sum(w * math.log(w) for w in weights) / math.log(states))
                 ratios.append(float(layer.cross_norm[row, position] / layer.residual_norm[row, position]))
         by_layer.append((sum(entropies) / len(entropies), sum(ratios) / len(ratios)))
-    found = looking(model, tokens, encoded, EOS)
+    found = attention_statistics(model, tokens, encoded, EOS)
     assert found["attention_entropy"] == pytest.approx(sum(e for e, _ in by_layer) / len(by_layer), rel=1e-5)
     assert found["cross_to_residual_norm"] == pytest.approx(sum(r for _, r in by_layer) / len(by_layer), rel=1e-5)
     assert found["attention_entropy"] < 1

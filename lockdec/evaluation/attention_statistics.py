@@ -18,8 +18,8 @@ from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
 MEASURE_EVERY = 100  # steps
 
 
-class Looking(L.Callback):
-    """Logs the loss, `looking` and `gates` on a few validation pairs, under the stage's name.
+class AttentionStatistics(L.Callback):
+    """Logs the loss, `attention_statistics` and `gates` on a few validation pairs, under the stage's name.
 
     Args:
         tokens: BOS, prompt, caption, EOS, padding.
@@ -45,12 +45,12 @@ class Looking(L.Callback):
                 self._prefix = model.prefix(tokens[:, :-1], model.decoder.below_cross_attention)
             prefix, prompt = self._prefix, self.prompt
             loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=prompt)[0]
-            seen = looking(model, tokens, encoded, self.eos_id, prefix, prompt)
+            seen = attention_statistics(model, tokens, encoded, self.eos_id, prefix, prompt)
             measured = {"val_loss": float(loss)} | seen | gates(model)
         log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
 
 
-def looking(
+def attention_statistics(
     model: LockingDecoderModel,
     tokens: Int[Tensor, "b t"],
     encoded: Encoded,
