@@ -6,8 +6,10 @@ The children are processes like any others: they are killed, limited and waited 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lockdec
 from tests.faults.causes import Fault, arm
 
 TINY = (
@@ -153,9 +156,9 @@ def serve() -> None:
     """What the warm process does: fork a child for each command it reads, wait for those it is asked about."""
     import torch
 
-    from lockdec.report import page  # noqa: F401
-    from lockdec.sweeps import callback as sweep  # noqa: F401
-
+    for module in pkgutil.walk_packages(lockdec.__path__, "lockdec."):
+        if module.name.rpartition(".")[2] not in ("__main__", "run"):  # which are imported as a command starts
+            importlib.import_module(module.name)
     torch.set_num_threads(1)
     for line in sys.stdin:
         question = json.loads(line)
