@@ -17,7 +17,7 @@ from tests.conftest import composed
         ("+finetune.optimizer.rate=3", r"^finetune\.optimizer\.rate: no such key \(allowed: learning_rate, "),
         ("finetune.steps=many", r"^finetune\.steps: Value 'many' of type 'str' could not be converted to Integer$"),
         ("pretrain.optimizer.betas=[a,b]", r"^pretrain\.optimizer\.betas\[0\]: Value 'a' of type 'str' could not"),
-        ("finetune=null", "^finetune: the stage finetune reads this section, but there is none$"),
+        ("pretrain=null", "^pretrain: the stage pretrain reads this section, but there is none$"),
         ("+fintune.steps=3", r"^fintune: no such key, nor a stage of this name \(allowed: .*\bfinetune\b"),
         ("stages.unlock._target_=pathlib.Path", r"^stages\.unlock\._target_=pathlib\.Path is not a Stage$"),
         (
@@ -48,8 +48,8 @@ def test_equal_parts_of_two_stages_are_built_once_and_again_for_the_next_cell() 
     first, second = (assemble(composed("debug=tiny", f"cross_attention.d_k={d_k}"), builder) for d_k in (1, 2))
     data = {id(getattr(stage, "data", None)) for made in (first, second) for stage in made.stages.values()}
     assert len(data - {id(None)}) == 1
-    same = [name for name in first.keys if first.keys[name] == second.keys[name]]
-    assert same == ["pretrain", "attach"]
+    other = [name for name in first.keys if first.keys[name] != second.keys[name]]
+    assert other == ["unlock", "finetune", "evaluate"]
     assert first.subtrees["finetune"]["parents"] == ["pretrain", "attach", "unlock"]
 
 
