@@ -53,6 +53,7 @@ def captioner() -> Captioner:
     subprocess.run([*command, *OVERRIDES], check=True, stdout=subprocess.DEVNULL)
     run = find_run(max((outputs() / "runs" / RUN).iterdir()))
     model = load_captioner(run.artifact("pretrain"), run.artifact("finetune"))
+    assert isinstance(model, LockingDecoderModel)  # not hosted
     states = EncodedSet.open(run.artifact("attach").folder)
     lines = (run.artifact("evaluate").folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [states.ids.index(json.loads(line)["id"]) for line in lines]

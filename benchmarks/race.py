@@ -109,7 +109,9 @@ class Bridge(System):
 
     def __init__(self, race: Race) -> None:
         self.race = race
-        self.model: LockingDecoderModel = load_captioner(*race.run.decoder, race.run.artifact("unlock"))
+        model = load_captioner(*race.run.decoder, race.run.artifact("unlock"))
+        assert isinstance(model, LockingDecoderModel)  # not hosted
+        self.model: LockingDecoderModel = model
         prompt, eos = len(race.tokenizer.prompt_tokens), race.tokenizer.special.eos
         self.module = race.finetune.module(self.model, eos, prompt)
         self.optimizer = race.finetune.fit.optimizer

@@ -54,9 +54,17 @@ class ImportedDecoderConfig(DecoderConfig):
 
     Attributes:
         path: a local folder, or the id of a model on the Hugging Face hub.
+        dtype: in which precision it computes: float32, bfloat16, or auto for what suits checkpoint and machine.
     """
 
     path: str = MISSING
+    dtype: str = "auto"
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is not known."""
+        super().check()
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise ConfigError(f"decoder.dtype={self.dtype} is not one of: auto, float32, bfloat16")
 
 
 @dataclass

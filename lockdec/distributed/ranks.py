@@ -21,7 +21,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from lockdec.errors import ConfigError, LockdecError
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lockdec.config.schema import TrainerConfig
-    from lockdec.transformer.models import LockingDecoderModel
+
+Model = TypeVar("Model")  # a `LockingModel`
 
 PATIENCE = timedelta(minutes=30)  # how long ranks wait for each other in training
 ORDERS = timedelta(days=7)  # how long the other ranks wait for rank 0 to finish what it does alone
@@ -314,7 +315,7 @@ def strategy(trainer: TrainerConfig) -> dict[str, Any]:
     return {"strategy": ranks, "devices": _started.nearby, "num_nodes": nodes, "plugins": [_environment()]}
 
 
-def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
+def shard(model: Model, mesh: Any) -> Model:
     """A copy of the model, sharded over the ranks, whose layers are gathered when they are needed (FSDP2).
 
     Args:
@@ -327,9 +328,13 @@ def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
     from torch.distributed.tensor import DTensor, distribute_tensor
 
+    from lockdec.transformer.models import LockingDecoderModel
+
+    if not isinstance(model, LockingDecoderModel):
+        raise ConfigError("trainer.strategy=fsdp: a hosted decoder is not sharded; use ddp, or import it")
     # Copied without its weights, which might not fit twice.
     empty = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
-    copy = deepcopy(model, empty)
+    copy: Any = deepcopy(model, empty)
     for layer in copy.decoder.layers:
         fully_shard(layer, mesh=mesh["data_parallel"])
         register_fsdp_forward_method(layer, "remember")
@@ -344,7 +349,7 @@ def shard(model: LockingDecoderModel, mesh: Any) -> LockingDecoderModel:
         parts[name] = distribute_tensor(weights[name].detach(), part.device_mesh, part.placements)
     copy.load_state_dict(parts, strict=False, assign=True)
     _wholes[copy] = model
-    return copy
+    return cast(Model, copy)
 
 
 def gather(module: L.LightningModule) -> None:

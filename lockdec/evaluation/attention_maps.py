@@ -14,7 +14,7 @@ from torch import Tensor
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.evaluation.scoring import sequences, word_places
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.models import LockingModel
 
 if TYPE_CHECKING:
     from lockdec.evaluation.captioner import Captioner
@@ -69,7 +69,7 @@ def layout(states: int) -> Layout | None:
 
 
 def word_attention(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokenizer: Tokenizer,
     captions: Sequence[Sequence[int]],
     encoded: Encoded,

@@ -13,7 +13,7 @@ from lockdec.data.tokenizer import real_targets
 from lockdec.distributed import ranks
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.training.watching import log
-from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
+from lockdec.transformer.models import Encoded, LockingModel, Prefix
 
 MEASURE_EVERY = 100  # steps
 
@@ -35,7 +35,7 @@ class AttentionStatistics(L.Callback):
         if not trainer.loggers or (trainer.global_step % MEASURE_EVERY and trainer.global_step < trainer.max_steps):
             return
         model = module.model
-        assert isinstance(model, LockingDecoderModel)
+        assert isinstance(model, LockingModel)
         device = next(model.parameters()).device
         tokens = self.tokens.to(device)
         encoded = Encoded(self.encoded.states.to(device), self.encoded.mask.to(device))
@@ -50,8 +50,13 @@ class AttentionStatistics(L.Callback):
         log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
 
 
+<<<<<<< HEAD:lockdec/evaluation/attention_statistics.py
 def attention_statistics(
     model: LockingDecoderModel,
+=======
+def looking(
+    model: LockingModel,
+>>>>>>> f894d0c (Host any causal language model of transformers; decoders in bfloat16; losses over large vocabularies in chunks):lockdec/evaluation/looking.py
     tokens: Int[Tensor, "b t"],
     encoded: Encoded,
     eos_id: int,
@@ -86,7 +91,7 @@ def attention_statistics(
     }
 
 
-def gates(model: LockingDecoderModel) -> dict[str, float]:
+def gates(model: LockingModel) -> dict[str, float]:
     """`gate/<layer>`: the mean size of each layer's gate, before any tanh; empty where nothing is gated."""
     found = [(name, weight) for name, weight in model.named_parameters() if name.endswith("cross_attention.gate")]
     return {f"gate/{name.split('.layers.')[-1].split('.')[0]}": float(w.detach().abs().mean()) for name, w in found}

@@ -15,11 +15,11 @@ import torch
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.evaluation.configuration import MBR, EvaluateConfig
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.models import LockingModel
 
 
 def candidates(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokenizer: Tokenizer,
     encoded: Encoded,
     decode: EvaluateConfig,

@@ -15,7 +15,7 @@ from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.stored import generate_captions
 from lockdec.modules.language_modeling import next_token_loss
-from lockdec.transformer.models import Encoded, LockingDecoderModel
+from lockdec.transformer.models import Encoded, LockingModel
 
 
 class Captioner:
@@ -28,7 +28,7 @@ class Captioner:
 
     def __init__(
         self,
-        model: LockingDecoderModel,
+        model: LockingModel,
         tokenizer: Tokenizer,
         encoded: States,
         decode: EvaluateConfig,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lockdec.encoders.contract import Encoder, PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
     from lockdec.evaluation.configuration import EvaluateConfig
-    from lockdec.transformer.models import LockingDecoderModel
+    from lockdec.transformer.models import LockingModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
 MOST_BEAMS = 1_000
@@ -139,7 +139,7 @@ class NewInputCaptioner:
 
     encoder: Encoder
     normalisation: Normalisation
-    model: LockingDecoderModel
+    model: LockingModel
     tokenizer: Tokenizer
     decode: EvaluateConfig
     generator: torch.Generator

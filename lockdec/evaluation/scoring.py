@@ -18,7 +18,7 @@ from torch import Tensor
 from lockdec.data.tokenizer import Tokenizer, pad, real_targets
 from lockdec.errors import LockdecError
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.models import LockingModel
 
 _MOST_LOGITS = 1 << 25  # numbers at a time: 134 MB in float32
 
@@ -59,7 +59,7 @@ class Candidate:
 
 
 def token_log_probs(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokens: Int[Tensor, "b t"],
     encoded: Encoded | None,
     eos_id: int,
@@ -86,7 +86,7 @@ def token_log_probs(
 
 
 def scored(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokenizer: Tokenizer,
     captions: Sequence[Sequence[int]],
     encoded: Encoded,
@@ -105,7 +105,7 @@ def scored(
 
 
 def evidence(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokenizer: Tokenizer,
     captions: Sequence[Sequence[int]],
     encoded: Encoded,
@@ -166,7 +166,7 @@ def word_places(tokenizer: Tokenizer, ids: Sequence[int]) -> tuple[list[str], li
 
 
 @contextmanager
-def locked(model: LockingDecoderModel) -> Iterator[None]:
+def locked(model: LockingModel) -> Iterator[None]:
     """Inside, the model is the pretrained decoder, which sees no input."""
     before = model.locked
     model.lock()

@@ -14,7 +14,7 @@ from lockdec.distributed import ranks
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import log
-from lockdec.transformer.models import LockingDecoderModel, Prefix
+from lockdec.transformer.models import LockingModel, Prefix
 
 MEASURE_EVERY = 20  # steps
 
@@ -38,7 +38,7 @@ class BestStep(L.Callback):
         self.stage, self.batches, self.eos_id, self.prompt = stage, batches, eos_id, prompt
         self.step, self.loss = 0, math.inf
         self._weights: dict[str, Tensor] = {}
-        self._prefixes: list[Prefix] = []  # of the batches
+        self._prefixes: list[Prefix | None] = []  # of the batches
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         if trainer.global_step and trainer.global_step % MEASURE_EVERY == 0:
@@ -47,7 +47,7 @@ class BestStep(L.Callback):
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._measure(trainer, module)
 
-    def restore(self, model: LockingDecoderModel) -> None:
+    def restore(self, model: LockingModel) -> None:
         """Give the trained weights of the model their values at the kept step."""
         weights = dict(model.named_parameters())
         with torch.no_grad():
@@ -62,7 +62,7 @@ class BestStep(L.Callback):
 
     def _measure(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         model = module.model
-        assert isinstance(model, LockingDecoderModel)
+        assert isinstance(model, LockingModel)
         device = next(model.parameters()).device
         total, count = 0.0, 0
         model.eval()  # the next training step sets the mode again

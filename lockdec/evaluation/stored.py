@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lockdec.data.tokenizer import ChatTemplate, Prompt, Tokenizer
-from lockdec.errors import StoreError
+from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
@@ -25,15 +26,18 @@ from lockdec.store.tensors import (
     stream_tensors,
 )
 from lockdec.store.writing import write_json
+from lockdec.transformer.configuration import HostedConfig
 from lockdec.transformer.encoded import Encoded
-from lockdec.transformer.fast import undrawn
+from lockdec.transformer.fast import dtype_of, undrawn
 from lockdec.transformer.importing import Checkpoint
-from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
+from lockdec.transformer.models import UNNAMED, CrossAttentionConfig, DecoderConfig, LockingDecoderModel, LockingModel
 
 TOKENIZER, DECODER, DECODER_WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
+HOSTED, HOSTED_FILES = "hosted.json", "hosted"
 CHANGED_WEIGHTS = "changed.safetensors"
 CHAT, PROMPT = "chat.json", "prompt.json"
 CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
+CPU = torch.device("cpu")
 
 
 def save_decoder(model: LockingDecoderModel, folder: Path) -> None:
@@ -51,20 +55,44 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     stream_tensors(checkpoint.weights(), shapes, folder / DECODER_WEIGHTS)
 
 
-def load_decoder(*decoder: Artifact) -> LockingDecoderModel:
-    """The pretrained decoder in float32, locked, in evaluation mode; draws no random numbers.
+def load_decoder(*decoder: Artifact, device: torch.device = CPU) -> LockingModel:
+    """The pretrained decoder, locked, in evaluation mode; draws no random numbers.
+
+    It is on the CPU, in the precision that its stage was asked for (`dtype_of`).
 
     Args:
         decoder: the artifact of the stage that made it, then those of the stages that changed it, in their order.
+        device: where it will compute.
     """
     made, *changed = decoder
+    asked = str(made.config.get("dtype", "auto"))
+    if made.path(HOSTED).is_file():
+        return _load_hosted(made, asked, device)
     config, path = read_dataclass(made.path(DECODER), DecoderConfig), made.path(DECODER_WEIGHTS)
-    require_fit(lambda: LockingDecoderModel.undrawn(config), load_tensors(path), path)
+    tensors = load_tensors(path)
+    require_fit(lambda: LockingDecoderModel.undrawn(config), tensors, path)
     model = LockingDecoderModel.undrawn(config)
-    map_weights(model, path)
+    map_weights(model, path, dtype_of(asked, next(iter(tensors.values())).dtype, device))
     for artifact in changed:
         load_weights(model, artifact.path(CHANGED_WEIGHTS), partly=True)
     return model.eval()
+
+
+def _load_hosted(made: Artifact, asked: str, device: torch.device) -> LockingModel:
+    from lockdec.transformer.hosting import HostedDecoderModel
+    from lockdec.transformer.importing.files import Safetensors
+
+    folder = made.path(HOSTED_FILES)
+    try:
+        stored = Safetensors(folder).dtype
+        model = HostedDecoderModel.from_huggingface(folder, dtype_of(asked, stored, device))
+    except StoreError:
+        raise
+    except LockdecError as error:
+        raise StoreError(str(error)) from error
+    if model.config != read_dataclass(made.path(HOSTED), HostedConfig):
+        raise StoreError(f"{made.path(HOSTED)}: not the sizes of the {model.config.architecture} beside it")
+    return model
 
 
 def load_tokenizer(*decoder: Artifact) -> Tokenizer:
@@ -89,7 +117,7 @@ def load_prompt(finetune: Artifact) -> Prompt | None:
     return read_dataclass(path, Prompt) if path.is_file() else None
 
 
-def save_cross_attention(model: LockingDecoderModel, folder: Path) -> None:
+def save_cross_attention(model: LockingModel, folder: Path) -> None:
     """Save the weights of the cross-attention, and its config."""
     save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
     assert model.cross_attention_config is not None  # attached
@@ -108,17 +136,18 @@ def load_chat(*decoder: Artifact) -> ChatTemplate | None:
     return read_dataclass(path, ChatTemplate) if path.is_file() else None
 
 
-def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
+def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingModel:
     """The decoder with the cross-attention of an unlock or finetune artifact: unlocked, in evaluation mode.
 
     Args:
         artifacts: those of the decoder, as `load_decoder` takes them, and last that of the cross-attention.
+        device: where it will compute; it is on the CPU.
 
     Raises:
         StoreError: the config and the weights of the cross-attention do not belong together.
     """
     *decoder, cross_attention = artifacts
-    model = load_decoder(*decoder)
+    model = load_decoder(*decoder, device=device)
     config, weights = cross_attention.path(CROSS_ATTENTION), cross_attention.path(CROSS_ATTENTION_WEIGHTS)
     sizes = read_object(config)
     encoder_dim = sizes.pop("encoder_dim", None)
@@ -126,13 +155,16 @@ def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
         raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
     wanted, saved = as_dataclass(config, CrossAttentionConfig, sizes), load_tensors(weights)
 
-    def attached() -> LockingDecoderModel:
+    def places() -> nn.Module:
         with undrawn():
-            like = LockingDecoderModel(model.config)
-            like.attach(wanted, encoder_dim)
+            like = type(model.decoder)(model.config)
+            like.attach(UNNAMED, wanted, encoder_dim)
         return like
 
-    require_fit(attached, model.state_dict() | saved, weights)
+    of_decoder = {
+        name.removeprefix("decoder."): t for name, t in model.state_dict().items() if name.startswith("decoder.")
+    }
+    require_fit(places, of_decoder | {name.removeprefix("decoder."): t for name, t in saved.items()}, weights)
     model.attach(wanted, encoder_dim)
     own = model.cross_attention_parameters()
     with torch.no_grad():
@@ -143,7 +175,7 @@ def load_captioner(*artifacts: Artifact) -> LockingDecoderModel:
 
 
 def generate_captions(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokenizer: Tokenizer,
     encoded: Encoded,
     decode: EvaluateConfig,

@@ -13,7 +13,7 @@ from lockdec.modules.objective import Measured, PartlyFrozen
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import is_logged
-from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
+from lockdec.transformer.models import Encoded, LockingModel, Prefix
 
 
 class Captioning(PartlyFrozen):
@@ -29,7 +29,7 @@ class Captioning(PartlyFrozen):
 
     def __init__(
         self,
-        model: LockingDecoderModel,
+        model: LockingModel,
         optimizer: OptimizerConfig,
         steps: int,
         stage: str,

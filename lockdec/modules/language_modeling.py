@@ -11,14 +11,13 @@ from lockdec.distributed import ranks
 from lockdec.modules.objective import Measured, Objective
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import TextBatch
-from lockdec.transformer.fast import Packing
-from lockdec.transformer.models import Encoded, LockingDecoderModel, Prefix
-
-IGNORED = -100  # what stands for a target where there is none
+from lockdec.transformer.fast import Packing, cross_entropy
+from lockdec.transformer.fast.chunks import IGNORED
+from lockdec.transformer.models import Encoded, LockingDecoderModel, LockingModel, Prefix
 
 
 def next_token_loss(
-    model: LockingDecoderModel,
+    model: LockingModel,
     tokens: Int[Tensor, "b t"],
     eos_id: int,
     encoded: Encoded | None = None,
@@ -46,9 +45,9 @@ def next_token_loss(
     else:
         read = Packing(F.pad(real[:, prompt:], (prompt, 0), value=True))
         hidden = packing.pack(read.unpack(model.real_hidden(seen, read, encoded, prefix).unsqueeze(0)))[0]
-    logits = model.logits(hidden)  # (n, vocab)
     wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
-    return F.cross_entropy(logits, wanted, ignore_index=IGNORED, label_smoothing=label_smoothing), int(real.sum())
+    loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
+    return loss, int(real.sum())
 
 
 class LanguageModeling(Objective):

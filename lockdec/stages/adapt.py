@@ -16,11 +16,13 @@ from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, s
 from lockdec.modules.adaptation import Adaptation
 from lockdec.runtime.devices import place_on
 from lockdec.stages.finetune import prompted
+from lockdec.stages.host_decoder import HostDecoder
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import LineDataModule
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.configuration import layer_numbers
+from lockdec.transformer.models import LockingDecoderModel
 
 
 @dataclass
@@ -84,8 +86,11 @@ class Adapt(TrainingStage, DecoderStage):
         return self.data.prompt if self.prompt == "auto" else self.prompt
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
-        """Refuse layers that the decoder does not have."""
+        """Refuse a decoder that is kept as it is, and layers that a decoder does not have."""
         decoder = before[DecoderStage.name]
+        if isinstance(decoder, HostDecoder):
+            raise ConfigError("stages.adapt: a hosted decoder is kept as it is; import one of a known family "
+                              "(decoder=llama), or leave out adapt")  # fmt: skip
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
             layer_numbers("adapt.layers", self.fit.layers, decoder.sizes["layers"])
 
@@ -97,7 +102,8 @@ class Adapt(TrainingStage, DecoderStage):
     def make(self, work: Work) -> dict[str, Any]:
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
-        model = load_decoder(*work.decoder)
+        model = load_decoder(*work.decoder, device=work.device)
+        assert isinstance(model, LockingDecoderModel)  # not hosted
         frozen = layer_numbers("adapt.layers", self.fit.layers, model.config.layers)[0]
         place_on(model, work.device)
         lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))

@@ -85,7 +85,7 @@ class Evaluate(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = load_tokenizer(*work.decoder).with_prompt(load_prompt(work.parent(Finetune)))
-        model = load_captioner(*work.decoder, work.parent(Finetune))
+        model = load_captioner(*work.decoder, work.parent(Finetune), device=work.device)
         require_room(len(tokenizer.prompt_tokens), self.decode.max_new_tokens, model.config.max_len)
         device = place_on(model, work.device)
         captioner = Captioner(model, tokenizer, encoded, self.decode, device)

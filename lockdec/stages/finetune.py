@@ -37,7 +37,7 @@ from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
 from lockdec.training.batching import CaptionBatch, SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
-from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.models import LockingDecoderModel, LockingModel
 
 NO_CHAT = "finetune.chat=true: the decoder has no chat template; choose a decoder that has one, or use false"
 WATCHED = 64  # validation pairs, measured for the loggers alone
@@ -145,7 +145,7 @@ class Finetune(TrainingStage):
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.prompt, self.fit.chat)
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
-        model = load_captioner(*work.decoder, work.parent(Unlock))
+        model = load_captioner(*work.decoder, work.parent(Unlock), device=work.device)
         prompt = len(tokenizer.prompt_tokens)
         require_room(prompt, 2, model.config.max_len)
         batches = SupportDataModule(
@@ -185,15 +185,15 @@ class Finetune(TrainingStage):
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
 
-    def prefix(self, model: LockingDecoderModel, sequences: Sequence[Sequence[int]], work: Work) -> FrozenPrefix | None:
+    def prefix(self, model: LockingModel, sequences: Sequence[Sequence[int]], work: Work) -> FrozenPrefix | None:
         """The hidden states of the captions below the lowest cross-attention, which no step changes.
 
-        None where every layer has cross-attention, where dropout changes them in each step, and where several ranks
-        train, since a rank may have only its shard of these layers.
+        None where every layer has cross-attention, where dropout changes them in each step, where the decoder is
+        hosted, and where several ranks train, since a rank may have only its shard of these layers.
         """
         layers = model.decoder.below_cross_attention
         random = self.fit.decoder_dropout and model.config.dropout > 0
-        if layers == 0 or random or ranks.several():
+        if not isinstance(model, LockingDecoderModel) or layers == 0 or random or ranks.several():
             return None
         place_on(model, work.device)
         return FrozenPrefix(model, sequences, layers, work.folder)
@@ -213,7 +213,7 @@ class Finetune(TrainingStage):
             )
         return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
 
-    def module(self, model: LockingDecoderModel, eos_id: int, prompt: int = 0) -> Captioning:
+    def module(self, model: LockingModel, eos_id: int, prompt: int = 0) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
         fit = self.fit
         return Captioning(
@@ -262,11 +262,13 @@ def require_room(prompt: int, caption: int, max_len: int) -> None:
         )
 
 
-def decoder_fingerprint(model: LockingDecoderModel) -> str:
+def decoder_fingerprint(model: LockingModel) -> str:
     """The sha256 of every tensor that is not cross-attention."""
     trained = model.cross_attention_parameters()
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if name not in trained:
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            bits = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)  # numpy knows no bfloat16
+            digest.update(name.encode())
+            digest.update(bits.numpy())
     return digest.hexdigest()

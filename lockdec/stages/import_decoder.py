@@ -28,6 +28,7 @@ class ImportDecoder(DecoderStage):
 
     Attributes:
         path: a local folder, a GGUF file, or the id of a model on the Hugging Face hub.
+        dtype: in which precision it computes: float32, bfloat16, or auto; see `lockdec.transformer.fast.dtype_of`.
     """
 
     version: ClassVar[int] = 3
@@ -43,8 +44,13 @@ class ImportDecoder(DecoderStage):
         "lockdec.transformer.importing.neox",
         "lockdec.transformer.importing.opt",
     )
-    neutral: ClassVar[tuple[str, ...]] = (*DecoderStage.neutral, "path")  # the files count, not where they lie
+    neutral: ClassVar[tuple[str, ...]] = (
+        *DecoderStage.neutral,
+        "path",  # the files count, not where they lie
+        "dtype=auto",  # the default, and older than this option
+    )
     path: str
+    dtype: str = "auto"
 
     @cached_property
     def source(self) -> Path:
@@ -72,9 +78,13 @@ class ImportDecoder(DecoderStage):
         if self.source.is_file():
             return {"checkpoint": file_sha256(self.source)}
         total = hashlib.sha256()
-        for path in sorted({path for pattern in FILES for path in self.source.glob(pattern)}):
+        for path in self.files():
             total.update(f"{path.name} {file_sha256(path)}\n".encode())
         return {"checkpoint": total.hexdigest()}
+
+    def files(self) -> list[Path]:
+        """The files of a checkpoint in a folder."""
+        return sorted({path for pattern in FILES for path in self.source.glob(pattern)})
 
     def make(self, work: Work) -> dict[str, Any]:
         checkpoint = read(self.source)

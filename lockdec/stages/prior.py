@@ -27,7 +27,7 @@ from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
-from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel
+from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel, LockingModel
 
 ONE_VECTOR = CrossAttentionConfig(heads=1, d_q=1, d_k=1, d_v=1, unlock="zero_output")
 
@@ -101,7 +101,7 @@ class Prior(TrainingStage):
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
-        model = load_decoder(*work.decoder)
+        model = load_decoder(*work.decoder, device=work.device)
         prompt, max_len = len(tokenizer.prompt_tokens), model.config.max_len
         require_room(prompt, 2, max_len)
         vectors = attach_vectors(model, self.fit.layers)
@@ -126,7 +126,7 @@ class Prior(TrainingStage):
             steps=fit.steps,
             seed=self.seed,
         )
-        if layers and not ranks.several():
+        if isinstance(model, LockingDecoderModel) and layers and not ranks.several():
             place_on(model, work.device)
             batches.prefix = FrozenPrefix(model, batches.sequences, layers, work.folder)
         try:
@@ -139,7 +139,7 @@ class Prior(TrainingStage):
         return {"prior": metrics | {"parameters": sum(vector.numel() for vector in vectors.values())} | cost}
 
 
-def attach_vectors(model: LockingDecoderModel, layers: Any) -> Mapping[str, torch.nn.Parameter]:
+def attach_vectors(model: LockingModel, layers: Any) -> Mapping[str, torch.nn.Parameter]:
     """Give layers a vector to add to every position, initially 0: unlocked cross-attention over `ConstantState`.
 
     Args:

@@ -16,6 +16,7 @@ from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_cross_a
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import DecoderStage, Stage, Work
+from lockdec.transformer.fast import chunks
 from lockdec.transformer.models import CrossAttentionConfig
 
 PROBES = 32  # training pairs on which logits are compared before and after unlocking
@@ -46,7 +47,7 @@ class Unlock(Stage):
                 "  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter"
             )
         tokenizer = load_tokenizer(*work.decoder)
-        model = load_decoder(*work.decoder)
+        model = load_decoder(*work.decoder, device=work.device)
         L.seed_everything(self.seed, verbose=False)
         model.attach(self.cross_attention, encoder_dim=encoded.dim)
         save_cross_attention(model, work.folder)
@@ -56,9 +57,13 @@ class Unlock(Stage):
         device = place_on(model, work.device)  # after the weights are drawn: on every device they are the CPU's
         tokens = tokenizer.batch(captions, max_len=model.config.max_len)[:, :-1].to(device)
         with torch.inference_mode():
-            locked = model(tokens)
+            locked = model.hidden(tokens).flatten(0, 1)
             model.unlock()
-            delta = (model(tokens, encoded.batch(rows).to(device)) - locked).abs().max()
+            unlocked = model.hidden(tokens, encoded.batch(rows).to(device)).flatten(0, 1)
+            deltas = [
+                (model.logits(unlocked[part]) - model.logits(locked[part])).abs().max()
+                for part in chunks(len(locked), model.config.vocab_size)
+            ]
         config = asdict(self.cross_attention)
         trainable = sum(weight.numel() for weight in model.cross_attention_parameters().values())
         return {
@@ -71,5 +76,5 @@ class Unlock(Stage):
                     "cross_attention": trainable,
                 },
             },
-            "unlock": {"max_abs_logit_delta": float(delta)},
+            "unlock": {"max_abs_logit_delta": float(max(deltas))},
         }

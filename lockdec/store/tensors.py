@@ -82,8 +82,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise StoreError(f"{path}: not a file of tensors ({error})") from error
 
 
-def map_weights(module: nn.Module, path: Path) -> None:
-    """Give a module whose weights have no values yet those that a file holds, in float32.
+def map_weights(module: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Give a module whose weights have no values yet those that a file holds, as numbers of one type.
 
     They are mapped into memory, so that they take time and memory only where they are used, and processes share them.
     Those that do not lie on a cache line are copied, since kernels may then compute in another order.
@@ -91,7 +91,7 @@ def map_weights(module: nn.Module, path: Path) -> None:
     Raises:
         StoreError: as `load_weights`.
     """
-    tensors = {name: tensor.float() for name, tensor in load_tensors(path).items()}
+    tensors = {name: tensor.to(dtype) for name, tensor in load_tensors(path).items()}
     aligned = {name: t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for name, t in tensors.items()}
     try:
         module.load_state_dict(aligned, assign=True)

@@ -326,6 +326,12 @@ class LockingMultiHeadAttention(nn.Module):
         self.gate: nn.Parameter | None = None
         self.waiting: dict[str, Attachment] = {}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its parameters, which may be wider than that of the decoder around it."""
+        attached = [self.attention, *(attachment.attention for attachment in self.waiting.values())]
+        return next((part.query.weight.dtype for part in attached if part is not None), torch.float32)
+
     def attach(self, plug: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
         """Draw fresh parameters (torch's global generator) for states of width encoder_dim; in use, and locked."""
         attention = MultiHeadAttention(

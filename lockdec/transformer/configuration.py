@@ -169,6 +169,20 @@ class DecoderConfig(TransformerConfig):
 
 
 @dataclass
+class HostedConfig:
+    """What has to be known of a language model of transformers that is kept as it is."""
+
+    architecture: str  # its class
+    vocab_size: int
+    max_len: int
+    d_model: int
+    layers: int
+    norm_kind: str = "layer"  # of the input of cross-attention: layer or rms, as inside the model
+    norm_eps: float = 1e-5
+    dropout: float = 0.0  # the model's own is off
+
+
+@dataclass
 class CrossAttentionConfig:
     """The cross-attention that is attached to a locked decoder.
 

@@ -221,7 +221,46 @@ class CrossAttentionMap:
     residual_norm: Float[Tensor, "b t"]
 
 
-class LockingDecoderLayer(TransformerLayer):
+class LockingPlace(nn.Module):
+    """A place for cross-attention, with its add-and-norm: initially locked, without parameters."""
+
+    cross_attention: LockingMultiHeadAttention
+    cross_attention_norm: LockingAddNorm
+
+    def attach(self, plug: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
+        """Draw fresh cross-attention parameters; the place is locked."""
+        self.cross_attention.attach(plug, config, encoder_dim)
+        self.cross_attention_norm.dropout.p = config.dropout
+
+    def use(self, plug: str) -> None:
+        """Attend by this plug from now on."""
+        self.cross_attention.use(plug)
+        self.cross_attention_norm.dropout.p = self.cross_attention.dropout
+
+    def remember(self, encoded: Encoded | PlugBatch) -> Memory | PlugMemory[Attachment] | None:
+        """The keys and values that this place attends to; None while locked."""
+        return self.cross_attention.remember(encoded)
+
+    def attended(
+        self,
+        x: Float[Tensor, "b t d_model"],
+        memory: Memory | PlugMemory[Attachment],
+        packing: Packing | None = None,
+    ) -> Float[Tensor, "b t d_model"]:
+        """Cross-attention, added and normalised, in the precision of its own weights; memory is of `remember`."""
+        wide = x.to(self.cross_attention.dtype)
+        return cast(Tensor, self.cross_attention_norm(wide, lambda y: self.cross_attention(y, memory, packing))).to(x)
+
+    def mapped(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionMap]:
+        """`attended`, and what it attends to."""
+        wide = x.to(self.cross_attention.dtype)
+        query = self.cross_attention_norm.norm(wide) if self.cross_attention_norm.pre else wide
+        after = self.attended(wide, memory)
+        weights = self.cross_attention.weights(query, memory)
+        return after.to(x), CrossAttentionMap(weights, (after - wide).norm(dim=-1), wide.norm(dim=-1))
+
+
+class LockingDecoderLayer(TransformerLayer, LockingPlace):
     """Causal self-attention, cross-attention that is initially locked, feed-forward.
 
     Locked, it is a layer of GPT: it computes and stores nothing for cross-attention.
@@ -232,20 +271,6 @@ class LockingDecoderLayer(TransformerLayer):
         self.cross_attention = LockingMultiHeadAttention(config.d_model)
         self.cross_attention_norm = LockingAddNorm(config)
 
-    def attach(self, plug: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
-        """Draw fresh cross-attention parameters; the layer is locked."""
-        self.cross_attention.attach(plug, config, encoder_dim)
-        self.cross_attention_norm.dropout.p = config.dropout
-
-    def use(self, plug: str) -> None:
-        """Attend by this plug from now on."""
-        self.cross_attention.use(plug)
-        self.cross_attention_norm.dropout.p = self.cross_attention.dropout
-
-    def remember(self, encoded: Encoded | PlugBatch) -> Memory | PlugMemory[Attachment] | None:
-        """The keys and values that this layer attends to; None while locked."""
-        return self.cross_attention.remember(encoded)
-
     def forward(
         self,
         x: Float[Tensor, "b t d_model"],
@@ -255,17 +280,12 @@ class LockingDecoderLayer(TransformerLayer):
     ) -> Float[Tensor, "b t d_model"]:
         """Apply the layer; memory is what `remember` returned."""
         before, x = x, self.attend(x, causal=True, cache=cache, packing=packing)
-        if memory is not None:
-            x = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory, packing))
-        return self.transform(x, before)
+        return self.transform(x if memory is None else self.attended(x, memory, packing), before)
 
     def attention_map(self, x: Float[Tensor, "b t d_model"], memory: Memory) -> tuple[Tensor, CrossAttentionMap]:
         """Apply the layer, and also return what its cross-attention attends to."""
-        before, x = x, self.attend(x, causal=True)
-        query = self.cross_attention_norm.norm(x) if self.cross_attention_norm.pre else x
-        after = self.cross_attention_norm(x, lambda y: self.cross_attention(y, memory))
-        weights = self.cross_attention.weights(query, memory)
-        return self.transform(after, before), CrossAttentionMap(weights, (after - x).norm(dim=-1), x.norm(dim=-1))
+        after, attended = self.mapped(self.attend(x, causal=True), memory)
+        return self.transform(after, x), attended
 
 
 def rotary_positions(config: TransformerConfig) -> list[RotaryPositions | None]:
@@ -355,85 +375,92 @@ class Decoder(DecoderStack):
         super().__init__(config, (DecoderLayer(config, encoder_dim, rotary) for rotary in rotary_positions(config)))
 
 
-class LockingDecoder(DecoderStack):
-    """A sequence of locking decoder layers: a GPT until cross-attention is attached and unlocked."""
+class LockingPlaces(nn.Module):
+    """The places for cross-attention of a whole decoder, attached, locked and unlocked together."""
 
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__(config, (LockingDecoderLayer(config, rotary) for rotary in rotary_positions(config)))
+    layers: nn.ModuleList
 
-    def _layers(self) -> list[LockingDecoderLayer]:
-        return cast("list[LockingDecoderLayer]", list(self.layers))
+    def _places(self) -> list[LockingPlace]:
+        return cast("list[LockingPlace]", list(self.layers))
 
-    def _attached(self) -> list[LockingDecoderLayer]:
-        return [layer for layer in self._layers() if layer.cross_attention.attention is not None]
+    def _attached(self) -> list[LockingPlace]:
+        return [place for place in self._places() if place.cross_attention.attention is not None]
 
     @property
     def attached(self) -> bool:
-        """Whether any layer has cross-attention parameters."""
+        """Whether any place has cross-attention parameters."""
         return bool(self._attached())
 
     @property
     def below_cross_attention(self) -> int:
         """How many layers are below the lowest one with cross-attention; 0 if there is none."""
-        attached = [layer.cross_attention.attention is not None for layer in self._layers()]
+        attached = [place.cross_attention.attention is not None for place in self._places()]
         return attached.index(True) if any(attached) else 0
 
     @property
     def locked(self) -> bool:
-        """Whether no layer attends to an encoder."""
-        return all(layer.cross_attention.locked for layer in self._layers())
+        """Whether no place attends to an encoder."""
+        return all(place.cross_attention.locked for place in self._places())
 
     def attach(self, plug: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
         """Draw fresh cross-attention parameters for the layers that the config names; in use, and locked."""
         chosen = config.layer_numbers(len(self.layers))
-        for number, layer in enumerate(self._layers()):
+        for number, place in enumerate(self._places()):
             if number in chosen:
-                layer.attach(plug, config, encoder_dim)
+                place.attach(plug, config, encoder_dim)
             else:
-                layer.use(plug)
+                place.use(plug)
 
     def put(self, plug: str, attachments: Sequence[Attachment | None]) -> None:
         """Attach what `detach` returned; in use, and locked."""
-        for layer, attachment in zip(self._layers(), attachments, strict=True):
+        for place, attachment in zip(self._places(), attachments, strict=True):
             if attachment is not None:
-                layer.cross_attention.waiting[plug] = attachment
-            layer.use(plug)
-            layer.cross_attention.lock()
+                place.cross_attention.waiting[plug] = attachment
+            place.use(plug)
+            place.cross_attention.lock()
 
     def detach(self, plug: str) -> list[Attachment | None]:
-        """Drop the parameters of a plug, and return those of each layer."""
-        return [layer.cross_attention.detach(plug) for layer in self._layers()]
+        """Drop the parameters of a plug, and return those of each place."""
+        return [place.cross_attention.detach(plug) for place in self._places()]
 
     def use(self, plug: str) -> None:
         """Attend by this plug from now on; unlocked where it was."""
         locked = self.locked
-        for layer in self._layers():
-            layer.use(plug)
-            layer.cross_attention.locked = locked or layer.cross_attention.attention is None
+        for place in self._places():
+            place.use(plug)
+            place.cross_attention.locked = locked or place.cross_attention.attention is None
 
     def waiting(self) -> Iterator[Attachment]:
         """The attachments of all plugs that are not in use."""
-        for layer in self._layers():
-            yield from layer.cross_attention.waiting.values()
+        for place in self._places():
+            yield from place.cross_attention.waiting.values()
 
     def unlock(self) -> None:
-        """Let the attached layers attend; LockdecError if nothing is attached or what is attached can never learn."""
+        """Let what is attached attend; LockdecError if nothing is attached or what is attached can never learn."""
         if not self.attached:
             raise LockdecError("unlock() before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
-        for layer in self._attached():
-            layer.cross_attention.unlock()
+        for place in self._attached():
+            place.cross_attention.unlock()
 
     def lock(self) -> None:
         """Be the GPT again; the cross-attention parameters stay."""
-        for layer in self._layers():
-            layer.cross_attention.lock()
+        for place in self._places():
+            place.cross_attention.lock()
+
+
+class LockingDecoder(DecoderStack, LockingPlaces):
+    """A sequence of locking decoder layers: a GPT until cross-attention is attached and unlocked."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config, (LockingDecoderLayer(config, rotary) for rotary in rotary_positions(config)))
 
     def attention_maps(
         self, x: Float[Tensor, "b t d_model"], encoded: Encoded, start: int = 0
     ) -> list[CrossAttentionMap]:
         """What each layer that has cross-attention attends to; x enters the layer `start`."""
         maps = []
-        for layer, memory in list(zip(self._layers(), self.remember(encoded), strict=True))[start:]:
+        layers = cast("list[LockingDecoderLayer]", list(self.layers))
+        for layer, memory in list(zip(layers, self.remember(encoded), strict=True))[start:]:
             if memory is None:
                 x = layer(x)
             elif isinstance(memory, Memory):

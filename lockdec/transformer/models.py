@@ -28,6 +28,7 @@ from lockdec.transformer.configuration import (
     DecoderConfig,
     EncoderConfig,
     GenerationConfig,
+    HostedConfig,
 )
 from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.generation import generate
@@ -41,6 +42,7 @@ from lockdec.transformer.layers import (
     DecoderStack,
     Encoder,
     LockingDecoder,
+    LockingPlaces,
 )
 from lockdec.transformer.positional import RotaryPositions, SinusoidalPositions, TokenEmbedding
 
@@ -54,6 +56,7 @@ __all__ = [
     "EncoderModel",
     "GenerationConfig",
     "LockingDecoderModel",
+    "LockingModel",
     "MaskedLanguageModel",
     "Plug",
     "PlugBatch",
@@ -138,7 +141,7 @@ class Plug:
     layers: tuple[Attachment | None, ...]
     d_model: int
 
-    def require_fit(self, config: DecoderConfig) -> None:
+    def require_fit(self, config: DecoderConfig | HostedConfig) -> None:
         """Raise LockdecError unless it is of a decoder of these sizes."""
         if (len(self.layers), self.d_model) != (config.layers, config.d_model):
             raise LockdecError(
@@ -154,9 +157,7 @@ class AutoregressiveModel(nn.Module, ABC):
     padding itself is meaningless.
     """
 
-    config: DecoderConfig
-    embedding: TokenEmbedding
-    decoder: DecoderStack
+    config: DecoderConfig | HostedConfig
 
     @property
     @abstractmethod
@@ -167,19 +168,7 @@ class AutoregressiveModel(nn.Module, ABC):
     def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded | PlugBatch | None:
         """The encoded input that the layers attend to, if any; LockdecError if it is missing or does not fit."""
 
-    def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
-        if encoded is None:
-            raise LockdecError(f"the decoder needs an encoded input: {otherwise}")
-        require_width(encoded, self.encoder_dim)
-        return encoded
-
-    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
-        """Apply the first layers, which attend to no encoded input; LockdecError as `hidden`."""
-        x = self.embedding(tokens)
-        for layer in self.decoder.layers[:layers]:
-            x = layer(x)
-        return Prefix(x, layers)
-
+    @abstractmethod
     def hidden(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
     ) -> Float[Tensor, "b t d_model"]:
@@ -191,10 +180,8 @@ class AutoregressiveModel(nn.Module, ABC):
         Raises:
             LockdecError: the sequence is longer than max_len; the encoded input is missing or does not fit.
         """
-        below = self.prefix(tokens, 0) if prefix is None else prefix
-        hidden: Tensor = self.decoder(below.hidden, self.admit(encoded), start=below.layers)
-        return hidden
 
+    @abstractmethod
     def real_hidden(
         self,
         tokens: Int[Tensor, "b t"],
@@ -202,51 +189,47 @@ class AutoregressiveModel(nn.Module, ABC):
         encoded: Encoded | PlugBatch | None = None,
         prefix: Prefix | None = None,
     ) -> Float[Tensor, "n d_model"]:
-        """`hidden` at the packed positions only, row by row; nothing is computed at the others.
+        """`hidden` at the packed positions only, row by row.
 
         Raises:
             LockdecError: as `hidden`.
         """
-        below = self.prefix(tokens, 0) if prefix is None else prefix
-        x = packing.pack(below.hidden)  # (1, n, d_model)
-        hidden: Tensor = self.decoder(x, self.admit(encoded), packing=packing, start=below.layers)
-        return hidden.squeeze(0)
 
+    @abstractmethod
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """Predictions of the next token from hidden states."""
-        return self.embedding.logits(hidden)
+
+    @abstractmethod
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> Any:
+        """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
+
+    @abstractmethod
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: Any) -> Float[Tensor, "b vocab"]:
+        """Add what the sequences of every input begin with to the empty cache and predict the token after it.
+
+        Args:
+            tokens: of each input, equally many; its beams share them.
+        """
+
+    @abstractmethod
+    def step(self, tokens: Int[Tensor, "b 1"], cache: Any) -> Float[Tensor, "b vocab"]:
+        """Add the next token of every row to the cache and predict the one after it.
+
+        Args:
+            tokens: one for each beam of each input, side by side.
+        """
+
+    def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
+        if encoded is None:
+            raise LockdecError(f"the decoder needs an encoded input: {otherwise}")
+        require_width(encoded, self.encoder_dim)
+        return encoded
 
     def forward(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None
     ) -> Float[Tensor, "b t vocab"]:
         """Predictions of the next token at every position."""
         return self.logits(self.hidden(tokens, encoded))
-
-    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
-        """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
-        self.embedding.require_room(max_len)
-        memories = self.decoder.remember(self.admit(encoded))
-        return DecoderCache(memories, len(encoded), beams, max_len, encoded.like)
-
-    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
-        """Add what the sequences of every input begin with to the empty cache and predict the token after it.
-
-        Args:
-            tokens: of each input, equally many; its beams share them.
-        """
-        cache.begin(shared=tokens.shape[1])
-        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
-        return self.logits(hidden[:, -1])
-
-    def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
-        """Add the next token of every row to the cache and predict the one after it.
-
-        Args:
-            tokens: one for each beam of each input, side by side.
-        """
-        cache.begin()
-        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
-        return self.logits(hidden[:, -1])
 
     def generate(
         self,
@@ -316,7 +299,59 @@ class AutoregressiveModel(nn.Module, ABC):
         return tokens.clone()  # outside of inference mode, so that it may take part in training
 
 
-class DecoderModel(AutoregressiveModel):
+class StackedModel(AutoregressiveModel):
+    """An embedding of tokens and a stack of our own layers."""
+
+    config: DecoderConfig
+    embedding: TokenEmbedding
+    decoder: DecoderStack
+
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
+        """Apply the first layers, which attend to no encoded input; LockdecError as `hidden`."""
+        x = self.embedding(tokens)
+        for layer in self.decoder.layers[:layers]:
+            x = layer(x)
+        return Prefix(x, layers)
+
+    def hidden(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
+    ) -> Float[Tensor, "b t d_model"]:
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        hidden: Tensor = self.decoder(below.hidden, self.admit(encoded), start=below.layers)
+        return hidden
+
+    def real_hidden(
+        self,
+        tokens: Int[Tensor, "b t"],
+        packing: Packing,
+        encoded: Encoded | PlugBatch | None = None,
+        prefix: Prefix | None = None,
+    ) -> Float[Tensor, "n d_model"]:
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        x = packing.pack(below.hidden)  # (1, n, d_model); nothing is computed at the other positions
+        hidden: Tensor = self.decoder(x, self.admit(encoded), packing=packing, start=below.layers)
+        return hidden.squeeze(0)
+
+    def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+        return self.embedding.logits(hidden)
+
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
+        self.embedding.require_room(max_len)
+        memories = self.decoder.remember(self.admit(encoded))
+        return DecoderCache(memories, len(encoded), beams, max_len, self.embedding.tokens.weight)
+
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        cache.begin(shared=tokens.shape[1])
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        return self.logits(hidden[:, -1])
+
+    def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        cache.begin()
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        return self.logits(hidden[:, -1])
+
+
+class DecoderModel(StackedModel):
     """Generates a sequence while it attends to an encoded input.
 
     Args:
@@ -375,11 +410,11 @@ class TransformerModel(nn.Module):
         return self.decoder.generate(encoded, **options)
 
 
-class LockingDecoderModel(AutoregressiveModel):
-    """A GPT each of whose layers has a place for cross-attention, which is initially locked.
+class LockingModel(AutoregressiveModel):
+    """A language model with places for cross-attention, initially locked: what training and evaluation need of one.
 
-    At first it has no cross-attention parameters. `attach` draws them, `unlock` lets the layers attend, and `lock`
-    gives the GPT back, bit for bit. Several plugs may be attached side by side:
+    At first it has no cross-attention parameters. `attach` draws them, `unlock` lets it attend, and `lock` gives the
+    language model back, bit for bit. Several plugs may be attached side by side:
 
         decoder.attach("drawings", CrossAttentionConfig(heads=8, d_q=8, d_k=8, d_v=32), encoder_dim=149)
         decoder.attach("music", CrossAttentionConfig(heads=8, d_q=4, d_k=4, d_v=8), encoder_dim=64)
@@ -394,50 +429,26 @@ class LockingDecoderModel(AutoregressiveModel):
         plug: the name of the one in use; None where there is none.
     """
 
-    decoder: LockingDecoder
+    decoder: LockingPlaces
 
-    def __init__(self, config: DecoderConfig) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        config.check()
-        self.config = config
         self.plugs: dict[str, tuple[CrossAttentionConfig, int]] = {}
         self.plug: str | None = None
-        self.embedding = TokenEmbedding(config)
-        self.decoder = LockingDecoder(config)
 
-    @classmethod
-    def undrawn(cls, config: DecoderConfig) -> LockingDecoderModel:
-        """A model whose weights are on the meta device: without values, for `load_state_dict(..., assign=True)`."""
-        with undrawn():
-            model = cls(config)
-        for module in model.modules():
-            if isinstance(module, RotaryPositions | SinusoidalPositions):
-                module.prepare()
-        return model
+    @abstractmethod
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix | None:
+        """What the first layers make of tokens, since they attend to no encoder; None where `hidden` takes none."""
 
-    @classmethod
-    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
-        """A model with the weights of a `transformers` model, or of a local folder, GGUF file or hub id of one.
+    @abstractmethod
+    def attention_maps(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
+    ) -> list[CrossAttentionMap]:
+        """What each layer with cross-attention attends to at each of the tokens; LockdecError while locked.
 
-        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked. Weights
-        from files become float32.
-
-        Raises:
-            LockdecError: the checkpoint is of another family, is damaged, or has an option that is not supported.
+        Args:
+            prefix: of the same tokens, where it is known already.
         """
-        checkpoint = read(source)
-        model = cls.undrawn(checkpoint.config)
-        if checkpoint.cross_attention is not None:
-            with undrawn():
-                model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
-        dtype = None if isinstance(source, nn.Module) else torch.float32
-        weights = {
-            name: tensor.detach().to(dtype=dtype, copy=True).contiguous() for name, tensor in checkpoint.weights()
-        }
-        model.load_state_dict(weights, assign=True)
-        if checkpoint.cross_attention is not None:
-            model.unlock()
-        return model
 
     @property
     def locked(self) -> bool:
@@ -497,7 +508,7 @@ class LockingDecoderModel(AutoregressiveModel):
             self.decoder.put(name, plug.layers)
             self.plugs[name] = (plug.config, plug.encoder_dim)
             self.plug = name
-            self.decoder.to(self.embedding.tokens.weight)
+            self._place()
         else:
             assert isinstance(plug, CrossAttentionConfig)
             assert encoder_dim is not None
@@ -508,9 +519,15 @@ class LockingDecoderModel(AutoregressiveModel):
         if encoder_dim < 1:
             raise ConfigError(f"encoder_dim={encoder_dim}: use the width of the encoder's states, at least 1")
         self.decoder.attach(name, config, encoder_dim)
-        self.decoder.to(self.embedding.tokens.weight)
+        self._place()
         self.plugs[name] = (config, encoder_dim)
         self.plug = name
+
+    def _place(self) -> None:
+        """Bring the plug in use to the decoder's device, in float32 even where the decoder is of half precision."""
+        like = next(weight for name, weight in self.named_parameters() if ".cross_attention." not in name)
+        for layer in self.decoder.layers:
+            layer.cross_attention.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
     def use(self, name: str) -> None:
         """Attend by the plug of this name from now on; locked or unlocked as before. LockdecError if there is none."""
@@ -574,7 +591,7 @@ class LockingDecoderModel(AutoregressiveModel):
             return encoded
         return self._fitting(encoded, "pass one, or call lock()")
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LockingDecoderModel:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LockingModel:
         """Apply a change of device or type to the plugs that wait, too."""
         inherited: Any = super()
         inherited._apply(fn, recurse)
@@ -585,21 +602,66 @@ class LockingDecoderModel(AutoregressiveModel):
                 waiting.gate.data = fn(waiting.gate.data)
         return self
 
-    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
-        """An empty cache for `step`; LockdecError if no encoder was ever attached."""
+    def require_attached(self) -> None:
+        """Raise LockdecError if no encoder was ever attached."""
         if not self.attached:
             raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
+
+
+class LockingDecoderModel(StackedModel, LockingModel):
+    """A GPT each of whose layers has a place for cross-attention, which is initially locked; see `LockingModel`."""
+
+    decoder: LockingDecoder
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.embedding = TokenEmbedding(config)
+        self.decoder = LockingDecoder(config)
+
+    @classmethod
+    def undrawn(cls, config: DecoderConfig) -> LockingDecoderModel:
+        """A model whose weights are on the meta device: without values, for `load_state_dict(..., assign=True)`."""
+        with undrawn():
+            model = cls(config)
+        for module in model.modules():
+            if isinstance(module, RotaryPositions | SinusoidalPositions):
+                module.prepare()
+        return model
+
+    @classmethod
+    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
+        """A model with the weights of a `transformers` model, or of a local folder, GGUF file or hub id of one.
+
+        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked. Weights
+        from files become float32.
+
+        Raises:
+            LockdecError: the checkpoint is of another family, is damaged, or has an option that is not supported.
+        """
+        checkpoint = read(source)
+        model = cls.undrawn(checkpoint.config)
+        if checkpoint.cross_attention is not None:
+            with undrawn():
+                model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
+        dtype = None if isinstance(source, nn.Module) else torch.float32
+        weights = {
+            name: tensor.detach().to(dtype=dtype, copy=True).contiguous() for name, tensor in checkpoint.weights()
+        }
+        model.load_state_dict(weights, assign=True)
+        if checkpoint.cross_attention is not None:
+            model.unlock()
+        return model
+
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
+        self.require_attached()
         return super().cache(encoded, max_len, beams)
 
     @torch.no_grad()
     def attention_maps(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
     ) -> list[CrossAttentionMap]:
-        """What each layer with cross-attention attends to at each of the tokens; LockdecError while locked.
-
-        Args:
-            prefix: of the same tokens, where it is known already.
-        """
         if self.locked:
             raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
         self.admit(encoded)

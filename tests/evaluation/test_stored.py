@@ -59,8 +59,8 @@ def test_a_loaded_decoder_is_locked_and_gives_the_same_logits(saved: tuple[Locki
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"encoder_dim": ENCODER_DIM + 1}, "not the weights of a LockingDecoderModel of the sizes beside it"),
-        ({"d_v": 1}, "not the weights of a LockingDecoderModel of the sizes beside it"),
+        ({"encoder_dim": ENCODER_DIM + 1}, "not the weights of a LockingDecoder of the sizes beside it"),
+        ({"d_v": 1}, "not the weights of a LockingDecoder of the sizes beside it"),
         ({"encoder_dim": "ten"}, "encoder_dim=ten is not a number of channels"),
     ],
 )

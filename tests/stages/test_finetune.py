@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from lockdec.stages.stage import Work
 from lockdec.store import Artifact
 from lockdec.tracking.loggers import Tracking
 from lockdec.training.batching import CaptionBatch
+from lockdec.transformer.models import LockingDecoderModel
 from tests.conftest import TinyRun, composed
 
 
@@ -46,7 +47,7 @@ def test_a_decoder_that_moved_would_be_noticed(
     class Leaking(Captioning):
         def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
             with torch.no_grad():
-                self.model.embedding.tokens.weight[0, 0] += 1
+                cast(LockingDecoderModel, self.model).embedding.tokens.weight[0, 0] += 1
 
     monkeypatch.setattr(finetune, "Captioning", Leaking)
     metrics = assembled.stages["finetune"].make(Work("finetune", tmp_path, made, [], torch.device("cpu")))

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from lockdec.transformer.layers import LockingDecoderLayer
 from lockdec.transformer.models import (
-    AutoregressiveModel,
     CrossAttentionConfig,
     DecoderConfig,
     Encoded,
     EncoderConfig,
     LockingDecoderModel,
+    StackedModel,
 )
 
 VOCAB = 23
@@ -103,7 +103,7 @@ def captioner(seed: int = 0, **changes: Any) -> LockingDecoderModel:
     return model
 
 
-def final_norm(model: AutoregressiveModel) -> nn.LayerNorm | nn.RMSNorm:
+def final_norm(model: StackedModel) -> nn.LayerNorm | nn.RMSNorm:
     """The norm before the logits."""
     last = cast(LockingDecoderLayer, model.decoder.layers[-1])
     norm = model.decoder.norm if model.config.norm == "pre" else last.feed_forward_norm.norm

@@ -7,13 +7,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from lockdec.transformer.configuration import GenerationConfig
-from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.decoding.caching import StepCache
 from lockdec.transformer.decoding.tokens import SpecialTokens, Step, compact, constrain, pays_to_drop
 
 
 def beam_search(
     step: Step,
-    cache: DecoderCache,
+    cache: StepCache,
     inputs: int,
     device: torch.device,
     special: SpecialTokens,

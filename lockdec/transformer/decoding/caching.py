@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -212,6 +212,20 @@ class KeyValueCache:
             self._keys, self._values = rows.move(self._keys), rows.move(self._values)
 
 
+@runtime_checkable
+class StepCache(Protocol):
+    """What a strategy needs of the cache of a decoder."""
+
+    def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:
+        """Replace beams by continuations of others, and drop inputs that are finished.
+
+        Args:
+            inputs: those that stay, in their new order; None where all do.
+            parents: for each beam, the beam of the same input that it continues; of all inputs, before any is dropped.
+        """
+        ...
+
+
 class DecoderCache:
     """What decoding token by token keeps: each layer's past, and its memory of the encoded input.
 
@@ -239,12 +253,7 @@ class DecoderCache:
         self._ancestry.begin(shared)
 
     def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:
-        """Replace beams by continuations of others, and drop inputs that are finished.
-
-        Args:
-            inputs: those that stay, in their new order; None where all do.
-            parents: for each beam, the beam of the same input that it continues; of all inputs, before any is dropped.
-        """
+        """As `StepCache`."""
         kept = None if inputs is None else Rows(inputs)
         self._ancestry.select(parents, kept)
         if kept is not None:

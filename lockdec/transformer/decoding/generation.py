@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.decoding.beam import beam_search
-from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.sampling import sample
 from lockdec.transformer.decoding.tokens import SpecialTokens, Step
 from lockdec.transformer.encoded import Encoded, PlugBatch
@@ -26,15 +25,15 @@ from lockdec.transformer.encoded import Encoded, PlugBatch
 class StepwiseDecoder(Protocol):
     """A model that predicts one token at a time and caches what it has computed."""
 
-    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
-        """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> Any:
+        """An empty `StepCache` for `step`: the memories of the input, and room for max_len tokens of each beam."""
         ...
 
-    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: Any) -> Float[Tensor, "b vocab"]:
         """Add what the sequences of every input begin with to the empty cache and predict the token after it."""
         ...
 
-    def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+    def step(self, tokens: Int[Tensor, "b 1"], cache: Any) -> Float[Tensor, "b vocab"]:
         """Add the next token of every row to the cache and predict the one after it.
 
         The rows are the beams of the inputs, side by side.

@@ -35,7 +35,7 @@ from lockdec.transformer.importing.llama import LLAMA, MISTRAL, QWEN2, QWEN3, SM
 from lockdec.transformer.importing.neox import NEOX
 from lockdec.transformer.importing.opt import OPT
 
-__all__ = ["Checkpoint", "check_files", "located", "promised", "read"]
+__all__ = ["Checkpoint", "Options", "check_files", "located", "options_of", "promised", "read", "unfilled"]
 
 FAMILIES: dict[str, Family] = {  # by the `model_type` of transformers
     "gpt2": GPT2,
@@ -69,7 +69,7 @@ def read(source: nn.Module | str | Path) -> Checkpoint:
     if isinstance(layers, int) and layers > tensors:  # before so many are built
         raise LockdecError(f"{path}: num_hidden_layers={layers}, but its weights are only {tensors} tensors")
     _ours(family, options)
-    model = _unfilled(options)
+    model = unfilled(options)
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if isinstance(contents, Safetensors):
         contents.prefix = f"{model.base_model_prefix}."
@@ -170,7 +170,12 @@ def _ours(family: Family, options: Options) -> Any:
     return config
 
 
-def _unfilled(options: Options) -> Any:
+def options_of(path: Path) -> Options:
+    """The options of the checkpoint in a folder or GGUF file, whatever its family; LockdecError if it has none."""
+    return Options(str(path), _config(path))
+
+
+def unfilled(options: Options) -> Any:
     """Their model without memory for its weights, which knows the names and shapes that belong in the files."""
     from transformers import AutoModelForCausalLM
 

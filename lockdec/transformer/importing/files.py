@@ -75,6 +75,14 @@ class Safetensors(Stored):
         self.entries = entries_of(folder)
         self._open: dict[Path, Any] = {}
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that most of the weights have."""
+        sizes: dict[str, int] = {}
+        for entry in self.entries.values():
+            sizes[entry.dtype] = sizes.get(entry.dtype, 0) + torch.Size(entry.shape).numel()
+        return DTYPES.get(max(sizes, key=lambda kind: sizes[kind]), torch.float32)
+
     def _stored(self, name: str) -> str:
         names = (name, name.removeprefix(self.prefix), ALIASES.get(name, name))
         return next((known for known in names if known in self.entries), name)
