@@ -50,13 +50,8 @@ class AttentionStatistics(L.Callback):
         log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
 
 
-<<<<<<< HEAD:lockdec/evaluation/attention_statistics.py
 def attention_statistics(
-    model: LockingDecoderModel,
-=======
-def looking(
     model: LockingModel,
->>>>>>> f894d0c (Host any causal language model of transformers; decoders in bfloat16; losses over large vocabularies in chunks):lockdec/evaluation/looking.py
     tokens: Int[Tensor, "b t"],
     encoded: Encoded,
     eos_id: int,
