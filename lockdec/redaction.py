@@ -31,7 +31,8 @@ _LONGEST_QUOTED = 20_000  # characters between two quotes
 _LAST_WORDS = {
     *("password", "passwords", "passwd", "passwds", "pass", "passcode", "passphrase", "passphrases"),
     *("secret", "secrets", "credential", "credentials", "cred", "creds", "token", "authorization", "auth", "bearer"),
-    *("cookie", "cookies", "apikey", "apikeys", "signature", "dsn", "otp", "webhook"),
+    *("cookie", "cookies", "apikey", "apikeys", "signature", "dsn", "otp", "webhook", "pw"),
+    *("passwort", "kennwort", "passe", "contrasena", "senha", "wachtwoord"),
 }
 _ENDINGS = (
     *("password", "passwd", "passphrase", "apikey", "apikeys"),
@@ -45,6 +46,20 @@ _KEYS = {
     *("api", "access", "private", "secret", "auth", "signing", "encryption", "account", "ssh", "deploy", "license"),
     *("master", "shared", "hmac", "service", "fernet", "ssl", "tls", "client", "subscription", "storage", "jwt"),
     *("admin", "bot", "app", "openai", "anthropic", "wandb", "hf", "aws", "azure", "gcp", "google", "github"),
+    *("kaggle", "comet", "neptune", "huggingface", "mistral", "cohere", "replicate", "gemini", "groq", "together"),
+    *(
+        "deepseek",
+        "datadog",
+        "sentry",
+        "pinecone",
+        "elastic",
+        "mapbox",
+        "stripe",
+        "twilio",
+        "sendgrid",
+        "nvidia",
+        "ngc",
+    ),
 }
 _TOKENS = {"api", "access", "auth", "refresh", "bearer", "session", "secret", "csrf", "id"}  # with `tokens`
 _SPECIAL_TOKENS = {  # of a vocabulary
@@ -57,27 +72,35 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SHAPES = re.compile(
     r"(?<![A-Za-z0-9_-])(?:hf_[A-Za-z0-9]{20,}+|sk-[A-Za-z0-9_-]{16,}+|[rs]k_(?:live|test)_[A-Za-z0-9]{16,}+"
     r"|gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_[A-Za-z0-9_]{20,}+|A(?:KI|SI)A[0-9A-Z]{16}(?![0-9A-Z])"
-    r"|xox[abeprs]-[A-Za-z0-9-]{10,}+|xapp-[A-Za-z0-9-]{10,}+|glpat-[A-Za-z0-9_-]{16,}+|wandb_v\d_[A-Za-z0-9_]{20,}+"
+    r"|xox[abceprsd]-[A-Za-z0-9-]{10,}+|xapp-[A-Za-z0-9-]{10,}+|glpat-[A-Za-z0-9_-]{16,}+|wandb_v\d_[A-Za-z0-9_]{20,}+"
     r"|AIza[A-Za-z0-9_-]{30,}+|npm_[A-Za-z0-9]{30,}+|pypi-[A-Za-z0-9_-]{30,}+|r8_[A-Za-z0-9]{30,}+|gsk_[A-Za-z0-9]{30,}+"
     r"|dop_v1_[a-f0-9]{40,}+|ya29\.[A-Za-z0-9_-]{20,}+|SG\.[A-Za-z0-9_-]{16,}+\.[A-Za-z0-9_-]{16,}+"
-    r"|AGE-SECRET-KEY-1[A-Z0-9]{30,}+|eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{5,}+)"
+    r"|dckr_pat_[A-Za-z0-9_-]{16,}+|gl(?:sa|c)_[A-Za-z0-9_=]{16,}+|shp(?:at|ca|pa|ss)_[A-Za-z0-9]{16,}+|ntn_\w{30,}+"
+    r"|sq0(?:csp|atp)-[A-Za-z0-9_-]{16,}+|lin_api_[A-Za-z0-9]{16,}+|whsec_[A-Za-z0-9+/]{16,}+|tskey-[a-z]+-[\w-]{16,}+"
+    r"|sgp_[A-Za-z0-9_]{16,}+|nvapi-[A-Za-z0-9_-]{30,}+|hv[bs]\.[A-Za-z0-9_-]{20,}+|sntry[su]_[A-Za-z0-9+/=_]{16,}+"
+    r"|ATATT3[A-Za-z0-9_=-]{30,}+|AGE-SECRET-KEY-1[A-Z0-9]{30,}+|eyJ[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{10,}+\.[A-Za-z0-9_-]{5,}+)"
     r"|(?<=hooks\.slack\.com/services/)[\w/]++|(?<=/api/webhooks/)[\w/-]++|(?<=api\.telegram\.org/bot)[\w:-]++"
 )
 _SCHEME = re.compile(r"\b(Bearer|Basic|Digest|Negotiate)(\s{1,3})([A-Za-z0-9._~+/=-]{8,}+)", re.IGNORECASE)
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:(?!-----)[\s\S])*+(?:-----END [A-Z0-9 ]{0,40}-----)?"
 )
+_LOGIN = re.compile(r"(?<![\w-])((?:-u|--user|--proxy-user)[ =][^\s:]{1,200}+:)[^\s'\"]++")  # of curl
+_NETRC = re.compile(r"\b(login[ \t]{1,4}\S{1,200}+[ \t]{1,4}password[ \t]{1,4})\S++")
+_ELEMENT = re.compile(r"<(?P<name>[\w.:-]{1,100}+)>(?P<value>[^<>\n]++)(?=</)")
+_PAIR = re.compile(r"\((?P<name>'[\w.-]{1,100}+'|\"[\w.-]{1,100}+\"),(?P<space> ?)(?P<value>'[^'\n]*+'|\"[^\"\n]*+\")")
 _ADDRESS = re.compile(r"(?<=://)[^\s\"'<>`]++")
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb"
 _CLOSING = {"\u2018": "\u2019", "\u201c": "\u201d", "\u201e": "\u201c\u201d", "\u00ab": "\u00bb"}
 _NAMED = re.compile(
-    rf"(?<![\w.@+~/$-])(?P<dashes>--?)?(?P<name>[\w.@+~/$-]++)(?P<quoted>\\{{0,8}}[{_QUOTES}])?\]?[ \t]{{0,4}}"
-    r"(?:(?P<sign>=>|:=|=(?!=)|:(?![:/]))[ \t]{0,4}|(?<=[ \t]))"
+    rf"(?<![\w.@+~/$-])(?P<dashes>--?)?(?P<name>[\w.@+~/$-]++)(?P<quoted>\\{{0,8}}[{_QUOTES}])?\]?[ \t\u00a0]{{0,4}}"
+    r"(?:(?P<sign>=>|:=|=(?!=)|:(?![:/])|(?:%22)?%3[ADad](?:%22)?)[ \t\u00a0]{0,4}|(?<=[ \t\u00a0]))"
 )
 _QUOTED = re.compile(rf"(?P<quote>(?P<escape>\\{{0,8}})(?P<mark>[{_QUOTES}]))")
 _BLOCK = re.compile(r"[|>][+-]?[ \t]*+\r?\n(?:[ \t]++[^\n]*+\n?)++")
 _TOKEN = re.compile(rf"(?:(?:Bearer|Basic|Digest|Token)[ \t]{{1,3}})?[^\s,;&}}\]){_QUOTES}]++", re.IGNORECASE)
 _REST_OF_LINE = re.compile(rf"[^\n{_QUOTES}]++")
+_HEX = re.compile(r"[0-9A-Fa-f]{2}")
 _HEADERS = {"authorization", "cookie", "cookies"}
 _ASSIGNMENT = re.compile(r"\s*(?P<key>[+~]{0,2}[^\s=:{}()\[\],]+(?: [^\s=:{}()\[\],]+){0,3})=(?!=)(?P<value>[\s\S]+)")
 _EMPTY = {"", "null", "none", "true", "false", "???", REDACTED.lower(), REDACTED.strip("[]")}
@@ -136,7 +159,11 @@ def text(line: str, secrets: Sequence[str] | None = None) -> str:
         line = _SCHEME.sub(rf"\1\2{REDACTED}", _SHAPES.sub(REDACTED, line))
     if "://" in line:
         line = _ADDRESS.sub(_without_login, line)
-    return _without_named(line) if "=" in line or ":" in line or "--" in line else line
+    if "-u" in line or "login" in line:
+        line = _NETRC.sub(rf"\1{REDACTED}", _LOGIN.sub(rf"\1{REDACTED}", line))
+    if "</" in line or "('" in line or '("' in line:
+        line = _PAIR.sub(_without_second, _ELEMENT.sub(_without_content, line))
+    return _without_named(line) if any(sign in line for sign in ("=", ":", "--", "%3")) else line
 
 
 def known(more: Sequence[str] = ()) -> list[str]:
@@ -301,6 +328,15 @@ def _without(line: str, secret: str) -> str:
     return re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", REDACTED, line)
 
 
+def _without_content(found: re.Match[str]) -> str:
+    return f"<{found['name']}>{REDACTED}" if is_secret(found["name"]) and _is_filled(found["value"]) else found[0]
+
+
+def _without_second(found: re.Match[str]) -> str:
+    hidden = is_secret(found["name"]) and _is_filled(found["value"])
+    return f"({found['name']},{found['space']}{REDACTED}" if hidden else found[0]
+
+
 def _without_login(found: re.Match[str]) -> str:
     """What follows `://`, without the user and the password before `@`."""
     address = found[0]
@@ -321,6 +357,8 @@ def _without_named(line: str) -> str:
     while found := _NAMED.search(line, place):
         place = found.end()
         name, sign = found["name"], found["sign"]
+        if line[found.start() - 1 : found.start()] == "%" and _HEX.match(name):  # the rest of %3F and the like
+            name = name[2:]
         in_query = line[found.start() - 1 : found.start()] in ("?", "&") and name.lower() in _IN_QUERY
         is_option = found["dashes"] == "--" or name.startswith("--")
         if not (in_query or is_secret(name)) or (sign is None and not is_option):
@@ -353,8 +391,9 @@ def _end_of_value(line: str, start: int, name: str, sign: str) -> int:
         return found.end() if (found := _REST_OF_LINE.match(line, start)) else start
     if not (found := _TOKEN.match(line, start)):
         return start
-    if line[start] in "{[":  # a list or a dict: to its end, if that is on this line
-        return max(found.end(), line.find("}" if line[start] == "{" else "]", start, start + _LONGEST_QUOTED) + 1)
+    if line[start] in "{[(":  # a list, a dict or a tuple: to its end, if that is on this line
+        close = {"{": "}", "[": "]", "(": ")"}[line[start]]
+        return max(found.end(), line.find(close, start, start + _LONGEST_QUOTED) + 1)
     is_sentence = sign == ":" and line[start - 1] != ":" and "{" not in line[max(0, start - _NEAR) : start]
     if is_sentence and found[0].isalpha() and found[0].islower():
         return start  # a sentence goes on after a colon

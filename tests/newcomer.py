@@ -59,6 +59,7 @@ NEEDS = {
     "logger=tensorboard": "tensorboard",
 }  # packages that the README's command does not install
 COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|report|store|dashboard)|make|torchrun|pip)\b")
+PATIENCE = 600  # seconds for one command
 SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
 SHORT = {  # of what is typed, by the end of its key: the most that is worth waiting for
     "shots": 16,
@@ -252,16 +253,19 @@ def run(command: Command, words: Sequence[str], folder: Path) -> str | None:
     """Run a command, as these words, in the folder; returns what is wrong, or None."""
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}", "LOCKDEC_OUTPUTS": "outputs"}
     environment |= {"COLUMNS": "200", "WANDB_MODE": "offline"}
-    done = subprocess.run(
-        words,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(
+            words,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took more than {PATIENCE} s"
     expected = 1 if command.shown.startswith("lockdec: ") or "data.path=mine" in command.text else 0
     if done.returncode != expected:
         said = (done.stdout + done.stderr).strip().splitlines()

@@ -61,6 +61,14 @@ def test_names_of_no_secrets(name: str) -> None:
         ("password=“correct horse” and", "password=[redacted] and"),
         ("password: |\n  one\n  two\nnext: 1", "password: [redacted]next: 1"),
         ("a -----BEGIN RSA PRIVATE KEY-----\nMII\n-----END RSA PRIVATE KEY----- b", "a [redacted] b"),
+        ("curl -u me:hunter2-x https://host", "curl -u me:[redacted] https://host"),
+        ("machine host login me password hunter2-x", "machine host login me password [redacted]"),
+        ("<user>me</user><password>a b</password>", "<user>me</user><password>[redacted]</password>"),
+        ("[('password', 'a b'), ('n', 'c')]", "[('password', [redacted]), ('n', 'c')]"),
+        ("auth=('me', 'a b') timeout=3", "auth=[redacted] timeout=3"),
+        ("next=%2Fx%3Fapi_key%3Dabc&n=1", "next=%2Fx%3Fapi_key%3D[redacted]&n=1"),
+        ("password\u00a0=\u00a0abc", "password\u00a0=\u00a0[redacted]"),
+        ("passwort=abc KAGGLE_KEY=abc db_pw=abc", "passwort=[redacted] KAGGLE_KEY=[redacted] db_pw=[redacted]"),
     ],
 )
 def test_lines_with_secrets(line: str, safe: str) -> None:
@@ -82,6 +90,18 @@ def test_lines_without_secrets(line: str) -> None:
     assert text(line) == line
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("dckr_pat_", "glsa_", "shpat_", "sq0csp-", "xoxc-", "lin_api_", "whsec_", "tskey-auth-", "nvapi-", "hvs."),
+        *("sntrys_", "ATATT3", "sk-ant-api03-", "hf_", "npm_"),
+    ],
+)
+def test_formats_of_keys(key: str) -> None:
+    """Without a name before them; the digits are nobody's."""
+    assert text(f"sent {key}{'0a1b2c3d' * 5} there") == f"sent {REDACTED} there"
+
+
 def test_what_was_seen_under_a_secret_key_is_found_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(redaction, "_learned", set())
     value = "correct 'horse'\nbattery/staple"
@@ -97,7 +117,8 @@ def test_what_was_seen_under_a_secret_key_is_found_without_it(monkeypatch: pytes
     [
         *("a", "/", "a/", "eyJ-", "eyJaaaaaaaaaaa.", "://a:", "a:", "a=", "password=", "password='", 'token: \\"'),
         *("-----BEGIN PRIVATE KEY-----", "--password ", "Bearer ", "\\", "'", "password:|\n", "password:{", "{", "-"),
-        *("password=“x\n", "password='\\'", "SG.aaaaaaaaaaaaaaaaaa.", " ", "a: ", "api_key=[ "),
+        *("password=“x\n", "password='\\'", "SG.aaaaaaaaaaaaaaaaaa.", " ", "a: ", "api_key=[ ", "-u a:", "-u ", "<a>"),
+        *("login a password ", "login ", "<password>x", "('password','", "('a', ", "a%3D", "%22%3A", "auth=('"),
     ],
 )
 def test_redaction_takes_time_that_is_linear_in_the_length(unit: str) -> None:

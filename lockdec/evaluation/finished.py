@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from lockdec.transformer.models import LockingModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
-MOST_BEAMS = 1_000
+MOST_SEQUENCES = 1_000  # that are generated for one input
 # Of the encoded data a captioner needs this file only; of other artifacts, all files but the learning curve.
 _OF_ATTACH = ("normalisation.safetensors",)
 _NO_DECODER = ("attach", "unlock")  # all other stages that finetuning reads make or change the decoder
@@ -262,9 +262,10 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
         raise StoreError(f"{run.folder}: the decoder has {config.vocab_size} tokens, and its tokenizer has the special "
                          f"tokens {special.bos}, {special.eos} and {special.pad}")  # fmt: skip
     room = config.max_len - len(prompt)
-    if decode.max_new_tokens > room or decode.beams > MOST_BEAMS:
-        raise StoreError(f"{run.folder / CONFIG}: evaluate.max_new_tokens={decode.max_new_tokens} "
-                         f"evaluate.beams={decode.beams}: at most {room} and {MOST_BEAMS}")  # fmt: skip
+    most = {"max_new_tokens": room, "beams": MOST_SEQUENCES, "candidates": MOST_SEQUENCES}
+    for name, bound in most.items():
+        if (value := getattr(decode, name)) > bound:
+            raise StoreError(f"{run.folder / CONFIG}: evaluate.{name}={value}: at most {bound}")
     return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
 
 

@@ -15,8 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lockdec.distributed import ranks
-from lockdec.errors import ConfigError
-from lockdec.store.reading import LONGEST_NAME, is_name
+from lockdec.errors import ConfigError, StoreError
+from lockdec.store.reading import CONFIG, LONGEST_NAME, RESULT, is_name, read_object
 
 BY_NUMBER = "${hydra.job.num}"
 _BY_CLOCK = re.compile(r"\$\{now:[^}]*\}$")
@@ -78,6 +78,18 @@ def remove_unused() -> None:
     with suppress(OSError):
         for folder in _made:
             folder.rmdir()
+
+
+def forget_refused(folder: Path) -> None:
+    """Remove the files of a start that was refused before its first stage, so that `remove_unused` removes its folder.
+
+    Nothing is removed from a folder that holds anything else.
+    """
+    with suppress(OSError, StoreError):
+        left = list(folder.iterdir())
+        if {path.name for path in left} <= {CONFIG, RESULT} and not read_object(folder / RESULT).get("stages"):
+            for path in left:
+                path.unlink()
 
 
 def cell_names(config: DictConfig, loader: ConfigLoader, overrides: Sequence[Sequence[str]]) -> list[str]:

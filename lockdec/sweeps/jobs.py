@@ -15,11 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 from lockdec.console import Summary, console, printable, printable_lines
 from lockdec.data.captions import spread
 from lockdec.distributed import ranks
-from lockdec.errors import ConfigError, LockdecError, PrunedError, StoreError
+from lockdec.errors import ConfigError, DataError, LockdecError, PrunedError, StoreError
 from lockdec.pipeline.keys import same_results
 from lockdec.pipeline.running import run
 from lockdec.store.reading import CONFIG, RESULT, read_config, read_json_lines, read_object
 from lockdec.sweeps.cells import claimed
+from lockdec.sweeps.folders import forget_refused
 
 SHOWN = 12  # captions printed at the end of a run
 
@@ -42,7 +43,11 @@ def run_job(
         The objective; NaN for a failed cell.
     """
     if cell is None:
-        result = run(config, folder, overrides)
+        try:
+            result = run(config, folder, overrides)
+        except (ConfigError, DataError):
+            forget_refused(folder)
+            raise
         from lockdec.report.page import write_report
 
         report = write_report([folder]).report  # before anything is printed

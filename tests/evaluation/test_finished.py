@@ -107,3 +107,18 @@ def test_a_path_in_a_strangers_config_stays_in_the_folder(tiny: TinyRun, tmp_pat
     set_encoder(run, path="run:../../secret")
     with pytest.raises(StoreError, match="does not name a file in it"):
         open_captioner(find_run(run))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_new_tokens", 10**9), ("beams", 10**9), ("candidates", 10**9), ("candidates", 1001)]
+)
+def test_a_strangers_config_cannot_ask_for_work_without_end(
+    name: str, value: int, tiny: TinyRun, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny.folder, run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["evaluate"] |= {"strategy": "mbr", name: value}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(StoreError, match=rf"config\.yaml: evaluate\.{name}={value}: at most \d+$"):
+        open_captioner(find_run(run))

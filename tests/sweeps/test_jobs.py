@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from lockdec.errors import ConfigError
 from lockdec.pipeline.keys import same_results
 from lockdec.store.reading import RESULT
+from lockdec.sweeps.folders import make_folder, remove_unused
 from lockdec.sweeps.jobs import finished_cell, objective, run_job
 from lockdec.sweeps.plan import plan
 from tests.conftest import TinyRun
@@ -54,3 +55,15 @@ def test_the_objective_is_a_metric_of_the_result() -> None:
     assert math.isnan(objective({}, "token_f1")), "a pipeline without evaluation has none"
     with pytest.raises(ConfigError, match=r"objective=f1 is not one of: token_f1"):
         objective({"metrics": {"token_f1": 0.5}}, "f1")
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["alone", "beside something else"])
+def test_a_start_that_is_refused_once_data_is_read_leaves_nothing(more: bool, tiny: TinyRun, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "runs" / "x" / "now", alone=True)
+    if more:
+        (folder / "notes.txt").touch()
+    with pytest.raises(ConfigError, match=r"fewshot\.shots=5000"):
+        run_job(tiny_cell(tiny, "fewshot.shots=5000"), folder, [])
+    remove_unused()
+    assert list(tmp_path.iterdir()) == ([tmp_path / "runs"] if more else [])
+    assert (folder / "result.json").exists() == more
