@@ -392,8 +392,8 @@ def _end_of_value(line: str, start: int, name: str, sign: str) -> int:
     if not (found := _TOKEN.match(line, start)):
         return start
     if line[start] in "{[(":  # a list, a dict or a tuple: to its end, if that is on this line
-        close = {"{": "}", "[": "]", "(": ")"}[line[start]]
-        return max(found.end(), line.find(close, start, start + _LONGEST_QUOTED) + 1)
+        ending = {"{": "}", "[": "]", "(": ")"}[line[start]]
+        return max(found.end(), line.find(ending, start, start + _LONGEST_QUOTED) + 1)
     is_sentence = sign == ":" and line[start - 1] != ":" and "{" not in line[max(0, start - _NEAR) : start]
     if is_sentence and found[0].isalpha() and found[0].islower():
         return start  # a sentence goes on after a colon

@@ -177,7 +177,7 @@ def test_a_file_that_is_truncated_while_it_is_read_ends_the_run_and_the_next_sta
     outputs = tmp_path / "outputs"
     shutil.copytree(undisturbed.outputs / "stages", outputs / "stages")
     endless = warm.start(outputs, "finetune.steps=100000", "logger.kinds=[csv]")
-    wait_for(endless.folder / "stages" / "finetune" / "metrics.csv")
+    wait_for(endless.folder / "stages" / "finetune" / "metrics.csv", seconds=240)
     os.truncate(next(outputs.glob(f"stages/{file}")), 0)
     assert endless.wait() == -signal.SIGBUS
     assert "Fatal Python error: Bus error" in endless.printed
