@@ -8,7 +8,8 @@ runs once.
 
     python -m tests.newcomer                      # everything
     python -m tests.newcomer README.md --list     # one page; --list only says what would run
-    python -m tests.newcomer --minutes 3          # the pages in turns, a command of each, until the time is over
+    python -m tests.newcomer --minutes 3          # the pages in turns, a command of each, until the time is over;
+                                                  # of the other commands, the overrides are checked
 """
 
 from __future__ import annotations
@@ -275,6 +276,26 @@ def run(command: Command, words: Sequence[str], folder: Path) -> str | None:
     return None
 
 
+def refused(words: Sequence[str]) -> str | None:
+    """Why the config would refuse the overrides of a run, or of the first cell of a sweep; None if it would not."""
+    from lockdec.config.building import Builder
+    from lockdec.pipeline.assembling import checked_subtrees
+    from tests.conftest import composed
+
+    typed = words[words.index("lockdec.run") + 1 :] if "lockdec.run" in words and "--help" not in words else []
+    overrides = []
+    for word in typed:
+        key, values = word.partition("=")[0], _values(word)
+        if not word.startswith(("-", "hydra", "hparams_search")) and not re.search(r"interval\(|range\(|tag\(", word):
+            overrides.append(f"{key}={values[0]}" if len(values) > 1 else word)
+    try:
+        if overrides:
+            checked_subtrees(composed(*overrides), Builder())
+    except Exception as error:  # of Hydra, of OmegaConf or of lockdec
+        return f"{error}".splitlines()[0]
+    return None
+
+
 def lacks(words: Sequence[str], folder: Path) -> str | None:
     """The folder of outputs that a command reads and that is not there, since the command that makes it did not run."""
     return next((word for word in words if word.startswith("outputs/") and not (folder / word).exists()), None)
@@ -309,6 +330,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if why:
                 left_out += 1
                 print(f"not run ({why}): {command.page}:{command.line} {command.text}", flush=True)
+                if not command.elsewhere and not options.list and (problem := refused(words)):
+                    failed += 1
+                    print(f"FAILED ({problem}): {command.page}:{command.line} {command.text}", flush=True)
                 continue
             if options.list:
                 print(shlex.join(words))
