@@ -28,8 +28,13 @@ _FOLDER = "material/templates/.icons/"
 _FILE = re.compile(rf"{re.escape(_FOLDER)}(material|fontawesome/solid|fontawesome/regular|octicons)/([a-z0-9-]+)\.svg")
 _SIZED = re.compile(r"(.+)-(\d+)")  # an octicon: "alert-fill-24"
 _OUTLINE, _FILL = "outline", "fill"
-_ANOTHER = ("variant", "alt")  # there are several drawings of one name, which says nothing about this one
-_LARGEST = 1 << 20  # bytes of an SVG file; the largest icon has about 30,000
+_UNSAID = {  # words of a collection's names that say which of several drawings of one thing it is, and not what differs
+    "material": "variant",
+    "fontawesome/solid": "alt",
+    "fontawesome/regular": "alt",
+    "octicons": _FILL,  # the others say that they are drawn with lines
+}
+_LARGEST = 1 << 20  # bytes of an SVG file; the largest icon has about 3,000
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,8 @@ class Icons(CaptionSet):
             raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
         self.resolution, self._wheel = resolution, Path(path).expanduser()
         drawings: dict[str, list[Icon]] = {}  # by content
-        for member, icon in _icons(self._wheel):
-            drawings.setdefault(member, []).append(icon)
+        for svg, icon in _icons(self._wheel):
+            drawings.setdefault(svg, []).append(icon)
         if limit is not None:
             if not 32 <= limit <= len(drawings):
                 raise ConfigError(f"data.limit={limit}: from 32 to {len(drawings)} icons, or null for all")
@@ -200,7 +205,7 @@ def _named(members: Iterable[str]) -> dict[str, Icon]:
 
 
 def _icon(collection: str, name: str, lines: bool) -> Icon:
-    words = [word for word in name.split("-") if word not in (*_ANOTHER, _FILL)] or [name]
+    words = [word for word in name.split("-") if word != _UNSAID[collection]] or [name]
     if lines and _OUTLINE not in words:
         words.append(_OUTLINE)
     return Icon(f"{collection.replace('/', '-')}-{name}", tuple(words))
