@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lockdec.library.captioner import Caption, Captioner, PartlyCaptionedError
     from lockdec.library.figure import Figure
     from lockdec.library.loading import load
+    from lockdec.library.speed import accelerate
     from lockdec.version import __version__
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "StoreError",
     "Word",
     "__version__",
+    "accelerate",
     "load",
 ]
 _PLACES = {
@@ -43,6 +45,7 @@ _PLACES = {
     "lockdec.library.captioner": ("Caption", "Captioner", "PartlyCaptionedError"),
     "lockdec.library.figure": ("Figure",),
     "lockdec.library.loading": ("load",),
+    "lockdec.library.speed": ("accelerate",),
     "lockdec.version": ("__version__",),
 }
 
