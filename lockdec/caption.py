@@ -147,12 +147,21 @@ def _caption(options: argparse.Namespace) -> bool:
     from lockdec.data.images import MOST_PIXELS
     from lockdec.evaluation.finished import find_run
     from lockdec.library.figure import save
-    from lockdec.library.loading import open_run
+    from lockdec.library.loading import load, open_run
 
-    run = find_run(Path(options.run_dir))
-    if run.chosen:
-        _warn(f"{run.chosen}: {run.folder}")
-    captioner = open_run(run, trust=options.trust, allow_download=options.allow_download)
+    if options.decoder or options.encoder or (Path(options.run_dir) / "plug.json").is_file():
+        captioner = load(
+            options.run_dir,
+            decoder=options.decoder,
+            encoder=options.encoder,
+            trust=options.trust,
+            allow_download=options.allow_download,
+        )
+    else:
+        run = find_run(Path(options.run_dir))
+        if run.chosen:
+            _warn(f"{run.chosen}: {run.folder}")
+        captioner = open_run(run, trust=options.trust, allow_download=options.allow_download)
     failed, figures, seed = False, list["Figure"](), options.seed
     inputs = named_inputs(options.inputs, captioner.modality, options.recursive)
     more = True
@@ -275,7 +284,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run_dir", metavar="RUN_DIR", help="the folder of a run, a sweep (its best cell is used) or an export"
+        "run_dir", metavar="RUN_DIR", help="the folder of a run, a sweep (its best cell is used), an export or a plug"
     )
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="what to caption")
     parser.add_argument(
@@ -296,6 +305,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--strategy", choices=(*STRATEGIES, "mbr"), help="instead of that of the run")
     parser.add_argument("--beams", type=_positive, metavar="N", help="instead of those of the run")
     parser.add_argument("--seed", type=int, help="of what is drawn, instead of that of the run")
+    parser.add_argument(
+        "--decoder", metavar="DECODER",
+        help="of a plug: the folder of a run, an export or a checkpoint, a GGUF file, or the id of a model of the hub",
+    )  # fmt: skip
+    parser.add_argument(
+        "--encoder", metavar="FOLDER", help="of a plug whose encoder reads files of yours: their folder"
+    )
     parser.add_argument("--recursive", action="store_true", help="also caption the pictures in folders of folders")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(

@@ -37,10 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", metavar="OUT", help="the folder to write; new or empty")
     for option, what in (("--trust", "PREFIX"), ("--allow-download", "MODEL")):
         parser.add_argument(option, action="append", default=[], metavar=what, help="as in lockdec caption")
+    parser.add_argument(
+        "--plug", action="store_true",
+        help="write a plug instead: cross-attention, normalisation and a model card, without the decoder",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    write = export_plug if options.plug else export
     forgive()
     try:
-        print(visible_lines(export(Path(options.run_dir), Path(options.out), options.trust, options.allow_download)))
+        print(visible_lines(write(Path(options.run_dir), Path(options.out), options.trust, options.allow_download)))
     except LockdecError as error:
         sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
 
@@ -91,6 +96,18 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Col
     return "\n".join(
         [*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT...{model}"]
     )
+
+
+def export_plug(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> str:
+    """Write the plug of a run to a new folder; arguments, result and errors are those of `export`."""
+    from lockdec.evaluation.finished import find_run
+    from lockdec.plugs.folder import write_plug
+
+    run = find_run(run_dir)
+    write_plug(run, out, trusted, downloads)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    chosen = f" ({run.chosen})" if run.chosen else ""
+    return f"{out}: a plug of {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT... --decoder {run_dir}"
 
 
 @dataclass

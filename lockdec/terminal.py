@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any
 
 
 class Forgiving:
@@ -15,7 +15,7 @@ class Forgiving:
         stream: all else is asked of it.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: io.TextIOBase) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:

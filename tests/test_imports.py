@@ -24,6 +24,7 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("training",),
     ("modules",),
     ("evaluation",),
+    ("plugs",),
     ("library",),
     ("stages",),
     ("pipeline",),

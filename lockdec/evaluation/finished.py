@@ -219,7 +219,7 @@ def build_encoder(run: FinishedRun, trusted: Sequence[str], downloads: Collectio
     from lockdec.encoders.huggingface import downloads_only
 
     builder = Builder((*TRUSTED, *trusted))
-    with downloads_only(downloads), _readable(run.folder / CONFIG):
+    with downloads_only(downloads), readable(run.folder / CONFIG):
         encoder: Encoder | PretrainedHere = builder.build(dict(run.encoder), "encoder", Encoder | PretrainedHere)
     return encoder
 
@@ -246,31 +246,43 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
     decode.check()
     encoder = build_encoder(run, trusted, downloads)
     decoder, finetune, attach = run.decoder, run.artifact("finetune"), run.artifact("attach")
-    with _readable(run.folder):
+    with readable(run.folder):
         if isinstance(encoder, PretrainedHere):
             encoder = encoder.open(run.artifact(encoder.stage).folder)
         normalisation = Normalisation.load(attach.path(_OF_ATTACH[0]))
         model, tokenizer = load_captioner(*decoder, finetune), load_tokenizer(*decoder)
         tokenizer = tokenizer.with_prompt(load_prompt(finetune))
         generator = torch.Generator().manual_seed(decode.seed)
+    require_whole(run.folder, encoder, normalisation, model, tokenizer, decode)
+    return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
+
+
+def require_whole(
+    where: Path,
+    encoder: Encoder,
+    normalisation: Normalisation,
+    model: LockingModel,
+    tokenizer: Tokenizer,
+    decode: EvaluateConfig,
+) -> None:
+    """Raise StoreError, naming the folder, unless the parts of a captioner fit each other."""
     channels = len(normalisation.mean) if normalisation.mean is not None else encoder.dim
     if not channels == encoder.dim == model.encoder_dim:
-        raise StoreError(f"{run.folder}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "
+        raise StoreError(f"{where}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "
                          f"cross-attention of {model.encoder_dim} do not belong together")  # fmt: skip
     special, prompt, config = tokenizer.special, tokenizer.prompt_tokens, model.config
     if max(special.bos, special.eos, special.pad, *prompt) >= config.vocab_size:
-        raise StoreError(f"{run.folder}: the decoder has {config.vocab_size} tokens, and its tokenizer has the special "
+        raise StoreError(f"{where}: the decoder has {config.vocab_size} tokens, and its tokenizer has the special "
                          f"tokens {special.bos}, {special.eos} and {special.pad}")  # fmt: skip
     room = config.max_len - len(prompt)
     most = {"max_new_tokens": room, "beams": MOST_SEQUENCES, "candidates": MOST_SEQUENCES}
     for name, bound in most.items():
         if (value := getattr(decode, name)) > bound:
-            raise StoreError(f"{run.folder / CONFIG}: evaluate.{name}={value}: at most {bound}")
-    return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
+            raise StoreError(f"{where}: evaluate.{name}={value}: at most {bound}")
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns whatever a library raises for values that no run has written into a StoreError that names the path."""
     try:
         yield

@@ -5,8 +5,11 @@ Needs no lightning, so that commands start fast.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -117,6 +120,18 @@ def load_prompt(finetune: Artifact) -> Prompt | None:
     return read_dataclass(path, Prompt) if path.is_file() else None
 
 
+def decoder_fingerprint(model: LockingModel) -> str:
+    """The sha256 of every tensor that is not cross-attention."""
+    trained = model.cross_attention_parameters()
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if name not in trained:
+            bits = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)  # numpy knows no bfloat16
+            digest.update(name.encode())
+            digest.update(bits.numpy())
+    return digest.hexdigest()
+
+
 def save_cross_attention(model: LockingModel, folder: Path) -> None:
     """Save the weights of the cross-attention, and its config."""
     save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
@@ -148,8 +163,23 @@ def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingM
     """
     *decoder, cross_attention = artifacts
     model = load_decoder(*decoder, device=device)
-    config, weights = cross_attention.path(CROSS_ATTENTION), cross_attention.path(CROSS_ATTENTION_WEIGHTS)
-    sizes = read_object(config)
+    config = cross_attention.path(CROSS_ATTENTION)
+    put_cross_attention(model, config, read_object(config), cross_attention.path(CROSS_ATTENTION_WEIGHTS))
+    return model.eval()
+
+
+def put_cross_attention(model: LockingModel, config: Path, sizes: Mapping[str, Any], weights: Path) -> None:
+    """Attach trained cross-attention to a decoder, and unlock it.
+
+    Args:
+        config: the file that the sizes are from, for errors.
+        sizes: a `CrossAttentionConfig` with an `encoder_dim`.
+        weights: the file of its weights.
+
+    Raises:
+        StoreError: they do not belong together.
+    """
+    sizes = dict(sizes)
     encoder_dim = sizes.pop("encoder_dim", None)
     if not isinstance(encoder_dim, int):
         raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
@@ -171,7 +201,6 @@ def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingM
         for name, weight in own.items():
             weight.copy_(saved[name])
     model.unlock()
-    return model.eval()
 
 
 def generate_captions(

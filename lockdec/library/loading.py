@@ -10,31 +10,46 @@ import torch
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run, open_captioner
 from lockdec.library.captioner import Captioner
+from lockdec.plugs.folder import RECORD, open_plug
 
 
 def load(
     path: str | Path,
     *,
+    decoder: str | Path | None = None,
+    encoder: str | Path | None = None,
     device: torch.device | str = "cpu",
     trust: Sequence[str] = (),
     allow_download: Collection[str] = (),
 ) -> Captioner:
-    """The captioner of a finished run.
+    """The captioner of a finished run, or of a plug and its decoder.
 
     Nothing in the folder is executed or unpickled, and nothing is downloaded unless you name it.
 
     Args:
         path: the folder of a run; of a sweep, whose best cell is taken; of an export; or one with runs in it, of which
-            the newest that has finished is taken.
+            the newest that has finished is taken; or the folder of a plug.
+        decoder: of a plug: the folder of a run, an export or a checkpoint, a GGUF file, or the id of a model on the
+            Hugging Face hub, which is then downloaded.
+        encoder: of a plug whose encoder reads files of yours: their folder.
         device: where encoder and decoder compute, as torch names it.
         trust: also build encoders from modules that start with one of these prefixes, as in `trust=["my_package."]`.
         allow_download: models of the Hugging Face hub that may be downloaded if the encoder is made of them.
 
     Raises:
-        StoreError: there is no finished run, or its files are missing or damaged or do not belong together.
+        StoreError: there is no finished run, its files are missing or damaged or do not belong together, or a plug was
+            made for another decoder or encoder.
         ConfigError: the encoder's class is not trusted or cannot be built, or there is no such device.
     """
-    return open_run(find_run(Path(path)), device, trust, allow_download)
+    folder = Path(path)
+    if not (folder / RECORD).is_file():
+        if decoder is not None or encoder is not None:
+            raise ConfigError(f"{path}: only a plug takes a decoder or an encoder, and there is no {RECORD} here")
+        return open_run(find_run(folder), device, trust, allow_download)
+    if decoder is None:
+        raise ConfigError(f"{path}: a plug has no decoder of its own: name the one that it was made for, as in "
+                          "decoder=\"outputs/runs/default\" or --decoder outputs/runs/default")  # fmt: skip
+    return Captioner(open_plug(folder, decoder, encoder, trust, allow_download), usable(device))
 
 
 def open_run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -21,6 +20,7 @@ from lockdec.errors import ConfigError
 from lockdec.evaluation.attention_statistics import AttentionStatistics
 from lockdec.evaluation.selection import BestStep
 from lockdec.evaluation.stored import (
+    decoder_fingerprint,
     load_captioner,
     load_chat,
     load_tokenizer,
@@ -260,15 +260,3 @@ def require_room(prompt: int, caption: int, max_len: int) -> None:
         raise ConfigError(
             f"decoder.max_len={max_len} is too little for {what}: shorten them, or take a decoder with a larger max_len"
         )
-
-
-def decoder_fingerprint(model: LockingModel) -> str:
-    """The sha256 of every tensor that is not cross-attention."""
-    trained = model.cross_attention_parameters()
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in trained:
-            bits = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)  # numpy knows no bfloat16
-            digest.update(name.encode())
-            digest.update(bits.numpy())
-    return digest.hexdigest()

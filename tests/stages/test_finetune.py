@@ -13,12 +13,18 @@ from safetensors.torch import load_file
 from lockdec.config.building import Builder
 from lockdec.data.fewshot import support_set
 from lockdec.errors import ConfigError
-from lockdec.evaluation.stored import CROSS_ATTENTION_WEIGHTS, load_captioner, load_decoder, load_tokenizer
+from lockdec.evaluation.stored import (
+    CROSS_ATTENTION_WEIGHTS,
+    decoder_fingerprint,
+    load_captioner,
+    load_decoder,
+    load_tokenizer,
+)
 from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.pipeline.running import artifacts
 from lockdec.stages import finetune
-from lockdec.stages.finetune import Finetune, decoder_fingerprint
+from lockdec.stages.finetune import Finetune
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
 from lockdec.tracking.loggers import Tracking

@@ -1,0 +1,78 @@
+"""Plugs on the Hugging Face hub. Only the user's own commands ask it anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lockdec.errors import StoreError
+from lockdec.plugs.folder import CARD, MOST_FILE, RECORD, PlugRecord, read_plug
+from lockdec.store.reading import is_name, read_object
+
+
+def push(folder: Path, repository: str, private: bool = False) -> str:
+    """Upload a plug, and nothing else that lies in its folder. The repository is created if it does not exist.
+
+    Args:
+        repository: "owner/name".
+
+    Returns:
+        The address of the repository.
+
+    Raises:
+        StoreError: it is no plug, or the hub refuses or cannot be reached.
+    """
+    files = [RECORD, CARD, *read_plug(folder).files]
+    try:
+        from huggingface_hub import HfApi
+
+        hub = HfApi()
+        created = hub.create_repo(repository, private=private, exist_ok=True)
+        hub.upload_folder(repo_id=created.repo_id, folder_path=folder, allow_patterns=files, commit_message="A plug")
+        return str(created)
+    except ModuleNotFoundError as error:
+        raise StoreError("the hub needs huggingface_hub (pip install 'lockdec[huggingface]')") from error
+    except Exception as error:  # network errors, or whatever a proxy answers
+        raise StoreError(f"{repository}: cannot be uploaded ({_reason(error)})") from error
+
+
+def pull(repository: str, out: Path, revision: str | None = None) -> PlugRecord:
+    """Download a plug to a new or an empty folder: the files that its record names, once they are known to be small.
+
+    Raises:
+        StoreError: there is no such plug, it is refused as by `read_plug`, or the hub cannot be reached.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out}: exists already; name a new or an empty folder")
+    out.mkdir(parents=True, exist_ok=True)
+    _download(repository, RECORD, out, revision)
+    names = read_object(out / RECORD).get("files")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names):
+        raise StoreError(f"{repository}: its {RECORD} names no files")
+    for name in (CARD, *names):
+        if not all(map(is_name, name.split("/"))) or name.count("/") > 1:
+            raise StoreError(f"{repository}: {name!r} cannot be a file of a plug")
+        _download(repository, name, out, revision)
+    return read_plug(out)
+
+
+def _download(repository: str, name: str, out: Path, revision: str | None) -> None:
+    try:
+        import huggingface_hub as hub
+
+        size: Any = hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, revision=revision)).size
+        if size is None or size > MOST_FILE:
+            raise StoreError(f"{repository}: {name} has {size} bytes; at most {MOST_FILE:,} are downloaded")
+        hub.hf_hub_download(repository, name, revision=revision, local_dir=out)
+        shutil.rmtree(out / ".cache", ignore_errors=True)  # what the library knows of the download
+    except StoreError:
+        raise
+    except ModuleNotFoundError as error:
+        raise StoreError("the hub needs huggingface_hub (pip install 'lockdec[huggingface]')") from error
+    except Exception as error:  # network errors, or whatever a proxy answers
+        raise StoreError(f"{repository}: {name} cannot be downloaded ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

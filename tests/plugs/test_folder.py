@@ -1,0 +1,149 @@
+"""A plug captions as its run does, on its own decoder and no other; a stranger's is data."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import lockdec
+from lockdec.caption import main as caption
+from lockdec.export import main as export
+from lockdec.plugs.folder import GIVEN, RECORD, _located, _portable, read_plug
+from tests.conftest import TinyRun
+
+
+@pytest.fixture
+def copied(plug: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return shutil.copytree(plug, tmp_path / "plug")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
+    return tmp_path / "x.png"
+
+
+def change(folder: Path, *places: str, to: Any) -> None:
+    """Another value in the record of a plug."""
+    record = node = json.loads((folder / RECORD).read_text())
+    for place in places[:-1]:
+        node = node[place]
+    node[places[-1]] = to
+    (folder / RECORD).write_text(json.dumps(record))
+
+
+def test_a_plug_captions_as_its_run_does(tiny: TinyRun, plug: Path, picture: Path) -> None:
+    [whole], [plugged] = (
+        lockdec.load(tiny.folder).caption(picture),
+        lockdec.load(plug, decoder=tiny.folder).caption(picture),
+    )
+    assert (plugged.text, plugged.log_prob) == (whole.text, whole.log_prob)
+
+
+def test_the_commands_write_and_use_one(
+    tiny: TinyRun, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export([str(tiny.folder), str(tmp_path / "mine"), "--plug"])
+    assert "a plug of" in capsys.readouterr().out
+    assert not list((tmp_path / "mine").rglob("decoder*"))
+    caption([str(tmp_path / "mine"), str(picture), "--decoder", str(tiny.folder)])
+    assert capsys.readouterr().out.startswith(f"{picture}: ")
+    with pytest.raises(SystemExit, match="a plug has no decoder of its own: name the one that it was made for"):
+        caption([str(tmp_path / "mine"), str(picture)])
+    with pytest.raises(SystemExit, match=r"only a plug takes a decoder or an encoder, and there is no plug\.json"):
+        caption([str(tiny.folder), str(picture), "--decoder", str(tiny.folder)])
+
+
+def test_its_record_says_what_it_was_made_for(tiny: TinyRun, plug: Path) -> None:
+    record = read_plug(plug)
+    assert record.metrics == pytest.approx(tiny.result["metrics"])
+    assert record.controls.keys() == tiny.result["controls"].keys()
+    assert record.training["fewshot"]["shots"] == 16
+    assert record.cross_attention["d_v"] == 2
+    assert "Apache-2.0" in record.licences["encoder"]
+    assert str(tiny.outputs) not in (plug / RECORD).read_text() + (plug / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("places", "value", "said"),
+    [
+        (("decoder", "fingerprint"), "0" * 64, r"made for the decoder 000000000000, and that of"),
+        (("decoder", "tokenizer"), "0" * 64, r"made for the tokenizer 000000000000, and that of"),
+        (("encoder", "config", "grid"), 4, r"made for the encoder EfficientNetLite0 .*, and this one is"),
+        (("encoder", "fingerprint"), "0" * 64, r"made for the encoder EfficientNetLite0 000000000000"),
+        (("schema",), 2, r"plug\.json: schema 2, and this lockdec \(.*\) reads 1"),
+        (("cross_attention", "heads"), 4096, "not the weights of a LockingDecoder"),
+        (("cross_attention", "encoder_dim"), 10**12, "not the weights of a LockingDecoder"),
+        (("decoding", "beams"), 10**6, "at most"),
+        (("prompt",), {"text": "a", "tokens": [10**6], "blank": True}, "is no token of the tokenizer"),
+        (("encoder", "config", "_target_"), "os.system", "is not trusted"),
+        (("encoder", "config", "_target_"), "lockdec.plugs.folder.read_plug", "is not trusted"),
+        (
+            ("encoder", "config"),
+            {"_target_": "lockdec.encoders.huggingface.HuggingFace", "path": "/etc"},
+            "names no files",
+        ),
+        (("encoder", "config"), {"_target_": "lockdec.encoders.features.Features", "path": "../x"}, "names no files"),
+        (
+            ("encoder", "config"),
+            {"_target_": "lockdec.encoders.huggingface.HuggingFace", "path": "somebody/model"},
+            "--allow-download somebody/model",
+        ),
+        (
+            ("encoder", "config"),
+            {"_target_": "lockdec.encoders.features.Features", "path": f"{GIVEN}x"},
+            "with --encoder",
+        ),
+        (("files", "../secret"), {"bytes": 1, "sha256": "0"}, r"'\.\./secret' cannot be a file of a plug"),
+        (("files", "/etc/hostname"), {"bytes": 1, "sha256": "0"}, "cannot be a file of a plug"),
+        (("files", "big"), {"bytes": 10**12, "sha256": "0"}, "larger than"),
+        (("files",), {}, "names no cross_attention.safetensors"),
+        (("more",), 1, "more is not known"),
+    ],
+)
+def test_what_does_not_belong_is_refused_by_name(
+    places: tuple[str, ...], value: Any, said: str, tiny: TinyRun, copied: Path
+) -> None:
+    change(copied, *places, to=value)
+    with pytest.raises(lockdec.LockdecError, match=said):
+        lockdec.load(copied, decoder=tiny.folder)
+
+
+def linked(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+
+
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "changed": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
+    "gone": Path.unlink,
+    "pickled": lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+    "link": linked,
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+@pytest.mark.parametrize("name", ["normalisation.safetensors", "cross_attention.safetensors", RECORD])
+def test_a_spoiled_file_is_named(kind: str, name: str, tiny: TinyRun, copied: Path) -> None:
+    SPOILED[kind](copied / name)
+    with pytest.raises(
+        lockdec.LockdecError, match=name if (kind, name) != ("gone", RECORD) else r"no result\.json|plug"
+    ):
+        lockdec.load(copied, decoder=tiny.folder)
+
+
+def test_paths_of_this_machine_do_not_travel(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    config = {"_target_": "x", "path": str(tmp_path / "clip"), "inner": [{"path": "owner/model"}]}
+    travels = _portable(config)
+    assert travels == {"_target_": "x", "path": f"{GIVEN}clip", "inner": [{"path": "owner/model"}]}
+    back = _located(travels, tmp_path, tmp_path / "clip")
+    assert back == config

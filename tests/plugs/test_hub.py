@@ -1,0 +1,156 @@
+"""Push and pull against a server on this machine that speaks the hub's API."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from lockdec.errors import StoreError
+from lockdec.plugs.hub import pull, push
+
+COMMIT = "c" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Repositories in memory: files by name."""
+
+    files: ClassVar[dict[str, dict[str, bytes]]] = {}
+
+    def do_GET(self) -> None:
+        repository, _, name = self.path.lstrip("/").partition(f"/resolve/{self._revision()}/")
+        content = self.files.get(repository, {}).get(name)
+        if content is None:
+            self._answer(404, b"", {"X-Error-Code": "EntryNotFound"})
+            return
+        etag = hashlib.sha256(content).hexdigest()
+        self._answer(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = self.path.strip("/").split("/")
+        if self.path == "/api/repos/create":
+            made = json.loads(body)
+            name = "/".join(part for part in (made.get("organization"), made["name"]) if part)
+            self.files.setdefault(name, {})
+            self._json({"url": f"http://{self.headers['Host']}/{name}"})
+        elif parts[4:5] == ["preupload"]:
+            wanted = json.loads(body)["files"]
+            self._json(
+                {"files": [{"path": one["path"], "uploadMode": "regular", "shouldIgnore": False} for one in wanted]}
+            )
+        elif parts[4:5] == ["commit"]:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    content = base64.b64decode(line["value"]["content"])
+                    self.files["/".join(parts[2:4])][line["value"]["path"]] = content
+            self._json(
+                {
+                    "commitUrl": f"http://{self.headers['Host']}/{'/'.join(parts[2:4])}/commit/{COMMIT}",
+                    "commitOid": COMMIT,
+                }
+            )
+        else:
+            self._json({"errors": [], "warnings": []})
+
+    def _revision(self) -> str:
+        return self.path.partition("/resolve/")[2].partition("/")[0]
+
+    def _json(self, answer: object) -> None:
+        self._answer(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def _answer(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, bytes]]]:
+    """What the hub holds, for a user who has a token."""
+    from huggingface_hub import constants, file_download
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    Hub.files.clear()
+    monkeypatch.setenv("HF_TOKEN", "hf_plantedplantedplantedplanted")
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    for module, name, value in (
+        (constants, "ENDPOINT", address),
+        (constants, "HUGGINGFACE_CO_URL_TEMPLATE", template),
+        (file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template),
+    ):
+        monkeypatch.setattr(module, name, value, raising=False)
+    yield Hub.files
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_plug_comes_back_as_it_was_pushed(hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path) -> None:
+    assert push(plug, "somebody/drawings").endswith("somebody/drawings")
+    assert set(hub["somebody/drawings"]) == {path.name for path in plug.iterdir()}
+    pull("somebody/drawings", tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {path.name for path in plug.iterdir()}
+    for path in plug.iterdir():
+        assert (tmp_path / "mine" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_only_the_plug_is_pushed(hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path) -> None:
+    for path in plug.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "secret.txt").write_text("secret")
+    push(tmp_path, "somebody/drawings")
+    assert "secret.txt" not in hub["somebody/drawings"]
+
+
+def test_what_is_no_plug_is_refused(hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"somebody/nothing: plug\.json cannot be downloaded"):
+        pull("somebody/nothing", tmp_path / "nothing")
+    with pytest.raises(StoreError, match=r"plug\.json: cannot be read"):
+        push(tmp_path, "somebody/nothing")
+    push(plug, "somebody/evil")
+    record = json.loads(hub["somebody/evil"]["plug.json"])
+    for number, name in enumerate(("../../evil", "/evil", ".git", "a/b/c")):
+        hub["somebody/evil"]["plug.json"] = json.dumps(record | {"files": {name: {"bytes": 1, "sha256": "0"}}}).encode()
+        with pytest.raises(StoreError, match="cannot be a file of a plug"):
+            pull("somebody/evil", tmp_path / f"evil{number}")
+    changed = hub["somebody/evil"]["normalisation.safetensors"] = b"changed"
+    hub["somebody/evil"]["plug.json"] = json.dumps(record).encode()
+    with pytest.raises(StoreError, match=r"normalisation\.safetensors: missing, or not the one"):
+        pull("somebody/evil", tmp_path / "changed")
+    assert (tmp_path / "changed" / "normalisation.safetensors").read_bytes() == changed
+
+
+def test_the_command_lists_shows_pushes_and_pulls(
+    hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lockdec.plugs.__main__ import main
+
+    main(["push", str(plug), "somebody/drawings"])
+    main(["pull", "somebody/drawings", str(tmp_path / "mine")])
+    (tmp_path / "mine" / "sub").mkdir()
+    (tmp_path / "mine" / "sub" / "plug.json").write_text("{}")
+    main(["list", str(tmp_path)])
+    main(["show", str(plug)])
+    shown = capsys.readouterr().out
+    assert "EfficientNetLite0 into the decoder" in shown
+    assert "sub/plug.json: schema None" in shown
+    assert "## What it reaches" in shown
+    with pytest.raises(SystemExit, match=r"^lockdec: .*nowhere/plug\.json: cannot be read"):
+        main(["show", str(tmp_path / "nowhere")])
