@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hypothesis import HealthCheck, settings
 from omegaconf import DictConfig
 
 from lockdec.config.schema import config_folder, register
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from tests.faults.warm import Warm
 
 
+# Machines that run tests are shared, so no example of hypothesis fails for the time that it takes.
+settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")
 SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a skipped test fail
 
 
