@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import multiprocessing
 import os
 import signal
@@ -98,6 +99,7 @@ def as_user(user: int, work: Callable[..., Any], *arguments: Any, umask: int = 0
         except StoreError as error:
             said.put(f"StoreError: {error}")
 
+    codecs.lookup("utf-8-sig")  # another user may not be able to read the modules of Python, so none is imported late
     said = FORK.SimpleQueue()
     process = FORK.Process(target=become, args=(said,))
     process.start()
