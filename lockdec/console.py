@@ -85,6 +85,9 @@ class Summary:
         if "metrics" in result:
             others = result.get("strategies", {}) | result["controls"]
             self.console.print(metric_table(result["metrics"], others))
+        if "attributes" in result:
+            told = dict(result["attributes"])
+            self.console.print(metric_table(told.pop("caption"), told, "attribute"))
         if captions:
             self.console.print(caption_table(captions))
         self.console.print(f"\nThis run is in [bold]{escape(str(folder))}[/]", soft_wrap=True)
@@ -101,10 +104,12 @@ def stage_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def metric_table(metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]]) -> Table:
-    """The metrics of the captions beside the same metrics of each control."""
+def metric_table(
+    metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]], kind: str = "metric"
+) -> Table:
+    """The metrics of the captions, or how often they tell attributes right, beside the same of each control."""
     table = Table(box=SIMPLE)
-    table.add_column("metric")
+    table.add_column(kind)
     for name in ("captions", *controls):
         table.add_column(name, justify="right")
     for metric, value in metrics.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from lockdec.data.captions import CaptionSet, Case, Input, Split, fold
+from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Split, fold
 from lockdec.data.drawings import draw, read_svg
 from lockdec.errors import ConfigError, DataError
 
@@ -21,7 +21,8 @@ SplitKind: TypeAlias = Literal["compositional", "random", "concept"]
 
 _PERSON = "man|woman|person|men|women|people|boy|girl"
 _TONE = re.compile(r"(?<!\S)((?:medium-)?(?:light|dark)|medium) skin tone(?!\S)")
-_HAIR = re.compile(r"(?<!\S)(?:red hair|curly hair|white hair|blond hair|bald|beard)(?!\S)")
+_HAIRS = ("red hair", "curly hair", "white hair", "blond hair", "bald", "beard")
+_HAIR = re.compile(rf"(?<!\S)(?:{'|'.join(_HAIRS)})(?!\S)")
 _DIRECTION = re.compile(r"(?<!\S)facing right(?!\S)")
 _PERSONS = re.compile(rf"(?<!\S)(?:{_PERSON})(?: and(?= (?:{_PERSON})(?!\S)))?(?!\S)")
 _FLAG = re.compile(r"1F1[EF][0-9A-F]-1F1[EF][0-9A-F]|1F3F4-E.*-E007F")
@@ -126,6 +127,17 @@ class OpenMoji(CaptionSet):
             inputs_fingerprint=self._hash(ids),
             case=case,
         )
+
+    @property
+    def attributes(self) -> Lexicon:
+        """Who is drawn, which hair, which skin tones and which direction, by the words of the names."""
+        tones = ("light", "medium-light", "medium", "medium-dark", "dark")
+        return {
+            "person": {word: word for word in _PERSON.split("|")},
+            "hair": {hair: hair for hair in _HAIRS},
+            "tone": {tone: f"{tone} skin tone" for tone in tones},
+            "direction": {"right": "facing right"},
+        }
 
     @property
     def prompt(self) -> str:

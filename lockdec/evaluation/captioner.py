@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from lockdec.console import track
@@ -15,7 +17,20 @@ from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.stored import generate_captions
 from lockdec.modules.language_modeling import next_token_loss
-from lockdec.transformer.models import Encoded, LockingModel
+from lockdec.transformer.models import Encoded, LockingModel, Prefix
+
+IN_MEMORY = 2**30  # bytes of hidden states that are kept for the next loss
+
+
+@dataclass(frozen=True)
+class Read:
+    """Captions that a decoder has read up to its lowest cross-attention, so that several losses share these layers.
+
+    Attributes:
+        batches: the tokens of each batch, and the hidden states of all but the last; None where they are not kept.
+    """
+
+    batches: Sequence[tuple[Int[Tensor, "_ _"], Prefix | None]]
 
 
 class Captioner:
@@ -54,17 +69,29 @@ class Captioner:
         self.model.unlock()
         return caption
 
-    def loss(self, rows: Sequence[int], references: Sequence[Sequence[str]], locked: bool = False) -> float:
-        """Mean cross-entropy in nats per token of the first references, given the rows' states."""
+    @torch.inference_mode()
+    def read(self, references: Sequence[Sequence[str]]) -> Read:
+        """The first reference of each row, for `loss` of this captioner and of others over the same decoder."""
+        layers, kept, batches = self.model.decoder.below_cross_attention, 0, list[tuple[Tensor, Prefix | None]]()
+        for texts in self._batches(references):
+            tokens, prefix = self._tokens(texts), None
+            kept += tokens.numel() * self.model.config.d_model * 4 if layers else 0
+            if layers and kept <= IN_MEMORY:
+                prefix = self.model.prefix(tokens[:, :-1], layers)
+            batches.append((tokens, prefix))
+        return Read(batches)
+
+    @torch.inference_mode()
+    def loss(self, rows: Sequence[int], read: Read, locked: bool = False) -> float:
+        """Mean cross-entropy in nats per token of captions that have been read, given the rows' states."""
         total, count = 0.0, 0
         self.model.lock() if locked else self.model.unlock()
-        for batch, texts in zip(self._batches(rows), self._batches(references), strict=True):
-            tokens = self._tokens(texts)
+        for batch, (tokens, prefix) in zip(self._batches(rows), read.batches, strict=True):
             encoded = None if locked else self.states(batch)
-            with torch.inference_mode():
-                loss, real = next_token_loss(
-                    self.model, tokens, self.tokenizer.special.eos, encoded, prompt=len(self.tokenizer.prompt_tokens)
-                )
+            if prefix is not None and prefix.layers > self.model.decoder.below_cross_attention:
+                prefix = None
+            prompt, eos = len(self.tokenizer.prompt_tokens), self.tokenizer.special.eos
+            loss, real = next_token_loss(self.model, tokens, eos, encoded, prefix=prefix, prompt=prompt)
             total, count = total + float(loss) * real, count + real
         self.model.unlock()
         return total / count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,7 +14,8 @@ from lockdec.errors import ConfigError
 from lockdec.transformer.configuration import STRATEGIES, GenerationConfig, require_choice
 
 MBR = "mbr"
-NEUTRAL = ("decode.candidates=12", "decode.utility=token_f1")  # what a stage that evaluates is without these keys
+# What a stage that evaluates is without these keys.
+NEUTRAL = ("decode.candidates=12", "decode.utility=token_f1", "decode.attributes is null")
 UTILITIES = ("token_f1", "rouge_l", "chrf", "exact")  # metrics that compare two captions without knowing any others
 
 
@@ -30,6 +32,8 @@ class EvaluateConfig(GenerationConfig):
         seed: of the strategies that draw (nucleus, top_k, mbr).
         candidates: mbr: how many captions are drawn for each input.
         utility: mbr: the metric by which they are compared with each other.
+        attributes: what of an input its captions tell: for each attribute, the words of each of its values. None for
+            those that the data declare, such as the tonic of `data=pieces`.
     """
 
     group: ClassVar[str] = "evaluate"
@@ -39,6 +43,7 @@ class EvaluateConfig(GenerationConfig):
     seed: int = MISSING
     candidates: int = 12
     utility: str = "token_f1"
+    attributes: Any = None
 
     @property
     def generation(self) -> dict[str, Any]:
@@ -53,5 +58,21 @@ class EvaluateConfig(GenerationConfig):
         require_at_least("evaluate", self, batch_size=1, candidates=1)
         require_choice("evaluate.strategy", self.strategy, (*STRATEGIES, MBR))
         require_choice("evaluate.utility", self.utility, UTILITIES)
+        if self.attributes is not None and not _are_words(self.attributes):
+            raise ConfigError(
+                f"evaluate.attributes={self.attributes}: for each attribute the words of its values, such as "
+                "{colour: [red, dark green], size: [small, large]}"
+            )
         drawing = dataclasses.replace(self, strategy="nucleus") if self.strategy == MBR else self
         super(EvaluateConfig, drawing).check()
+
+
+def _are_words(attributes: Any) -> bool:
+    lists = list(attributes.values()) if isinstance(attributes, Mapping) else [None]
+    return all(
+        isinstance(words, Sequence)
+        and not isinstance(words, str)
+        and len(words) > 0
+        and all(isinstance(word, str) and word.strip() for word in words)
+        for words in lists
+    )

@@ -40,6 +40,7 @@ NUMBERS = (
     "gap_over_locked.",
     "cost.",
     "parameters.",
+    "attributes.",
     "looking.",
     "unlock.",
     "fewshot.",

@@ -21,6 +21,7 @@ from lockdec.data.captions import CaptionSet, spread
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
+from lockdec.evaluation.attributes import AttributeReader
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import ConstantState, averaged, nearest_rows, shifted, shifts
@@ -42,7 +43,7 @@ class Evaluate(Stage):
     """Generates, scores and compares; captions and pictures are the artifact."""
 
     name: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Finetune)
     neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "fewshot.references=one", *NEUTRAL)  # what a stage is without
     section = EvaluateConfig
@@ -51,6 +52,7 @@ class Evaluate(Stage):
         "lockdec.data.tokenizer",
         "lockdec.evaluation.attention_maps",
         "lockdec.evaluation.attention_statistics",
+        "lockdec.evaluation.attributes",
         "lockdec.evaluation.candidates",
         "lockdec.evaluation.captioner",
         "lockdec.evaluation.controls",
@@ -95,28 +97,27 @@ class Evaluate(Stage):
             console.print(f"  {work.stage}: {ONE_INPUT}")
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
 
+        read = captioner.read(references)
         captions = {"caption": captioner.captions(rows, "captioning")}
-        scores = {"caption": score(captions["caption"], references) | {"loss": captioner.loss(rows, references)}}
+        scores = {"caption": score(captions["caption"], references) | {"loss": captioner.loss(rows, read)}}
         if Prior.name in work.parents:
             blind = Captioner(
                 load_captioner(*work.decoder, work.parent(Prior)), tokenizer, ConstantState(), self.decode, device
             )
             place_on(blind.model, work.device)
             captions["prior"] = [blind.any_caption()] * len(rows)
-            scores["prior"] = score(captions["prior"], references) | {"loss": blind.loss(rows, references)}
+            scores["prior"] = score(captions["prior"], references) | {"loss": blind.loss(rows, read)}
             del blind
         wrong = []
         for shift in shifts(len(rows)):
             # What is said of an input does not depend on the references beside it: no caption is generated anew.
             others = shifted(captions["caption"], shift)
             captions.setdefault("shuffled", others)
-            wrong.append(score(others, references) | {"loss": captioner.loss(shifted(rows, shift), references)})
+            wrong.append(score(others, references) | {"loss": captioner.loss(shifted(rows, shift), read)})
         if wrong:
             scores["shuffled"] = averaged(wrong)
         captions["locked"] = [captioner.locked_caption()] * len(rows)
-        scores["locked"] = score(captions["locked"], references) | {
-            "loss": captioner.loss(rows, references, locked=True)
-        }
+        scores["locked"] = score(captions["locked"], references) | {"loss": captioner.loss(rows, read, locked=True)}
         for name, copies in self._copied(encoded, rows, texts).items():
             captions[name], scores[name] = copies, score(copies, references)
 
@@ -136,7 +137,18 @@ class Evaluate(Stage):
             "controls": scores,
             f"gap_over_{blind_control}": {name: value - scores[blind_control][name] for name, value in own.items()},
             "looking": captioner.attention_statistics(rows, references),
+            **self._attributes(captions, references),
         }
+
+    def _attributes(self, captions: Mapping[str, Sequence[str]], references: References) -> dict[str, Any]:
+        """How often the captions of each kind tell each attribute right; nothing where none are declared."""
+        lexicon = self.data.attributes
+        if self.decode.attributes is not None:
+            lexicon = {name: {words: words for words in values} for name, values in self.decode.attributes.items()}
+        if not lexicon:
+            return {}
+        reader = AttributeReader(lexicon)
+        return {"attributes": {name: reader.accuracies(texts, references) for name, texts in captions.items()}}
 
     def _copied(self, encoded: EncodedSet, rows: Sequence[int], texts: Sequence[str]) -> dict[str, list[str]]:
         """The controls that copy a caption of the support set."""

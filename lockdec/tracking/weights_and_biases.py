@@ -43,6 +43,7 @@ PARTS_OF_METRICS = (
     "controls",
     "gap_over_prior",
     "gap_over_locked",
+    "attributes",
     "looking",
     "parameters",
     "unlock",

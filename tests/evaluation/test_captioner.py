@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.captioner import Captioner, Read
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import Evaluate
+from lockdec.transformer.models import CrossAttentionConfig
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def test_the_loss_is_a_mean_over_tokens_however_many_are_in_a_batch(
     locked: bool, captioner: Captioner, stage: Evaluate
 ) -> None:
     rows = stage.data.splits["test"][:5]
-    loss = of_batch(captioner, 2).loss(rows, references(stage, rows), locked)
+    in_twos = of_batch(captioner, 2)
+    loss = in_twos.loss(rows, in_twos.read(references(stage, rows)), locked)
     total, count = 0.0, 0
     captioner.model.lock() if locked else captioner.model.unlock()
     for row, texts in zip(rows, references(stage, rows), strict=True):
@@ -59,6 +62,32 @@ def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, st
     rows = stage.data.splits["test"][:4]
     before = captioner.captions(rows, "before")
     assert captioner.locked_caption() == captioner.locked_caption()
-    captioner.loss(rows, references(stage, rows), locked=True)
+    captioner.loss(rows, captioner.read(references(stage, rows)), locked=True)
     assert not captioner.model.locked
     assert captioner.captions(rows, "after") == before
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_losses_share_what_is_below_cross_attention(locked: bool, captioner: Captioner, stage: Evaluate) -> None:
+    rows = stage.data.splits["test"][:5]
+    upper = copy.deepcopy(captioner)
+    upper.model.attach(
+        CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1], unlock="plain"), captioner.encoded.dim
+    )
+    read = of_batch(upper, 2).read(references(stage, rows))
+    assert {prefix.layers for _, prefix in read.batches if prefix is not None} == {1}
+    apart = Read([(tokens, None) for tokens, _ in read.batches])
+    assert of_batch(upper, 2).loss(rows, read, locked) == pytest.approx(of_batch(upper, 2).loss(rows, apart, locked))
+    lower = of_batch(captioner, 2)  # attends in all layers, and has to run them all
+    assert lower.loss(rows, read, locked) == pytest.approx(lower.loss(rows, apart, locked), abs=0)
+
+
+def test_what_is_read_is_kept_up_to_a_limit(
+    captioner: Captioner, stage: Evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upper = of_batch(copy.deepcopy(captioner), 2)
+    upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1]), captioner.encoded.dim)
+    several = references(stage, stage.data.splits["test"][:4])
+    first = upper.read(several).batches[0][0].numel() * upper.model.config.d_model * 4
+    monkeypatch.setattr("lockdec.evaluation.captioner.IN_MEMORY", first)
+    assert [prefix is not None for _, prefix in upper.read(several).batches] == [True, False]

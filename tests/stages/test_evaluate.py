@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from torch.nn.functional import cosine_similarity
 
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.errors import ConfigError
+from lockdec.evaluation.attributes import AttributeReader
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokenizer
@@ -107,10 +110,10 @@ def test_shuffled_is_averaged_over_several_wrong_inputs(
         [row["references"] for row in rows],
         stage.data.splits["test"],
     )
-    several = []
+    several, read = [], captioner.read(references)
     for shift in (3, 6, 10, 13, 16):  # sixths of 20
         other = score([*said[shift:], *said[:shift]], references)
-        several.append(other | {"loss": captioner.loss([*test[shift:], *test[:shift]], references)})
+        several.append(other | {"loss": captioner.loss([*test[shift:], *test[:shift]], read)})
     for name, value in made["evaluate"].metrics["controls"]["shuffled"].items():
         assert value == pytest.approx(sum(one[name] for one in several) / 5), name
 
@@ -162,3 +165,25 @@ def test_attention_maps_have_a_grid_for_every_word(rows: list[dict[str, Any]], m
         assert found["grid"] == [8, 8]
         assert all(len(cells) == 64 and sum(cells) == pytest.approx(1, abs=1e-3) for cells in found["weights"])
         assert (made["evaluate"].path("drawings") / f"{found['id']}.png").is_file()
+
+
+def test_attributes_that_the_data_declare_are_counted_for_captions_and_controls(
+    rows: list[dict[str, Any]], made: Mapping[str, Artifact], stage: Evaluate
+) -> None:
+    counted = made["evaluate"].metrics["attributes"]
+    assert set(counted) == {name for name in rows[0] if name not in ("id", "references", "input")}
+    reader = AttributeReader(stage.data.attributes)
+    references = [row["references"] for row in rows]
+    for name, found in counted.items():
+        assert found == reader.accuracies([row[name] for row in rows], references)
+    assert set(counted["caption"]) <= {"person", "hair", "tone", "direction"}
+    assert counted["caption"]
+
+
+@pytest.mark.parametrize(
+    "attributes", ["colour", ["red"], {"colour": "red"}, {"colour": []}, {"colour": [1]}, {"a": [" "]}]
+)
+def test_attributes_that_name_no_words_are_refused(attributes: Any, stage: Evaluate) -> None:
+    with pytest.raises(ConfigError, match=r"evaluate\.attributes=.*the words of its values"):
+        replace(stage.decode, attributes=attributes).check()
+    replace(stage.decode, attributes={"colour": ["red", "dark green"]}).check()

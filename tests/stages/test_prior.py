@@ -96,8 +96,8 @@ def test_it_predicts_the_captions_that_it_was_taught_better_than_the_locked_deco
     assert isinstance(evaluate, Evaluate)
     captioner = blind(made, made["prior"], evaluate.decode)
     taught = [(pair.caption,) for pair in stage.support()]
-    rows = range(len(taught))
-    assert captioner.loss(rows, taught) < captioner.loss(rows, taught, locked=True) - 0.01
+    rows, read = range(len(taught)), captioner.read(taught)
+    assert captioner.loss(rows, read) < captioner.loss(rows, read, locked=True) - 0.01
 
 
 def blind(made: Mapping[str, Artifact], prior: Artifact, decode: EvaluateConfig) -> Captioner:
