@@ -67,12 +67,16 @@ def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, st
     assert captioner.captions(rows, "after") == before
 
 
+def width(captioner: Captioner) -> int:
+    return int(captioner.states([0]).states.shape[-1])
+
+
 @pytest.mark.parametrize("locked", [False, True])
 def test_losses_share_what_is_below_cross_attention(locked: bool, captioner: Captioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:5]
     upper = copy.deepcopy(captioner)
     upper.model.attach(
-        CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1], unlock="plain"), captioner.encoded.dim
+        CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1], unlock="plain"), width(captioner)
     )
     read = of_batch(upper, 2).read(references(stage, rows))
     assert {prefix.layers for _, prefix in read.batches if prefix is not None} == {1}
@@ -86,7 +90,7 @@ def test_what_is_read_is_kept_up_to_a_limit(
     captioner: Captioner, stage: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upper = of_batch(copy.deepcopy(captioner), 2)
-    upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1]), captioner.encoded.dim)
+    upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1]), width(captioner))
     several = references(stage, stage.data.splits["test"][:4])
     first = upper.read(several).batches[0][0].numel() * upper.model.config.d_model * 4
     monkeypatch.setattr("lockdec.evaluation.captioner.IN_MEMORY", first)
