@@ -75,9 +75,7 @@ def width(captioner: Captioner) -> int:
 def test_losses_share_what_is_below_cross_attention(locked: bool, captioner: Captioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:5]
     upper = copy.deepcopy(captioner)
-    upper.model.attach(
-        CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1], unlock="plain"), width(captioner)
-    )
+    upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1], unlock="plain"), width(captioner))
     read = of_batch(upper, 2).read(references(stage, rows))
     assert {prefix.layers for _, prefix in read.batches if prefix is not None} == {1}
     apart = Read([(tokens, None) for tokens, _ in read.batches])
