@@ -169,6 +169,8 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
         return f"{found[1]}: {str(cause).splitlines()[0]}"
     key = getattr(error, "full_key", None)
+    if found := re.search(r"Error trying to access (\S+): node `(\S+)` is not a container", lines[0]):
+        return f"{found[2]}: {key} reads {found[1]}, but there is no such section"
     if isinstance(error, MissingMandatoryValue) and key:
         return f"{key} has to be given: {key}=..."
     return f"{key}: {lines[0]}" if key else lines[0]

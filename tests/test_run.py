@@ -49,6 +49,7 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
         ("hydra.job.chdir=true", "hydra.job.chdir=true: paths are relative to the folder that lockdec is started in"),
         ("seed=0,1", "seed=0,1: several values are a sweep: python -m lockdec.run -m debug=tiny seed=0,1; "),
         ("name=" + "n" * 300, "name=nnnnnnnnnnnnnnnnnnnn...: use at most 128 bytes, not 300"),
+        ("finetune=null", "finetune: stages.prior.prompt reads finetune.prompt, but there is no such section"),
         ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),
         ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
         ("data.split=sideways", "data.split=sideways: "),

@@ -253,7 +253,7 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
         model, tokenizer = load_captioner(*decoder, finetune), load_tokenizer(*decoder)
         tokenizer = tokenizer.with_prompt(load_prompt(finetune))
         generator = torch.Generator().manual_seed(decode.seed)
-    require_whole(run.folder, encoder, normalisation, model, tokenizer, decode)
+    require_whole(run.folder / CONFIG, encoder, normalisation, model, tokenizer, decode)
     return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
 
 
@@ -265,7 +265,7 @@ def require_whole(
     tokenizer: Tokenizer,
     decode: EvaluateConfig,
 ) -> None:
-    """Raise StoreError, naming the folder, unless the parts of a captioner fit each other."""
+    """Raise StoreError, naming the file with its settings, unless the parts of a captioner fit each other."""
     channels = len(normalisation.mean) if normalisation.mean is not None else encoder.dim
     if not channels == encoder.dim == model.encoder_dim:
         raise StoreError(f"{where}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "

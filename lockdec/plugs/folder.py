@@ -258,7 +258,7 @@ def open_plug(
         decode.check()
         tokenizer = tokenizer.with_prompt(record.prompt)
         generator = torch.Generator().manual_seed(decode.seed)
-    require_whole(folder, built, normalisation, model, tokenizer, decode)
+    require_whole(folder / RECORD, built, normalisation, model, tokenizer, decode)
     return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator)
 
 
