@@ -14,26 +14,19 @@ from lockdec.errors import ConfigError
 from lockdec.transformer.configuration import STRATEGIES, GenerationConfig, require_choice
 
 MBR = "mbr"
-# What a stage that evaluates is without these keys.
+# What a stage that evaluates captions is without these keys.
 NEUTRAL = ("decode.candidates=12", "decode.utility=token_f1", "decode.attributes is null")
 UTILITIES = ("token_f1", "rouge_l", "chrf", "exact")  # metrics that compare two captions without knowing any others
 
 
 @dataclass
-class EvaluateConfig(GenerationConfig):
-    """How a captioner or a translator is judged; the fields it inherits say how text is generated.
-
-    Beside the strategies that generate a single sequence there is `mbr`, which draws several captions as `nucleus` does
-    and keeps the one of the highest expected utility; see `lockdec.evaluation.candidates`.
+class EvaluateTextConfig(GenerationConfig):
+    """How generated text is judged; the fields it inherits say how it is generated.
 
     Attributes:
         split: `val` to choose settings, `test` to report.
         batch_size: inputs at a time.
-        seed: of the strategies that draw (nucleus, top_k, mbr).
-        candidates: mbr: how many captions are drawn for each input.
-        utility: mbr: the metric by which they are compared with each other.
-        attributes: what of an input its captions tell: for each attribute, the words of each of its values. None for
-            those that the data declare, such as the tonic of `data=pieces`.
+        seed: of the strategies that draw.
     """
 
     group: ClassVar[str] = "evaluate"
@@ -41,6 +34,34 @@ class EvaluateConfig(GenerationConfig):
     split: str = MISSING
     batch_size: int = MISSING
     seed: int = MISSING
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """The options of `LockingDecoderModel.generate`."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        if self.split not in ("val", "test"):
+            raise ConfigError(f"evaluate.split={self.split} is not one of: val, test")
+        require_at_least("evaluate", self, batch_size=1)
+        super().check()
+
+
+@dataclass
+class EvaluateConfig(EvaluateTextConfig):
+    """How a captioner is judged.
+
+    Beside the strategies that generate a single sequence there is `mbr`, which draws several captions as `nucleus` does
+    and keeps the one of the highest expected utility; see `lockdec.evaluation.candidates`.
+
+    Attributes:
+        candidates: mbr: how many captions are drawn for each input.
+        utility: mbr: the metric by which they are compared with each other.
+        attributes: what of an input its captions tell: for each attribute, the words of each of its values. None for
+            those that the data declare, such as the tonic of `data=pieces`.
+    """
+
     candidates: int = 12
     utility: str = "token_f1"
     attributes: Any = None
@@ -48,14 +69,11 @@ class EvaluateConfig(GenerationConfig):
     @property
     def generation(self) -> dict[str, Any]:
         """The options of `LockingDecoderModel.generate`; of mbr, those by which it draws."""
-        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(GenerationConfig)}
-        return options | ({"strategy": "nucleus"} if self.strategy == MBR else {})
+        return super().generation | ({"strategy": "nucleus"} if self.strategy == MBR else {})
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
-        if self.split not in ("val", "test"):
-            raise ConfigError(f"evaluate.split={self.split} is not one of: val, test")
-        require_at_least("evaluate", self, batch_size=1, candidates=1)
+        require_at_least("evaluate", self, candidates=1)
         require_choice("evaluate.strategy", self.strategy, (*STRATEGIES, MBR))
         require_choice("evaluate.utility", self.utility, UTILITIES)
         if self.attributes is not None and not _are_words(self.attributes):

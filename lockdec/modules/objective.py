@@ -58,6 +58,8 @@ class Objective(L.LightningModule, ABC):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         metrics, weight = self.measure(batch, batch_idx)
+        # Lightning divides the sum of the weights by the number of ranks, as whole numbers.
+        weight *= ranks.world()
         for name, value in metrics.items():
             self.log(f"{self.stage}/val_{name}", value, batch_size=weight, sync_dist=True)
 

@@ -12,8 +12,7 @@ import torch
 from lockdec.console import console, track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
-from lockdec.errors import ConfigError
-from lockdec.evaluation.configuration import MBR, NEUTRAL, EvaluateConfig
+from lockdec.evaluation.configuration import EvaluateTextConfig
 from lockdec.evaluation.controls import averaged, shifted, shifts
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
@@ -41,8 +40,7 @@ class EvaluateTranslation(Stage):
     name: ClassVar[str] = "evaluate"
     version: ClassVar[int] = 5
     reads: ClassVar[tuple[type[Stage], ...]] = (Translate,)
-    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, *NEUTRAL)
-    section = EvaluateConfig
+    section = EvaluateTextConfig
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.evaluation.metrics",
         "lockdec.evaluation.nearest",
@@ -55,14 +53,9 @@ class EvaluateTranslation(Stage):
     )
     exports: ClassVar[tuple[str, ...]] = (CAPTIONS,)
     data: TextPairs
-    decode: EvaluateConfig
+    decode: EvaluateTextConfig
     shots: int | None
     support_seed: int
-
-    def check(self) -> None:
-        """Refuse minimum Bayes risk, which chooses among captions of an input."""
-        if self.decode.strategy == MBR:
-            raise ConfigError("evaluate.strategy=mbr: translations are decoded by greedy, beam, nucleus or top_k")
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}
@@ -126,7 +119,7 @@ class Translator:
         model: TransformerModel,
         source: Tokenizer,
         target: Tokenizer,
-        decode: EvaluateConfig,
+        decode: EvaluateTextConfig,
         device: torch.device,
     ) -> None:
         self.model, self.source, self.target, self.decode, self.device = model, source, target, decode, device

@@ -136,7 +136,7 @@ SURFACE = {
     + " steps batch_size label_smoothing decoder_dropout state_noise state_dropout optimizer.kind prompt chat select",
     "prior": OPTIMIZER + " steps batch_size layers",
     "evaluate": "split strategy max_new_tokens min_new_tokens beams length_penalty early_stopping top_p top_k "
-    "temperature repetition_penalty no_repeat_ngram candidates utility batch_size seed",
+    "temperature repetition_penalty no_repeat_ngram candidates utility attributes batch_size seed",
 }
 
 

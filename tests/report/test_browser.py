@@ -152,7 +152,7 @@ def test_figures_show_the_numbers_of_results_json(page: Page, sweep: Path) -> No
             assert y - minus == pytest.approx(estimate["low"], abs=4e-5)
 
     check("score", "score", "token_f1")
-    check("control", "locked", "token_f1")
+    check("control", "prior", "token_f1")
     Select(page.chrome.find_element(By.ID, "metric")).select_by_value("cider_d")
     Select(page.chrome.find_element(By.ID, "control")).select_by_value("nearest_neighbour")
     check("score", "score", "cider_d")

@@ -49,7 +49,7 @@ def test_the_whole_pipeline_runs_on_it(checkpoint: Path, tiny: TinyRun) -> None:
     assert run.result["unlock"] == {"max_abs_logit_delta": 0.0}
     assert run.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
     assert run.result["metrics"]["loss"] != run.result["controls"]["locked"]["loss"]
-    assert run.result["decoder"]["source"] == str(checkpoint)
+    assert Path(run.result["decoder"]["source"]).name == checkpoint.name
     assert run.result["decoder"]["d_model"] == 32
     captions = [json.loads(line) for line in (run.folder / "captions.jsonl").read_text().splitlines()]
     assert len(captions) == 20

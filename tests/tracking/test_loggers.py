@@ -82,7 +82,8 @@ def test_each_executed_stage_has_a_run_and_the_cell_links_them(
     assert "cross_attention" not in offline["pretrain"].config
 
 
-def test_a_reused_stage_is_linked_and_not_logged_again(tracked: TinyRun) -> None:
+def test_a_reused_stage_is_linked_and_not_logged_again(tracked: TinyRun, offline: dict[str, OfflineRun]) -> None:
+    assert offline  # which reads the runs before there is one more
     before = len(list(tracked.outputs.glob("wandb/offline-run-*")))
     options = ("finetune.steps=20", "cross_attention.unlock=rezero", "cross_attention.d_v=1", "logger.kinds=[wandb]")
     run_tiny(tracked.outputs, "again", *options, "pipeline.order=[pretrain,attach,unlock]")

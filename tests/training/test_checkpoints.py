@@ -71,7 +71,7 @@ def resaved(content: Any) -> bytes:
 
 def lightning_of_the_past(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "version", lambda name: "1.9.0")
+        patch.setattr(checkpoints, "versions", lambda: {"lightning": "1.9.0", "torch": "1.9.0"})
         content = torch.load(folder / CHECKPOINT, weights_only=True)
         CheckpointIO(f"{folder.parent.name}/key").save_checkpoint(content, folder / CHECKPOINT)
 
