@@ -154,3 +154,9 @@ def test_every_module_has_its_tests_where_one_looks_for_them() -> None:
     assert not (lacking := missing - TESTED_ELSEWHERE.keys()), f"{sorted(lacking)}: add tests/FOLDER/test_MODULE.py"
     assert missing == TESTED_ELSEWHERE.keys(), "those that have tests of their own by now leave TESTED_ELSEWHERE"
     assert all((tests / other).is_file() for other in TESTED_ELSEWHERE.values())
+
+
+def test_each_folder_has_a_line_in_the_map_of_the_readme() -> None:
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    folders = {str(path.parent.relative_to(PACKAGE.parent)) for path in PACKAGE.rglob("__init__.py")}
+    assert {folder for folder in folders if f"\n| `{folder}/` |" not in text} == set()
