@@ -46,6 +46,22 @@ def _skipped(config: pytest.Config) -> list[tuple[str, str]]:
     return [(report.nodeid, str(report.longrepr[2]).removeprefix("Skipped: ")) for report in reports]
 
 
+@pytest.fixture(autouse=True)
+def settings_of_the_process() -> Iterator[None]:
+    """Tests run commands in this process, which set what holds for all of it; the next test finds it as it was."""
+    import torch
+
+    precision, tf32, threads = (
+        torch.get_float32_matmul_precision(),
+        torch.backends.cudnn.allow_tf32,
+        torch.get_num_threads(),
+    )
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_num_threads(threads)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker does the tests that share what a fixture of their module has made, so that it is made once."""
     for item in items:
