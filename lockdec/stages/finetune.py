@@ -89,7 +89,7 @@ class Finetune(TrainingStage):
     """Learns from the support set and nothing else of the data; the trained cross-attention is the artifact."""
 
     name: ClassVar[str] = "finetune"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach, Unlock)
     section = FinetuneConfig
     code: ClassVar[tuple[str, ...]] = (
