@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import regex
@@ -139,12 +139,7 @@ class Corpus(tuple[str, ...]):
         if not self:
             return [0.0] * _ORDER
         counted = self.references.bleu.corpus_score(_lines(self.words), None)
-        lengths = counted.sys_len, counted.ref_len
-        several = [
-            BLEU.compute_bleu(counted.counts[:order], counted.totals[:order], *lengths, max_ngram_order=order)
-            for order in range(1, _ORDER + 1)
-        ]
-        return [min(float(one.score) / 100, 1.0) for one in several]  # exp(log(100)) is 100.00000000000004
+        return _bleus(counted.sys_len, counted.ref_len, counted.counts, counted.totals)
 
 
 class CiderWeights:
@@ -201,7 +196,7 @@ def rouge_l(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
 
     As in COCO's scorer, F is of the best precision and the best recall over the references, with beta 1.2.
     """
-    return _mean(_rouge_l(candidate, several) for candidate, several in Corpus(candidates, references).pairs)
+    return _mean(_rouge_ls(Corpus(candidates, references)))
 
 
 def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -210,17 +205,7 @@ def cider_d(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> f
     An n-gram that every input's references contain weighs nothing, so one input alone always scores 0. A
     caption of fewer than four words lacks the longer n-grams and cannot reach 10.
     """
-    corpus = Corpus(candidates, references)
-    weights = corpus.references.cider
-    scores = []
-    for (candidate, several), vectors in zip(corpus.pairs, weights.vectors, strict=True):
-        own = weights.vector(candidate)
-        similarity = sum(
-            _clipped_cosine(own, vector) * _length_penalty(len(candidate), len(wanted))
-            for wanted, vector in zip(several, vectors, strict=True)
-        )
-        scores.append(10 * similarity / len(several))
-    return _mean(scores)
+    return _mean(_cider_ds(Corpus(candidates, references)))
 
 
 def chrf(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -233,18 +218,12 @@ def chrf(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> floa
 
 def token_f1(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Mean F1 of the two multisets of words, 0..1, best over references."""
-    return _mean(token_f1s(candidates, references))
-
-
-def token_f1s(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """F1 of the two multisets of words of each caption, 0..1, best over its references."""
-    pairs = Corpus(candidates, references).pairs
-    return [max(_multiset_f1(candidate, wanted) for wanted in several) for candidate, several in pairs]
+    return _mean(_token_f1s(Corpus(candidates, references)))
 
 
 def exact(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     """Share of captions whose words equal a reference's words, in order, 0..1."""
-    return _mean(float(candidate in several) for candidate, several in Corpus(candidates, references).pairs)
+    return _mean(_exacts(Corpus(candidates, references)))
 
 
 def distinct(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -263,6 +242,77 @@ def score(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dic
     """Every metric of this module by its name. ValueError when a caption has no reference."""
     corpus = Corpus(candidates, references)
     return {name: metric(corpus, corpus.references) for name, metric in METRICS.items()}
+
+
+def score_without_each(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, list[float]]:
+    """Every metric but `distinct`, by its name: what it would be without each of the inputs, in their order.
+
+    How much these differ gives the standard error of a metric over inputs, that of a corpus metric, too, which is not
+    a mean (the jackknife: Efron and Tibshirani 1993, chapter 11). The document frequencies of CIDEr-D stay those of all
+    references.
+
+    Raises:
+        ValueError: there are fewer than two captions, or one has no reference.
+    """
+    corpus = Corpus(candidates, references)
+    if len(corpus) < 2:
+        raise ValueError(f"{len(corpus)} candidates: without one of them, at least one has to be left")
+    found = {}
+    for name, values in (
+        ("rouge_l", _rouge_ls(corpus)),
+        ("cider_d", _cider_ds(corpus)),
+        ("token_f1", _token_f1s(corpus)),
+        ("exact", _exacts(corpus)),
+    ):
+        total = math.fsum(values)
+        found[name] = [(total - value) / (len(values) - 1) for value in values]
+    counted = corpus.references.bleu._extract_corpus_statistics(_lines(corpus.words), None)
+    scores = [_bleus(rest[0], rest[1], rest[2 : 2 + _ORDER], rest[2 + _ORDER :]) for rest in _without_each(counted)]
+    found |= {f"bleu{order}": [several[order - 1] for several in scores] for order in range(1, _ORDER + 1)}
+    matched = corpus.references.chrf._extract_corpus_statistics(_lines(corpus.words), None)
+    found["chrf"] = [min(corpus.references.chrf._compute_f_score(rest), 100.0) for rest in _without_each(matched)]
+    return found
+
+
+def _without_each(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The sums of the columns over all rows but one, for each row."""
+    totals = [sum(column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield [total - value for total, value in zip(totals, row, strict=True)]
+
+
+def _bleus(length: int, wanted_length: int, matches: list[int], ngrams: list[int]) -> list[float]:
+    """BLEU of 1- to n-grams for each n up to 4, from counts over a corpus."""
+    several = [
+        BLEU.compute_bleu(matches[:order], ngrams[:order], length, wanted_length, max_ngram_order=order)
+        for order in range(1, _ORDER + 1)
+    ]
+    return [min(float(one.score) / 100, 1.0) for one in several]  # exp(log(100)) is 100.00000000000004
+
+
+def _rouge_ls(corpus: Corpus) -> list[float]:
+    return [_rouge_l(candidate, several) for candidate, several in corpus.pairs]
+
+
+def _cider_ds(corpus: Corpus) -> list[float]:
+    weights = corpus.references.cider
+    scores = []
+    for (candidate, several), vectors in zip(corpus.pairs, weights.vectors, strict=True):
+        own = weights.vector(candidate)
+        similarity = sum(
+            _clipped_cosine(own, vector) * _length_penalty(len(candidate), len(wanted))
+            for wanted, vector in zip(several, vectors, strict=True)
+        )
+        scores.append(10 * similarity / len(several))
+    return scores
+
+
+def _token_f1s(corpus: Corpus) -> list[float]:
+    return [max(_multiset_f1(candidate, wanted) for wanted in several) for candidate, several in corpus.pairs]
+
+
+def _exacts(corpus: Corpus) -> list[float]:
+    return [float(candidate in several) for candidate, several in corpus.pairs]
 
 
 def _mean(values: Iterable[float]) -> float:

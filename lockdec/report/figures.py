@@ -9,8 +9,10 @@ variables: one set for light, one for dark.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from lockdec.report.results import Run, curves
@@ -21,12 +23,14 @@ MOST_SERIES = 8
 MOST_GRIDS = 6
 MOST_ROWS = 40
 MOST_POINTS = 400
+LEAST_SMOOTHED = 30  # points of a learning curve, from which on it is smoothed
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
 
 SCORE_AND_GAP = ("score", "control")
 WHISKERS = "Whiskers: 95 % intervals over seeds. Open markers: no interval."
 Trace = dict[str, Any]
+Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -51,37 +55,75 @@ def of_study(study: Study) -> list[Figure]:
 
 
 def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
-    """A figure for each stage: all losses of one run, or one loss (validation if it has it) of each run."""
-    traces: dict[str, list[Trace]] = {}
-    seen: set[tuple[str, str]] = set()
+    """A figure for each stage that was measured repeatedly: all losses of one run, or one loss of each of several.
+
+    Of several runs it is the validation loss where there is a curve of it, once for each artifact.
+    """
+    drawn: dict[str, dict[str, tuple[str, dict[str, Points]]]] = {}
+    users: dict[tuple[str, str], int] = {}
     for label, run in runs:
         keys = {stage.name: stage.key for stage in run.stages}
         for stage, metrics in curves(run).items():
-            if (stage, keys.get(stage) or run.label) in seen:
+            losses = {name: points for name, points in metrics.items() if "loss" in name and len(points) > 1}
+            if losses:
+                key = keys.get(stage) or run.label
+                drawn.setdefault(stage, {}).setdefault(key, (label, losses))
+                users[stage, key] = users.get((stage, key), 0) + 1
+    found = []
+    for number, (stage, artifacts) in enumerate(drawn.items()):
+        lines: list[tuple[str, Points]] = []
+        for key, (label, losses) in artifacts.items():
+            if len(runs) == 1:
+                lines += sorted(losses.items())
                 continue
-            seen.add((stage, keys.get(stage) or run.label))
-            losses = sorted(name for name in metrics if "loss" in name)
-            # Of several, the validation loss, unless that was measured but once.
-            one = sorted(losses, key=lambda name: (len(metrics[name]) > 1, name))[-1:]
-            for name in losses if len(runs) == 1 else one:
-                series = traces.setdefault(stage, [])
-                if len(series) < MOST_SERIES:
-                    points = metrics[name][:: max(1, len(metrics[name]) // MOST_POINTS)]
-                    line = _style(len(series), name if len(runs) == 1 else f"{name}, {label}")
-                    line |= {"mode": "lines+markers" if len(points) < 30 else "lines"}
-                    series.append(line | {"x": [step for step, _ in points], "y": [v for _, v in points]})
-    return [
-        Figure(
-            f"curve-{number}",
-            f"Learning curve of {stage}",
-            "Loss by training step, from the stage's metrics.csv."
-            + ("" if len(runs) == 1 else " One line for each artifact, at most eight."),
-            ("given",),
-            tuple(series),
-            {"xaxis": {"title": {"text": "step"}, "zeroline": False}, "yaxis": {"title": {"text": "loss"}}},
+            name = max(losses, key=lambda name: ("val" in name, name))
+            shared = users[stage, key] - 1
+            also = f" and {shared} other setting{'s' if shared > 1 else ''}" if shared else ""
+            lines.append((name if users[stage, key] == len(runs) else f"{name}, {label}{also}", losses[name]))
+        shown = lines[:MOST_SERIES]
+        smooth = any(len(points) >= LEAST_SMOOTHED for _, points in shown)
+        caption = "Loss by training step, from the stage's metrics.csv."
+        if smooth:
+            caption += " Thin lines: as measured. Thick lines: means of neighbouring measurements."
+        if len(runs) > 1:
+            caption += " One line for each artifact, at most eight."
+        found.append(
+            Figure(
+                f"curve-{number}",
+                f"Learning curve of {stage}",
+                caption,
+                ("given",),
+                tuple(trace for place, (name, points) in enumerate(shown) for trace in _curve(place, name, points)),
+                {"xaxis": {"title": {"text": "step"}, "zeroline": False}, "yaxis": {"title": {"text": "loss"}}},
+            )
         )
-        for number, (stage, series) in enumerate(traces.items())
+    return found
+
+
+def _curve(number: int, name: str, points: Points) -> list[Trace]:
+    """The line of a loss, smoothed where it has many points, and then in front of the loss as measured."""
+    style = _style(number, name)
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    if len(points) < LEAST_SMOOTHED:
+        return [style | {"x": steps, "y": values}]
+    kept = slice(None, None, -(-len(points) // MOST_POINTS))
+    raw = {"mode": "lines", "showlegend": False, "hoverinfo": "skip", "opacity": 0.35}
+    thin = {"line": style["line"] | {"width": 1, "dash": "solid"}}
+    smoothed = [round(value, 5) for value in _smoothed(values)]
+    return [
+        style | raw | thin | {"x": steps[kept], "y": values[kept]},
+        style | {"mode": "lines", "x": steps[kept], "y": smoothed[kept]},
     ]
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Means over a fifteenth of the curve around each point; over fewer at the start, where a loss falls fastest."""
+    most = max(1, len(values) // 30)
+    found = []
+    for place in range(len(values)):
+        reach = min(most, place)
+        found.append(fmean(values[place - reach : place + reach + 1]))
+    return found
 
 
 def _over_dimension(study: Study) -> list[Figure]:
@@ -206,7 +248,10 @@ def _pareto(study: Study) -> list[Figure]:
         "The line is the Pareto front: settings that no other beats with as few or fewer trained parameters. "
         + WHISKERS
     )
-    axis = {"type": "log", "title": {"text": "trained parameters"}, "exponentformat": "SI", "dtick": 1}
+    sizes = [s.parameters for s in settings if s.parameters]
+    steps = [(f, 10**power) for power in range(13) for f in (1, 2, 5)]
+    ticks = [factor * power for factor, power in steps if min(sizes) / 1.5 <= factor * power <= 1.5 * max(sizes)]
+    axis = _log_axis("trained parameters", sizes) | {"tickvals": ticks, "ticktext": [_short(tick) for tick in ticks]}
     return [
         Figure(
             "pareto",
@@ -317,13 +362,24 @@ def _spread(number: int, count: int) -> float:
 
 def _log_axis(title: str, values: Sequence[Any]) -> dict[str, Any]:
     ticks = sorted({float(value) for value in values if value})
+    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
+    room = max(0.1, 0.08 * (high - low))
     return {
         "type": "log",
         "title": {"text": title},
+        "range": [low - room, high + room],
         "tickvals": ticks,
         "ticktext": [f"{tick:g}" for tick in ticks],
         "minor": {"ticks": ""},
     }
+
+
+def _short(number: float) -> str:
+    """1,000 as 1k."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:g}{letter}"
+    return f"{number:g}"
 
 
 def _dimensions(fixed: Facets) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Mapping, Sequence
 
-from lockdec.evaluation.metrics import ONE_INPUT, token_f1s
+from lockdec.evaluation.metrics import ONE_INPUT
 from lockdec.evaluation.result import CONTROLS
-from lockdec.report.results import Run, read_captions
-from lockdec.report.settings import DIMENSIONS, Setting, describe
-from lockdec.report.statistics import LEAST_SEEDS, Estimate, over_items, verdicts
-from lockdec.report.study import MARGIN, HowLow, Study
+from lockdec.report.over_inputs import JUDGED, OverInputs, over_inputs
+from lockdec.report.results import Run
+from lockdec.report.settings import DIMENSIONS, HEADLINE_METRIC, Setting, describe
+from lockdec.report.statistics import LEAST_SEEDS, Estimate, verdicts
+from lockdec.report.study import ALL_METRICS, MARGIN, METRIC_LABELS, HowLow, Study
 
 FEW_SEEDS = 10  # below which an interval is wide by its few seeds
-SAME_SCORE = 1e-6
+
+Sides = Mapping[str, Mapping[str, str]]
+"""By control and metric: the side of the control on which the captioner lies (`above`, `below`, `either`)."""
 
 
 def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
@@ -49,7 +51,7 @@ def of_study(study: Study) -> list[str]:
     named = list(zip(findings, names, strict=True))
     sentences = [_how_low(finding, name, study) for finding, name in named if finding.smallest is not None]
     if study.best is not None:
-        sentences += [_best(study, study.best), *_against_controls(study)]
+        sentences += [_best(study, study.best), *_best_over_metrics(study, study.best), *_against_controls(study)]
     sentences += [_how_low(finding, name, study) for finding, name in named if finding.smallest is None]
     fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
     if fewest < LEAST_SEEDS:
@@ -62,27 +64,30 @@ def of_study(study: Study) -> list[str]:
     return sentences
 
 
-def of_run(run: Run) -> list[str]:
-    """The findings of one run."""
-    sentences = []
+def of_run(run: Run, inputs: OverInputs) -> list[str]:
+    """The findings of one run: how it compares with each control over all metrics first, then in numbers.
+
+    Args:
+        inputs: the estimates over its inputs.
+    """
+    sentences = _over_metrics("The captioner", run, inputs)
     score = run.number("metrics.token_f1")
-    items = _over_items(run)
     if score is not None:
         gaps = [
-            f"{interval(items.get(control), signed=True) if control in items else number(score - value, signed=True)}"
-            f" over {control}"
+            f"{interval(estimate, signed=True) if estimate else number(score - value, signed=True)} over {control}"
             for control in CONTROLS
             if (value := run.number(f"controls.{control}.token_f1")) is not None
+            for estimate in [inputs.gaps.get(control, {}).get(HEADLINE_METRIC)]
         ]
         split = run.text("data.evaluated") or "test"
         split_name = {"val": "validation"}.get(split, split)
-        shots, inputs = run.text("fewshot.shots"), run.text(f"data.{split}")
-        reached = interval(items["caption"]) if items else number(score)
+        shots, count = run.text("fewshot.shots"), run.text(f"data.{split}")
+        own = inputs.scores.get(HEADLINE_METRIC)
         sentences.append(
-            f"Token F1 is {reached} on {inputs or 'the'} {split_name} inputs, with {shots or 'the'} shots"
-            + (f": {', '.join(gaps)}." if gaps else ".")
+            f"Token F1 is {interval(own) if own else number(score)} on {count or 'the'} {split_name} inputs, with "
+            f"{shots or 'the'} shots" + (f": {', '.join(gaps)}." if gaps else ".")
         )
-        if inputs == "1":
+        if count == "1":
             sentences.append(f"{ONE_INPUT}.")
     sizes = [f"d_{name} {run.text(f'cross_attention.d_{name}')}" for name in "qkv"]
     if run.text("cross_attention.d_k"):
@@ -90,35 +95,59 @@ def of_run(run: Run) -> list[str]:
         counted = f": {trained:,.0f} trained parameters." if trained else "."
         sentences.append(f"Cross-attention has {run.text('cross_attention.heads')} heads, {', '.join(sizes)}{counted}")
     sentences.append(
-        "This is one run with one seed. Brackets hold 95 % intervals over the inputs; other seeds would differ as well."
-        if items
+        "This is one run with one seed. Brackets hold 95 % intervals over the inputs, and what is called better or "
+        "worse is so after correction for the number of metrics. Other seeds would differ as well."
+        if inputs.scores
         else "This is one run with one seed, so there is no interval: small differences may be noise."
     )
     return sentences
 
 
-def _over_items(run: Run) -> dict[str, Estimate]:
-    """Token F1 of a run's captions, and its gap over each control, with intervals over the inputs.
+def _over_metrics(who: str, run: Run, inputs: OverInputs) -> list[str]:
+    """How a run compares with each of its controls, on all metrics that both have."""
+    bare: dict[str, dict[str, str]] = {}
+    for control in CONTROLS:
+        for metric in JUDGED:
+            own, other = run.number(f"metrics.{metric}"), run.number(f"controls.{control}.{metric}")
+            if control not in inputs.verdicts and own is not None and other is not None:
+                side = "above" if own > other else "below" if own < other else "either"
+                bare.setdefault(control, {})[metric] = side
+    shown = _compared(
+        who,
+        inputs.verdicts,
+        {"above": "is better than", "below": "is worse than", "either": "is not shown to differ from"},
+    )
+    counted = _compared(
+        who,
+        {control: sides for control, sides in bare.items() if len(sides) > 1},
+        {"above": "scores higher than", "below": "scores lower than", "either": "scores the same as"},
+    )
+    return shown + [sentence.removesuffix(".") + ", without an interval." for sentence in counted]
 
-    Left out where the captions that the run has kept do not give the score in its result.json: the control is averaged
-    over more captions than are kept, or an earlier release measured otherwise.
-    """
-    rows, _ = read_captions(run)
-    references, found = [row.references for row in rows], dict[str, Estimate]()
-    scores = {
-        who: token_f1s([row.captions[who] for row in rows], references)
-        for who in ("caption", *CONTROLS)
-        if rows and all(who in row.captions and row.references for row in rows)
-    }
-    for who, values in scores.items():
-        kept = run.number("metrics.token_f1" if who == "caption" else f"controls.{who}.token_f1")
-        if kept is None or abs(kept - fmean(values)) > SAME_SCORE or not (who == "caption" or "caption" in found):
-            continue
-        gaps = [own - other for own, other in zip(scores["caption"], values, strict=True)]
-        estimate = over_items(values if who == "caption" else gaps)
-        if estimate is not None and estimate.low is not None:
-            found[who] = estimate
-    return found
+
+def _compared(who: str, sides: Sides, words: Mapping[str, str]) -> list[str]:
+    """A sentence for all controls that turned out alike: with which of them it compares how, and on which metrics."""
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for control, by_metric in sides.items():
+        outcome = tuple((metric, by_metric[metric]) for metric in ALL_METRICS if metric in by_metric)
+        alike.setdefault(outcome, []).append(control)
+    sentences = []
+    for outcome, controls in alike.items():
+        parts = []
+        for side, word in words.items():
+            metrics = [METRIC_LABELS[metric] for metric, found in outcome if found == side]
+            if metrics:
+                where = f"all {len(metrics)} metrics" if len(metrics) == len(outcome) > 1 else _listed(metrics)
+                parts.append(
+                    f"{word} {_listed(controls) if not parts else 'it' if len(controls) == 1 else 'them'} on {where}"
+                )
+        sentences.append(f"{who} {_listed(parts)}.")
+    return sentences
+
+
+def _listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def checks(run: Run) -> list[tuple[str, bool | None]]:
@@ -195,8 +224,26 @@ def _best(study: Study, best: Setting) -> str:
     return f"The highest mean has {name}: token F1 {interval(score)} ({held}); {'; '.join(gaps) or 'no control'}."
 
 
+def _best_over_metrics(study: Study, best: Setting) -> list[str]:
+    """How the best setting compares with each control on all metrics: over its seeds, or else over its inputs."""
+    sides: dict[str, dict[str, str]] = {}
+    for control in CONTROLS:
+        gaps = {metric: gap for metric in JUDGED if (gap := study.estimate(best, metric, control)) is not None}
+        found = dict(zip(gaps, verdicts(list(gaps.values())), strict=True))
+        if known := {metric: side for metric, side in found.items() if side != "unknown"}:
+            sides[control] = known
+    over = "over seeds"
+    if not sides:
+        sides, over = dict(over_inputs(next(iter(best.runs.values()))).verdicts), "over the inputs of its first seed"
+    words = {"above": "is better than", "below": "is worse than", "either": "is not shown to differ from"}
+    return [
+        f"{sentence.removesuffix('.')} ({over}, corrected for the number of metrics)."
+        for sentence in _compared("It", sides, words)
+    ]
+
+
 def _against_controls(study: Study) -> list[str]:
-    sentences = []
+    alike: dict[str, list[str]] = {}
     for control in CONTROLS:
         gaps = [gap for s in study.settings if (gap := study.estimate(s, view=control)) is not None]
         counted = Counter(verdicts(gaps))
@@ -204,9 +251,11 @@ def _against_controls(study: Study) -> list[str]:
         if judged:
             sides = {"above": "above", "below": "below", "either": "undecided"}
             parts = [f"{counted[side]} {words}" for side, words in sides.items() if counted[side]]
-            corrected = f", corrected for {judged} comparisons" if judged > 1 else ""
-            sentences.append(f"Settings compared with {control}{corrected}: {', '.join(parts)}.")
-    return sentences
+            corrected = f" (corrected for {judged} comparisons)" if judged > 1 else ""
+            alike.setdefault(f"{', '.join(parts)}{corrected}", []).append(control)
+    return [
+        f"Settings compared with {_listed(controls)} by token F1: {outcome}." for outcome, controls in alike.items()
+    ]
 
 
 def _mean(study: Study, setting: Setting) -> float | None:

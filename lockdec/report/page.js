@@ -65,6 +65,22 @@ for (const table of document.querySelectorAll("table.sortable")) {
   if (filters.length) filterRows(table, filters);
 }
 
+// A table that is wider than the page says so: where scrollbars are hidden, nothing else does.
+for (const box of document.querySelectorAll(".scroll")) {
+  const hint = document.createElement("p");
+  hint.className = "hint";
+  hint.setAttribute("aria-hidden", "true");
+  box.after(hint);
+  const tell = () => {
+    const left = box.scrollWidth - box.clientWidth - box.scrollLeft;
+    const hidden = [...box.querySelectorAll("thead th")].filter((cell) => cell.offsetLeft + cell.offsetWidth > box.scrollLeft + box.clientWidth + 2);
+    hint.hidden = box.scrollWidth <= box.clientWidth + 1;
+    hint.textContent = left > 2 ? `${hidden.length} more column${hidden.length === 1 ? "" : "s"} to the right \u2192` : "\u2190 scrolled to the last column";
+  };
+  new ResizeObserver(tell).observe(box);
+  box.addEventListener("scroll", tell, { passive: true });
+}
+
 // Attention lies over the drawing that stands above it, which the page holds once.
 for (const article of document.querySelectorAll(".gallery article")) {
   const picture = article.querySelector("img");
@@ -149,15 +165,14 @@ function layoutOf(figure, view, metric, narrow) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--muted)", activecolor: "var(--ink)" },
     shapes: [], annotations: [], height: figure.height,
   };
-  if (view === "given") return layout;
   const traces = figure.traces;
   const filledAxis = traces[0].fill === "x" ? "x" : "y";
-  layout.title = { text: titleOf(view, metric), font: { size: 13 }, x: 0, xref: "paper", xanchor: "left" };
+  if (view !== "given") layout.title = { text: titleOf(view, metric), font: { size: 13 }, x: 0, xref: "paper", xanchor: "left" };
   const line = (value, dash) => ({
     type: "line", layer: "below", line: { color: "var(--muted)", width: 1.5, dash },
     ...(filledAxis === "y" ? { xref: "paper", x0: 0, x1: 1, y0: value, y1: value } : { yref: "paper", y0: 0, y1: 1, x0: value, x1: value }),
   });
-  if (view !== "score" && traces[0].fill !== "z") layout.shapes.push(line(0, "solid"));
+  if (!["given", "score"].includes(view) && traces[0].fill !== "z") layout.shapes.push(line(0, "solid"));
   if (view === "full" && metric === data.margin.metric) layout.shapes.push(line(data.margin.value, "dot"));
   // A legend under the plot takes its own room, so that many long names on a phone do not squeeze the plot away.
   const entries = traces.filter((trace) => trace.showlegend !== false && trace.fill !== "z");

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -22,14 +23,11 @@ from lockdec.errors import StoreError
 from lockdec.evaluation.metrics import LOWER_IS_BETTER
 from lockdec.evaluation.result import CONTROLS, EARLIER
 from lockdec.report import figures, gallery, headline, tables
-from lockdec.report.results import Collection, Run, Skipped, config_text, read
+from lockdec.report.over_inputs import OverInputs, over_inputs
+from lockdec.report.results import STATUSES, Collection, Run, Skipped, config_text, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
 from lockdec.report.statistics import Estimate
-from lockdec.report.study import (
-    ALL_METRICS,
-    MARGIN,
-    Study,
-)
+from lockdec.report.study import ALL_METRICS, MARGIN, METRIC_LABELS, Study
 from lockdec.store.writing import write_text
 
 HERE = Path(__file__).parent
@@ -37,20 +35,6 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 _TURNS = re.compile(r"\\u(?:061c|200[ef]|202[a-e]|206[6-9])")  # as JSON writes Unicode's bidirectional controls
 # These keep the page below 8 MB, beside 2 MB of Plotly and at most 2 MB of drawings: a row takes about 1.2 kB.
 MOST_CELLS, MOST_SETTINGS, MOST_COMPARISONS = 1_000, 500, 500
-METRIC_LABELS = {
-    "bleu1": "BLEU-1",
-    "bleu2": "BLEU-2",
-    "bleu3": "BLEU-3",
-    "bleu4": "BLEU-4",
-    "rouge_l": "ROUGE-L",
-    "cider_d": "CIDEr-D",
-    "chrf": "chrF",
-    "token_f1": "token F1",
-    "exact": "exact match",
-    "distinct": "distinct captions",
-    "loss": "loss",
-    "rouge_l_f1": "ROUGE-L (best F1)",
-}
 DIGITS = dict.fromkeys(ALL_METRICS, 3) | {"chrf": 1}
 TABLE_METRICS = ("token_f1", "exact", "cider_d", "chrf", "bleu4", "rouge_l", "loss")
 
@@ -99,6 +83,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
     """The page as one HTML text. `run` is given for the report of a single run."""
     shown = _figures(study, run)
     exhibits, notes = gallery.exhibits(_who(study, run))
+    inputs = over_inputs(run) if run else OverInputs()
     script = (HERE / "page.js").read_text(encoding="utf-8")
     plotly = _plotly() if shown else ""
     environment = Environment(
@@ -109,14 +94,15 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         lstrip_blocks=True,
         finalize=partial(_shown, secrets=redaction.known()),
     )
-    environment.filters |= {"number": headline.number, "interval": headline.interval, "seeds": headline.seeds}
+    environment.filters |= {"number": headline.number, "unescaped": unquote}
     return environment.get_template("page.html").render(
         title=title,
         run=run,
         runs=collection.runs,
+        inputs=inputs,
         study=study,
         statuses=_counts([r.status for r in collection.runs]),
-        sentences=headline.of_run(run) if run else headline.of_study(study),
+        sentences=headline.of_run(run, inputs) if run else headline.of_study(study),
         checks=headline.checks(run) if run else [],
         warnings=headline.warnings(collection.runs),
         notes=[*study.notes, *notes, *_earlier(collection.runs)],
@@ -161,8 +147,9 @@ def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
         return figures.learning_curves([("", run)])
     first = [s for s in (study.best, study.smallest) if s is not None]
     ordered = list(dict.fromkeys([*first, *study.settings]))
-    cells = [(study.label(s), next(iter(s.runs.values()))) for s in ordered[: figures.MOST_SERIES]]
-    return figures.of_study(study) + figures.learning_curves(cells)
+    cells = [(s, next(iter(s.runs.values()))) for s in ordered[: figures.MOST_SERIES]]
+    names = [" · ".join(filter(None, (study.label(s), f"seed {run.text('seed')}"))) for s, run in cells]
+    return figures.of_study(study) + figures.learning_curves(list(zip(names, (run for _, run in cells), strict=True)))
 
 
 def _controls(study: Study, run: Run | None) -> Sequence[str]:
@@ -276,7 +263,7 @@ def _distinct(runs: Sequence[Run], prefix: str) -> dict[str, list[str]]:
 
 
 def _counts(names: Sequence[str]) -> dict[str, int]:
-    return {name: names.count(name) for name in ("ok", "failed", "interrupted") if name in names}
+    return {name: names.count(name) for name in STATUSES if name in names}
 
 
 def _shown(value: object, secrets: Sequence[str]) -> object:

@@ -97,15 +97,21 @@ class Run:
         return "" if value is None else str(value)
 
     @property
+    def made_in(self) -> float | None:
+        """The seconds that making all its stages took, in this run or before; None where an older run does not say."""
+        seconds = [stage.made_in if stage.reused else stage.seconds for stage in self.stages]
+        known = [one for one in seconds if one is not None]
+        return sum(known) if known and len(known) == len(seconds) else None
+
+    @property
     def seconds_label(self) -> str:
-        """What `cost.seconds` counts: not the making of stages that were there already, which has its own figure."""
-        reused = [stage.made_in for stage in self.stages if stage.reused]
+        """What `cost.seconds` counts: not the making of stages that were there already."""
+        reused = sum(stage.reused for stage in self.stages)
         if not reused:
-            return "Seconds"
-        how_many = "every stage" if len(reused) == len(self.stages) else f"{len(reused)} of {len(self.stages)} stages"
-        known = [seconds for seconds in reused if seconds is not None]
-        took = f", in {sum(known):,.1f} s" if len(known) == len(reused) else ""
-        return f"Seconds ({how_many} {'was' if how_many == 'every stage' else 'were'} made before{took})"
+            return "Seconds of this run"
+        if reused == len(self.stages):
+            return "Seconds of this run, which reused every stage"
+        return f"Seconds of this run, which reused {reused} of {len(self.stages)} stages"
 
     def row(self) -> dict[str, Scalar]:
         """Everything of the run as one flat row, as in results.csv."""

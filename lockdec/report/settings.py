@@ -69,9 +69,13 @@ class Setting:
         return run.number("cross_attention.parameters") if trained is None else trained
 
     def mean(self, name: str) -> float | None:
-        """Mean over the runs of a dotted number (`cost.seconds`)."""
-        found = [value for run in self.runs.values() if (value := run.number(name)) is not None]
-        return sum(found) / len(found) if found else None
+        """Mean over the runs of a dotted number (`cost.peak_memory_mb`)."""
+        return _mean(run.number(name) for run in self.runs.values())
+
+    @property
+    def made_in(self) -> float | None:
+        """Mean over the runs of the seconds that making their stages took, whether in the run or before."""
+        return _mean(run.made_in for run in self.runs.values())
 
     def values(self, metric: str, view: str = "score") -> dict[Unit, float]:
         """A metric by unit: as it is (`score`), or its gap over a control."""
@@ -144,6 +148,11 @@ def _facets(run: Run) -> Facets:
             others.append(override.lstrip("+"))
     found["overrides"] = " ".join(sorted(others))
     return tuple(found.items())
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _letters(name: str) -> str:

@@ -34,6 +34,20 @@ from lockdec.report.statistics import Estimate, differences, estimates, verdicts
 
 MARGIN = 0.02
 VIEWS = ("score", *CONTROLS, "full")
+METRIC_LABELS = {
+    "bleu1": "BLEU-1",
+    "bleu2": "BLEU-2",
+    "bleu3": "BLEU-3",
+    "bleu4": "BLEU-4",
+    "rouge_l": "ROUGE-L",
+    "cider_d": "CIDEr-D",
+    "chrf": "chrF",
+    "token_f1": "token F1",
+    "exact": "exact match",
+    "distinct": "distinct captions",
+    "loss": "loss",
+    "rouge_l_f1": "ROUGE-L (best F1)",
+}
 ALL_METRICS = tuple(dict.fromkeys((HEADLINE_METRIC, "exact", "cider_d", "chrf", "rouge_l", *METRICS, "loss", *EARLIER)))
 
 

@@ -323,6 +323,24 @@ def test_missing_references_are_refused(candidates: list[str], references: list[
             metric(candidates, references)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(caption, st.lists(wordy, min_size=1, max_size=3)), min_size=2, max_size=6))
+def test_each_metric_without_an_input_is_that_of_the_others(corpus: list[tuple[str, list[str]]]) -> None:
+    """CIDEr-D aside, whose document frequencies would change: it is the mean of the others' scores."""
+    left = metrics.score_without_each(*split(corpus))
+    assert left.keys() == metrics.METRICS.keys() - {"distinct"}
+    for row in range(len(corpus)):
+        others = metrics.score(*split(corpus[:row] + corpus[row + 1 :]))
+        for name in left.keys() - {"cider_d"}:
+            assert left[name][row] == pytest.approx(others[name], abs=1e-9), name
+    assert sum(left["cider_d"]) / len(corpus) == pytest.approx(metrics.cider_d(*split(corpus)), abs=1e-9)
+
+
+def test_without_its_only_input_a_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 candidates"):
+        metrics.score_without_each(["a"], [["a"]])
+
+
 def test_importing_metrics_does_not_import_torch() -> None:
     code = "import sys, lockdec.evaluation.metrics; print('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

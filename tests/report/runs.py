@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lockdec.evaluation.metrics import score
+from lockdec.evaluation.result import CONTROLS
 from lockdec.report.results import Run, Scalar
 
 METRICS = (
@@ -185,6 +187,16 @@ def write_run(
             lines.append(f"0,{step},,,{4 * math.exp(-step / steps) + 0.7:.4f}")
         (folder / "stages" / stage / "metrics.csv").write_text("\n".join(lines) + "\n")
     (folder / "config.yaml").write_text("cross_attention:\n  d_k: 8\nseed: 0\n")
+    return folder
+
+
+def captioned_run(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """A run that kept these rows of captions.jsonl, with the scores that they have."""
+    references = [row["references"] for row in rows]
+    scores = {who: score([row[who] for row in rows], references) for who in ("caption", *CONTROLS) if who in rows[0]}
+    own = scores.pop("caption")
+    write_run(folder, result() | {"metrics": own, "controls": scores}, extras=False)
+    (folder / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
 

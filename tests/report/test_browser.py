@@ -282,4 +282,6 @@ def test_the_report_of_a_run_opens_too(page: Page, tmp_path: Path) -> None:
     assert page.complaints() == []
     assert page.run("return [...document.images].every((image) => image.naturalWidth === 32)")
     assert [trace["name"] for trace in page.plotted("curve-0", "given")] == ["train/loss", "val/loss"]
+    hints = page.run("return [...document.querySelectorAll('.hint:not([hidden])')].map((hint) => hint.textContent)")
+    assert hints[0] == "3 more columns to the right \u2192", "of the metrics; captioner and prior are in view"
     assert page.run("return document.documentElement.scrollWidth") <= PHONE[0]

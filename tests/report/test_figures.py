@@ -24,6 +24,57 @@ def test_of_several_runs_the_losses_that_are_curves_are_drawn(tmp_path: Path) ->
     assert [trace["name"] for trace in figure.traces] == ["loss, once", "val_loss, often"]
 
 
+def curve_of(folder: Path, stage: str, table: str) -> results.Run:
+    """A run whose only learning curve is this table."""
+    write_run(folder)
+    for one in (folder / "stages").iterdir():
+        (one / "metrics.csv").unlink()
+    (folder / "stages" / stage).mkdir(exist_ok=True)
+    (folder / "stages" / stage / "metrics.csv").write_text(table)
+    return results.read([folder]).runs[0]
+
+
+def test_what_was_measured_once_is_no_curve(tmp_path: Path) -> None:
+    assert learning_curves([("", curve_of(tmp_path / "run", "evaluate", "step,evaluate/metrics/loss\n0,1.5\n"))]) == []
+
+
+def test_a_noisy_loss_is_smoothed_with_the_measured_one_behind(tmp_path: Path) -> None:
+    """A loss that falls by one each step and jumps by 5 up and down around that."""
+    values = [1000 - step + 5 * (-1) ** step for step in range(300)]
+    rows = "".join(f"{step},{value}\n" for step, value in enumerate(values))
+    (figure,) = learning_curves([("", curve_of(tmp_path / "run", "pretrain", "step,loss\n" + rows))])
+    raw, smooth = figure.traces
+    assert raw["y"] == values
+    assert raw["opacity"] < 1
+    assert not raw["showlegend"]
+    middle = [value + step - 1000 for step, value in enumerate(smooth["y"])][10:-10]
+    assert max(map(abs, middle)) < 0.5
+    assert smooth["y"][0] == values[0], "the start is not bent down by what comes after it"
+    assert "Thin lines: as measured" in figure.caption
+
+
+def test_curves_of_a_sweep_are_named_once_for_each_artifact(tmp_path: Path) -> None:
+    shared = {"key": "a" * 64, "reused": True, "seconds": 0.0}
+    runs = []
+    for number, label in enumerate(("d 4 \u00b7 seed 0", "d 8 \u00b7 seed 0")):
+        stages = {"pretrain": shared, "finetune": {"key": f"{number}" * 64, "reused": False, "seconds": 1.0}}
+        folder = write_run(tmp_path / str(number), result((4, 4, 4), 16, number) | {"stages": stages})
+        runs.append((label, results.read([folder]).runs[0]))
+    finetune, pretrain = learning_curves(runs)
+    assert [trace["name"] for trace in pretrain.traces if trace.get("showlegend", True)] == ["val/loss"]
+    named = [trace["name"] for trace in finetune.traces if trace.get("showlegend", True)]
+    assert named == ["val/loss, d 4 \u00b7 seed 0", "val/loss, d 8 \u00b7 seed 0"]
+
+
+def test_settings_of_similar_size_have_ticks_to_read_and_room_at_the_ends() -> None:
+    study = Study([run_of(0.5 + 0.01 * d, (d, d, d), parameters=110_000 + 20_000 * d) for d in (1, 2, 4, 8)])
+    axis = next(figure for figure in of_study(study) if figure.id == "pareto").layout["xaxis"]
+    assert axis["ticktext"] == ["100k", "200k"]
+    low, high = axis["range"]
+    assert 10**low < 0.9 * 130_000
+    assert 10**high > 1.1 * 270_000
+
+
 def test_a_figure_over_dimensions_has_each_setting_at_its_dimension() -> None:
     study = Study(
         [run_of(0.5 + 0.01 * d, (d, d, d), seed, shots) for d in (1, 4) for seed in (0, 1) for shots in (16, 64)]

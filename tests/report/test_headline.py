@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from lockdec.report import headline
+from lockdec.report.over_inputs import OverInputs, over_inputs
 from lockdec.report.results import Run, Scalar, read
 from lockdec.report.statistics import Estimate
 from lockdec.report.study import Study
-from tests.report.runs import run_of, write_run
+from tests.report.runs import captioned_run, run_of, write_run
 from tests.report.test_study import tied
 
 
@@ -74,7 +75,8 @@ def test_controls_are_judged_by_intervals() -> None:
     ]
     (found,) = [sentence for sentence in headline.of_study(Study(runs)) if sentence.startswith("Settings compared")]
     assert found == (
-        "Settings compared with nearest_neighbour, corrected for 3 comparisons: 1 above, 1 below, 1 undecided."
+        "Settings compared with nearest_neighbour by token F1: "
+        "1 above, 1 below, 1 undecided (corrected for 3 comparisons)."
     )
 
 
@@ -90,7 +92,7 @@ def test_failed_checks_are_warned_of() -> None:
 def test_one_run_says_that_it_is_one() -> None:
     evaluated: dict[str, Scalar] = {"data.val": 40, "data.evaluated": "val"}
     run = run_of(0.5, controls={"locked": 0.25, "shuffled": 0.375}, also=evaluated)
-    first, second, third = headline.of_run(run)
+    first, second, third = headline.of_run(run, OverInputs())
     assert first == (
         "Token F1 is 0.500 on 40 validation inputs, with 64 shots: +0.250 over locked, +0.125 over shuffled."
     )
@@ -113,10 +115,59 @@ def test_one_run_has_an_interval_over_its_inputs(tmp_path: Path) -> None:
     (folder / "result.json").write_text(json.dumps(content))
     (run,) = read([folder]).runs
     half = 1.959964 * (0.5 * (40 / 39) ** 0.5) / 40**0.5  # 1.96 standard errors of 20 zeros and 20 ones: 0.157
-    first, *_, last = headline.of_run(run)
+    *_, first, _, last = headline.of_run(run, over_inputs(run))
     assert f"Token F1 is 0.500 [{0.5 - half:.3f}, {0.5 + half:.3f}] on 400 test inputs" in first
     assert f"+0.500 [+{0.5 - half:.3f}, +{0.5 + half:.3f}] over prior, +0.400 over shuffled" in first
     assert "intervals over the inputs" in last
+
+
+def test_the_verdict_is_over_all_metrics(tmp_path: Path) -> None:
+    """Two words of three are right everywhere; the neighbour has half of its captions right, and in all words."""
+    rows = [
+        {
+            "id": f"{number}",
+            "references": ["a red hat"],
+            "caption": "a red" if number else "a red hat",
+            "prior": "",
+            "nearest_neighbour": "a red hat" if number % 2 else "x",
+        }
+        for number in range(40)
+    ]
+    (run,) = read([captioned_run(tmp_path / "run", rows)]).runs
+    first, second, *_ = headline.of_run(run, over_inputs(run))
+    assert first.startswith("The captioner is better than prior on token F1, chrF, ROUGE-L, BLEU-1 and BLEU-2")
+    assert "is not shown to differ from it on exact match" in first
+    assert second.startswith("The captioner is better than nearest_neighbour on token F1")
+    assert "is worse than it on exact match" in second
+    best = headline.of_study(Study([run]))[1]
+    assert best.startswith("It is better than prior on token F1")
+    assert best.endswith("(over the inputs of its first seed, corrected for the number of metrics).")
+
+
+def test_without_captions_the_verdict_still_counts_every_metric() -> None:
+    scores: dict[str, Scalar] = {"metrics.exact": 0.1, "metrics.chrf": 30.0}
+    others: dict[str, Scalar] = {"controls.nearest_neighbour.exact": 0.2, "controls.nearest_neighbour.chrf": 40.0}
+    run = run_of(0.5, controls={"nearest_neighbour": 0.485}, also=scores | others)
+    assert headline.of_run(run, OverInputs())[0] == (
+        "The captioner scores higher than nearest_neighbour on token F1 and scores lower than it on exact match "
+        "and chrF, without an interval."
+    )
+
+
+def test_of_the_best_setting_all_metrics_are_judged_over_seeds() -> None:
+    runs = [
+        run_of(
+            0.5 + wiggle,
+            seed=seed,
+            controls={"prior": 0.3},
+            also={"metrics.exact": 0.1 + wiggle, "controls.prior.exact": 0.4},
+        )
+        for seed, wiggle in enumerate((-0.01, 0.0, 0.01))
+    ]
+    assert headline.of_study(Study(runs))[1] == (
+        "It is better than prior on token F1 and is worse than it on exact match "
+        "(over seeds, corrected for the number of metrics)."
+    )
 
 
 def test_a_full_size_that_does_not_beat_locked_is_pointed_out() -> None:

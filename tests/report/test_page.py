@@ -19,10 +19,10 @@ import pytest
 from lockdec.errors import DataError, StoreError
 from lockdec.evaluation.result import EARLIER
 from lockdec.report.__main__ import main
-from lockdec.report.page import HERE, METRIC_LABELS, write_report
-from lockdec.report.study import ALL_METRICS
+from lockdec.report.page import HERE, write_report
+from lockdec.report.study import ALL_METRICS, METRIC_LABELS
 from lockdec.store.reading import MADE_BEFORE
-from tests.report.runs import DRAWINGS, METRICS, result, write_run, write_sweep
+from tests.report.runs import DRAWINGS, METRICS, captioned_run, result, write_run, write_sweep
 
 NASTY = '"><img src=x onerror="hacked=1"><script>hacked=1</script></script ><!--<script>\u2028&lt;{{7*7}}'
 
@@ -140,6 +140,30 @@ def test_a_sweep_of_failures_still_reports(tmp_path: Path) -> None:
     assert "No cell has finished with metrics yet" in text
     assert text.count("no memory") == 2
     assert "not JSON" in text
+
+
+def test_cells_that_were_stopped_early_are_counted_as_such(tmp_path: Path) -> None:
+    for number, status in enumerate(("ok", "pruned", "pruned", "failed", "interrupted")):
+        write_run(tmp_path / "s" / str(number), result((2, 2, 2), 16, number, status=status), extras=False)
+    text = " ".join(Tags(write_report([tmp_path / "s"]).report.read_text()).text.split())
+    assert "5 cells 1 ok 1 failed 1 interrupted 2 pruned" in text
+
+
+def test_ids_are_shown_as_the_files_were_called(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", captions={"animals%2Famphibians%3A1": "frog"})
+    assert '<p class="id">animals/amphibians:1</p>' in write_report([folder]).report.read_text()
+
+
+def test_what_is_shown_to_differ_over_the_inputs_is_coloured(tmp_path: Path) -> None:
+    rows = [
+        {"id": f"{number}", "references": ["a red hat"], "caption": "a red hat", "prior": "", "locked": "a red hat"}
+        for number in range(40)
+    ]
+    page = write_report([captioned_run(tmp_path / "run", rows)]).report.read_text()
+    row = re.search(r"<tr><th scope=\"row\">token F1</th>.*?</tr>", page, re.DOTALL)
+    assert row is not None
+    cells = re.findall(r"<td.*?</td>", row[0])
+    assert [re.findall(r'class="(gap[ a-z]*)"', cell) for cell in cells] == [[], ["gap good"], ["gap"]]
 
 
 def test_the_same_files_give_the_same_bytes(tmp_path: Path) -> None:
@@ -298,15 +322,12 @@ def test_each_control_of_a_run_has_a_column_with_its_own_scores(tmp_path: Path) 
         "controls": {name: {"token_f1": score} for name, score in scores.items()},
     }
     page = write_report([write_run(tmp_path / "run", content, extras=False)]).report.read_text()
-    table = page[page.index("<table>") : page.index("</tbody>")]
+    table = page[page.index("<table>") : page.index("</tbody>")].replace('<span class="gap">', " ")
     cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table)]
-    assert dict(zip(cells[:8], cells[8:], strict=True)) == {
+    assert dict(zip(cells[:5], cells[5:], strict=True)) == {
         "Metric": "token F1",
         "captioner": "0.750",
-        "locked": "0.125",
-        "shuffled": "0.250",
-        "nearest_neighbour": "0.500",
-        "over locked": "+0.625",
-        "over shuffled": "+0.500",
-        "over nearest_neighbour": "+0.250",
+        "locked": "0.125 +0.625",
+        "shuffled": "0.250 +0.500",
+        "nearest_neighbour": "0.500 +0.250",
     }

@@ -99,7 +99,7 @@ def test_cells_with_names_of_their_own_are_found_wherever_they_lie(tmp_path: Pat
 
 
 def test_the_seconds_of_a_run_say_what_was_made_before_and_how_long_that_took(tmp_path: Path) -> None:
-    def label(*made_in: float | None) -> str:
+    def label(*made_in: float | None) -> tuple[str, float | None]:
         stages = {
             str(number): {"key": "a" * 64, "reused": seconds is not None, "seconds": 0.5, "made_in": seconds or 0.5}
             for number, seconds in enumerate(made_in)
@@ -107,14 +107,14 @@ def test_the_seconds_of_a_run_say_what_was_made_before_and_how_long_that_took(tm
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         (run,) = results.read([write_run(folder, result(stages=stages), extras=False)]).runs
         assert run.row()["stages.0.made_in"] == (made_in[0] or 0.5)
-        return run.seconds_label
+        return run.seconds_label, run.made_in
 
-    assert label(None, None) == "Seconds"
-    assert label(1200.0, None) == "Seconds (1 of 2 stages were made before, in 1,200.0 s)"
-    assert label(1200.0, 34.5) == "Seconds (every stage was made before, in 1,234.5 s)"
+    assert label(None, None) == ("Seconds of this run", 1.0)
+    assert label(1200.0, None) == ("Seconds of this run, which reused 1 of 2 stages", 1200.5)
+    assert label(1200.0, 34.5) == ("Seconds of this run, which reused every stage", 1234.5)
     older = result(stages={"pretrain": {"key": "a" * 64, "reused": True, "seconds": 0.5}})
     (run,) = results.read([write_run(tmp_path / "older", older, extras=False)]).runs
-    assert run.seconds_label == "Seconds (every stage was made before)"
+    assert run.made_in is None
 
 
 def test_what_a_sweep_made_before_its_cells_is_read_with_them(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_below_three_seeds_there_is_a_mean_and_no_interval(row: list[float]) -> 
 
 def test_no_values_give_no_estimate() -> None:
     assert estimates([[], [0.5]])[0] is None
-    assert over_items([]) is None
+    assert over_items(0.0, []) is None
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
@@ -122,6 +122,42 @@ def test_of_many_true_nulls_none_is_refuted_in_95_percent_of_tables() -> None:
     assert wrong / 400 <= 0.05 + 2 * 0.011
 
 
+def without_each(values: np.ndarray) -> list[float]:
+    """The mean of the values without each of them."""
+    return list((values.sum() - values) / (len(values) - 1))
+
+
+def test_the_interval_of_a_mean_over_inputs_is_the_normal_one() -> None:
+    values = np.random.default_rng(0).uniform(size=50)
+    estimate = over_items(values.mean(), without_each(values))
+    assert estimate is not None
+    expected = stats.norm.interval(0.95, values.mean(), stats.sem(values))
+    assert (estimate.low, estimate.high) == pytest.approx(expected)
+
+
+def test_a_ratio_of_sums_over_inputs_has_the_spread_that_repeating_it_shows() -> None:
+    """A corpus metric in small: matches / words, which is not a mean of the inputs' ratios."""
+    rng = np.random.default_rng(1)
+    ratios, errors = [], []
+    for _ in range(500):
+        words = rng.integers(3, 9, size=200)
+        matches = rng.binomial(words, 0.6)
+        left = (matches.sum() - matches) / (words.sum() - words)
+        estimate = over_items(matches.sum() / words.sum(), left.tolist())
+        assert estimate is not None
+        assert estimate.high is not None
+        ratios.append(estimate.mean)
+        errors.append((estimate.high - estimate.mean) / 1.959964)
+    assert np.mean(errors) == pytest.approx(np.std(ratios), rel=0.1)
+
+
+def test_verdicts_over_inputs_are_normal_ones() -> None:
+    claims = [Estimate(mean, mean - 1.959964, mean + 1.959964, 400) for mean in (2.3, 2.2, 1.0)]
+    # Two-sided p-values of 2.3, 2.2 and 1.0 standard errors: 0.021, 0.028 and 0.32; the bounds are 0.05 / 3, / 2, / 1.
+    assert verdicts(claims, normal=True) == ["either"] * 3
+    assert verdicts([claims[0], claims[2]], normal=True) == ["above", "either"]
+
+
 @pytest.mark.parametrize("n", [LEAST_ITEMS, 400])
 def test_over_inputs_too_at_least_93_percent(n: int) -> None:
     """Token F1 of an input: often 0, often 1, and between."""
@@ -129,7 +165,7 @@ def test_over_inputs_too_at_least_93_percent(n: int) -> None:
     drawn = rng.choice([0.0, 0.25, 0.5, 0.75, 1.0], p=[0.2, 0.15, 0.25, 0.25, 0.15], size=(2_000, n))
     held = []
     for row in drawn:
-        estimate = over_items(row.tolist())
+        estimate = over_items(row.mean(), without_each(row))
         assert estimate is not None
         assert estimate.low is not None
         assert estimate.high is not None
@@ -138,7 +174,7 @@ def test_over_inputs_too_at_least_93_percent(n: int) -> None:
 
 
 def test_few_inputs_give_no_interval() -> None:
-    estimate = over_items([0.0, 1.0] * (LEAST_ITEMS // 2 - 1))
+    estimate = over_items(0.5, without_each(np.array([0.0, 1.0] * (LEAST_ITEMS // 2 - 1))))
     assert estimate is not None
     assert estimate.low is None
 
