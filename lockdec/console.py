@@ -1,4 +1,4 @@
-"""Terminal output: progress bars, tables and the closing summary."""
+"""Terminal output: progress, tables and the closing summary."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -28,44 +29,88 @@ T = TypeVar("T")
 
 console = Console(highlight=False)
 
+LINE_EVERY = 30.0  # seconds between two lines about long work in a log file
 
-def progress() -> Progress:
-    """A rich progress display: what is being done, how far it has come and how long is left."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # in a log file, a bar would leave blank lines
-    )
+
+class LongWork:
+    """Shows how far long work has come: by a bar in a terminal, by a line every half minute in a log file.
+
+    Args:
+        description: what is being done: a stage, or a participle ("encoding inputs").
+        total: how many steps or items there are; None where that is not known.
+        done: how many are done already.
+    """
+
+    def __init__(self, description: str, total: int | None, done: int = 0) -> None:
+        self._description, self._total, self._first = description, total, done
+        self._started = self._told = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(-1)
+        if console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(description, total=total, completed=done, note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that so many are done, with a note beside it."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, note=note)
+            return
+        now = time.monotonic()
+        if now - self._told < LINE_EVERY:
+            return
+        self._told = now
+        line = f"  {self._description}: {done}"
+        if self._total is not None:
+            line += f" of {self._total}"
+            if done > self._first:
+                seconds = (now - self._started) * (self._total - done) / (done - self._first)
+                line += f", about {_lasting(seconds)} left"
+        console.print(line + (f", {note}" if note else ""), soft_wrap=True, markup=False)
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _lasting(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, patience: float = 2.0) -> Iterator[T]:
-    """Yield the items, showing a progress bar once they have taken longer than `patience` seconds.
+    """Yield the items, showing how far they have come once they have taken longer than `patience` seconds.
 
     Args:
         items: what to iterate over.
         description: what is being done, as a participle ("encoding drawings").
         total: how many items there are, if `items` has no length.
-        patience: seconds before the bar appears.
+        patience: seconds before that.
     """
     total = len(items) if total is None and isinstance(items, Sequence) else total
-    started, bar, task = time.monotonic(), progress(), None
+    started, work = time.monotonic(), None
     try:
         for done, item in enumerate(items):
-            if task is None and time.monotonic() - started > patience:
-                bar.start()
-                task = bar.add_task(description, total=total, completed=done, note="")
-            elif task is not None:
-                bar.update(task, completed=done)
+            if work is None and time.monotonic() - started > patience:
+                work = LongWork(description, total, done)
+            elif work is not None:
+                work.update(done)
             yield item
     finally:
-        if task is not None:
-            bar.stop()
+        if work is not None:
+            work.stop()
 
 
 class Summary:

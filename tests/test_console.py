@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from lockdec import console as terminal
-from lockdec.console import Summary, metric_table, printable, printable_lines, stage_table, track
+from lockdec.console import LongWork, Summary, metric_table, printable, printable_lines, stage_table, track
 
 
 def shown(*what: Any) -> list[str]:
@@ -72,3 +72,46 @@ def test_tracking_yields_every_item_with_a_bar_and_without(monkeypatch: pytest.M
     assert list(track(iter("abc"), "counting slowly", total=3, patience=-1.0)) == ["a", "b", "c"]
     assert "counting quickly" not in file.getvalue()
     assert "counting slowly" in file.getvalue()
+
+
+def log_file(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed from now on, as into a file."""
+    file = io.StringIO()
+    monkeypatch.setattr(terminal, "console", Console(file=file, highlight=False))
+    return file
+
+
+def test_a_log_file_gets_a_line_every_half_minute_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second, so that after 30 of 100 steps 70 s are left, and after 60 another 40."""
+    clock = [1000.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    file = log_file(monkeypatch)
+    work = LongWork("finetune", 100)
+    for step in range(1, 90):
+        clock[0] += 1
+        work.update(step, f"loss {step / 10:.3f}")
+    work.stop()
+    assert file.getvalue().splitlines() == [
+        "  finetune: 30 of 100, about 70 s left, loss 3.000",
+        "  finetune: 60 of 100, about 40 s left, loss 6.000",
+    ]
+
+
+def test_what_was_done_before_a_kill_does_not_count_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Continued at step 9,000: ten steps in 30 s leave 990 for 50 minutes."""
+    clock = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    file = log_file(monkeypatch)
+    work = LongWork("pretrain", 10_000, done=9_000)
+    clock[0] = 30.0
+    work.update(9_010)
+    assert file.getvalue() == "  pretrain: 9010 of 10000, about 50 min left\n"
+
+
+def test_items_tell_how_many_they_are_in_a_log_file_and_nothing_when_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = log_file(monkeypatch)
+    assert list(track("abc", "encoding inputs", patience=-1.0)) == ["a", "b", "c"]
+    assert file.getvalue() == ""
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0.0)
+    assert list(track(iter("abc"), "encoding [inputs]", patience=-1.0)) == ["a", "b", "c"]
+    assert file.getvalue().splitlines() == ["  encoding [inputs]: 1", "  encoding [inputs]: 2"]

@@ -18,10 +18,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger
-from rich.progress import TaskID
 
 from lockdec.config.schema import TrainerConfig
-from lockdec.console import console, progress
+from lockdec.console import LongWork, console
 from lockdec.distributed import ranks
 from lockdec.runtime.acceleration import accelerated
 from lockdec.runtime.interruption import asked_to_stop, patient, stop_now
@@ -55,7 +54,7 @@ def fit(
     """Train `module` for `steps` optimizer steps, from the last checkpoint in `folder` where there is one.
 
     Args:
-        stage: names the progress bar.
+        stage: names what is shown while it trains.
         folder: of the unfinished artifact, in a folder of its stage; receives `last.ckpt` and, at the end,
             `metrics.csv` with the whole curve.
         clip_norm: the gradient's largest norm; 0 does not clip.
@@ -83,7 +82,7 @@ def fit(
         curve,
         divergence,
         Checkpoints(checkpoint, trainer.checkpoint_seconds),
-        ProgressBar(stage, steps),
+        ShowProgress(stage, steps),
         NameBatch(),
         *([Pulse(stage)] if loggers else []),
         *callbacks,
@@ -251,25 +250,27 @@ class NameBatch(L.Callback):
             exception.add_note(f"a batch of {describe_shapes(self._batch)} at step {trainer.global_step}")
 
 
-class ProgressBar(L.Callback):
-    """A rich bar with the loss, once the stage has taken two seconds."""
+class ShowProgress(L.Callback):
+    """Shows how many steps are done, with the loss."""
 
     def __init__(self, stage: str, steps: int) -> None:
         self.stage, self.steps = stage, steps
-        self._bar, self._task = progress(), TaskID(-1)
+        self._work: LongWork | None = None
+        self._note = ""
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self._bar.start()
-        self._task = self._bar.add_task(self.stage, total=self.steps, completed=trainer.global_step, note="")
+        self._work = LongWork(self.stage, self.steps, trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step % LOG_EVERY == 0:
+        if trainer.global_step % LOG_EVERY == 0:  # reading the loss waits for the device
             loss = trainer.callback_metrics.get(f"{self.stage}/loss")
-            note = "" if loss is None else f"loss {float(loss):.3f}"
-            self._bar.update(self._task, completed=trainer.global_step, note=note)
+            self._note = "" if loss is None else f"loss {float(loss):.3f}"
+        if self._work is not None:
+            self._work.update(trainer.global_step, self._note)
 
     def on_train_end(self, *_: Any) -> None:
-        self._bar.stop()
+        if self._work is not None:
+            self._work.stop()
 
     def on_exception(self, *_: Any) -> None:
-        self._bar.stop()
+        self.on_train_end()
