@@ -133,7 +133,7 @@ def _compared(who: str, sides: Sides, words: Mapping[str, str]) -> list[str]:
         alike.setdefault(outcome, []).append(control)
     sentences = []
     for outcome, controls in alike.items():
-        parts = []
+        parts: list[str] = []
         for side, word in words.items():
             metrics = [METRIC_LABELS[metric] for metric, found in outcome if found == side]
             if metrics:
@@ -226,7 +226,7 @@ def _best(study: Study, best: Setting) -> str:
 
 def _best_over_metrics(study: Study, best: Setting) -> list[str]:
     """How the best setting compares with each control on all metrics: over its seeds, or else over its inputs."""
-    sides: dict[str, dict[str, str]] = {}
+    sides: dict[str, Mapping[str, str]] = {}
     for control in CONTROLS:
         gaps = {metric: gap for metric in JUDGED if (gap := study.estimate(best, metric, control)) is not None}
         found = dict(zip(gaps, verdicts(list(gaps.values())), strict=True))
