@@ -2,6 +2,7 @@
 # make test    install what the tests need and run them
 # make check   formatting, lint and types
 # make format  put the code into shape
+# make docs    build the site of README.md, docs/ and the docstrings: build/site/index.html
 # make newcomer run every command of README.md and docs/, shortened, and compare what it prints with the page
 # make torture kill the pipeline at 40 random moments (LOCKDEC_KILLS, LOCKDEC_TORTURE_SEED)
 # make fuzz    give every reader of files 100,000 inputs together that nobody would write (LOCKDEC_FUZZ)
@@ -14,7 +15,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check format newcomer torture fuzz smollm2 bench audit notice clean
+.PHONY: demo test check format docs newcomer torture fuzz smollm2 bench audit notice clean
 
 demo: .venv/installed
 	$(BIN)/python -m lockdec.run
@@ -42,6 +43,10 @@ format: .venv/installed-dev
 .venv/installed-dev: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ .venv/installed
+
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 newcomer: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.newcomer $(ARGS)
@@ -73,4 +78,4 @@ notice: .venv/installed-dev
 	$(BIN)/python docs/licences.py
 
 clean:
-	rm -rf .venv .venv-audit outputs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit build outputs dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
