@@ -84,7 +84,7 @@ def log_file(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_a_log_file_gets_a_line_every_half_minute_with_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes a second, so that after 30 of 100 steps 70 s are left, and after 60 another 40."""
     clock = [1000.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("lockdec.console.time.monotonic", lambda: clock[0])
     file = log_file(monkeypatch)
     work = LongWork("finetune", 100)
     for step in range(1, 90):
@@ -100,7 +100,7 @@ def test_a_log_file_gets_a_line_every_half_minute_with_what_is_left(monkeypatch:
 def test_what_was_done_before_a_kill_does_not_count_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Continued at step 9,000: ten steps in 30 s leave 990 for 50 minutes."""
     clock = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("lockdec.console.time.monotonic", lambda: clock[0])
     file = log_file(monkeypatch)
     work = LongWork("pretrain", 10_000, done=9_000)
     clock[0] = 30.0
