@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from lockdec.data.packaged import PACKAGED, fetch
 from lockdec.errors import LockdecError, visible
-from lockdec.packaged import PACKAGED, fetch
 from lockdec.terminal import forgive
 
 

@@ -15,7 +15,7 @@ PACKAGE = Path(lockdec.__file__).parent
 LAYERS = (  # from the bottom to the top; those that share a line do not import each other
     ("errors", "version"),
     ("redaction", "terminal"),
-    ("console", "packaged"),
+    ("console",),
     ("transformer", "store"),
     ("config", "data"),
     ("distributed",),
@@ -42,7 +42,7 @@ TESTED_ELSEWHERE = {  # modules without a test file of their own
 }
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 ROOT = {
-    *("__init__", "__main__", "errors", "version", "redaction", "terminal", "console", "packaged"),
+    *("__init__", "__main__", "errors", "version", "redaction", "terminal", "console"),
     *("run", "caption", "export", "fetch"),
 }
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lockdec import fetch, packaged
-from lockdec.packaged import Packaged
+from lockdec import fetch
+from lockdec.data import packaged
+from lockdec.data.packaged import Packaged
 
 WEIGHTS = b"GGUF and some weights"
 

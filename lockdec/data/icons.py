@@ -19,8 +19,9 @@ from typing import Literal, TypeAlias
 
 from lockdec.data.captions import CaptionSet, Case, Input, Split
 from lockdec.data.drawings import draw, svg_text
+from lockdec.data.packaged import how_to_fetch
+from lockdec.data.splits import sizes
 from lockdec.errors import ConfigError, DataError
-from lockdec.packaged import how_to_fetch
 
 IconSplit: TypeAlias = Literal["random", "concept"]
 
@@ -94,14 +95,9 @@ class Icons(CaptionSet):
         drawings: dict[str, list[Icon]] = {}  # by content
         for svg, icon in _icons(self._wheel):
             drawings.setdefault(svg, []).append(icon)
+        _, val, test = sizes("icons", len(drawings), limit, val, test)
         if limit is not None:
-            if not 32 <= limit <= len(drawings):
-                raise ConfigError(f"data.limit={limit}: from 32 to {len(drawings)} icons, or null for all")
-            chosen = random.Random(0).sample(list(drawings), limit)
-            drawings = {svg: drawings[svg] for svg in chosen}
-            val, test = min(val, limit // 8), min(test, limit // 8)
-        if min(val, test) < 1 or val + test >= len(drawings):
-            raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {len(drawings)} icons")
+            drawings = {svg: drawings[svg] for svg in random.Random(0).sample(list(drawings), limit)}
         self._svgs = list(drawings)
         self.icons = tuple(tuple(same) for same in drawings.values())
         super().__init__(

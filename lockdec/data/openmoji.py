@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 
 from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Split, fold
 from lockdec.data.drawings import draw, read_svg
+from lockdec.data.splits import random_split, sizes
 from lockdec.errors import ConfigError, DataError
 
 SplitKind: TypeAlias = Literal["compositional", "random", "concept"]
@@ -109,13 +110,9 @@ class OpenMoji(CaptionSet):
             raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
         names = _names()
         ids = sorted(names)
+        _, val, test = sizes("drawings", len(ids), limit, val, test)
         if limit is not None:
-            if not 32 <= limit <= len(ids):
-                raise ConfigError(f"data.limit={limit}: from 32 to {len(ids)} drawings, or null for all")
             ids = _whole_concepts(ids, names, limit)
-            val, test = min(val, limit // 8), min(test, limit // 8)
-        if min(val, test) < 1 or val + test >= len(ids):
-            raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {len(ids)} drawings")
         self.resolution = resolution
         self.parts = tuple(NameParts.of(fold(names[name])) for name in ids)
         self._folder = _drawings()
@@ -219,8 +216,8 @@ def split_names(
     wanted: dict[Split, int] = {"test": test, "val": val}
     rng = random.Random(seed)
     if kind == "random":
-        order = rng.sample(range(len(parts)), len(parts))
-        held_out = {"test": order[:test], "val": order[test : test + val]}
+        rows = random_split(len(parts), seed, val, test)
+        held_out = {"test": rows["test"], "val": rows["val"]}
     elif kind == "concept":
         groups = _groups(parts)
         for group in rng.sample(sorted(groups), len(groups)):

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Modality, Split, digest
 from lockdec.data.composing import PROPERTIES, Piece, Properties, compose
+from lockdec.data.splits import FEWEST, random_split, sizes
 from lockdec.errors import ConfigError
 
 Form: TypeAlias = Literal["symbols", "roll", "sound"]
@@ -58,14 +59,9 @@ class Pieces(CaptionSet):
     ) -> None:
         if not 0 <= wrong_notes <= 1:
             raise ConfigError(f"data.wrong_notes={wrong_notes}: a share, from 0 to 1")
-        if not 32 <= count <= 20_000:
-            raise ConfigError(f"data.count={count}: from 32 to 20000 pieces")
-        if limit is not None:
-            if not 32 <= limit <= count:
-                raise ConfigError(f"data.limit={limit}: from 32 to {count} pieces, or null for all")
-            count, val, test = limit, min(val, limit // 8), min(test, limit // 8)
-        if min(val, test) < 1 or val + test >= count:
-            raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {count} pieces")
+        if not FEWEST <= count <= 20_000:
+            raise ConfigError(f"data.count={count}: from {FEWEST} to 20000 pieces")
+        count, val, test = sizes("pieces", count, limit, val, test)
         self.form: Form = form
         self.seed, self.wrong_notes = seed, wrong_notes
         rng = random.Random(f"pieces {seed}")
@@ -80,7 +76,7 @@ class Pieces(CaptionSet):
         super().__init__(
             ids=[f"piece-{number:05d}" for number in range(count)],
             captions=captions,
-            splits=_split(self.properties, split, unseen, random.Random(split_seed), val, test),
+            splits=_split(self.properties, split, unseen, split_seed, val, test),
             modality=_MODALITIES[form],
             inputs_fingerprint=digest([VERSION, form, seed, wrong_notes]),
             case=case,
@@ -112,11 +108,11 @@ class Pieces(CaptionSet):
 
 
 def _split(
-    properties: tuple[Properties, ...], split: PieceSplit, unseen: str, rng: random.Random, val: int, test: int
+    properties: tuple[Properties, ...], split: PieceSplit, unseen: str, seed: int, val: int, test: int
 ) -> dict[Split, list[int]]:
-    rows = rng.sample(range(len(properties)), len(properties))
     if split == "random":
-        return {"test": rows[:test], "val": rows[test : test + val], "train": rows[test + val :]}
+        return random_split(len(properties), seed, val, test)
+    rows = random.Random(seed).sample(range(len(properties)), len(properties))
     if split == "attribute":
         name = next((name for name, values in PROPERTIES.items() if unseen in values), None)
         if name is None:

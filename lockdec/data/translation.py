@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lockdec.data.captions import CaptionSet, Case, Input, Split, digest, fold, in_case
 from lockdec.data.openmoji import NameParts, SplitKind, split_names
+from lockdec.data.splits import random_split, sizes
 from lockdec.errors import ConfigError, DataError
 
 TATOEBA = ("en", "de")  # the languages of the columns of deu.txt
@@ -111,9 +112,8 @@ class EmojiNames(TextPairs):
                 code_points = "-".join(f"{ord(character):04X}" for character in characters)
                 names[code_points] = (_bare(entry["en"]), _bare(entry[source]), _bare(entry[target]))
         ids = sorted(names)
-        if limit is not None:
-            ids, val, test = _limited(ids, limit, val, test)
-        _check_sizes(len(ids), val, test)
+        count, val, test = sizes("pairs", len(ids), limit, val, test)
+        ids = _some(ids, count)
         parts = [NameParts.of(fold(names[name][0])) for name in ids]
         super().__init__(
             ids=ids,
@@ -155,15 +155,13 @@ class TatoebaPairs(TextPairs):
             sources.setdefault(fold(text), text)
             translations.setdefault(fold(text), {}).setdefault(fold(translation), translation)
         texts = list(translations)
-        if limit is not None:
-            texts, val, test = _limited(texts, limit, val, test)
-        _check_sizes(len(texts), val, test)
-        order = random.Random(split_seed).sample(range(len(texts)), len(texts))
+        count, val, test = sizes("pairs", len(texts), limit, val, test)
+        texts = _some(texts, count)
         super().__init__(
             ids=[hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts],
             texts=[sources[text] for text in texts],
             translations=[list(translations[text].values()) for text in texts],
-            splits={"test": order[:test], "val": order[test : test + val], "train": order[test + val :]},
+            splits=random_split(count, split_seed, val, test),
             case=case,
         )
 
@@ -190,16 +188,10 @@ def _columns(path: Path) -> list[list[str]]:
     return rows
 
 
-def _limited(rows: Sequence[str], limit: int, val: int, test: int) -> tuple[list[str], int, int]:
-    if not 32 <= limit <= len(rows):
-        raise ConfigError(f"data.limit={limit}: from 32 to {len(rows)} pairs, or null for all")
-    chosen = set(random.Random(0).sample(rows, limit))
-    return [row for row in rows if row in chosen], min(val, limit // 8), min(test, limit // 8)
-
-
-def _check_sizes(total: int, val: int, test: int) -> None:
-    if min(val, test) < 1 or val + test >= total:
-        raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {total} pairs")
+def _some(rows: Sequence[str], count: int) -> list[str]:
+    """So many of the rows, drawn at random, in their order."""
+    chosen = set(random.Random(0).sample(rows, count))
+    return [row for row in rows if row in chosen]
 
 
 def _bare(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lockdec.data.captions import Case
+from lockdec.data.splits import random_split, sizes
 from lockdec.data.translation import TextPairs
 from lockdec.errors import ConfigError, DataError
 
@@ -95,18 +96,14 @@ class Tunes(TextPairs):
             if tune.caption not in captions:
                 captions.append(tune.caption)
         texts = list(tunes)
+        count, val, test = sizes("tunes", len(texts), limit, val, test)
         if limit is not None:
-            if not 32 <= limit <= len(texts):
-                raise ConfigError(f"data.limit={limit}: from 32 to {len(texts)} tunes, or null for all")
-            texts, val, test = random.Random(0).sample(texts, limit), min(val, limit // 8), min(test, limit // 8)
-        if min(val, test) < 1 or val + test >= len(texts):
-            raise ConfigError(f"data.val={val} data.test={test}: at least 1 each, together below {len(texts)} tunes")
-        order = random.Random(split_seed).sample(range(len(texts)), len(texts))
+            texts = random.Random(0).sample(texts, limit)
         super().__init__(
             ids=[tunes[text][0] for text in texts],
             texts=texts,
             translations=[tunes[text][1] for text in texts],
-            splits={"test": order[:test], "val": order[test : test + val], "train": order[test + val :]},
+            splits=random_split(count, split_seed, val, test),
             case=case,
         )
 

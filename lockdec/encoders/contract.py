@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lockdec.data.captions import CaptionSet, Input, Modality, digest
+from lockdec.store.tensors import fingerprinted
 from lockdec.transformer.encoded import Encoded
 
 __all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere"]
@@ -86,10 +87,9 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     def fingerprint(self) -> str:
         """The sha256 (hex) of weights and settings; computed on every access, so that it reflects all changes."""
         total = hashlib.sha256(digest([type(self).__qualname__, dict(self.settings)]).encode())
-        for name, value in sorted(self.state_dict().items()):
+        for name, value, content in fingerprinted(self.state_dict()):
             total.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
-            # The raw bytes, since numpy has no bfloat16.
-            total.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            total.update(content)
         return total.hexdigest()
 
     def train(self: Frozen, mode: bool = True) -> Frozen:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,16 +17,14 @@ from torch import Tensor, nn
 from lockdec.data.captions import CaptionSet, Input, Modality, composed
 from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError, StoreError
-from lockdec.store import file_sha256
+from lockdec.store import file_identity, file_sha256
 from lockdec.store.reading import MOST_IDS_BYTES, read_bytes, read_json
 from lockdec.transformer.encoded import Encoded
 
 IDS, STATES, LENGTHS = ("ids.txt", "ids.json"), ("states.npy", "states.safetensors"), "lengths.npy"
 _CHECKED_AT_ONCE = 1 << 22  # numbers
 
-_Stamp: TypeAlias = tuple[str, int, int, int, int]
-_hashes: dict[_Stamp, str] = {}  # of the files that this process has hashed
-_finite: set[tuple[_Stamp | None, ...]] = set()  # the files whose numbers it has checked
+_finite: set[tuple[tuple[int, ...] | None, ...]] = set()  # the files whose numbers this process has checked
 
 
 class Features(Encoder):
@@ -66,7 +63,7 @@ class Features(Encoder):
     @property
     def settings(self) -> Mapping[str, Any]:
         files = self._stored.files if self._stored else []
-        return {"files": {file.name: _sha256(file) for file in files}, "dim": self.dim}
+        return {"files": {file.name: file_sha256(file) for file in files}, "dim": self.dim}
 
     def check(self, data: CaptionSet) -> None:
         """Raise DataError, which names the first such input, if inputs have no states in the folder."""
@@ -144,33 +141,15 @@ def _open(folder: Path) -> _Stored:
         lengths = _load(folder / LENGTHS)
         files.append(folder / LENGTHS)
     starts, ends = _places(ids_file, states_file, len(ids), shape, lengths)
-    stamps = tuple(map(_stamp, files))
-    if stamps not in _finite:
+    identities = tuple(map(file_identity, files))
+    if identities not in _finite:
         if (found := _not_finite(array, starts, ends)) is not None:
             row = int(np.searchsorted(starts, found, side="right")) - 1
             raise DataError(f"{states_file}: id {ids[row]!r}, state {found - starts[row]}: not every number is finite")
-        if None not in stamps:
-            _finite.add(stamps)
+        if None not in identities:
+            _finite.add(identities)
     rows = {composed(name): row for row, name in enumerate(ids)}
     return _Stored(folder, files, rows, array.read, starts, ends, shape[-1])
-
-
-def _stamp(file: Path) -> _Stamp | None:
-    """Numbers that change with the file; None while it is so new that another change could keep them."""
-    status = file.stat()
-    if abs(time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns)) < 1_000_000_000:
-        return None
-    return str(file.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-
-
-def _sha256(file: Path) -> str:
-    """The sha256 (hex) of a file, which may have been hashed before."""
-    stamp = _stamp(file)
-    if stamp is None:
-        return file_sha256(file)
-    if stamp not in _hashes:
-        _hashes[stamp] = file_sha256(file)
-    return _hashes[stamp]
 
 
 def _one_of(folder: Path, names: Sequence[str]) -> Path:

@@ -94,7 +94,7 @@ def pretrained() -> dict[str, Tensor]:
     parts = {
         "self_attention.query_key_value": "self_attention/linear_0",
         "self_attention.output": "self_attention/linear_1",
-        "feed_forward.widen": "ffn/linear_0",
+        "feed_forward.input": "ffn/linear_0",
         "feed_forward.output": "ffn/linear_1",
     }
     for layer in range(CONFIG.layers):

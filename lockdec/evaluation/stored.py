@@ -21,6 +21,7 @@ from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_dataclass, read_object
 from lockdec.store.tensors import (
+    fingerprinted,
     load_tensors,
     load_weights,
     map_weights,
@@ -124,11 +125,9 @@ def decoder_fingerprint(model: LockingModel) -> str:
     """The sha256 of every tensor that is not cross-attention."""
     trained = model.cross_attention_parameters()
     digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if name not in trained:
-            bits = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)  # numpy knows no bfloat16
-            digest.update(name.encode())
-            digest.update(bits.numpy())
+    for name, _, content in fingerprinted({n: t for n, t in model.state_dict().items() if n not in trained}):
+        digest.update(name.encode())
+        digest.update(content)
     return digest.hexdigest()
 
 

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+from lockdec.data.packaged import how_to_fetch
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.evaluation.stored import TOKENIZER, save_chat, save_checkpoint
-from lockdec.packaged import how_to_fetch
 from lockdec.stages.stage import DecoderStage, Work
 from lockdec.store import file_sha256
 from lockdec.transformer.importing import check_files, located, promised, read

@@ -48,17 +48,26 @@ def artifact_key(**ingredients: Any) -> str:
     return hashlib.sha256(canonical_json(ingredients).encode()).hexdigest()
 
 
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """Numbers that change whenever the file does; None while it is so new that another change could leave them."""
+    return _identity(path.stat())
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's bytes, in hex; this process remembers it until the file is written to or replaced."""
     with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        if identity not in _sha256:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if time.time_ns() - found.st_ctime_ns < _SETTLED:
-                return digest
-            _sha256[identity] = digest
-        return _sha256[identity]
+        identity = _identity(os.fstat(file.fileno()))
+        known = None if identity is None else _sha256.get(identity)
+        found = known or hashlib.file_digest(file, "sha256").hexdigest()
+    if identity is not None:
+        _sha256[identity] = found
+    return found
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...] | None:
+    if time.time_ns() - found.st_ctime_ns < _SETTLED:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -19,6 +20,8 @@ from lockdec.store.writing import replacing, write_bytes
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest registers of a CPU
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+
+FORMER = {"feed_forward.input.": "feed_forward.widen."}  # parts of names, and what they were in older files
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -70,16 +73,33 @@ def _entry(dtype: str, shape: Sequence[int], begin: int, end: int) -> dict[str, 
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read what `save_tensors` wrote.
+    """Read what `save_tensors` wrote; tensors that an older file calls otherwise get their names of today.
 
     Raises:
         StoreError: the file cannot be read or is not a safetensors file.
     """
     try:
-        return load_file(path)
+        tensors = load_file(path)
     # A header can also name a shape or a type that does not exist.
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, OverflowError) as error:
         raise StoreError(f"{path}: not a file of tensors ({error})") from error
+    return {_renamed(name, {before: now for now, before in FORMER.items()}): t for name, t in tensors.items()}
+
+
+def fingerprinted(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, NDArray[Any]]]:
+    """What a fingerprint of weights is made of: each tensor's name, itself and its bytes.
+
+    The names are the former ones, by which they are sorted: a new name leaves every fingerprint as it was.
+    """
+    for name, tensor in sorted((_renamed(name, FORMER), tensor) for name, tensor in tensors.items()):
+        # The raw bytes, since numpy has no bfloat16.
+        yield name, tensor, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _renamed(name: str, parts: Mapping[str, str]) -> str:
+    for part, other in parts.items():
+        name = name.replace(part, other)
+    return name
 
 
 def map_weights(module: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:

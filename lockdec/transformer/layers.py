@@ -98,12 +98,12 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = config.activation
         width = 2 * config.d_ff if self.activation in ("swiglu", "geglu_tanh") else config.d_ff
-        self.widen = nn.Linear(config.d_model, width, bias=config.bias == "all")
+        self.input = nn.Linear(config.d_model, width, bias=config.bias == "all")
         self.output = nn.Linear(config.d_ff, config.d_model, bias=config.bias == "all")
 
     def forward(self, x: Float[Tensor, "b t d_model"]) -> Float[Tensor, "b t d_model"]:
         """Apply it at every position."""
-        return cast(Tensor, self.output(self._activate(self.widen(x))))
+        return cast(Tensor, self.output(self._activate(self.input(x))))
 
     def _activate(self, wide: Tensor) -> Tensor:
         if self.activation == "swiglu":
@@ -308,7 +308,7 @@ def initialise(stack: nn.Module, layers: int) -> None:
     """Draw weights as GPT-2 does: standard deviation 0.02, divided by sqrt(2 layers) for outputs of sublayers."""
     for module in stack.modules():
         if isinstance(module, SelfAttention | FeedForward):
-            first = module.query_key_value if isinstance(module, SelfAttention) else module.widen
+            first = module.query_key_value if isinstance(module, SelfAttention) else module.input
             for linear, std in ((first, 0.02), (module.output, 0.02 / (2 * layers) ** 0.5)):
                 nn.init.normal_(linear.weight, std=std)
                 if linear.bias is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import unicodedata
 from collections.abc import Callable
@@ -15,7 +16,6 @@ from safetensors.torch import save_file
 
 from lockdec.encoders.features import Features
 from lockdec.errors import ConfigError, DataError
-from lockdec.store import file_sha256
 from tests.encoders.kinds import Given
 
 IDS = ["b", "a", "ü c"]
@@ -186,15 +186,16 @@ def test_a_state_that_is_not_finite_is_found_wherever_it_is(
 
 def test_a_process_reads_a_file_again_only_if_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[str] = []
-    real = file_sha256
+    digest = hashlib.file_digest
 
-    def noted(path: Path) -> str:
-        hashed.append(path.name)
-        return real(path)
+    def noted(file: Any, name: str) -> Any:
+        hashed.append(Path(file.name).name)
+        return digest(file, name)
 
-    monkeypatch.setattr("lockdec.encoders.features.file_sha256", noted)
+    monkeypatch.setattr(hashlib, "file_digest", noted)
+    monkeypatch.setattr("lockdec.store._SETTLED", 10**7)
     write(tmp_path)
-    time.sleep(1.1)  # a file that has just been written may change once more without a change of its times
+    time.sleep(0.05)  # a file that has just been written may change once more without a change of its times
     prints = {Features(str(tmp_path)).fingerprint for _ in range(3)}
     assert (len(prints), sorted(hashed)) == (1, ["ids.txt", "lengths.npy", "states.npy"])
     np.save(tmp_path / "states.npy", spoilt(0, 0.5))

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from lockdec.errors import StoreError
-from lockdec.store.tensors import load_module, load_tensors, map_weights, save_tensors, stream_tensors
+from lockdec.store.tensors import fingerprinted, load_module, load_tensors, map_weights, save_tensors, stream_tensors
+from lockdec.transformer.configuration import DecoderConfig
+from lockdec.transformer.models import LockingDecoderModel
 
 
 class Table(nn.Linear):
@@ -87,3 +89,15 @@ def test_mapped_weights_are_float32_and_are_those_of_the_file(tmp_path: Path) ->
         assert torch.equal(weight, kept[name].float())
     with torch.device("meta"), pytest.raises(StoreError, match="not the weights of a Linear"):
         map_weights(torch.nn.Linear(4, 3), path)
+
+
+def test_a_decoder_whose_tensors_have_former_names_is_read_and_keeps_its_fingerprint(tmp_path: Path) -> None:
+    """The first projection of a feed-forward network was once `widen`."""
+    model = LockingDecoderModel(DecoderConfig(vocab_size=9, d_model=8, layers=2, heads=2, d_ff=12))
+    former = {name.replace("forward.input.", "forward.widen."): t for name, t in model.state_dict().items()}
+    assert former.keys() != model.state_dict().keys()
+    save_tensors(former, tmp_path / "t")
+    read = load_module(lambda: LockingDecoderModel(model.config), tmp_path / "t").state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
+    found = [(name, content.tobytes()) for name, _, content in fingerprinted(model.state_dict())]
+    assert found == [(name, tensor.numpy().tobytes()) for name, tensor in sorted(former.items())]

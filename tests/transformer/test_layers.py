@@ -43,7 +43,7 @@ def copy_layer(ours: EncoderLayer | DecoderLayer, theirs: Any) -> None:
             copy_attention(ours.cross_attention, theirs.multihead_attn)
         for number, norm in enumerate(norms, start=1):
             getattr(theirs, f"norm{number}").load_state_dict(norm.norm.state_dict())
-        theirs.linear1.load_state_dict(ours.feed_forward.widen.state_dict())
+        theirs.linear1.load_state_dict(ours.feed_forward.input.state_dict())
         theirs.linear2.load_state_dict(ours.feed_forward.output.state_dict())
 
 
@@ -114,7 +114,7 @@ def test_swiglu_is_a_gated_silu() -> None:
     feed = FeedForward(decoder_config(activation="swiglu", bias="none")).double()
     shake(feed)
     x = normal(2, 3, 12)
-    gate, up = x @ feed.widen.weight[:20].T, x @ feed.widen.weight[20:].T
+    gate, up = x @ feed.input.weight[:20].T, x @ feed.input.weight[20:].T
     agree(feed(x), (gate * torch.sigmoid(gate) * up) @ feed.output.weight.T)
 
 

@@ -62,7 +62,7 @@ def gpt(weights: dict[str, Tensor], tokens: Tensor, norm: str, layers: int, head
         return linear(mixed.transpose(1, 2).reshape(b, t, d), f"{name}.output")
 
     def feed_forward(x: Tensor, name: str) -> Tensor:
-        return linear(F.gelu(linear(x, f"{name}.widen")), f"{name}.output")
+        return linear(F.gelu(linear(x, f"{name}.input")), f"{name}.output")
 
     table = weights["embedding.tokens.weight"]
     x = table[tokens] + weights["embedding.positions.weight"][: tokens.shape[1]]

@@ -10,7 +10,8 @@ The rest of the transformer calls the functions below, and this is where the fas
     dtype_of                               precision          the type of a frozen decoder's weights
     undrawn                                undrawn            modules whose weights come from a file
 
-Every fast path is tested equal to the plain one, in tests/transformer/fast.
+Every fast path is tested equal to the plain one, in tests/transformer/fast. None changes the precision of a product:
+`step_attention` chooses the library that multiplies, by the only setting that torch has for it.
 """
 
 from lockdec.transformer.fast.chunks import chunks, cross_entropy

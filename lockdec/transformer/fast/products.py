@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Bool, Float
@@ -73,12 +75,27 @@ def step_attention(
     queries_per_key_head = query.numel() // (query.shape[-1] * key.shape[0] * key.shape[1])
     if query.device.type != "cpu" or queries_per_key_head > FEW or torch.compiler.is_compiling():
         return products(query, key, value, bias)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # MKL; see `lockdec.runtime.acceleration.exact_products`
-    try:
+    with mkl():
         return products(query, key, value, bias)
+
+
+@contextmanager
+def mkl() -> Iterator[None]:
+    """Multiply by MKL within this context, and not by oneDNN.
+
+    torch's setting for the library is named for a precision, but none changes here: a process multiplies by oneDNN only
+    where that keeps 32 bits as well (see `lockdec.runtime.acceleration.exact_products`). Where it does not, MKL is the
+    one that multiplies anyway, and nothing is set.
+    """
+    setting = torch.get_float32_matmul_precision()
+    if setting == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(setting)
 
 
 def padded_softmax(scores: Float[Tensor, "*b s"]) -> Float[Tensor, "*b s"]:

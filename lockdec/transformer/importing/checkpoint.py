@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lockdec.errors import LockdecError
@@ -16,6 +17,16 @@ Named = Iterator[tuple[str, Tensor]]  # by our names, one after the other, so th
 
 # Far above any decoder there is: more is a damaged config, which would ask for terabytes.
 MOST_TOKENS, MOST_POSITIONS = 2**24, 2**22
+
+SIZES = {  # arguments of `DecoderConfig`, by the names of nearly all families
+    "vocab_size": "vocab_size",
+    "max_len": "max_position_embeddings",
+    "d_model": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "tied": "tie_word_embeddings",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,18 @@ class Options:
         self.only(name, *ours)
         return ours[self.get(name)]
 
+    def sizes(self, **theirs: str) -> dict[str, Any]:
+        """The arguments of `DecoderConfig` that every family has.
+
+        Args:
+            theirs: what a family calls those that it does not call as in `SIZES`.
+        """
+        names = SIZES | theirs
+        found = {ours: self.get(name) for ours, name in names.items()}
+        found["vocab_size"] = self.size(names["vocab_size"], most=MOST_TOKENS)
+        found["max_len"] = self.size(names["max_len"], most=MOST_POSITIONS)
+        return found
+
     def head_size(self) -> int | None:
         """The width of a head; None where it is the width of the model divided by the heads."""
         size = getattr(self.config, "head_dim", None)
@@ -92,3 +115,18 @@ class Family(NamedTuple):
     weights: Callable[[Weights, DecoderConfig], Named]
     cross_attention: Callable[[Weights, DecoderConfig], tuple[CrossAttentionConfig, Named]] | None = None
     from_gguf: Callable[[str, Tensor, Options], Tensor] | None = None
+
+
+def layer_weights(theirs: Weights, config: DecoderConfig, place: str, parts: Mapping[str, Sequence[str]]) -> Named:
+    """The weights and biases of all layers by our names, as far as they are there.
+
+    Args:
+        place: where the layers are in their state dict.
+        parts: the names in their layer, by those in ours; projections that share an input are one matrix in ours.
+    """
+    for layer in range(config.layers):
+        for here, there in parts.items():
+            for kind in ("weight", "bias"):
+                names = [f"{place}.{layer}.{name}.{kind}" for name in there]
+                if present := [theirs[name] for name in names if name in theirs]:
+                    yield f"decoder.layers.{layer}.{here}.{kind}", torch.cat(present)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.importing.checkpoint import (
     MOST_POSITIONS,
-    MOST_TOKENS,
     Family,
     Named,
     Options,
     Weights,
+    layer_weights,
 )
 
 
@@ -27,17 +26,12 @@ def gemma3_config(options: Options) -> DecoderConfig:
     rope, kinds = options.get("rope_parameters"), options.get("layer_types")
     for kind in set(kinds):
         options.require(f"rope_type of {kind}", rope[kind]["rope_type"], "default")
-    max_len = options.size("max_position_embeddings", most=MOST_POSITIONS)
+    sizes = options.sizes()
     if "sliding_attention" in kinds:
-        max_len = min(max_len, options.size("sliding_window", most=MOST_POSITIONS))
+        sizes["max_len"] = min(sizes["max_len"], options.size("sliding_window", most=MOST_POSITIONS))
     return DecoderConfig(
-        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
-        max_len=max_len,
-        d_model=options.get("hidden_size"),
-        layers=options.get("num_hidden_layers"),
-        heads=options.get("num_attention_heads"),
+        **sizes,
         kv_heads=options.get("num_key_value_heads"),
-        d_ff=options.get("intermediate_size"),
         norm="sandwich",
         position="rope",
         activation="geglu_tanh",
@@ -45,7 +39,6 @@ def gemma3_config(options: Options) -> DecoderConfig:
         norm_kind="rms",
         norm_eps=options.get("rms_norm_eps"),
         bias="none",
-        tied=options.get("tie_word_embeddings"),
         rope_thetas=[float(rope[kind]["rope_theta"]) for kind in kinds],
         head_size=options.get("head_dim"),
         qk_norm=True,
@@ -68,15 +61,14 @@ def gemma3_weights(theirs: Weights, config: DecoderConfig) -> Named:
     projections = {
         "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
         "self_attention.output": ["self_attn.o_proj"],
-        "feed_forward.widen": ["mlp.gate_proj", "mlp.up_proj"],
+        "feed_forward.input": ["mlp.gate_proj", "mlp.up_proj"],
         "feed_forward.output": ["mlp.down_proj"],
     }
     for layer in range(config.layers):
         here, there = f"decoder.layers.{layer}", f"model.layers.{layer}"
         for ours, name in norms.items():
             yield f"{here}.{ours}.weight", 1 + theirs[f"{there}.{name}.weight"].float()
-        for ours, names in projections.items():
-            yield f"{here}.{ours}.weight", torch.cat([theirs[f"{there}.{name}.weight"] for name in names])
+    yield from layer_weights(theirs, config, "model.layers", projections)
 
 
 def gemma3_from_gguf(name: str, tensor: Tensor, options: Options) -> Tensor:

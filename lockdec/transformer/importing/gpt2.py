@@ -5,35 +5,23 @@ from __future__ import annotations
 from torch import Tensor
 
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig
-from lockdec.transformer.importing.checkpoint import (
-    MOST_POSITIONS,
-    MOST_TOKENS,
-    Family,
-    Named,
-    Options,
-    Weights,
-)
+from lockdec.transformer.importing.checkpoint import Family, Named, Options, Weights
 
 
 def gpt2_config(options: Options) -> DecoderConfig:
     """Our config of a GPT-2."""
     options.only("scale_attn_weights", True)
     options.only("scale_attn_by_inverse_layer_idx", False)
-    width = options.get("n_embd")
+    sizes = options.sizes(max_len="n_positions", d_model="n_embd", layers="n_layer", heads="n_head", d_ff="n_inner")
+    sizes["d_ff"] = sizes["d_ff"] or 4 * sizes["d_model"]
     return DecoderConfig(
-        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
-        max_len=options.size("n_positions", most=MOST_POSITIONS),
-        d_model=width,
-        layers=options.get("n_layer"),
-        heads=options.get("n_head"),
-        d_ff=options.get("n_inner") or 4 * width,
+        **sizes,
         activation=options.choose(
             "activation_function",
             {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu": "gelu", "relu": "relu"},
         ),
         dropout=float(options.get("resid_pdrop")),
         norm_eps=options.get("layer_norm_epsilon"),
-        tied=options.get("tie_word_embeddings"),
     )
 
 
@@ -48,7 +36,7 @@ def gpt2_weights(theirs: Weights, config: DecoderConfig) -> Named:
         "feed_forward_norm.norm": "ln_2",
         "self_attention.query_key_value": "attn.c_attn",
         "self_attention.output": "attn.c_proj",
-        "feed_forward.widen": "mlp.c_fc",
+        "feed_forward.input": "mlp.c_fc",
         "feed_forward.output": "mlp.c_proj",
     }
     for layer in range(config.layers):

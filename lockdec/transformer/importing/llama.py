@@ -5,19 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import DecoderConfig, RopeScaling
-from lockdec.transformer.importing.checkpoint import (
-    MOST_POSITIONS,
-    MOST_TOKENS,
-    Family,
-    Named,
-    Options,
-    Weights,
-)
+from lockdec.transformer.importing.checkpoint import Family, Named, Options, Weights, layer_weights
 
 
 def llama_config(options: Options) -> DecoderConfig:
@@ -61,20 +53,14 @@ def config_of(options: Options, bias: str, **more: Any) -> DecoderConfig:
     more["head_size"] = options.head_size()
     theta, scaling = rope(options)
     return DecoderConfig(
-        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
-        max_len=options.size("max_position_embeddings", most=MOST_POSITIONS),
-        d_model=options.get("hidden_size"),
-        layers=options.get("num_hidden_layers"),
-        heads=options.get("num_attention_heads"),
+        **options.sizes(),
         kv_heads=options.get("num_key_value_heads"),
-        d_ff=options.get("intermediate_size"),
         position="rope",
         activation="swiglu",
         dropout=0.0,
         norm_kind="rms",
         norm_eps=options.get("rms_norm_eps"),
         bias=bias,
-        tied=options.get("tie_word_embeddings"),
         rope_theta=theta,
         rope_scaling=scaling,
         **more,
@@ -109,15 +95,10 @@ def llama_weights(theirs: Weights, config: DecoderConfig) -> Named:
         "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
         "self_attention.output": ["self_attn.o_proj"],
         "feed_forward_norm.norm": ["post_attention_layernorm"],
-        "feed_forward.widen": ["mlp.gate_proj", "mlp.up_proj"],
+        "feed_forward.input": ["mlp.gate_proj", "mlp.up_proj"],
         "feed_forward.output": ["mlp.down_proj"],
     }
-    for layer in range(config.layers):
-        for here, there in parts.items():
-            for kind in ("weight", "bias"):
-                names = [f"model.layers.{layer}.{name}.{kind}" for name in there]
-                if present := [theirs[name] for name in names if name in theirs]:
-                    yield f"decoder.layers.{layer}.{here}.{kind}", torch.cat(present)
+    yield from layer_weights(theirs, config, "model.layers", parts)
 
 
 def llama_from_gguf(name: str, tensor: Tensor, options: Options) -> Tensor:

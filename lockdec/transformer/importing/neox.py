@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from lockdec.transformer.configuration import DecoderConfig
-from lockdec.transformer.importing.checkpoint import (
-    MOST_POSITIONS,
-    MOST_TOKENS,
-    Family,
-    Named,
-    Options,
-    Weights,
-)
+from lockdec.transformer.importing.checkpoint import Family, Named, Options, Weights
 
 
 def neox_config(options: Options) -> DecoderConfig:
@@ -19,12 +12,7 @@ def neox_config(options: Options) -> DecoderConfig:
     rope = options.get("rope_parameters")
     options.require("rope_type", rope["rope_type"], "default")
     return DecoderConfig(
-        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
-        max_len=options.size("max_position_embeddings", most=MOST_POSITIONS),
-        d_model=options.get("hidden_size"),
-        layers=options.get("num_hidden_layers"),
-        heads=options.get("num_attention_heads"),
-        d_ff=options.get("intermediate_size"),
+        **options.sizes(),
         norm="parallel" if options.get("use_parallel_residual") else "pre",
         position="rope",
         activation=options.choose(
@@ -32,7 +20,6 @@ def neox_config(options: Options) -> DecoderConfig:
         ),
         dropout=float(options.get("hidden_dropout")),
         norm_eps=options.get("layer_norm_eps"),
-        tied=options.get("tie_word_embeddings"),
         rope_theta=float(rope["rope_theta"]),
         rope_share=float(rope.get("partial_rotary_factor", 1.0)),
     )
@@ -46,7 +33,7 @@ def neox_weights(theirs: Weights, config: DecoderConfig) -> Named:
         "feed_forward_norm.norm": "post_attention_layernorm",
         "self_attention.query_key_value": "attention.query_key_value",
         "self_attention.output": "attention.dense",
-        "feed_forward.widen": "mlp.dense_h_to_4h",
+        "feed_forward.input": "mlp.dense_h_to_4h",
         "feed_forward.output": "mlp.dense_4h_to_h",
     }
     for kind in ("weight", "bias"):

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from lockdec.transformer.configuration import DecoderConfig
-from lockdec.transformer.importing.checkpoint import (
-    MOST_POSITIONS,
-    MOST_TOKENS,
-    Family,
-    Named,
-    Options,
-    Weights,
-)
+from lockdec.transformer.importing.checkpoint import Family, Named, Options, Weights, layer_weights
 
 OFFSET = 2  # rows of the table of positions that no position uses
 
@@ -25,15 +16,9 @@ def opt_config(options: Options) -> DecoderConfig:
     options.only("layer_norm_elementwise_affine", True)
     options.only("_remove_final_layer_norm", False)
     return DecoderConfig(
-        vocab_size=options.size("vocab_size", most=MOST_TOKENS),
-        max_len=options.size("max_position_embeddings", most=MOST_POSITIONS),
-        d_model=options.get("hidden_size"),
-        layers=options.get("num_hidden_layers"),
-        heads=options.get("num_attention_heads"),
-        d_ff=options.get("ffn_dim"),
+        **options.sizes(d_ff="ffn_dim"),
         activation=options.choose("activation_function", {"relu": "relu", "gelu": "gelu"}),
         dropout=float(options.get("dropout")),
-        tied=options.get("tie_word_embeddings"),
     )
 
 
@@ -46,15 +31,12 @@ def opt_weights(theirs: Weights, config: DecoderConfig) -> Named:
         "feed_forward_norm.norm": ["final_layer_norm"],
         "self_attention.query_key_value": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
         "self_attention.output": ["self_attn.out_proj"],
-        "feed_forward.widen": ["fc1"],
+        "feed_forward.input": ["fc1"],
         "feed_forward.output": ["fc2"],
     }
     for kind in ("weight", "bias"):
         yield f"decoder.norm.{kind}", theirs[f"model.decoder.final_layer_norm.{kind}"]
-        for layer in range(config.layers):
-            for here, names in parts.items():
-                joined = torch.cat([theirs[f"model.decoder.layers.{layer}.{name}.{kind}"] for name in names])
-                yield f"decoder.layers.{layer}.{here}.{kind}", joined
+    yield from layer_weights(theirs, config, "model.decoder.layers", parts)
 
 
 OPT = Family(opt_config, opt_weights)

