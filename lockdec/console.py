@@ -131,8 +131,8 @@ class Summary:
             others = result.get("strategies", {}) | result["controls"]
             self.console.print(metric_table(result["metrics"], others))
         if "attributes" in result:
-            told = dict(result["attributes"])
-            self.console.print(metric_table(told.pop("caption"), told, "attribute"))
+            accuracies = dict(result["attributes"])
+            self.console.print(metric_table(accuracies.pop("caption"), accuracies, "attribute"))
         if captions:
             self.console.print(caption_table(captions))
         self.console.print(f"\nThis run is in [bold]{escape(str(folder))}[/]", soft_wrap=True)
@@ -152,7 +152,7 @@ def stage_table(stages: Mapping[str, Mapping[str, Any]]) -> Table:
 def metric_table(
     metrics: Mapping[str, float], controls: Mapping[str, Mapping[str, float]], kind: str = "metric"
 ) -> Table:
-    """The metrics of the captions, or how often they tell attributes right, beside the same of each control."""
+    """The metrics of the captions, or how often they get attributes right, beside the same of each control."""
     table = Table(box=SIMPLE)
     table.add_column(kind)
     for name in ("captions", *controls):

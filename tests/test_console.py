@@ -11,6 +11,8 @@ from rich.console import Console
 
 from lockdec import console as terminal
 from lockdec.console import LongWork, Summary, metric_table, printable, printable_lines, stage_table, track
+from lockdec.report.page import write_report
+from tests.report.runs import result, write_run
 
 
 def shown(*what: Any) -> list[str]:
@@ -115,3 +117,15 @@ def test_items_tell_how_many_they_are_in_a_log_file_and_nothing_when_quick(monke
     monkeypatch.setattr(terminal, "LINE_EVERY", 0.0)
     assert list(track(iter("abc"), "encoding [inputs]", patience=-1.0)) == ["a", "b", "c"]
     assert file.getvalue().splitlines() == ["  encoding [inputs]: 1", "  encoding [inputs]: 2"]
+
+
+def test_captions_cannot_steer_the_terminal_or_the_page(tmp_path: Path) -> None:
+    """A run whose name and captions are made of everything that steers."""
+    steering = "\x1b]0;hacked\x07\x1b[2J\u202eevil\u2066\u200f\x9b31m\r\x00<script>alert(1)</script>[bold]"
+    shown = printable(steering)
+    assert not [character for character in shown if not character.isprintable()]
+    assert "\\[bold]" in shown
+    run = write_run(tmp_path / "run", result(name=steering, error=steering), captions={"a": steering})
+    page = write_report([run]).report.read_text()
+    assert not [character for character in "\x1b\x9b\u202e\u2066\u200f\x00" if character in page]
+    assert "<script>alert(1)" not in page

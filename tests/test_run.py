@@ -86,7 +86,7 @@ def test_the_traceback_comes_on_request(warm: Warm, tmp_path: Path) -> None:
 
 
 def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lockdec.run", "debug=tiny"]
+    command = [sys.executable, "-m", "lockdec.run", "debug=tiny", "data.limit=64", "~text.sources.wikipedia"]
     answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     folder = next((tmp_path / "outputs" / "runs" / "default").iterdir())

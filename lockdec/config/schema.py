@@ -183,7 +183,7 @@ class Config:
         seed: moves the support set, the initial cross-attention and the order of the pairs, not the pretrained decoder.
         name: of the run; its folder and its W&B group are named after it.
         sweep_name: of the sweep a cell belongs to.
-        objective: the metric of result.json that Hydra's sweepers are told.
+        objective: the metric of result.json that Hydra's sweepers optimise.
         dry_run: only say what would be done.
         pair: values that several keys take together in a sweep, by interpolation; nothing else reads it.
     """

@@ -18,7 +18,7 @@ from lockdec.errors import DataError
 Input: TypeAlias = Image.Image | str | NDArray[Any]
 Modality: TypeAlias = Literal["image", "text", "array"]
 Lexicon: TypeAlias = Mapping[str, Mapping[str, str]]
-"""For each attribute of the inputs, its values, and the words by which a caption tells each of them."""
+"""For each attribute of the inputs, its values, each with the words that express it in a caption."""
 Split: TypeAlias = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 Case: TypeAlias = Literal["lower", "keep"]
@@ -125,7 +125,7 @@ class CaptionSet(ABC):
 
     @property
     def attributes(self) -> Lexicon:
-        """What of an input its captions tell, so that it can be counted; empty where nothing is declared."""
+        """The attributes of an input that its captions express, so that they can be counted; none unless declared."""
         return {}
 
     @property

@@ -216,8 +216,8 @@ def split_names(
     wanted: dict[Split, int] = {"test": test, "val": val}
     rng = random.Random(seed)
     if kind == "random":
-        rows = random_split(len(parts), seed, val, test)
-        held_out = {"test": rows["test"], "val": rows["val"]}
+        drawn = random_split(len(parts), seed, val, test)
+        held_out = {"test": drawn["test"], "val": drawn["val"]}
     elif kind == "concept":
         groups = _groups(parts)
         for group in rng.sample(sorted(groups), len(groups)):

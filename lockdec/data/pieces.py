@@ -84,7 +84,7 @@ class Pieces(CaptionSet):
 
     @property
     def attributes(self) -> Lexicon:
-        """The properties, and the words by which a caption tells each value."""
+        """The properties, and the words that express each value in a caption."""
         own = {"tonic": {value: f"in {value}" for value in PROPERTIES["tonic"]}}
         return {name: own.get(name, {value: value for value in values}) for name, values in PROPERTIES.items()}
 

@@ -1,4 +1,4 @@
-"""How often captions tell the attributes of an input right: who, which colour, which key."""
+"""How often captions get the attributes of an input right: who, which colour, which key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AttributeReader:
         }
 
     def read(self, caption: str) -> dict[str, tuple[str, ...]]:
-        """The values of each attribute in a caption, in the order in which it tells them."""
+        """The values of each attribute that a caption mentions, in its order."""
         text = fold(caption)
         return {
             name: tuple(self._values[name][found] for found in pattern.findall(text))
@@ -36,14 +36,14 @@ class AttributeReader:
         }
 
     def accuracies(self, captions: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, float]:
-        """For each attribute, the share of inputs whose caption tells the same values as their first reference.
+        """For each attribute, the share of inputs whose caption mentions the same values as their first reference.
 
-        Counted are the inputs whose reference tells the attribute at all; an attribute of none of them is left out.
+        Inputs whose reference does not mention the attribute do not count; an attribute of no reference is left out.
         """
         right: dict[str, list[bool]] = {name: [] for name in self._values}
         for caption, several in zip(captions, references, strict=True):
-            told = self.read(caption)
-            for name, wanted in self.read(several[0]).items():
-                if wanted:
-                    right[name].append(told[name] == wanted)
+            predicted = self.read(caption)
+            for name, values in self.read(several[0]).items():
+                if values:
+                    right[name].append(predicted[name] == values)
         return {name: sum(found) / len(found) for name, found in right.items() if found}

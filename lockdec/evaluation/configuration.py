@@ -58,7 +58,7 @@ class EvaluateConfig(EvaluateTextConfig):
     Attributes:
         candidates: mbr: how many captions are drawn for each input.
         utility: mbr: the metric by which they are compared with each other.
-        attributes: what of an input its captions tell: for each attribute, the words of each of its values. None for
+        attributes: those that captions express: for each, its values with the words of each. None for
             those that the data declare, such as the tonic of `data=pieces`.
     """
 

@@ -5,38 +5,20 @@ from __future__ import annotations
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lockdec.modules.language_modeling import next_token_loss
-from lockdec.modules.objective import Measured, PartlyFrozen
-from lockdec.optimizers.optimization import OptimizerConfig
+from lockdec.modules.language_modeling import PartlyFrozen
+from lockdec.modules.objective import Measured
 from lockdec.training.batching import TextBatch
-from lockdec.transformer.models import LockingDecoderModel, Prefix
+from lockdec.transformer.models import LockingDecoderModel
 
 
 class Adaptation(PartlyFrozen):
-    """Trains the upper layers of a locked decoder and the norm at its end; all else is frozen, without dropout.
+    """Trains a locked decoder above its prefix layers, and the norm at its end; all else is without dropout."""
 
-    Args:
-        model: locked.
-        eos_id: the token that ends a text.
-        frozen: how many layers, from the lowest on, are frozen.
-        prompt: how many tokens stand between BOS and every text; they are not learned.
-    """
+    model: LockingDecoderModel
 
-    def __init__(
-        self,
-        model: LockingDecoderModel,
-        optimizer: OptimizerConfig,
-        steps: int,
-        stage: str,
-        *,
-        eos_id: int,
-        frozen: int,
-        prompt: int = 0,
-    ) -> None:
-        super().__init__(stage, optimizer, steps)
-        self.model, self.eos_id, self.frozen, self.prompt = model, eos_id, frozen, prompt
-        model.eval().requires_grad_(False)
-        for part in (*model.decoder.layers[frozen:], model.decoder.norm):
+    def freeze_others(self) -> None:
+        self.model.eval().requires_grad_(False)
+        for part in (*self.model.decoder.layers[self.prefix_layers :], self.model.decoder.norm):
             part.train().requires_grad_(True)
 
     def forward(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t vocab"]:
@@ -45,8 +27,5 @@ class Adaptation(PartlyFrozen):
         return logits
 
     def measure(self, batch: TextBatch, batch_idx: int) -> Measured:
-        prefix = None if batch.prefix is None else Prefix(batch.prefix, self.frozen)
-        loss, real = next_token_loss(
-            self.model, batch.tokens, self.eos_id, pack=True, prefix=prefix, prompt=self.prompt
-        )
+        loss, real = self.next_token_loss(batch.tokens, batch.prefix)
         return Measured({"loss": loss}, real)

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from lockdec.data.tokenizer import real_targets
 from lockdec.distributed import ranks
-from lockdec.modules.language_modeling import next_token_loss
-from lockdec.modules.objective import Measured, PartlyFrozen
+from lockdec.modules.language_modeling import PartlyFrozen
+from lockdec.modules.objective import Measured
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import is_logged
-from lockdec.transformer.models import Encoded, LockingModel, Prefix
+from lockdec.transformer.models import Encoded, LockingModel
 
 
 class Captioning(PartlyFrozen):
@@ -21,9 +21,7 @@ class Captioning(PartlyFrozen):
 
     Args:
         model: attached and unlocked.
-        prefix_layers: how many layers have been run in advance where a batch has a prefix.
-        eos_id: the token that ends a caption.
-        prompt: how many tokens stand between BOS and every caption; they are not learned.
+        eos_id, prefix_layers, prompt: see `PartlyFrozen`.
         label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
     """
 
@@ -42,11 +40,12 @@ class Captioning(PartlyFrozen):
         state_noise: float = 0.0,
         state_dropout: float = 0.0,
     ) -> None:
-        super().__init__(stage, optimizer, steps)
-        self.model, self.eos_id, self.prompt, self.label_smoothing = model, eos_id, prompt, label_smoothing
-        self.prefix_layers = prefix_layers
-        self.decoder_dropout, self.state_noise, self.state_dropout = decoder_dropout, state_noise, state_dropout
-        model.freeze_decoder()
+        super().__init__(model, optimizer, steps, stage, eos_id=eos_id, prefix_layers=prefix_layers, prompt=prompt)
+        self.label_smoothing, self.decoder_dropout = label_smoothing, decoder_dropout
+        self.state_noise, self.state_dropout = state_noise, state_dropout
+
+    def freeze_others(self) -> None:
+        self.model.freeze_decoder()
 
     def configure_model(self) -> None:
         self.model = ranks.shard(self.model, self.device_mesh)
@@ -70,10 +69,8 @@ class Captioning(PartlyFrozen):
         encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout)
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
-        prefix = None if batch.prefix is None else Prefix(batch.prefix[rows], self.prefix_layers)
-        loss, _ = next_token_loss(
-            self.model, tokens, self.eos_id, encoded, self.label_smoothing, True, prefix, self.prompt
-        )
+        prefix = None if batch.prefix is None else batch.prefix[rows]
+        loss, _ = self.next_token_loss(tokens, prefix, encoded, self.label_smoothing)
         return weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -70,14 +70,3 @@ class Objective(L.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         mixed = self.trainer.precision.endswith("-mixed")
         return optimization.configure(self.parameters(), self.optimizer, self.steps, fused=not mixed)
-
-
-class PartlyFrozen(Objective):
-    """An objective that trains some of a module's weights. Its checkpoints contain only these."""
-
-    strict_loading = False
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        state = super().state_dict(*args, **kwargs)
-        trainable = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        return {name: value for name, value in state.items() if name in trainable}

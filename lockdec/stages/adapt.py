@@ -123,7 +123,7 @@ class Adapt(TrainingStage, DecoderStage):
             self.fit.steps,
             work.stage,
             eos_id=tokenizer.special.eos,
-            frozen=frozen,
+            prefix_layers=frozen,
             prompt=len(tokenizer.prompt_tokens),
         )
         try:

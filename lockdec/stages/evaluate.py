@@ -141,7 +141,7 @@ class Evaluate(Stage):
         }
 
     def _attributes(self, captions: Mapping[str, Sequence[str]], references: References) -> dict[str, Any]:
-        """How often the captions of each kind tell each attribute right; nothing where none are declared."""
+        """How often the captions of each kind get each attribute right; nothing where none are declared."""
         lexicon = self.data.attributes
         if self.decode.attributes is not None:
             lexicon = {name: {words: words for words in values} for name, values in self.decode.attributes.items()}

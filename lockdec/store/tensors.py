@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
@@ -59,7 +58,7 @@ def stream_tensors(tensors: Iterable[tuple[str, Tensor]], shapes: Mapping[str, t
             if name in listed or tensor.shape != shapes.get(name):
                 raise ValueError(f"{name} of shape {tuple(tensor.shape)} does not belong into {path}")
             begin = file.tell() - room
-            bits: Any = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
+            bits: Any = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
             file.write(bits)
             listed[name] = _entry(DTYPES[tensor.dtype], tensor.shape, begin, file.tell() - room)
         if missing := shapes.keys() - listed.keys():
@@ -86,14 +85,14 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return {_renamed(name, {before: now for now, before in FORMER.items()}): t for name, t in tensors.items()}
 
 
-def fingerprinted(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, NDArray[Any]]]:
+def fingerprinted(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, memoryview]]:
     """What a fingerprint of weights is made of: each tensor's name, itself and its bytes.
 
     The names are the former ones, by which they are sorted: a new name leaves every fingerprint as it was.
     """
     for name, tensor in sorted((_renamed(name, FORMER), tensor) for name, tensor in tensors.items()):
         # The raw bytes, since numpy has no bfloat16.
-        yield name, tensor, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        yield name, tensor, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _renamed(name: str, parts: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lockdec.store.reading import read_config
 from tests.faults.causes import Fault
 from tests.faults.warm import Command, Warm
 
@@ -35,21 +36,50 @@ def bring(command: Command, outputs: Path, *stages: str) -> None:
         shutil.copytree(command.outputs / "stages" / stage, outputs / "stages" / stage)
 
 
-def essence(command: Command) -> dict[str, Any]:
-    """What must not depend on what happened on the way: keys, metrics, captions, and every byte of every artifact.
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """The file that is there when something in a stranger's file has run."""
+    return tmp_path / "payload-has-run"
+
+
+def with_encoder(command: Command, folder: Path, **settings: Any) -> Path:
+    """A copy of the run with another encoder in its config, beside the store of the run."""
+    run = command.outputs / "runs" / folder.name
+    shutil.copytree(command.folder, run)
+    config = read_config(run / "config.yaml")
+    config["stages"]["attach"]["encoder"] = settings
+    (run / "config.yaml").write_text(json.dumps(config))
+    return run
+
+
+STAGES = ("pretrain", "attach", "unlock", "finetune", "prior", "evaluate")
+
+
+def up_to(stage: str) -> str:
+    """The override for a run that ends with a stage."""
+    return f"pipeline.order=[{','.join(STAGES[: STAGES.index(stage) + 1])}]"
+
+
+def contents(command: Command) -> dict[str, dict[str, str]]:
+    """The sha256 of every file of every artifact that a run has made or reused, by stage and name.
 
     Of artifact.json the hashes of the files count, and not how long making them took.
     """
-    result = command.result
     files = {}
-    for stage, entry in result["stages"].items():
+    for stage, entry in command.result["stages"].items():
         folder = command.outputs / "stages" / stage / entry["key"]
         record = json.loads((folder / "artifact.json").read_text())
         files[stage] = {name: file["sha256"] for name, file in record["files"].items()}
         assert files[stage] == {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files[stage]}
+    return files
+
+
+def essence(command: Command) -> dict[str, Any]:
+    """What must not depend on what happened on the way: metrics, captions, and the contents of the artifacts."""
+    result = command.result
     same = ("status", "error", "metrics", "controls", "gap_over_prior", "looking", "parameters", "unlock", "frozen")
     captions = (command.folder / "captions.jsonl").read_text()
-    return {"files": files, "captions": captions} | {name: result[name] for name in same}
+    return {"files": contents(command), "captions": captions} | {name: result[name] for name in same}
 
 
 def leftovers(outputs: Path) -> list[str]:

@@ -12,12 +12,11 @@ from itertools import cycle
 from pathlib import Path
 
 from tests.faults.causes import Fault
-from tests.faults.conftest import essence, leftovers
+from tests.faults.conftest import STAGES, essence, leftovers
 from tests.faults.warm import Command, Warm
 
 KILLS = int(os.environ.get("LOCKDEC_KILLS", "6"))
 SEED = int(os.environ.get("LOCKDEC_TORTURE_SEED", "0"))
-STAGES = ("pretrain", "attach", "unlock", "finetune", "prior", "evaluate")
 
 
 def moments(command: Command) -> dict[str, tuple[int, float]]:

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,9 @@ from lockdec.pipeline.keys import stage_keys
 from lockdec.store import CHECKPOINT
 from tests.conftest import composed
 from tests.faults.causes import Fault
-from tests.faults.conftest import leftovers
+from tests.faults.conftest import bring, leftovers
 from tests.faults.test_signals import wait_for
-from tests.faults.warm import TINY, Command, Warm
+from tests.faults.warm import STEPS, TINY, Command, Warm
 
 # Without dropout, whose draws differ between ranks; the noise on states is drawn for the whole batch and stays.
 # One process runs the layer below cross-attention once for each caption, several ranks run it in every step.
@@ -96,16 +98,28 @@ def weights(command: Command, stage: str) -> dict[str, torch.Tensor]:
     return load_file(next(command.outputs.glob(f"stages/{stage}/*/*.safetensors")))
 
 
-@pytest.fixture(scope="module", params=["ddp", "fsdp"])
-def both(request: pytest.FixtureRequest, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """What two ranks make of it."""
-    started = Ranks(warm, tmp_path_factory.mktemp("both") / "outputs", request.param)
-    assert started.wait() == [0, 0], [command.printed for command in started.commands]
-    return started.first
+Together = Callable[[str], Command]
 
 
-def test_two_ranks_have_the_loss_curve_and_the_weights_of_one_process(both: Command, alone: Command) -> None:
+@pytest.fixture(scope="module")
+def together(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """What two ranks make of it by a strategy, run once; tests read it and leave it as it is."""
+
+    @cache
+    def run(strategy: str) -> Command:
+        started = Ranks(warm, tmp_path_factory.mktemp(strategy) / "outputs", strategy)
+        assert started.wait() == [0, 0], [command.printed for command in started.commands]
+        return started.first
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_have_the_loss_curve_and_the_weights_of_one_process(
+    strategy: str, together: Together, alone: Command
+) -> None:
     """At equal global batch: the batches have a row more for one rank, lengths differ, and states are noisy."""
+    both = together(strategy)
     assert {name: stage["key"] for name, stage in both.result["stages"].items()} == {
         name: stage["key"] for name, stage in alone.result["stages"].items()
     }
@@ -134,12 +148,13 @@ def test_ranks_reuse_what_one_process_has_made(warm: Warm, alone: Command) -> No
 
 @pytest.mark.parametrize(("strategy", "stage"), [("ddp", "pretrain"), ("fsdp", "pretrain"), ("fsdp", "finetune")])
 def test_a_killed_rank_ends_the_others_and_the_next_start_continues(
-    strategy: str, stage: str, warm: Warm, tmp_path: Path
+    strategy: str, stage: str, warm: Warm, together: Together, tmp_path: Path
 ) -> None:
     """Killed while it saves its sixth checkpoint: what comes of it is what comes of two ranks that nobody kills."""
-    outputs = tmp_path / "outputs"
-    before = {"pretrain": "", "finetune": "pretrain,attach,unlock,"}[stage]
-    short = (f"pipeline.order=[{before}{stage}]",)
+    outputs, whole = tmp_path / "outputs", together(strategy)
+    before = {"pretrain": (), "finetune": ("pretrain", "attach", "unlock")}[stage]
+    bring(whole, outputs, *before)
+    short = (f"pipeline.order=[{','.join([*before, stage])}]",)
     fault = Fault(stage=stage, after=CHECKPOINT, event=11)
     started = Ranks(warm, outputs, strategy, *short, fault=fault)
     began = time.monotonic()
@@ -147,12 +162,10 @@ def test_a_killed_rank_ends_the_others_and_the_next_start_continues(
     assert time.monotonic() - began < 120
     assert "another rank of this job is gone" in started.commands[1].printed
     checkpoint = next(outputs.glob(f"stages/{stage}/*/{CHECKPOINT}"))
-    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < {"pretrain": 24, "finetune": 16}[stage]
+    assert 0 < torch.load(checkpoint, weights_only=True)["global_step"] < STEPS[stage]
     assert Ranks(warm, outputs, strategy, *short).wait() == [0, 0]
-    whole = Ranks(warm, tmp_path / "whole", strategy, *short)
-    assert whole.wait() == [0, 0]
     resumed = weights(started.first, stage)
-    assert all(weight.equal(resumed[name]) for name, weight in weights(whole.first, stage).items())
+    assert all(weight.equal(resumed[name]) for name, weight in weights(whole, stage).items())
 
 
 def test_one_that_is_asked_to_stop_has_all_save_and_stop(warm: Warm, tmp_path: Path) -> None:

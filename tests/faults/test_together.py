@@ -23,13 +23,12 @@ from tests.faults.warm import Command, Warm
 KEY = "0" * 64
 
 
-@pytest.mark.parametrize("count", [2, 8])
-def test_pipelines_started_together_make_each_artifact_once(
-    count: int, warm: Warm, undisturbed: Command, tmp_path: Path
+def test_six_pipelines_started_together_make_each_artifact_once(
+    warm: Warm, undisturbed: Command, tmp_path: Path
 ) -> None:
     outputs = tmp_path / "outputs"
-    commands = [warm.start(outputs, name=f"run{number}") for number in range(count)]
-    assert [command.wait() for command in commands] == [0] * count, [command.printed for command in commands]
+    commands = [warm.start(outputs, name=f"run{number}") for number in range(6)]
+    assert [command.wait() for command in commands] == [0] * 6, [command.printed for command in commands]
     wanted = essence(undisturbed)
     assert all(essence(command) == wanted for command in commands)
     for stage in wanted["files"]:

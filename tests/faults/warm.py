@@ -22,12 +22,14 @@ from typing import Any
 import lockdec
 from tests.faults.causes import Fault, arm
 
+STEPS = {"pretrain": 14, "finetune": 12}  # more than one row of a learning curve, which has one for ten
 TINY = (
     "debug=tiny",
     "data.limit=64",
     "~text.sources.wikipedia",
-    "pretrain.steps=24",
-    "finetune.steps=16",
+    f"pretrain.steps={STEPS['pretrain']}",
+    f"finetune.steps={STEPS['finetune']}",
+    "prior.steps=4",
     "fewshot.shots=8",
     "evaluate.max_new_tokens=6",
     "trainer.checkpoint_seconds=0",
@@ -160,6 +162,7 @@ def serve() -> None:
         if module.name.rpartition(".")[2] not in ("__main__", "run"):  # which are imported as a command starts
             importlib.import_module(module.name)
     torch.set_num_threads(1)
+    _prepare()
     for line in sys.stdin:
         question = json.loads(line)
         if "wait" in question:
@@ -172,6 +175,15 @@ def serve() -> None:
                 _be(question)
             answer = {"pid": pid}
         print(json.dumps(answer), flush=True)
+
+
+def _prepare() -> None:
+    """Read and import, once for all commands, what building the stages of the tiny pipeline needs."""
+    from lockdec.config.building import Builder
+    from lockdec.pipeline.assembling import assemble
+    from tests.conftest import composed
+
+    assemble(composed(*TINY), Builder())
 
 
 def _be(question: Mapping[str, Any]) -> None:
