@@ -18,6 +18,7 @@ from tests.conftest import TinyRun, run_tiny
 from tests.encoders import checkpoints
 
 REPOSITORY = Path(__file__).parents[2]
+QUICK = ("data.limit=64", "~text.sources.wikipedia")
 TEXTS = ("data=translation", "data.source=de", "data.target=en")
 
 
@@ -47,14 +48,14 @@ def whole(run: TinyRun, dim: int, states: int) -> None:
     ],
 )
 def test_encoders_of_drawings(encoder: str, dim: int, states: int, outputs: Path) -> None:
-    run = run_tiny(outputs, encoder, f"encoder={encoder}")
+    run = run_tiny(outputs, encoder, *QUICK, f"encoder={encoder}")
     whole(run, dim, states)
     if "efficientnet" not in encoder:
         assert Image.open(run.folder / "reconstructions.png").size[1] == 2 * 32
 
 
 def test_minilm(outputs: Path) -> None:
-    run = run_tiny(outputs, "minilm", *TEXTS, "encoder=minilm", "encoder.output=pooled")
+    run = run_tiny(outputs, "minilm", *QUICK, *TEXTS, "encoder=minilm", "encoder.output=pooled")
     whole(run, 384, 1)
 
 
@@ -64,12 +65,14 @@ def test_minilm(outputs: Path) -> None:
 )
 def test_huggingface(family: str, data: tuple[str, ...], states: int, outputs: Path, tmp_path: Path) -> None:
     path = getattr(checkpoints, family)(tmp_path / family)
-    run = run_tiny(outputs, family, *data, "encoder=huggingface", f"encoder.path={path}", "encoder.layers=[0,-1]")
+    run = run_tiny(
+        outputs, family, *QUICK, *data, "encoder=huggingface", f"encoder.path={path}", "encoder.layers=[0,-1]"
+    )
     whole(run, 2 * 16, states)
 
 
 def test_huggingface_audio_of_a_folder(outputs: Path, tmp_path: Path) -> None:
-    data, rng = OpenMoji(limit=160, resolution=8), np.random.default_rng(0)
+    data, rng = OpenMoji(limit=64, resolution=8), np.random.default_rng(0)
     lengths = rng.integers(300, 600, len(data))
     lengths[7] = 600
     for name, length in zip(data.ids, lengths, strict=True):
@@ -77,20 +80,20 @@ def test_huggingface_audio_of_a_folder(outputs: Path, tmp_path: Path) -> None:
     table(tmp_path, data, ".npy")
     path = checkpoints.wav2vec2(tmp_path / "wav2vec2")
     folder = ("data=folder", f"data.path={tmp_path}")
-    run = run_tiny(outputs, "wav2vec2", *folder, "encoder=huggingface", f"encoder.path={path}")
+    run = run_tiny(outputs, "wav2vec2", *QUICK, *folder, "encoder=huggingface", f"encoder.path={path}")
     # A convolution of width 10 and step 5, then one of width 4 and step 4.
     whole(run, 16, ((600 - 10) // 5 + 1 - 4) // 4 + 1)
 
 
 def test_features_of_another_tool(outputs: Path, tmp_path: Path) -> None:
-    data = OpenMoji(limit=160, resolution=8)
+    data = OpenMoji(limit=64, resolution=8)
     pictures = data.inputs(range(len(data)))
     states = np.stack([np.asarray(picture, np.float16).reshape(16, 12) for picture in pictures])
     np.save(tmp_path / "states.npy", states)
     (tmp_path / "ids.txt").write_text("\n".join(data.ids) + "\n", encoding="utf-8")
     table(tmp_path, data)
     folder = ("data=folder", f"data.path={tmp_path}", "data.modality=array")
-    whole(run_tiny(outputs, "features", *folder, "encoder=features", f"encoder.path={tmp_path}"), 12, 16)
+    whole(run_tiny(outputs, "features", *QUICK, *folder, "encoder=features", f"encoder.path={tmp_path}"), 12, 16)
 
 
 def table(folder: Path, data: OpenMoji, ending: str = "") -> None:

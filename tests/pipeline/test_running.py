@@ -116,8 +116,9 @@ def test_a_single_state_gets_a_plain_warning(tiny: TinyRun, capsys: pytest.Captu
 
 
 def test_captions_keep_their_case_where_the_data_do(tiny: TinyRun) -> None:
-    run = run_tiny(tiny.outputs, "case", "data.case=keep", "data.split=random")
-    lower = run_tiny(tiny.outputs, "no_case", "data.split=random")
+    quick = ("data.split=random", "data.limit=64", "~text.sources.wikipedia")
+    run = run_tiny(tiny.outputs, "case", "data.case=keep", *quick)
+    lower = run_tiny(tiny.outputs, "no_case", *quick)
     assert run.result["stages"]["attach"]["key"] == lower.result["stages"]["attach"]["key"], "the pictures are the same"
     assert run.result["stages"]["pretrain"]["key"] != lower.result["stages"]["pretrain"]["key"]
     rows = [

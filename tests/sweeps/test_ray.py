@@ -15,7 +15,13 @@ import pytest
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'lockdec[ray]'")
 def test_cells_on_ray_share_the_store(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lockdec.run", "-m", "hydra/launcher=ray", "hydra.launcher.num_cpus=2"]
-    command += ["debug=tiny", "data.limit=64", "pretrain.steps=2", f"paths.outputs={tmp_path}"]
+    command += [
+        "debug=tiny",
+        "data.limit=64",
+        "~text.sources.wikipedia",
+        "pretrain.steps=2",
+        f"paths.outputs={tmp_path}",
+    ]
     command += ["pipeline.order=[pretrain,attach,unlock]", "cross_attention.d_k=1,2", "sweep_name=on_ray"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,6 +20,7 @@ from lockdec.tracking.loggers import flat
 from tests.conftest import TinyRun, run_tiny
 from tests.tracking.wandb_server import wandb_server
 
+QUICK = ("data.limit=64", "~text.sources.wikipedia", "finetune.steps=20", "cross_attention.unlock=rezero")
 STAGES = ["pretrain", "attach", "unlock", "finetune", "prior", "evaluate"]
 
 
@@ -59,8 +60,8 @@ def offline_runs(outputs: Path) -> dict[str, OfflineRun]:
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A run with all loggers and with gates, W&B offline."""
-    options = ("logger.kinds=[csv,wandb,tensorboard]", "logger.log_artifacts=true", "cross_attention.unlock=rezero")
-    return run_tiny(tmp_path_factory.mktemp("tracked"), "tracked", "finetune.steps=20", *options)
+    options = ("logger.kinds=[csv,wandb,tensorboard]", "logger.log_artifacts=true")
+    return run_tiny(tmp_path_factory.mktemp("tracked"), "tracked", *QUICK, *options)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_each_executed_stage_has_a_run_and_the_cell_links_them(
 def test_a_reused_stage_is_linked_and_not_logged_again(tracked: TinyRun, offline: dict[str, OfflineRun]) -> None:
     assert offline  # which reads the runs before there is one more
     before = len(list(tracked.outputs.glob("wandb/offline-run-*")))
-    options = ("finetune.steps=20", "cross_attention.unlock=rezero", "cross_attention.d_v=1", "logger.kinds=[wandb]")
+    options = (*QUICK, "cross_attention.d_v=1", "logger.kinds=[wandb]")
     run_tiny(tracked.outputs, "again", *options, "pipeline.order=[pretrain,attach,unlock]")
     files = sorted(tracked.outputs.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     assert len(files) == before + 2  # unlock and the cell
@@ -126,7 +127,7 @@ def test_training_is_watched(offline: dict[str, OfflineRun]) -> None:
 
 def test_watching_changes_nothing(tracked: TinyRun, tmp_path: Path) -> None:
     """The same run without loggers, from an empty store, ends with the same bits."""
-    plain = run_tiny(tmp_path, "plain", "finetune.steps=20", "cross_attention.unlock=rezero")
+    plain = run_tiny(tmp_path, "plain", *QUICK)
     for stage, file in (("pretrain", "decoder"), ("finetune", "cross_attention")):
         entries = [run.result["stages"][stage]["key"] for run in (tracked, plain)]
         assert entries[0] == entries[1]
