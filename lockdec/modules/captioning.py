@@ -59,7 +59,7 @@ class Captioning(PartlyFrozen):
         if self.model.training != self.decoder_dropout:
             self.model.train(self.decoder_dropout)
         for place in self.model.decoder.layers:  # what learns has a dropout of its own, which validation turns off
-            place.cross_attention_norm.train()
+            place.get_submodule("cross_attention_norm").train()
 
     def measure(self, batch: CaptionBatch, batch_idx: int) -> Measured:
         return Measured({"loss": self.objective(batch)}, len(batch.tokens))
