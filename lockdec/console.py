@@ -66,7 +66,7 @@ class LongWork:
             self._bar.update(self._task, completed=done, note=note)
             return
         now = time.monotonic()
-        if now - self._told < LINE_EVERY:
+        if now - self._told < LINE_EVERY or done == self._total:
             return
         self._told = now
         line = f"  {self._description}: {done}"

@@ -89,13 +89,14 @@ def test_a_log_file_gets_a_line_every_half_minute_with_what_is_left(monkeypatch:
     monkeypatch.setattr("lockdec.console.time.monotonic", lambda: clock[0])
     file = log_file(monkeypatch)
     work = LongWork("finetune", 100)
-    for step in range(1, 90):
+    for step in range(1, 101):
         clock[0] += 1
         work.update(step, f"loss {step / 10:.3f}")
     work.stop()
     assert file.getvalue().splitlines() == [
         "  finetune: 30 of 100, about 70 s left, loss 3.000",
         "  finetune: 60 of 100, about 40 s left, loss 6.000",
+        "  finetune: 90 of 100, about 10 s left, loss 9.000",
     ]
 
 

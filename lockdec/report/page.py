@@ -114,6 +114,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         metrics=study.metrics or [m for m in ALL_METRICS if run and run.number(f"metrics.{m}") is not None],
         metric_labels={metric: METRIC_LABELS.get(metric, metric) for metric in ALL_METRICS},
         digits=DIGITS,
+        attributes=_attributes(run) if run else [],
         table_metrics=[m for m in TABLE_METRICS if m in study.metrics],
         controls=_controls(study, run),
         meanings_of=CONTROLS,
@@ -150,6 +151,12 @@ def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
     cells = [(s, next(iter(s.runs.values()))) for s in ordered[: figures.MOST_SERIES]]
     names = [" · ".join(filter(None, (study.label(s), f"seed {run.text('seed')}"))) for s, run in cells]
     return figures.of_study(study) + figures.learning_curves(list(zip(names, (run for _, run in cells), strict=True)))
+
+
+def _attributes(run: Run) -> list[str]:
+    """The attributes that were counted in the captions of a run."""
+    prefix = "attributes.caption."
+    return [name.removeprefix(prefix) for name in run.values if name.startswith(prefix)]
 
 
 def _controls(study: Study, run: Run | None) -> Sequence[str]:

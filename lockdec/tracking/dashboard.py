@@ -71,6 +71,7 @@ def definition() -> dict[str, Any]:
                     _over_steps("finetune/cross_to_residual_norm"),
                     _over_steps("finetune/gradient_norm"),
                     _over_steps("finetune/learning_rate"),
+                    _over_steps("prior/loss"),
                     _over_steps("pretrain/loss", "pretrain/val_loss"),
                 ],
             },
