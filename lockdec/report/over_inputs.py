@@ -40,8 +40,9 @@ class OverInputs:
 def over_inputs(run: Run) -> OverInputs:
     """Estimates from the captions that a run has kept, those of the captioner and those of its controls.
 
-    A metric is left out where these captions do not give the score in result.json: a control is averaged over more
-    captions than are kept, or an earlier release measured otherwise.
+    A metric is left out where the captioner's captions do not give the score in result.json, as an earlier release may
+    have measured otherwise; a control, where its captions do not give all of these scores: it may be an average over
+    more captions than are kept.
     """
     rows, _ = read_captions(run)
     if len(rows) < LEAST_ITEMS or not all(row.references and "caption" in row.captions for row in rows):
@@ -64,13 +65,14 @@ def over_inputs(run: Run) -> OverInputs:
         if (estimate := over_items(run.number(f"metrics.{name}") or 0.0, left)) is not None:
             scores[name] = estimate
     for control in CONTROLS:
-        found: dict[str, Estimate | None] = {}
-        for name, others in without_each(control, f"controls.{control}").items() if own else ():
-            if name in own:
+        others = without_each(control, f"controls.{control}") if own else {}
+        if own and own.keys() <= others.keys():
+            known: dict[str, Estimate] = {}
+            for name, left in own.items():
                 gap = (run.number(f"metrics.{name}") or 0.0) - (run.number(f"controls.{control}.{name}") or 0.0)
-                found[name] = over_items(gap, [one - other for one, other in zip(own[name], others, strict=True)])
-        known = {name: estimate for name, estimate in found.items() if estimate is not None}
-        if known:
+                estimate = over_items(gap, [one - other for one, other in zip(left, others[name], strict=True)])
+                if estimate is not None:
+                    known[name] = estimate
             gaps[control] = known
             shown = verdicts(list(known.values()), normal=True)
             sides[control] = {
