@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from lockdec.errors import ConfigError, DataError, LockdecError, StoreError
     from lockdec.evaluation.attention_maps import Attention
     from lockdec.evaluation.scoring import Candidate, Word
-    from lockdec.library.captioner import Caption, Captioner, PartlyCaptionedError
+    from lockdec.library.captioner import Caption, Captioner, Comparison, PartlyCaptionedError
     from lockdec.library.figure import Figure
     from lockdec.library.loading import load
     from lockdec.library.speed import accelerate
+    from lockdec.library.stored import Neighbour, Shuffled
     from lockdec.version import __version__
 
 __all__ = [
@@ -27,11 +28,14 @@ __all__ = [
     "Candidate",
     "Caption",
     "Captioner",
+    "Comparison",
     "ConfigError",
     "DataError",
     "Figure",
     "LockdecError",
+    "Neighbour",
     "PartlyCaptionedError",
+    "Shuffled",
     "StoreError",
     "Word",
     "__version__",
@@ -42,10 +46,11 @@ _PLACES = {
     "lockdec.errors": ("ConfigError", "DataError", "LockdecError", "StoreError"),
     "lockdec.evaluation.scoring": ("Candidate", "Word"),
     "lockdec.evaluation.attention_maps": ("Attention",),
-    "lockdec.library.captioner": ("Caption", "Captioner", "PartlyCaptionedError"),
+    "lockdec.library.captioner": ("Caption", "Captioner", "Comparison", "PartlyCaptionedError"),
     "lockdec.library.figure": ("Figure",),
     "lockdec.library.loading": ("load",),
     "lockdec.library.speed": ("accelerate",),
+    "lockdec.library.stored": ("Neighbour", "Shuffled"),
     "lockdec.version": ("__version__",),
 }
 

@@ -27,6 +27,7 @@ Captions new inputs with a finished run. What an INPUT is depends on the encoder
 
   images   files (PNG, JPEG, WEBP, GIF, BMP, TIFF), or folders of them (with --recursive, also of folders)
   texts    the text itself; @FILE for the lines of a UTF-8 file, @- for the lines of standard input
+  sounds   files (WAV, FLAC, Ogg, MP3), or .npy files of samples
   arrays   .npy files of states by channels, or ids that the encoder `features` knows
 """
 EPILOG = """\
@@ -67,15 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def named_inputs(names: Sequence[str], modality: Modality, recursive: bool = False) -> Iterator[NewInput]:
-    """The inputs named on the command line; those that cannot be read raise DataError only when they are read."""
+def named_inputs(
+    names: Sequence[str], modality: Modality, recursive: bool = False, rate: int | None = None
+) -> Iterator[NewInput]:
+    """The inputs named on the command line; those that cannot be read raise DataError only when they are read.
+
+    Args:
+        recursive: whether pictures are also looked for in folders of folders.
+        rate: samples a second, where the inputs are sounds.
+    """
     from lockdec.data.images import open_image
+    from lockdec.data.sounds import ENDINGS, open_sound
     from lockdec.data.sources import load_array
 
     for name in names:
         path = Path(name)
         if modality == "text":
             yield from _texts(name)
+        elif rate is not None and path.suffix.lower() in ENDINGS:
+            yield NewInput(name, partial(open_sound, path, name, rate))
         elif modality == "array" and path.suffix.lower() != ".npy":
             yield NewInput(name, partial(_text, name, name))
         elif modality == "array":
@@ -163,7 +174,7 @@ def _caption(options: argparse.Namespace) -> bool:
             _warn(f"{run.chosen}: {run.folder}")
         captioner = open_run(run, trust=options.trust, allow_download=options.allow_download)
     failed, figures, seed = False, list["Figure"](), options.seed
-    inputs = named_inputs(options.inputs, captioner.modality, options.recursive)
+    inputs = named_inputs(options.inputs, captioner.modality, options.recursive, captioner.rate)
     more = True
     while more:
         more, read = False, list[tuple[str, "Input"]]()

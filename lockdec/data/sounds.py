@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,11 @@ LARGEST = 2**27  # bytes of a file
 LONGEST = 300  # seconds
 
 
-def open_sound(content: bytes, name: str, rate: int = RATE) -> NDArray[np.float32]:
+def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.float32]:
     """The samples of a sound, from -1 to 1, of shape (samples,): the mean of its channels.
 
     Args:
-        content: of the file.
+        source: the file, or its content.
         name: its name in errors.
         rate: samples a second of the result.
 
@@ -32,6 +33,7 @@ def open_sound(content: bytes, name: str, rate: int = RATE) -> NDArray[np.float3
         import soxr
     except ImportError as error:
         raise DataError(f"{name}: sounds are read by soundfile and soxr: pip install 'lockdec[sound]'") from error
+    content = _content(source, name) if isinstance(source, Path) else source
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             if file.format not in FORMATS and not file.format.startswith("WAV"):
@@ -50,3 +52,14 @@ def open_sound(content: bytes, name: str, rate: int = RATE) -> NDArray[np.float3
     if not np.isfinite(found).all():
         raise DataError(f"{name}: it has samples that are not finite")
     return found
+
+
+def _content(path: Path, name: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    if len(content) > LARGEST:
+        raise DataError(f"{name}: sounds of at most {LARGEST >> 20} MiB are read")
+    return content

@@ -39,6 +39,8 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     Attributes:
         modality: of its inputs: RGB images, strings or arrays.
         dim: channels of a state.
+        rate: samples a second of the sounds that it hears; None where its inputs are no sounds.
+        seconds: how much of a sound it hears; None for all of it.
         groups: how many of these channels come from each source (such as a layer), in order; each group is normalised
             separately. One group unless a subclass sets several.
         frozen: always true: parameters have no gradient, and the network stays in evaluation mode.
@@ -47,6 +49,8 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     modality: Modality
     frozen: ClassVar[Literal[True]] = True
     dim: int
+    rate: int | None = None
+    seconds: int | None = None
     groups: tuple[int, ...] = ()
 
     @property

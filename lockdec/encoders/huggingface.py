@@ -97,6 +97,7 @@ class HuggingFace(Encoder):
         whole, missing = source.model()
         self.network, self.modality = _part(whole, path, modality)
         self.processor = source.processor(self.modality)
+        self.rate = self.processor.sampling_rate if self.modality == "array" else None
         self.pools = output == "pooled" and self.modality == "image"
         self.output, self.most_tokens = output, _most_tokens(self.network, self.processor)
         pooler = [name for name in missing if "pooler" in name.split(".")]

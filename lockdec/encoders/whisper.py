@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lockdec.data.captions import Input, Modality
 from lockdec.encoders.contract import Encoder
-from lockdec.encoders.sound import BANDS, LONGEST, Heard, hear, pooled, require_pool
+from lockdec.encoders.sound import BANDS, LONGEST, RATE, Heard, hear, pooled, require_pool
 from lockdec.errors import DataError
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.layers import Encoder as TransformerEncoder
@@ -45,6 +45,7 @@ class WhisperTiny(Encoder):
     """
 
     modality: Modality = "array"
+    rate = RATE
     position: Tensor
 
     def __init__(self, seconds: int = LONGEST, pool: int = 10, untrained: bool = False) -> None:

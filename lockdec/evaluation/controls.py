@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from lockdec.data.fewshot import Pair
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.transformer.encoded import Encoded
 
@@ -15,6 +20,7 @@ Item = TypeVar("Item")
 
 
 SHIFTS = 5  # by how many distances `shuffled` is averaged
+SUPPORT = "support.jsonl"  # the ids and captions of the support set, in its order
 
 
 class ConstantState:
@@ -54,6 +60,16 @@ def averaged(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def nearest_rows(encoded: EncodedSet, rows: Sequence[int], support: Sequence[int]) -> list[int]:
     """For each row, the index into `support` of the closest one: cosine of the mean normalised states."""
-    queries = torch.nn.functional.normalize(encoded.pooled(rows), dim=-1)
-    keys = torch.nn.functional.normalize(encoded.pooled(support), dim=-1)
-    return [int(index) for index in (queries @ keys.T).argmax(dim=1)]
+    return [int(index) for index in cosines(encoded.pooled(rows), encoded.pooled(support)).argmax(dim=1)]
+
+
+def cosines(queries: Float[Tensor, "n d"], keys: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """The cosine of every query with every key."""
+    normalize = torch.nn.functional.normalize
+    return normalize(queries, dim=-1) @ normalize(keys, dim=-1).T
+
+
+def write_support(path: Path, ids: Sequence[str], support: Sequence[Pair]) -> None:
+    """Write the support set, of which `ids` names the rows, one pair a line."""
+    lines = [json.dumps({"id": ids[pair.index], "caption": pair.caption}, ensure_ascii=False) for pair in support]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

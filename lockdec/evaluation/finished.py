@@ -135,6 +135,7 @@ class NewInputCaptioner:
         normalisation: fitted on the training inputs of the run.
         decode: strategy and lengths of decoding.
         generator: RNG of the strategies that sample.
+        plug: the name of its cross-attention, where the model has several.
     """
 
     encoder: Encoder
@@ -143,6 +144,7 @@ class NewInputCaptioner:
     tokenizer: Tokenizer
     decode: EvaluateConfig
     generator: torch.Generator
+    plug: str = "default"
 
     def captions(self, inputs: Sequence[Input]) -> list[str]:
         """One caption for each input, in order.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -19,11 +19,15 @@ from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.attention_maps import Attention, layout, word_attention
 from lockdec.evaluation.candidates import candidates as generated
 from lockdec.evaluation.candidates import with_options
-from lockdec.evaluation.finished import NewInputCaptioner
-from lockdec.evaluation.scoring import Candidate, Word, evidence, scored, token_log_probs
+from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.evaluation.finished import FinishedRun, NewInputCaptioner
+from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, scored, token_log_probs
 from lockdec.library.figure import Figure, draw
 from lockdec.library.inputs import Given, as_list, read
+from lockdec.library.stored import Neighbour, Shuffled, StoredInputs, stored_inputs
+from lockdec.plugs.folder import put_plug
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.models import LockingModel
 
 BATCH = 16  # inputs at a time
 MOST_CAPTIONS = 100  # of one input
@@ -53,6 +57,23 @@ class Caption:
     attention: Attention
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """What captions of an input have to be better than; `lockdec.evaluation.controls` has the same over a split.
+
+    Attributes:
+        locked: the caption of the decoder while its cross-attention is locked, which sees no input.
+        shuffled: the caption of an unrelated input that the run has stored. None where nothing is stored, as in an
+            export or a plug.
+        nearest_neighbour: the caption of the closest input of the support set. None where the run has stored no states
+            or no support set.
+    """
+
+    locked: str
+    shuffled: Shuffled | None
+    nearest_neighbour: Neighbour | None
+
+
 class PartlyCaptionedError(DataError):
     """Some of several inputs cannot be captioned. The text names the first of them.
 
@@ -75,15 +96,25 @@ class Captioner:
 
     An input is what the encoder reads. Pictures: one of Pillow's, an array UInt8[height width 3], or the path of a
     file. Texts: a string. Arrays: Float[states channels] or Float[channels], the path of a `.npy` file, or an id that
-    the encoder `features` knows.
+    the encoder `features` knows. Sounds: Float[samples] at the rate of the encoder, or the path of a file. Instead of
+    the path of a file, its content will do.
+
+    Args:
+        run: what it was made of, if that was a run, which may have stored its inputs.
 
     Attributes:
         modality: "image", "text" or "array": the kind of its inputs.
+        rate: samples a second, where its inputs are sounds; None for other inputs.
+        seconds: how much of a sound it hears; None for all of it, and for other inputs.
     """
 
-    def __init__(self, parts: NewInputCaptioner, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, parts: NewInputCaptioner, device: torch.device | str = "cpu", run: FinishedRun | None = None
+    ) -> None:
         self._parts, self._generator = parts, parts.generator
+        self._run, self._stored = run, list[StoredInputs | None]()  # empty until they are asked for
         self.modality: Modality = parts.encoder.modality
+        self.rate, self.seconds = parts.encoder.rate, parts.encoder.seconds
         self._device = torch.device(device)
         parts.encoder.to(self._device)
         parts.model.to(self._device)
@@ -126,8 +157,7 @@ class Captioner:
             PartlyCaptionedError: an input cannot be read or encoded; it holds the captions of all others.
             ConfigError: an option is impossible.
         """
-        decode = with_options(
-            self._parts.decode,
+        decode = self._decoding(
             strategy=strategy,
             beams=beams,
             top_p=top_p,
@@ -139,9 +169,7 @@ class Captioner:
         )
         if not 1 <= n <= MOST_CAPTIONS:
             raise ConfigError(f"n={n}: from 1 to {MOST_CAPTIONS} captions of each input")
-        model, tokenizer = self._parts.model, self._parts.tokenizer
-        if decode.max_new_tokens > (room := model.config.max_len - len(tokenizer.prompt_tokens)):
-            raise ConfigError(f"max_new_tokens={decode.max_new_tokens}: the decoder has room for {room}")
+        model, tokenizer = self._model(), self._parts.tokenizer
         if seed is not None:
             self._generator = torch.Generator().manual_seed(seed)
         generator = self._generator
@@ -177,7 +205,7 @@ class Captioner:
             DataError: an input cannot be read or encoded, there is no caption, or one is too long for the decoder.
         """
         texts = [captions] if isinstance(captions, str) else list(captions)
-        model, tokenizer = self._parts.model, self._parts.tokenizer
+        model, tokenizer = self._model(), self._parts.tokenizer
         if not texts:
             raise DataError("no captions to score: give one or more")
         longest = model.config.max_len
@@ -212,7 +240,100 @@ class Captioner:
         """
         if caption is None:
             [caption] = self.caption([given])
-        return draw(read(given, self.modality), caption.text, caption.words, caption.attention, name)
+        return draw(self.read(given, name), caption.text, caption.words, caption.attention, name)
+
+    def compare(self, given: Given, *, seed: int | None = None, **options: Any) -> Comparison:
+        """The captions that a caption of this input has to be better than.
+
+        Args:
+            given: the input.
+            seed: of what is drawn; that of the run where not given. What `caption` draws is not changed.
+            options: strategy, beams and others, as of `caption`.
+
+        Raises:
+            DataError: the input cannot be read or encoded.
+            ConfigError: an option is impossible.
+            StoreError: what the run has stored is damaged.
+        """
+        decode, model, tokenizer = self._decoding(**options), self._model(), self._parts.tokenizer
+        generator = torch.Generator().manual_seed(self._parts.decode.seed if seed is None else seed)
+
+        def best(encoded: Encoded) -> str:
+            [[ids, *_]] = generated(model, tokenizer, encoded.to(self._device), decode, generator)
+            return tokenizer.decode(ids)
+
+        def compared(some: Sequence[Input]) -> list[Comparison]:
+            encoded, stored = self._encoded(some), self._stored_inputs()
+            with locked(model):
+                alone = best(encoded)
+            if stored is None:
+                return [Comparison(alone, None, None)]
+            other, states = stored.unrelated(encoded)
+            return [Comparison(alone, Shuffled(other, best(states)), stored.nearest(encoded))]
+
+        [found], problems = self._each([given], compared, 1)
+        if found is None:
+            raise DataError(problems[0])
+        return found
+
+    def with_plug(
+        self,
+        plug: str | Path,
+        *,
+        encoder: str | Path | None = None,
+        trust: Sequence[str] = (),
+        allow_download: Collection[str] = (),
+    ) -> Captioner:
+        """A captioner of another plug, on the decoder of this one: the decoder is in memory once. Both can be used.
+
+        Args:
+            plug: its folder.
+            encoder, trust, allow_download: see `lockdec.load`.
+
+        Raises:
+            StoreError, ConfigError: as `lockdec.load`.
+        """
+        parts = self._parts
+        tokenizer = parts.tokenizer.with_prompt(None)
+        put = put_plug(Path(plug), parts.model, tokenizer, "this captioner", encoder, trust, allow_download)
+        return Captioner(put, self._device)
+
+    def read(self, given: Given, name: str = "") -> Input:
+        """An input as its encoder reads it: a picture in RGB on white, a text in NFC, or an array of finite numbers.
+
+        Args:
+            name: what errors call the content of a file.
+
+        Raises:
+            DataError: it cannot be read, or is of another kind.
+        """
+        return read(given, self.modality, self.rate, name)
+
+    @property
+    def decoding(self) -> EvaluateConfig:
+        """How captions are generated where no options are given."""
+        return self._parts.decode
+
+    def _decoding(self, **options: Any) -> EvaluateConfig:
+        decode = with_options(self._parts.decode, **options)
+        room = self._parts.model.config.max_len - len(self._parts.tokenizer.prompt_tokens)
+        if decode.max_new_tokens > room:
+            raise ConfigError(f"max_new_tokens={decode.max_new_tokens}: the decoder has room for {room}")
+        return decode
+
+    def _model(self) -> LockingModel:
+        """The decoder, attending by the plug of this captioner."""
+        model = self._parts.model
+        if model.plug != self._parts.plug:
+            model.use(self._parts.plug)
+        if model.locked:
+            model.unlock()
+        return model
+
+    def _stored_inputs(self) -> StoredInputs | None:
+        if not self._stored:
+            self._stored.append(stored_inputs(self._run) if self._run is not None else None)
+        return self._stored[0]
 
     def _caption(self, candidates: Sequence[Candidate], words: tuple[Word, ...], attention: Attention) -> Caption:
         best, *others = candidates
@@ -252,7 +373,7 @@ class Captioner:
             ready: list[tuple[int, Input]] = []
             for place in range(start, min(start + batch_size, len(given))):
                 try:
-                    ready.append((place, read(given[place], self.modality)))
+                    ready.append((place, self.read(given[place], names[place])))
                 except DataError as error:
                     reason = str(error)
                     named = reason.startswith(names[place])  # an error of a file names it

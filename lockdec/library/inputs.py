@@ -12,28 +12,37 @@ from PIL import Image
 
 from lockdec.data.captions import Input, Modality, composed, not_unicode
 from lockdec.data.images import open_image, upright
+from lockdec.data.sounds import ENDINGS as SOUNDS
+from lockdec.data.sounds import open_sound
 from lockdec.data.sources import finite_array, load_array
 from lockdec.errors import DataError
 
-Given: TypeAlias = Image.Image | str | Path | NDArray[Any]
+Given: TypeAlias = Image.Image | str | Path | bytes | NDArray[Any]
+"""An input as a user has it; bytes are the content of a file."""
 
 _WANTED = {
-    "image": "pictures: one of Pillow's, an array UInt8[height width 3] or the path of a file",
+    "image": "pictures: one of Pillow's, an array UInt8[height width 3], or the path or the content of a file",
     "text": "texts: a string each",
-    "array": "arrays: Float[states channels], the path of a .npy file or an id that its encoder knows",
+    "array": "arrays: Float[states channels], the path or the content of a .npy file, or an id that its encoder knows",
 }
+_SOUNDS = "sounds: Float[samples] at {rate} Hz, or the path or the content of a file (WAV, FLAC, Ogg, MP3)"
+_NPY = b"\x93NUMPY"  # how the content of a .npy file begins
 
 
 def as_list(given: Given | Sequence[Given]) -> list[Given]:
     """One input or several as a list; DataError if it is empty."""
-    several = [given] if isinstance(given, Image.Image | str | Path | np.ndarray) else list(given)
+    several = [given] if isinstance(given, Image.Image | str | Path | bytes | np.ndarray) else list(given)
     if not several:
         raise DataError("no inputs: give one or more")
     return several
 
 
-def read(given: Given, modality: Modality) -> Input:
+def read(given: Given, modality: Modality, rate: int | None = None, name: str = "") -> Input:
     """An input of this modality, in the form in which runs have read theirs.
+
+    Args:
+        rate: samples a second, where the inputs are sounds.
+        name: what errors call the content of a file.
 
     Raises:
         DataError: it cannot be read, or is of another modality.
@@ -42,6 +51,8 @@ def read(given: Given, modality: Modality) -> Input:
         if problem := not_unicode(given):
             raise DataError(problem)
         return composed(given)
+    if isinstance(given, bytes) and modality != "text":
+        return _content(given, modality, rate, name or "an input")
     if modality == "image" and isinstance(given, str | Path):
         return open_image(Path(given), str(given))
     if modality == "image" and isinstance(given, Image.Image):
@@ -54,8 +65,20 @@ def read(given: Given, modality: Modality) -> Input:
         return finite_array(given, "an array")
     if modality == "array" and isinstance(given, str | Path):
         path = Path(given)
+        if rate is not None and path.suffix.lower() in SOUNDS:
+            return open_sound(path, str(given), rate)
         return load_array(path, str(given)) if path.suffix.lower() == ".npy" else composed(str(given))
-    raise DataError(f"{_shown(given)} is none of the inputs of this captioner, which are {_WANTED[modality]}")
+    wanted = _WANTED[modality] if rate is None else _SOUNDS.format(rate=rate)
+    raise DataError(f"{_shown(given)} is none of the inputs of this captioner, which are {wanted}")
+
+
+def _content(content: bytes, modality: Modality, rate: int | None, name: str) -> Input:
+    """What the content of a file is."""
+    if modality == "image":
+        return open_image(content, name)
+    if rate is not None and not content.startswith(_NPY):
+        return open_sound(content, name, rate)
+    return load_array(content, name)
 
 
 def _picture(image: Image.Image) -> Image.Image:

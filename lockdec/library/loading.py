@@ -59,7 +59,7 @@ def open_run(
     allow_download: Collection[str] = (),
 ) -> Captioner:
     """As `load`, of a run that has been found."""
-    return Captioner(open_captioner(run, trust, allow_download), usable(device))
+    return Captioner(open_captioner(run, trust, allow_download), usable(device), run)
 
 
 def usable(device: torch.device | str) -> torch.device:

@@ -46,7 +46,7 @@ from lockdec.store import file_sha256
 from lockdec.store.reading import RESULT, as_dataclass, is_name, read_object, within
 from lockdec.store.writing import write_json, write_text
 from lockdec.transformer.importing import located, read
-from lockdec.transformer.models import LockingDecoderModel, LockingModel
+from lockdec.transformer.models import UNNAMED, LockingDecoderModel, LockingModel
 from lockdec.version import __version__
 
 SCHEMA = 1
@@ -236,8 +236,27 @@ def open_plug(
         ConfigError: the encoder's class is not trusted or cannot be built.
         LockdecError: there is no such decoder.
     """
-    record = read_plug(folder)
     model, tokenizer = open_decoder(decoder)
+    return put_plug(folder, model, tokenizer, str(decoder), encoder, trusted, downloads)
+
+
+def put_plug(
+    folder: Path,
+    model: LockingModel,
+    tokenizer: Tokenizer,
+    decoder: str,
+    encoder: str | Path | None = None,
+    trusted: Sequence[str] = (),
+    downloads: Collection[str] = (),
+) -> NewInputCaptioner:
+    """As `open_plug`, on a decoder that is open: beside the plugs that it has, under a name of its own.
+
+    Args:
+        model: the decoder; what it had attached stays, and the new plug is in use.
+        tokenizer: without a prompt.
+        decoder: the name of the decoder, for errors.
+    """
+    record = read_plug(folder)
     for what, wanted, found in (
         ("decoder", record.decoder.fingerprint, decoder_fingerprint(model)),
         ("tokenizer", record.decoder.tokenizer, tokenizer.fingerprint),
@@ -253,13 +272,28 @@ def open_plug(
             raise StoreError(f"{folder}: the plug was made for the encoder {record.encoder.name} "
                              f"{record.encoder.fingerprint[:12]}, and this one is {found[:12]}")  # fmt: skip
         normalisation = Normalisation.load(folder / NORMALISATION)
-        put_cross_attention(model, path, record.cross_attention, folder / CROSS_ATTENTION_WEIGHTS)
+        name = _attach(model, folder, record)
         decode = Builder(()).build(record.decoding, "decoding", EvaluateConfig)
         decode.check()
         tokenizer = tokenizer.with_prompt(record.prompt)
         generator = torch.Generator().manual_seed(decode.seed)
     require_whole(folder / RECORD, built, normalisation, model, tokenizer, decode)
-    return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator)
+    return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator, name)
+
+
+def _attach(model: LockingModel, folder: Path, record: PlugRecord) -> str:
+    """Attach the plug beside those that the model has; returns its name."""
+    others = {name: model.detach(name) for name in list(model.plugs)}
+    try:
+        put_cross_attention(model, folder / RECORD, record.cross_attention, folder / CROSS_ATTENTION_WEIGHTS)
+        new = model.detach(UNNAMED)
+    finally:
+        for name, plug in others.items():
+            model.attach(name, plug)
+    name = f"plug {len(others) + 1}" if others else UNNAMED
+    model.attach(name, new)
+    model.unlock()
+    return name
 
 
 def open_decoder(where: str | Path) -> tuple[LockingModel, Tokenizer]:

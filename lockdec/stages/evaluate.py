@@ -18,13 +18,21 @@ from PIL import Image
 from lockdec.config.schema import FewshotConfig
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet, spread
-from lockdec.data.fewshot import support_set
+from lockdec.data.fewshot import Pair, support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
 from lockdec.evaluation.attributes import AttributeReader
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
-from lockdec.evaluation.controls import ConstantState, averaged, nearest_rows, shifted, shifts
+from lockdec.evaluation.controls import (
+    SUPPORT,
+    ConstantState,
+    averaged,
+    nearest_rows,
+    shifted,
+    shifts,
+    write_support,
+)
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
@@ -64,7 +72,7 @@ class Evaluate(Stage):
         "lockdec.transformer.decoding.sampling",
         "lockdec.transformer.decoding.tokens",
     )
-    exports: ClassVar[tuple[str, ...]] = (CAPTIONS, ATTENTION, "drawings")
+    exports: ClassVar[tuple[str, ...]] = (CAPTIONS, ATTENTION, SUPPORT, "drawings")
     data: CaptionSet
     fewshot: FewshotConfig
     decode: EvaluateConfig
@@ -118,10 +126,12 @@ class Evaluate(Stage):
             scores["shuffled"] = averaged(wrong)
         captions["locked"] = [captioner.locked_caption()] * len(rows)
         scores["locked"] = score(captions["locked"], references) | {"loss": captioner.loss(rows, read, locked=True)}
-        for name, copies in self._copied(encoded, rows, texts).items():
+        support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
+        for name, copies in self._copied(support, encoded, rows, texts).items():
             captions[name], scores[name] = copies, score(copies, references)
 
         self._keep_captions(work, rows, texts, captions)
+        write_support(work.folder / SUPPORT, self.data.ids, support)
         shown = spread(range(len(rows)), DRAWINGS)
         self._keep_drawings(work, [rows[index] for index in shown])
         self._keep_attention(work, captioner, [(rows[index], captions["caption"][index]) for index in shown])
@@ -150,9 +160,10 @@ class Evaluate(Stage):
         reader = AttributeReader(lexicon)
         return {"attributes": {name: reader.accuracies(texts, references) for name, texts in captions.items()}}
 
-    def _copied(self, encoded: EncodedSet, rows: Sequence[int], texts: Sequence[str]) -> dict[str, list[str]]:
+    def _copied(
+        self, support: Sequence[Pair], encoded: EncodedSet, rows: Sequence[int], texts: Sequence[str]
+    ) -> dict[str, list[str]]:
         """The controls that copy a caption of the support set."""
-        support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
         known = [pair.index for pair in support]
         copied = {"nearest_neighbour": [support[index].caption for index in nearest_rows(encoded, rows, known)]}
         if texts:

@@ -14,9 +14,10 @@ from PIL import Image
 
 import lockdec
 from lockdec.caption import main as caption
+from lockdec.evaluation.finished import find_run
 from lockdec.export import main as export
-from lockdec.plugs.folder import GIVEN, RECORD, _located, _portable, read_plug
-from tests.conftest import TinyRun
+from lockdec.plugs.folder import GIVEN, RECORD, _located, _portable, read_plug, write_plug
+from tests.conftest import TinyRun, run_tiny
 
 
 @pytest.fixture
@@ -147,3 +148,27 @@ def test_paths_of_this_machine_do_not_travel(tmp_path: Path) -> None:
     assert travels == {"_target_": "x", "path": f"{GIVEN}clip", "inner": [{"path": "owner/model"}]}
     back = _located(travels, tmp_path, tmp_path / "clip")
     assert back == config
+
+
+def test_two_plugs_on_one_decoder_caption_as_each_does_alone(
+    tiny: TinyRun, plug: Path, picture: Path, tmp_path: Path
+) -> None:
+    other = run_tiny(tiny.outputs, "other", "finetune.steps=3", "cross_attention.d_v=3")
+    write_plug(find_run(other.folder), tmp_path / "second")
+    first = lockdec.load(plug, decoder=tiny.folder)
+    second = first.with_plug(tmp_path / "second")
+    assert second._parts.model is first._parts.model
+    for _ in range(2):
+        for shared, alone in ((first, tiny), (second, other)):
+            [one], [two] = shared.caption(picture), lockdec.load(alone.folder).caption(picture)
+            assert (one.text, one.log_prob) == (two.text, two.log_prob)
+
+
+def test_a_plug_that_does_not_fit_leaves_the_captioner_as_it_was(tiny: TinyRun, copied: Path, picture: Path) -> None:
+    captioner = lockdec.load(tiny.folder)
+    [before] = captioner.caption(picture)
+    change(copied, "decoder", "fingerprint", to="0" * 64)
+    with pytest.raises(lockdec.StoreError, match="the plug was made for the decoder 000000000000"):
+        captioner.with_plug(copied)
+    [after] = captioner.caption(picture)
+    assert (after.text, after.log_prob) == (before.text, before.log_prob)
