@@ -13,6 +13,7 @@ COMMANDS = {  # name: module with a `main`, and what it does
     "run": ("lockdec.run", "run the pipeline, or sweep over options with -m"),
     "caption": ("lockdec.caption", "caption new inputs with a finished run"),
     "export": ("lockdec.export", "export a finished run to one folder"),
+    "play": ("lockdec.play.__main__", "caption on a page of this machine"),
     "plugs": ("lockdec.plugs.__main__", "list, show and share plugs"),
     "fetch": ("lockdec.fetch", "download a decoder or pictures that a package carries"),
     "report": ("lockdec.report.__main__", "rebuild the report of runs or sweeps"),

@@ -30,7 +30,7 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("pipeline",),
     ("report",),
     ("sweeps",),
-    ("run", "caption", "export", "fetch", "__init__"),
+    ("run", "caption", "export", "fetch", "play", "__init__"),
     ("__main__",),
 )
 TESTED_ELSEWHERE = {  # modules without a test file of their own

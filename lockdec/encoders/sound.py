@@ -115,6 +115,7 @@ class LogMel(Encoder):
 
     modality: Modality = "array"
     rate = RATE
+    seconds: int
 
     def __init__(self, seconds: int = LONGEST, pool: int = 10, position: bool = True) -> None:
         super().__init__()

@@ -46,6 +46,7 @@ class WhisperTiny(Encoder):
 
     modality: Modality = "array"
     rate = RATE
+    seconds: int
     position: Tensor
 
     def __init__(self, seconds: int = LONGEST, pool: int = 10, untrained: bool = False) -> None:
