@@ -47,6 +47,8 @@ ELSEWHERE = {
     "trainer=gpu": "needs a GPU",
     "dataset_coco.json": "the same as dataset_flickr8k.json",
     "make test": "is what runs this",
+    "lockdec play": "serves a page until it is ended (tests/play)",
+    "docs/playground.py": "needs a run of full size",
     "make bench": "takes hours",
     "benchmarks": "takes hours",
     "lockdec.fetch": "needs the network",
@@ -59,7 +61,7 @@ NEEDS = {
     "launcher=ray": "ray",
     "logger=tensorboard": "tensorboard",
 }  # packages that the README's command does not install
-COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|report|store|dashboard)|make|torchrun|pip)\b")
+COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|play|report|store|dashboard)|make|torchrun|pip)\b")
 PATIENCE = 600  # seconds for one command
 SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
 SHORT = {  # of what is typed, by the end of its key: the most that is worth waiting for

@@ -77,6 +77,7 @@ async function ask() {
     const response = await fetched(`captioners/${chosen}/captions?${asked()}`, {
       method: "POST", body: given.content, headers: { "content-type": type }, signal: here.signal,
     });
+    $("what").open &&= Boolean(answer); // the first answer takes its place
     answer = await response.json();
     tell("");
     show();
@@ -159,30 +160,36 @@ function showInput(drawing) {
     sheet.append(frame);
   } else if (input.kind === "text") {
     const labels = attention.labels ?? [];
-    if (labels.length) sheet.append(...(cells = labels.map((label) => make("i", label || "\u00a0"))));
+    if (labels.length) sheet.append(...(cells = labels.map(token)));
     else sheet.append(input.text);
   } else if (input.kind === "sound") {
-    sheet.append(wave(input));
+    const frame = make("div", "", { class: "frame" });
     const over = make("div", "", { class: "over" });
     over.style.gridTemplateColumns = `repeat(${attention.states}, 1fr)`;
     over.style.width = `${(100 * input.heard) / input.seconds}%`;
     over.append(...(cells = Array.from({ length: attention.states }, () => make("i"))));
-    sheet.append(over);
+    frame.append(over, wave(input));
     const scale = make("div", "", { class: "scale muted" });
     scale.append(make("span", "0 s"), make("span", `${input.seconds.toFixed(1)} s`));
-    sheet.append(scale);
+    sheet.append(frame, scale);
   }
   if (attention.states > 1 && !cells.length) {
     const states = Array.from({ length: attention.states }, (_, state) => make("i", "", { title: `state ${state + 1}` }));
     (input.kind === "array" ? sheet : $("apart")).append(...(cells = states));
   }
   const heard = input.kind === "sound" && input.heard < input.seconds ? `The first ${input.heard} s are heard. ` : "";
-  const references = given.reference ? `People say: ${given.reference}` : "";
+  const references = given.reference ? `Reference: ${given.reference}` : "";
   $("reference").textContent = heard + references;
   const playable = input.kind === "sound" && given.content instanceof Blob && !/\.npy$/i.test(given.name);
   URL.revokeObjectURL($("sound").src);
   $("sound").hidden = !playable;
   if (playable) $("sound").src = URL.createObjectURL(given.content);
+}
+
+// A piece of a word that goes on from the piece before it (##, as BERT writes it) is joined to that.
+function token(label) {
+  const joined = label.startsWith("##") && label.length > 2;
+  return make("i", (joined ? label.slice(2) : label) || "\u00a0", joined ? { class: "joined" } : {});
 }
 
 function wave({ peaks }) {

@@ -1,8 +1,8 @@
 """The page and its few addresses: what they answer, and what they refuse.
 
-Nothing that is sent is executed or kept. The page loads no file of another server and may not (Content-Security-Policy),
-other sites cannot ask in the name of a visitor (Origin, and Host against DNS rebinding), what is sent is bounded, and
-one input is captioned at a time.
+Nothing that is sent is executed or kept. The page may load nothing from another server (Content-Security-Policy), other
+sites cannot ask in the name of a visitor (Origin, and Host against DNS rebinding), what is sent is bounded, and one
+input is captioned at a time.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Guard:
 
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        known = self.names is None or urlsplit(f"//{host}").hostname in self.names
-        own = origin is None or urlsplit(origin).netloc == host
+        known = self.names is None or _hostname(host) in self.names
+        own = origin is None or origin in (f"http://{host}", f"https://{host}")
         if known and own:
             await self.app(scope, receive, guarded)
         else:
@@ -172,6 +172,14 @@ def _text(content: bytes) -> str:
         return content.decode()
     except UnicodeDecodeError as error:
         raise DataError("the text is not UTF-8") from error
+
+
+def _hostname(host: str) -> str | None:
+    """The name in a Host header, without the port; None if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
 
 
 def _refusal(status: int, problem: str) -> Response:
