@@ -17,7 +17,7 @@ from PIL import Image
 
 from lockdec.data.captions import Input
 from lockdec.data.images import open_image
-from lockdec.errors import LockdecError, StoreError
+from lockdec.errors import LockdecError, StoreError, visible
 from lockdec.evaluation.attention_maps import Attention
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.library.captioner import Caption, Captioner, Comparison
@@ -294,13 +294,14 @@ def _object(node: object) -> Mapping[str, Any]:
 
 
 def _caption(caption: Caption) -> dict[str, Any]:
+    """A caption, without characters that control a display."""
     return {
-        "text": caption.text,
+        "text": visible(caption.text),
         "log_prob": caption.log_prob,
         "confidence": caption.confidence,
-        "words": [asdict(word) for word in caption.words],
+        "words": [asdict(word) | {"text": visible(word.text)} for word in caption.words],
         "alternatives": [
-            {"text": other.text, "log_prob": other.log_prob, "confidence": other.confidence}
+            {"text": visible(other.text), "log_prob": other.log_prob, "confidence": other.confidence}
             for other in caption.alternatives
         ],
         "attention": _attention(caption.attention),
@@ -318,13 +319,13 @@ def _attention(attention: Attention) -> dict[str, Any]:
 
 def _comparison(comparison: Comparison) -> list[dict[str, str]]:
     """The controls, under the names that they have everywhere."""
-    rows = [{"name": "locked", "text": comparison.locked, "note": "the decoder alone, which sees no input"}]
+    rows = [("locked", comparison.locked, "the decoder alone, which sees no input")]
     if other := comparison.shuffled:
-        rows.append({"name": "shuffled", "text": other.text, "note": f"what it says of an unrelated input, {other.id}"})
+        rows.append(("shuffled", other.text, f"what it says of an unrelated input, {other.id}"))
     if near := comparison.nearest_neighbour:
         note = f"copied from {near.id}, the closest input that it learned from (cosine {near.cosine:.2f})"
-        rows.append({"name": "nearest neighbour", "text": near.text, "note": note})
-    return rows
+        rows.append(("nearest neighbour", near.text, note))
+    return [{"name": name, "text": visible(text), "note": visible(note)} for name, text, note in rows]
 
 
 def _peaks(samples: NDArray[np.float32]) -> list[float]:

@@ -18,6 +18,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
+from lockdec.errors import visible
 from lockdec.play.__main__ import address, listening
 from lockdec.play.player import Player
 from lockdec.play.server import application
@@ -129,15 +130,15 @@ def test_an_example_is_captioned_without_complaints_or_sideways_scrolling(
 
 def test_a_picture_is_captioned_as_by_the_library(page: Page, players: Mapping[str, Player], picture: Path) -> None:
     page.open()
-    Select(page.one("#n")).select_by_value("3")
+    Select(page.one("#n")).select_by_visible_text("3")
     page.one("#chosen").send_keys(str(picture))
     caption = page.answered()
     [expected] = players["image"].captioner.caption(picture, n=3)
-    assert caption == " ".join(word.text for word in expected.words)
+    assert caption == " ".join(visible(word.text) for word in expected.words)
     assert page.texts("#caption small") == [
         f"{word.evidence:+.1f}".replace("-0.0", "+0.0").replace("-", "\u2212") for word in expected.words
     ]
-    assert page.texts("#others b") == [other.text for other in expected.alternatives]
+    assert page.texts("#others b") == [visible(other.text) for other in expected.alternatives]
 
 
 def test_pointing_at_a_word_shows_what_it_attends_to(page: Page, players: Mapping[str, Player], picture: Path) -> None:
@@ -227,7 +228,7 @@ def test_another_strategy_captions_again_and_the_code_says_so(page: Page, pictur
     page.one("#chosen").send_keys(str(picture))
     page.answered()
     page.one("#how summary").click()
-    Select(page.one("#strategy")).select_by_value("nucleus")
+    Select(page.one("#strategy")).select_by_visible_text("nucleus")
     page.wait("return document.querySelector('#code').textContent.includes(\"strategy='nucleus', seed=0\")")
     page.one("[data-code=command]").click()
     assert "--strategy nucleus --seed 0" in page.one("#code").text
