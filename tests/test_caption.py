@@ -13,9 +13,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
-from lockdec.caption import main
+from lockdec.caption import main, named_inputs
 from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.finished import find_run
 from lockdec.export import export
@@ -375,3 +376,11 @@ def test_a_bad_row_ends_a_run_before_any_work(place: Path) -> None:
         run_tiny(place / "outputs", "bad", *QUICK, "data=folder", f"data.path={place / 'bad'}", *MLM)
     result = json.loads((place / "outputs" / "runs" / "bad" / "result.json").read_text())
     assert (result["status"], result["stages"]) == ("failed", {})
+
+
+def test_sounds_are_read_where_the_encoder_hears(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "x.flac", np.zeros(4_000), 8_000)
+    [heard] = named_inputs([str(tmp_path / "x.flac")], "array", rate=16_000)
+    assert np.shape(heard.read()) == (8_000,)
+    [read] = named_inputs([str(tmp_path / "x.flac")], "array")
+    assert read.read() == str(tmp_path / "x.flac"), "an id, of an encoder that knows ids"
