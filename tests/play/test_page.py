@@ -130,6 +130,7 @@ def test_an_example_is_captioned_without_complaints_or_sideways_scrolling(
 
 def test_a_picture_is_captioned_as_by_the_library(page: Page, players: Mapping[str, Player], picture: Path) -> None:
     page.open()
+    page.one("#how summary").click()
     Select(page.one("#n")).select_by_visible_text("3")
     page.one("#chosen").send_keys(str(picture))
     caption = page.answered()
