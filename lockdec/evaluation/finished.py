@@ -144,7 +144,7 @@ class NewInputCaptioner:
     tokenizer: Tokenizer
     decode: EvaluateConfig
     generator: torch.Generator
-    plug: str = "default"
+    plug: str = "default"  # UNNAMED of the transformer, which is not imported here
 
     def captions(self, inputs: Sequence[Input]) -> list[str]:
         """One caption for each input, in order.

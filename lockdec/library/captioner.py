@@ -25,7 +25,7 @@ from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, scored
 from lockdec.library.figure import Figure, draw
 from lockdec.library.inputs import Given, as_list, read
 from lockdec.library.stored import Neighbour, Shuffled, StoredInputs, stored_inputs
-from lockdec.plugs.folder import put_plug
+from lockdec.plugs.folder import put_plug, read_plug
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import LockingModel
 
@@ -293,9 +293,9 @@ class Captioner:
         Raises:
             StoreError, ConfigError: as `lockdec.load`.
         """
-        parts = self._parts
-        tokenizer = parts.tokenizer.with_prompt(None)
-        put = put_plug(Path(plug), parts.model, tokenizer, "this captioner", encoder, trust, allow_download)
+        folder, parts = Path(plug), self._parts
+        record, tokenizer = read_plug(folder), parts.tokenizer.with_prompt(None)
+        put = put_plug(folder, record, parts.model, tokenizer, "this captioner", encoder, trust, allow_download)
         return Captioner(put, self._device)
 
     def read(self, given: Given, name: str = "") -> Input:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lockdec.encoders.encoded import IDS, LENGTHS, NORMALISATION, STATES, EncodedSet
 from lockdec.errors import StoreError
 from lockdec.evaluation.controls import SUPPORT, cosines
-from lockdec.evaluation.finished import FinishedRun
+from lockdec.evaluation.finished import FinishedRun, readable
 from lockdec.store import damage
 from lockdec.store.reading import read_json_lines
 from lockdec.transformer.encoded import Encoded
@@ -93,16 +93,23 @@ def stored_inputs(run: FinishedRun) -> StoredInputs | None:
         return None
     if problem := damage(attach.folder, attach.stage, attach.key, names=(IDS, STATES, LENGTHS, NORMALISATION)):
         raise StoreError(f"{attach.path(problem)}: missing or damaged; run the command of this run again to repair it")
-    encoded = EncodedSet.open(attach.folder)
+    with readable(attach.folder):
+        encoded = EncodedSet.open(attach.folder)
+        return StoredInputs(encoded, _support(run, encoded))
+
+
+def _support(run: FinishedRun, encoded: EncodedSet) -> list[tuple[int, str]]:
+    """The rows and captions of the support set; nothing where the run has not evaluated, or by an earlier release."""
     stages = run.result.get("stages")
     if not isinstance(stages, Mapping) or "evaluate" not in stages:
-        return StoredInputs(encoded, [])
+        return []
     path = run.artifact("evaluate").path(SUPPORT)
-    if not path.is_file():  # a run of an earlier release
-        return StoredInputs(encoded, [])
+    if not path.is_file():
+        return []
     places, support = {name: row for row, name in enumerate(encoded.ids)}, list[tuple[int, str]]()
     for row in read_json_lines(path):
-        if row.get("id") not in places or not isinstance(row.get("caption"), str):
-            raise StoreError(f"{path}: {row} is no pair of the inputs in {attach.folder}")
-        support.append((places[row["id"]], row["caption"]))
-    return StoredInputs(encoded, support)
+        name, caption = row.get("id"), row.get("caption")
+        if not isinstance(name, str) or not isinstance(caption, str) or name not in places:
+            raise StoreError(f"{path}: {row} is no pair of the run's inputs")
+        support.append((places[name], caption))
+    return support

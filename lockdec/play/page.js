@@ -130,7 +130,8 @@ function show() {
     return [make("dt", name), said];
   });
   $("beside").querySelector("dl").replaceChildren(...beside);
-  $("missing").hidden = answer.comparison.length > 1;
+  const alone = "An export or a plug holds no inputs of its run, so there is no unrelated one and no neighbour.";
+  $("missing").textContent = answer.missing || (answer.comparison.length === 1 ? alone : "");
   showCode();
 }
 

@@ -137,11 +137,15 @@ class Player:
         given = self.captioner.read(content, name)
         names = [name] if isinstance(content, bytes) else [content[:40]]
         [caption] = self.captioner.caption([given], asked.n, names=names, **asked.options)
-        comparison = self.captioner.compare(given, **asked.options)
+        try:
+            comparison, missing = _comparison(self.captioner.compare(given, **asked.options)), ""
+        except StoreError as error:  # what the run has stored is damaged: captions do not need it
+            comparison, missing = [], visible(str(error))
         source = name if isinstance(content, bytes) else content
         return {
             **_caption(caption),
-            "comparison": _comparison(comparison),
+            "comparison": comparison,
+            "missing": missing,
             "input": self._shown(given),
             "python": self.python(source, asked),
             "command": self.command(source, asked),

@@ -236,12 +236,14 @@ def open_plug(
         ConfigError: the encoder's class is not trusted or cannot be built.
         LockdecError: there is no such decoder.
     """
+    record = read_plug(folder)
     model, tokenizer = open_decoder(decoder)
-    return put_plug(folder, model, tokenizer, str(decoder), encoder, trusted, downloads)
+    return put_plug(folder, record, model, tokenizer, str(decoder), encoder, trusted, downloads)
 
 
 def put_plug(
     folder: Path,
+    record: PlugRecord,
     model: LockingModel,
     tokenizer: Tokenizer,
     decoder: str,
@@ -252,11 +254,11 @@ def put_plug(
     """As `open_plug`, on a decoder that is open: beside the plugs that it has, under a name of its own.
 
     Args:
+        record: what `read_plug` has found there.
         model: the decoder; what it had attached stays, and the new plug is in use.
         tokenizer: without a prompt.
         decoder: the name of the decoder, for errors.
     """
-    record = read_plug(folder)
     for what, wanted, found in (
         ("decoder", record.decoder.fingerprint, decoder_fingerprint(model)),
         ("tokenizer", record.decoder.tokenizer, tokenizer.fingerprint),
@@ -272,12 +274,16 @@ def put_plug(
             raise StoreError(f"{folder}: the plug was made for the encoder {record.encoder.name} "
                              f"{record.encoder.fingerprint[:12]}, and this one is {found[:12]}")  # fmt: skip
         normalisation = Normalisation.load(folder / NORMALISATION)
-        name = _attach(model, folder, record)
         decode = Builder(()).build(record.decoding, "decoding", EvaluateConfig)
         decode.check()
         tokenizer = tokenizer.with_prompt(record.prompt)
         generator = torch.Generator().manual_seed(decode.seed)
-    require_whole(folder / RECORD, built, normalisation, model, tokenizer, decode)
+        name = _attach(model, folder, record)
+    try:
+        require_whole(path, built, normalisation, model, tokenizer, decode)
+    except StoreError:
+        model.detach(name)
+        raise
     return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator, name)
 
 

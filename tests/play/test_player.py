@@ -159,6 +159,18 @@ def test_examples_of_a_stranger_lead_nowhere(talking: TinyRun, tmp_path: Path) -
     assert player.examples == []
 
 
+def test_damaged_states_leave_the_caption(talking: TinyRun, picture: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(talking.folder, tmp_path / "run")
+    shutil.copytree(talking.outputs / "stages", run / "stages", dirs_exist_ok=True)
+    [player] = open_players([str(run)], Opening())
+    key = talking.result["stages"]["attach"]["key"]
+    (run / "stages" / "attach" / key / "lengths.npy").write_bytes(b"x")
+    answer = player.answer(picture.read_bytes(), "x.png", Asked(1))
+    assert answer["text"]
+    assert answer["comparison"] == []
+    assert "lengths.npy: missing or damaged" in answer["missing"]
+
+
 def test_a_result_of_a_stranger_says_little_and_breaks_nothing(talking: TinyRun, tmp_path: Path) -> None:
     run = shutil.copytree(talking.folder, tmp_path / "run")
     shutil.copytree(talking.outputs / "stages", run / "stages", dirs_exist_ok=True)
