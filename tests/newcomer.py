@@ -48,7 +48,6 @@ ELSEWHERE = {
     "dataset_coco.json": "the same as dataset_flickr8k.json",
     "make test": "is what runs this",
     "lockdec play": "serves a page until it is ended (tests/play)",
-    "docs/playground.py": "needs a run of full size",
     "make bench": "takes hours",
     "benchmarks": "takes hours",
     "lockdec.fetch": "needs the network",

@@ -341,7 +341,7 @@ async function take(file) {
   }
 }
 
-$("chosen").addEventListener("change", () => take($("chosen").files[0]).finally?.(() => ($("chosen").value = "")));
+$("chosen").addEventListener("change", () => take($("chosen").files[0]).finally(() => ($("chosen").value = "")));
 $("another").addEventListener("click", () => {
   turnTo([...$("ways").children].find((tab) => tab.getAttribute("aria-selected") === "true").dataset.way);
   ($("file").hidden ? $("start") : $("chosen")).focus();
