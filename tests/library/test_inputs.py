@@ -65,7 +65,12 @@ def test_without_a_rate_a_name_is_an_id(sound: Path) -> None:
         (b"x", "array", None, "here: not a .npy file of numbers"),
         (b"x", "array", 16_000, "here: not a sound that can be read"),
         (b"x", "text", None, "a bytes is none of the inputs of this captioner, which are texts"),
-        (3, "array", 8_000, r"a int is none of the inputs .*, which are sounds: Float\[samples\] at 8000 Hz"),
+        (
+            Image.new("RGB", (2, 2)),
+            "array",
+            8_000,
+            r"a Image is none of the inputs .*, which are sounds: Float\[samples\] at 8000 Hz",
+        ),
         ("gone.wav", "array", 16_000, r"gone\.wav: cannot be read \(No such file or directory\)"),
     ],
 )
