@@ -69,7 +69,7 @@ def test_without_a_rate_a_name_is_an_id(sound: Path) -> None:
             Image.new("RGB", (2, 2)),
             "array",
             8_000,
-            r"a Image is none of the inputs .*, which are sounds: Float\[samples\] at 8000 Hz",
+            r"a Image is none of .*, which are sounds: Float\[samples\] at 8000 Hz",
         ),
         ("gone.wav", "array", 16_000, r"gone\.wav: cannot be read \(No such file or directory\)"),
     ],
