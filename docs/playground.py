@@ -5,6 +5,7 @@ Needs chromium and its driver. The drawing is one of the test split; the pointer
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import uvicorn
 from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
@@ -22,7 +24,7 @@ from lockdec.play.player import Opening, open_players
 from lockdec.play.server import application
 
 DRAWING = "1F468-1F3FC-200D-1F3ED"
-SIZE = (1280, 880)
+SCREEN = {"width": 1280, "height": 800, "deviceScaleFactor": 1.5, "mobile": False}
 
 
 def main(run: str, out: Path) -> None:
@@ -36,17 +38,12 @@ def main(run: str, out: Path) -> None:
         path = Path(folder) / f"{DRAWING}.png"
         drawing.save(path)  # type: ignore[union-attr]
         options = ChromeOptions()
-        for flag in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--hide-scrollbars",
-            "--force-device-scale-factor=1.5",
-        ):
+        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
             options.add_argument(flag)
-        chrome = Chrome(options=options)
+        options.binary_location = shutil.which("chromium") or ""
+        chrome = Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:
-            chrome.set_window_size(*SIZE)
+            chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SCREEN)
             chrome.get(address(listener))
             chrome.find_element(By.ID, "chosen").send_keys(str(path))
             while not (words := chrome.find_elements(By.CSS_SELECTOR, "#caption button")):

@@ -22,7 +22,10 @@ PLACES = {
     "NOTICE": "licences.md",
 }
 REFERENCE = {
-    "library": ("The library", ["lockdec.library.loading", "lockdec.library.captioner", "lockdec.library.figure"]),
+    "library": (
+        "The library",
+        ["lockdec.library.loading", "lockdec.library.captioner", "lockdec.library.stored", "lockdec.library.figure"],
+    ),
     "captions": ("Captions and their scores", ["lockdec.evaluation.scoring", "lockdec.evaluation.attention_maps"]),
     "attention": ("Attention", ["lockdec.transformer.attention", "lockdec.transformer.gates"]),
     "layers": ("Layers", ["lockdec.transformer.layers", "lockdec.transformer.positional"]),
