@@ -58,7 +58,7 @@ def stream_tensors(tensors: Iterable[tuple[str, Tensor]], shapes: Mapping[str, t
             if name in listed or tensor.shape != shapes.get(name):
                 raise ValueError(f"{name} of shape {tuple(tensor.shape)} does not belong into {path}")
             begin = file.tell() - room
-            bits: Any = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data
+            bits: Any = tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
             file.write(bits)
             listed[name] = _entry(DTYPES[tensor.dtype], tensor.shape, begin, file.tell() - room)
         if missing := shapes.keys() - listed.keys():
