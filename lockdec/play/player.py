@@ -17,7 +17,7 @@ from PIL import Image
 
 from lockdec.data.captions import Input
 from lockdec.data.images import open_image
-from lockdec.errors import LockdecError, StoreError, visible
+from lockdec.errors import DataError, LockdecError, StoreError, visible
 from lockdec.evaluation.attention_maps import Attention
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.library.captioner import Caption, Captioner, Comparison
@@ -134,6 +134,8 @@ class Player:
         Raises:
             LockdecError: the input cannot be read or encoded, or an option is impossible.
         """
+        if isinstance(content, str):
+            self._require_no_path(content)
         given = self.captioner.read(content, name)
         names = [name] if isinstance(content, bytes) else [content[:40]]
         [caption] = self.captioner.caption([given], asked.n, names=names, **asked.options)
@@ -174,6 +176,12 @@ class Player:
         for name, value in asked.options.items():
             words += [f"--{name}", str(value)]
         return shlex.join([*words, *(["--"] if source.startswith("-") else []), source])
+
+    def _require_no_path(self, text: str) -> None:
+        """Raise DataError if the captioner would take the text for the path of a file: the page opens none by name."""
+        is_id = self.reads == "array" and Path(text).suffix.lower() != ".npy"
+        if self.reads != "text" and not is_id:
+            raise DataError(f"{text[:40]!r}: send the file itself; a name opens none here")
 
     def _shown(self, given: Input) -> dict[str, Any]:
         """The input as its encoder reads it."""

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
@@ -56,6 +57,19 @@ def test_a_text_is_captioned(client: TestClient, players: Mapping[str, Player]) 
     assert answer.json()["input"] == {"kind": "text", "text": "ein m\u00e4nn"}
     broken = client.post(address, content=b"\xff\xfe", headers=typed)
     assert (broken.status_code, broken.json()) == (422, {"error": "the text is not UTF-8"})
+
+
+@pytest.mark.parametrize(("reads", "name"), [("image", "x.png"), ("sound", "x.wav"), ("array", "x.npy")])
+def test_no_file_of_this_machine_is_opened_by_its_name(
+    reads: str, name: str, client: TestClient, players: Mapping[str, Player], picture: Path, tone: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(picture.read_bytes() if reads == "image" else tone)
+    np.save(tmp_path / "x.npy", np.eye(3))
+    address = f"/captioners/{list(players).index(reads)}/captions"
+    answer = client.post(address, content=str(path), headers={"content-type": "text/plain"})
+    assert (answer.status_code, list(answer.json())) == (422, ["error"])
+    assert answer.json()["error"].endswith("send the file itself; a name opens none here")
 
 
 def test_captioners_and_their_examples(client: TestClient, players: Mapping[str, Player]) -> None:
