@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.attention import Attachment, LockingMultiHeadAttention
+from lockdec.transformer.autoregressive import Prefix
 from lockdec.transformer.configuration import CrossAttentionConfig, HostedConfig, TransformerConfig
 from lockdec.transformer.decoding.caching import Memory, PlugMemory, Rows
 from lockdec.transformer.encoded import Encoded, PlugBatch
@@ -29,7 +30,8 @@ from lockdec.transformer.fast import Packing
 from lockdec.transformer.importing import Options, options_of, unfilled
 from lockdec.transformer.importing.files import Safetensors, plain_reason
 from lockdec.transformer.layers import CrossAttentionMap, LockingAddNorm, LockingPlace, LockingPlaces
-from lockdec.transformer.models import UNNAMED, LockingModel, Prefix
+from lockdec.transformer.locking import LockingModel
+from lockdec.transformer.plugs import UNNAMED
 
 Remembered = Memory | PlugMemory[Attachment] | None
 UNBOUNDED = 2048  # positions of a model that names no largest one, such as one with relative positions

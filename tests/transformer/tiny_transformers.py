@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lockdec.transformer.layers import LockingDecoderLayer
@@ -21,6 +22,18 @@ VOCAB = 23
 ENCODER_DIM = 10
 BOS, EOS, PAD = 1, 2, 0
 IDS: dict[str, Any] = {"bos_id": BOS, "eos_id": EOS, "pad_id": PAD}
+CHOICES = st.fixed_dictionaries(
+    {
+        "norm": st.sampled_from(["pre", "post"]),
+        "position": st.sampled_from(["learned", "sinusoidal", "rope"]),
+        "norm_kind": st.sampled_from(["layer", "rms"]),
+        "activation": st.sampled_from(["relu", "gelu", "gelu_tanh", "swiglu"]),
+        "bias": st.sampled_from(["all", "qkv", "none"]),
+        "kv_heads": st.sampled_from([None, 1]),
+        "tied": st.booleans(),
+        "layers": st.integers(1, 3),
+    }
+)
 
 
 def decoder_config(**changes: Any) -> DecoderConfig:
@@ -108,3 +121,8 @@ def final_norm(model: StackedModel) -> nn.LayerNorm | nn.RMSNorm:
     last = cast(LockingDecoderLayer, model.decoder.layers[-1])
     norm = model.decoder.norm if model.config.norm == "pre" else last.feed_forward_norm.norm
     return cast("nn.LayerNorm | nn.RMSNorm", norm)
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    """Equal but for the order of summation."""
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-4)

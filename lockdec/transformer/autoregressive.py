@@ -1,0 +1,240 @@
+"""What all decoders of tokens share: hidden states, logits, generation with a cache, and our own stack of layers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lockdec.errors import LockdecError
+from lockdec.transformer.configuration import DecoderConfig, GenerationConfig, HostedConfig
+from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.decoding.generation import generate
+from lockdec.transformer.decoding.tokens import SpecialTokens
+from lockdec.transformer.encoded import Encoded, PlugBatch
+from lockdec.transformer.fast import Packing
+from lockdec.transformer.layers import DecoderStack
+from lockdec.transformer.positional import TokenEmbedding
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Hidden states after the first `layers` layers of a decoder; 0 layers give the embedded tokens."""
+
+    hidden: Float[Tensor, "b t d_model"]
+    layers: int
+
+
+def require_width(encoded: Encoded, encoder_dim: int | None) -> None:
+    """Raise LockdecError unless the states are as wide as cross-attention was made for."""
+    if encoded.states.shape[-1] != encoder_dim:
+        raise LockdecError(
+            f"the encoder's states are {encoded.states.shape[-1]} wide, but cross-attention was made for "
+            f"encoder_dim={encoder_dim}: make it for the width of this encoder"
+        )
+
+
+class AutoregressiveModel(nn.Module, ABC):
+    """A decoder over tokens, each predicted from those before it and from an encoded input.
+
+    No position attends to later ones, so real positions ignore padding on the right without a mask; what is computed at
+    padding itself is meaningless.
+    """
+
+    config: DecoderConfig | HostedConfig
+
+    @property
+    @abstractmethod
+    def encoder_dim(self) -> int | None:
+        """The width of the states that it attends to; None where it attends to none."""
+
+    @abstractmethod
+    def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded | PlugBatch | None:
+        """The encoded input that the layers attend to, if any; LockdecError if it is missing or does not fit."""
+
+    @abstractmethod
+    def hidden(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
+    ) -> Float[Tensor, "b t d_model"]:
+        """The hidden states at every position; `logits` turns any of them into predictions.
+
+        Args:
+            prefix: of the same tokens, where it is known already.
+
+        Raises:
+            LockdecError: the sequence is longer than max_len; the encoded input is missing or does not fit.
+        """
+
+    @abstractmethod
+    def real_hidden(
+        self,
+        tokens: Int[Tensor, "b t"],
+        packing: Packing,
+        encoded: Encoded | PlugBatch | None = None,
+        prefix: Prefix | None = None,
+    ) -> Float[Tensor, "n d_model"]:
+        """`hidden` at the packed positions only, row by row.
+
+        Raises:
+            LockdecError: as `hidden`.
+        """
+
+    @abstractmethod
+    def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+        """Predictions of the next token from hidden states."""
+
+    @abstractmethod
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> Any:
+        """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
+
+    @abstractmethod
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: Any) -> Float[Tensor, "b vocab"]:
+        """Add what the sequences of every input begin with to the empty cache and predict the token after it.
+
+        Args:
+            tokens: of each input, equally many; its beams share them.
+        """
+
+    @abstractmethod
+    def step(self, tokens: Int[Tensor, "b 1"], cache: Any) -> Float[Tensor, "b vocab"]:
+        """Add the next token of every row to the cache and predict the one after it.
+
+        Args:
+            tokens: one for each beam of each input, side by side.
+        """
+
+    def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
+        if encoded is None:
+            raise LockdecError(f"the decoder needs an encoded input: {otherwise}")
+        require_width(encoded, self.encoder_dim)
+        return encoded
+
+    def forward(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None
+    ) -> Float[Tensor, "b t vocab"]:
+        """Predictions of the next token at every position."""
+        return self.logits(self.hidden(tokens, encoded))
+
+    def generate(
+        self,
+        encoded: Encoded | PlugBatch,
+        *,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        generator: torch.Generator | None = None,
+        prompt: Sequence[int] = (),
+        **options: Any,
+    ) -> Int[Tensor, "b n"]:
+        """Generate one sequence for every encoded input.
+
+        Args:
+            encoded: the inputs to attend to.
+            bos_id, eos_id, pad_id: the tokens that begin a sequence, end it and pad what follows.
+            generator: of the noise for nucleus and top_k; torch's global one where not given.
+            prompt: tokens between bos and what is generated, the same for all; read in a single forward pass.
+            options: strategy, max_new_tokens and the other fields of `GenerationConfig`.
+
+        Returns:
+            The new tokens, without bos and prompt and with eos where it was produced, padded to the longest sequence.
+
+        Raises:
+            LockdecError: an option is impossible, or sequences would be longer than max_len.
+        """
+        special = SpecialTokens(bos_id, eos_id, pad_id)
+        return self._generated(encoded, special, GenerationConfig(**options), generator, prompt, 1)[:, 0]
+
+    def generate_several(
+        self,
+        encoded: Encoded | PlugBatch,
+        keep: int,
+        *,
+        bos_id: int,
+        eos_id: int,
+        pad_id: int,
+        generator: torch.Generator | None = None,
+        prompt: Sequence[int] = (),
+        **options: Any,
+    ) -> Int[Tensor, "b keep n"]:
+        """Generate several sequences for every encoded input: the best of a beam search, or as many draws.
+
+        Args:
+            keep: how many; of a beam search at most `beams`.
+
+        The others and what is raised are those of `generate`.
+        """
+        special = SpecialTokens(bos_id, eos_id, pad_id)
+        return self._generated(encoded, special, GenerationConfig(**options), generator, prompt, keep)
+
+    def _generated(
+        self,
+        encoded: Encoded | PlugBatch,
+        special: SpecialTokens,
+        config: GenerationConfig,
+        generator: torch.Generator | None,
+        prompt: Sequence[int],
+        keep: int,
+    ) -> Int[Tensor, "b keep n"]:
+        config.check()
+        if config.strategy == "beam" and keep > config.beams:
+            raise LockdecError(f"generation.beams={config.beams}: too few to keep {keep} sequences of each input")
+        with torch.inference_mode():
+            tokens = generate(self, encoded, special, config, generator, prompt, keep)
+        return tokens.clone()  # outside of inference mode, so that it may take part in training
+
+
+class StackedModel(AutoregressiveModel):
+    """An embedding of tokens and a stack of our own layers."""
+
+    config: DecoderConfig
+    embedding: TokenEmbedding
+    decoder: DecoderStack
+
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
+        """Apply the first layers, which attend to no encoded input; LockdecError as `hidden`."""
+        x = self.embedding(tokens)
+        for layer in self.decoder.layers[:layers]:
+            x = layer(x)
+        return Prefix(x, layers)
+
+    def hidden(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
+    ) -> Float[Tensor, "b t d_model"]:
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        hidden: Tensor = self.decoder(below.hidden, self.admit(encoded), start=below.layers)
+        return hidden
+
+    def real_hidden(
+        self,
+        tokens: Int[Tensor, "b t"],
+        packing: Packing,
+        encoded: Encoded | PlugBatch | None = None,
+        prefix: Prefix | None = None,
+    ) -> Float[Tensor, "n d_model"]:
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        x = packing.pack(below.hidden)  # (1, n, d_model); nothing is computed at the other positions
+        hidden: Tensor = self.decoder(x, self.admit(encoded), packing=packing, start=below.layers)
+        return hidden.squeeze(0)
+
+    def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+        return self.embedding.logits(hidden)
+
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
+        self.embedding.require_room(max_len)
+        memories = self.decoder.remember(self.admit(encoded))
+        return DecoderCache(memories, len(encoded), beams, max_len, self.embedding.tokens.weight)
+
+    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        cache.begin(shared=tokens.shape[1])
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        return self.logits(hidden[:, -1])
+
+    def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+        cache.begin()
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        return self.logits(hidden[:, -1])

@@ -1,0 +1,156 @@
+"""Language models whose cross-attention is initially locked: a GPT until an encoder is attached and it is unlocked."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from lockdec.errors import LockdecError
+from lockdec.transformer.autoregressive import Prefix, StackedModel, require_width
+from lockdec.transformer.configuration import DecoderConfig
+from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.encoded import Encoded, PlugBatch
+from lockdec.transformer.fast import undrawn
+from lockdec.transformer.importing import read
+from lockdec.transformer.layers import CrossAttentionMap, LockingDecoder
+from lockdec.transformer.plugs import PluggableModel
+from lockdec.transformer.positional import RotaryPositions, SinusoidalPositions, TokenEmbedding
+
+
+class LockingModel(PluggableModel):
+    """A language model with places for cross-attention, initially locked: what training and evaluation need of one.
+
+    At first it has no cross-attention parameters. `attach` draws them, `unlock` lets it attend, and `lock` gives the
+    language model back, bit for bit. Several plugs may be attached side by side:
+
+        decoder.attach("drawings", CrossAttentionConfig(heads=8, d_q=8, d_k=8, d_v=32), encoder_dim=149)
+        decoder.attach("music", CrossAttentionConfig(heads=8, d_q=4, d_k=4, d_v=8), encoder_dim=64)
+        decoder.use("drawings")
+        plug = decoder.detach("music")
+
+    Only the parameters of the plug in use are the model's: they are trained, saved and counted. A batch may attend by
+    several plugs at once; see `PlugBatch`.
+    """
+
+    @abstractmethod
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix | None:
+        """What the first layers make of tokens, since they attend to no encoder; None where `hidden` takes none."""
+
+    @abstractmethod
+    def attention_maps(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
+    ) -> list[CrossAttentionMap]:
+        """What each layer with cross-attention attends to at each of the tokens; LockdecError while locked.
+
+        Args:
+            prefix: of the same tokens, where it is known already.
+        """
+
+    @property
+    def locked(self) -> bool:
+        """Whether it ignores encoders, as a GPT does."""
+        return self.decoder.locked
+
+    @property
+    def attached(self) -> bool:
+        """Whether it has cross-attention parameters."""
+        return self.decoder.attached
+
+    def unlock(self) -> None:
+        """Let the layers attend; LockdecError if nothing is attached or what is attached can never learn."""
+        self.decoder.unlock()
+
+    def lock(self) -> None:
+        """Be the pretrained GPT again; the cross-attention parameters stay."""
+        self.decoder.lock()
+
+    def cross_attention_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that finetuning trains, by their names in the state dict."""
+        return {name: p for name, p in self.named_parameters() if ".cross_attention." in name}
+
+    def freeze_decoder(self) -> None:
+        """Make only the cross-attention parameters trainable."""
+        self.requires_grad_(False)
+        for parameter in self.cross_attention_parameters().values():
+            parameter.requires_grad_(True)
+
+    def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded | PlugBatch | None:
+        """The encoded input, or None while locked; LockdecError if it is missing or of another width."""
+        if self.locked:
+            return None
+        if isinstance(encoded, PlugBatch):
+            for part in encoded.parts:
+                self._require(part.plug)
+                require_width(part.encoded, self.plugs[part.plug][1])
+            return encoded
+        return self._fitting(encoded, "pass one, or call lock()")
+
+    def require_attached(self) -> None:
+        """Raise LockdecError if no encoder was ever attached."""
+        if not self.attached:
+            raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
+
+
+class LockingDecoderModel(StackedModel, LockingModel):
+    """A GPT each of whose layers has a place for cross-attention, which is initially locked; see `LockingModel`."""
+
+    decoder: LockingDecoder
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        config.check()
+        self.config = config
+        self.embedding = TokenEmbedding(config)
+        self.decoder = LockingDecoder(config)
+
+    @classmethod
+    def undrawn(cls, config: DecoderConfig) -> LockingDecoderModel:
+        """A model whose weights are on the meta device: without values, for `load_state_dict(..., assign=True)`."""
+        with undrawn():
+            model = cls(config)
+        for module in model.modules():
+            if isinstance(module, RotaryPositions | SinusoidalPositions):
+                module.prepare()
+        return model
+
+    @classmethod
+    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
+        """A model with the weights of a `transformers` model, or of a local folder, GGUF file or hub id of one.
+
+        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked. Weights
+        from files become float32.
+
+        Raises:
+            LockdecError: the checkpoint is of another family, is damaged, or has an option that is not supported.
+        """
+        checkpoint = read(source)
+        model = cls.undrawn(checkpoint.config)
+        if checkpoint.cross_attention is not None:
+            with undrawn():
+                model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
+        dtype = None if isinstance(source, nn.Module) else torch.float32
+        weights = {
+            name: tensor.detach().to(dtype=dtype, copy=True).contiguous() for name, tensor in checkpoint.weights()
+        }
+        model.load_state_dict(weights, assign=True)
+        if checkpoint.cross_attention is not None:
+            model.unlock()
+        return model
+
+    def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
+        self.require_attached()
+        return super().cache(encoded, max_len, beams)
+
+    @torch.no_grad()
+    def attention_maps(
+        self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
+    ) -> list[CrossAttentionMap]:
+        if self.locked:
+            raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
+        self.admit(encoded)
+        below = self.prefix(tokens, 0) if prefix is None else prefix
+        return self.decoder.attention_maps(below.hidden, encoded, below.layers)
