@@ -20,7 +20,7 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("config", "data"),
     ("distributed",),
     ("runtime",),
-    ("encoders", "optimizers", "tracking"),
+    ("encoders", "bridges", "optimizers", "tracking"),
     ("training",),
     ("modules",),
     ("evaluation",),

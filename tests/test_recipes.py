@@ -29,8 +29,9 @@ def write(folder: Path) -> None:
 
 def test_every_example_is_tested() -> None:
     scripts = {name for name in FILES if name.endswith(".py")}
-    assert scripts == {"squares.py", "lengths.py", "metric.py", "unlocking.py", "family.py"}
-    assert [re.findall(r"data=\w+|stage=", command) for command in COMMANDS] == [["data=squares"], ["stage="]]
+    assert scripts == {"squares.py", "lengths.py", "metric.py", "unlocking.py", "first_state.py", "family.py"}
+    chosen = [re.findall(r"data=\w+|stage=|bridge=\w+", command) for command in COMMANDS]
+    assert chosen == [["data=squares"], ["stage="], ["bridge=first_state"]]
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,23 @@ def test_a_recipe_in_one_script(tmp_path: Path, script: str, printed: str) -> No
     assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
 
 
-def test_a_data_set_and_a_stage_of_ones_own(tiny: TinyRun, warm: Warm, tmp_path: Path) -> None:
+def test_a_data_set_a_stage_and_a_bridge_of_ones_own(tiny: TinyRun, warm: Warm, tmp_path: Path) -> None:
     write(tmp_path)
     for number, command in enumerate(COMMANDS):
         place = [f"paths.outputs={tiny.outputs}", f"hydra.run.dir={tmp_path}/run{number}"]
         done = warm.lockdec(*command.split()[1:], "debug=tiny", *place, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
-    squares, lengths = (json.loads((tmp_path / f"run{n}" / "result.json").read_text(encoding="utf-8")) for n in (0, 1))
+    squares, lengths, bridge = (
+        json.loads((tmp_path / f"run{n}" / "result.json").read_text(encoding="utf-8")) for n in range(3)
+    )
     assert squares["data"]["name"] == "Squares"
     assert squares["data"]["test"] == 33
     assert list(lengths["stages"]) == ["pretrain", "attach", "unlock", "finetune", "evaluate", "lengths"]
     assert lengths["lengths"]["mean"] > 0
     assert all(lengths["stages"][name]["reused"] for name in ("pretrain", "attach"))
+    assert bridge["bridge"] == {"kind": "first_state", "bias": False, "wanted": None, "parameters": 149 * 32}
+    picture = next((tmp_path / "run2").rglob("*.png"))
+    arguments = ["-m", "lockdec.caption", str(tmp_path / "run2"), str(picture)]
+    refused = warm.lockdec(*arguments, cwd=tmp_path)
+    assert "first_state.FirstState is not trusted" in refused.stderr
+    assert warm.lockdec(*arguments, "--trust", "first_state", cwd=tmp_path).returncode == 0

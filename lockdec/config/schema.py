@@ -201,6 +201,7 @@ class Config:
     data: Any = MISSING
     encoder: Any = MISSING
     cross_attention: CrossAttentionConfig = MISSING
+    bridge: Any = field(default_factory=dict)
     fewshot: FewshotConfig = field(default_factory=FewshotConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     callbacks: Any = field(default_factory=dict)

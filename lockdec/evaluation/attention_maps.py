@@ -42,7 +42,7 @@ class Attention:
 
     Attributes:
         weights: of each state of the input, for each word; the mean over heads, layers and the word's tokens. Each row
-            has the sum 1.
+            has the sum 1. There are no states where the bridge does not attend to them.
         grid: where the states of a picture form one: its rows and columns, and how many states before it belong to no
             place, such as a class token.
         labels: of each state, where the input has words: which it encodes.
@@ -81,8 +81,11 @@ def word_attention(
         encoded: normalised states on the device of the model.
 
     Returns:
-        For each word the mean over heads, layers and its tokens, over the real states of the input, with sum 1.
+        For each word the mean over heads, layers and its tokens, over the real states of the input, with sum 1; no
+        states where the bridge does not attend to them.
     """
+    if not model.attends:
+        return [torch.zeros(len(word_places(tokenizer, ids)[0]), 0) for ids in captions]
     tokens, _ = sequences(tokenizer, captions, encoded.states.device)
     maps = model.attention_maps(tokens[:, :-1], encoded)
     attended = torch.stack([found.weights.mean(dim=1) for found in maps]).mean(dim=0).cpu()  # (b, t, s)
@@ -115,9 +118,9 @@ def attention_maps(
         states form no grid.
     """
     tokenizer, found = captioner.tokenizer, layout(captioner.encoded.max_states)
-    if not rows or found is None:
+    if not rows or found is None or not captioner.model.attends:
         return []
-    room = captioner.model.config.max_len - 1 - len(tokenizer.prompt_tokens)
+    room = captioner.model.room - 1 - len(tokenizer.prompt_tokens)
     ids = [tokens[:room] for tokens in tokenizer.encode_batch(captions)]
     attended = word_attention(captioner.model, tokenizer, ids, captioner.states(rows))
     result = []

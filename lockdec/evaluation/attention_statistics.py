@@ -42,7 +42,7 @@ class AttentionStatistics(L.Callback):
         model.eval()  # the next training step sets the mode again
         with torch.no_grad():
             if self._prefix is None and not ranks.several():  # the layers of sharded models are not whole
-                self._prefix = model.prefix(tokens[:, :-1], model.decoder.below_cross_attention)
+                self._prefix = model.prefix(tokens[:, :-1], layers) if (layers := model.frozen_layers) else None
             prefix, prompt = self._prefix, self.prompt
             loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=prompt)[0]
             seen = attention_statistics(model, tokens, encoded, self.eos_id, prefix, prompt)
@@ -69,8 +69,10 @@ def attention_statistics(
     Returns:
         `attention_entropy` in 0..1 (1: attention is uniform over the states) and `cross_to_residual_norm`, the norm of
         the sublayer's output over that of the hidden states it is added to. Both are means over the positions that
-        predict the caption, heads and layers.
+        predict the caption, heads and layers. Neither where the bridge does not attend to the states.
     """
+    if not model.attends:
+        return {}
     real = real_targets(tokens, eos_id, prompt)
     with torch.inference_mode():
         looks = model.attention_maps(tokens[:, :-1], encoded, prefix)

@@ -24,7 +24,7 @@ IN_MEMORY = 2**30  # bytes of hidden states that are kept for the next loss
 
 @dataclass(frozen=True)
 class Read:
-    """Captions that a decoder has read up to its lowest cross-attention, so that several losses share these layers.
+    """Captions that a decoder has read below the lowest layer that depends on an input, shared by several losses.
 
     Attributes:
         batches: the tokens of each batch, and the hidden states of all but the last; None where they are not kept.
@@ -63,7 +63,7 @@ class Captioner:
         return self._generate(self.states([0]))[0]
 
     def locked_caption(self) -> str:
-        """The caption that the decoder generates while its cross-attention is locked: the same for every input."""
+        """The caption that the decoder generates while its bridge is locked: the same for every input."""
         self.model.lock()
         caption = self.any_caption()
         self.model.unlock()
@@ -72,7 +72,7 @@ class Captioner:
     @torch.inference_mode()
     def read(self, references: Sequence[Sequence[str]]) -> Read:
         """The first reference of each row, for `loss` of this captioner and of others over the same decoder."""
-        layers, kept, batches = self.model.decoder.below_cross_attention, 0, list[tuple[Tensor, Prefix | None]]()
+        layers, kept, batches = self.model.frozen_layers, 0, list[tuple[Tensor, Prefix | None]]()
         for texts in self._batches(references):
             tokens, prefix = self._tokens(texts), None
             kept += tokens.numel() * self.model.config.d_model * 4 if layers else 0
@@ -88,7 +88,7 @@ class Captioner:
         self.model.lock() if locked else self.model.unlock()
         for batch, (tokens, prefix) in zip(self._batches(rows), read.batches, strict=True):
             encoded = None if locked else self.states(batch)
-            if prefix is not None and prefix.layers > self.model.decoder.below_cross_attention:
+            if prefix is not None and prefix.layers > self.model.frozen_layers:
                 prefix = None
             prompt, eos = len(self.tokenizer.prompt_tokens), self.tokenizer.special.eos
             loss, real = next_token_loss(self.model, tokens, eos, encoded, prefix=prefix, prompt=prompt)
@@ -112,7 +112,7 @@ class Captioner:
 
     def _tokens(self, references: Sequence[Sequence[str]]) -> Tensor:
         first = [captions[0] for captions in references]
-        return self.tokenizer.batch(first, self.model.config.max_len).to(self.device)
+        return self.tokenizer.batch(first, self.model.room).to(self.device)
 
     def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
         size = self.decode.batch_size

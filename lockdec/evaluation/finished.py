@@ -62,6 +62,12 @@ class FinishedRun:
         return {name: _unbundled(value, self.folder) for name, value in node.items()}
 
     @property
+    def bridge(self) -> str | None:
+        """The class of its bridge; None for cross-attention."""
+        found = self._node("stages", "unlock", "bridge", "_target_")
+        return found if isinstance(found, str) else None
+
+    @property
     def evaluate(self) -> Mapping[str, Any]:
         """The config of its decoding."""
         node = self._node("evaluate")
@@ -234,11 +240,12 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
 
     Raises:
         StoreError: an artifact is missing or damaged, or they do not belong together.
-        ConfigError: the encoder's class is not trusted or cannot be built.
+        ConfigError: the class of the encoder or of the bridge is not trusted or cannot be built.
     """
     import torch
 
-    from lockdec.config.building import Builder
+    from lockdec.bridges import Bridge
+    from lockdec.config.building import TRUSTED, Builder
     from lockdec.encoders.contract import PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
     from lockdec.evaluation.configuration import EvaluateConfig
@@ -247,6 +254,8 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
     decode = Builder(()).build(dict(run.evaluate), "evaluate", EvaluateConfig)
     decode.check()
     encoder = build_encoder(run, trusted, downloads)
+    if isinstance(bridge := run.bridge, str):
+        Builder((*TRUSTED, *trusted)).locate(bridge, "stages.unlock.bridge", Bridge)  # so that it is known by its kind
     decoder, finetune, attach = run.decoder, run.artifact("finetune"), run.artifact("attach")
     with readable(run.folder):
         if isinstance(encoder, PretrainedHere):
@@ -271,12 +280,12 @@ def require_whole(
     channels = len(normalisation.mean) if normalisation.mean is not None else encoder.dim
     if not channels == encoder.dim == model.encoder_dim:
         raise StoreError(f"{where}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "
-                         f"cross-attention of {model.encoder_dim} do not belong together")  # fmt: skip
+                         f"bridge of {model.encoder_dim} do not belong together")  # fmt: skip
     special, prompt, config = tokenizer.special, tokenizer.prompt_tokens, model.config
     if max(special.bos, special.eos, special.pad, *prompt) >= config.vocab_size:
         raise StoreError(f"{where}: the decoder has {config.vocab_size} tokens, and its tokenizer has the special "
                          f"tokens {special.bos}, {special.eos} and {special.pad}")  # fmt: skip
-    room = config.max_len - len(prompt)
+    room = model.room - len(prompt)
     most = {"max_new_tokens": room, "beams": MOST_SEQUENCES, "candidates": MOST_SEQUENCES}
     for name, bound in most.items():
         if (value := getattr(decode, name)) > bound:

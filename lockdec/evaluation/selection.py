@@ -70,7 +70,8 @@ class BestStep(L.Callback):
             for number, batch in enumerate(self.batches):
                 tokens, encoded = batch.tokens.to(device), batch.encoded.to(device)
                 if len(self._prefixes) == number and not ranks.several():  # the layers of sharded models are not whole
-                    self._prefixes.append(model.prefix(tokens[:, :-1], model.decoder.below_cross_attention))
+                    layers = model.frozen_layers
+                    self._prefixes.append(model.prefix(tokens[:, :-1], layers) if layers else None)
                 prefix = self._prefixes[number] if self._prefixes else None
                 loss, real = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=self.prompt)
                 total, count = total + float(loss) * real, count + real

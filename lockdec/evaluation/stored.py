@@ -1,21 +1,23 @@
-"""How decoder, tokenizer and cross-attention are stored in artifacts, and how captions are generated from them.
+"""How decoder, tokenizer and bridge are stored in artifacts, and how captions are generated from them.
 
 Needs no lightning, so that commands start fast.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import nn
 
+from lockdec.bridges import Bridge, known
 from lockdec.data.tokenizer import ChatTemplate, Prompt, Tokenizer
-from lockdec.errors import LockdecError, StoreError
+from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.store import Artifact
@@ -41,6 +43,7 @@ HOSTED, HOSTED_FILES = "hosted.json", "hosted"
 CHANGED_WEIGHTS = "changed.safetensors"
 CHAT, PROMPT = "chat.json", "prompt.json"
 CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
+BRIDGE, BRIDGE_WEIGHTS = "bridge.json", "bridge.safetensors"
 CPU = torch.device("cpu")
 
 
@@ -122,8 +125,8 @@ def load_prompt(finetune: Artifact) -> Prompt | None:
 
 
 def decoder_fingerprint(model: LockingModel) -> str:
-    """The sha256 of every tensor that is not cross-attention."""
-    trained = model.cross_attention_parameters()
+    """The sha256 of every tensor of the decoder itself, without cross-attention or another bridge."""
+    trained = model.bridge_parameters()
     digest = hashlib.sha256()
     for name, _, content in fingerprinted({n: t for n, t in model.state_dict().items() if n not in trained}):
         digest.update(name.encode())
@@ -131,12 +134,15 @@ def decoder_fingerprint(model: LockingModel) -> str:
     return digest.hexdigest()
 
 
-def save_cross_attention(model: LockingModel, folder: Path) -> None:
-    """Save the weights of the cross-attention, and its config."""
-    save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
-    assert model.cross_attention_config is not None  # attached
-    config = {"encoder_dim": model.encoder_dim, **asdict(model.cross_attention_config)}
-    write_json(folder / CROSS_ATTENTION, config)
+def save_bridge(model: LockingModel, folder: Path) -> None:
+    """Save the weights and the config of the cross-attention in use, and those of another bridge, if there is one."""
+    if model.plug is not None:
+        config, encoder_dim = model.plugs[model.plug]
+        save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
+        write_json(folder / CROSS_ATTENTION, {"encoder_dim": encoder_dim, **asdict(config)})
+    if (bridge := model.bridge) is not None:
+        save_tensors(bridge.state_dict(), folder / BRIDGE_WEIGHTS)
+        write_json(folder / BRIDGE, {"kind": bridge.kind, "encoder_dim": bridge.encoder_dim, **bridge.settings})
 
 
 def save_chat(template: ChatTemplate, folder: Path) -> None:
@@ -151,20 +157,68 @@ def load_chat(*decoder: Artifact) -> ChatTemplate | None:
 
 
 def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingModel:
-    """The decoder with the cross-attention of an unlock or finetune artifact: unlocked, in evaluation mode.
+    """The decoder with the bridge of an unlock or finetune artifact: unlocked, in evaluation mode.
 
     Args:
-        artifacts: those of the decoder, as `load_decoder` takes them, and last that of the cross-attention.
+        artifacts: those of the decoder, as `load_decoder` takes them, and last that of the bridge.
         device: where it will compute; it is on the CPU.
 
     Raises:
-        StoreError: the config and the weights of the cross-attention do not belong together.
+        StoreError: the config and the weights of the bridge do not belong together.
     """
-    *decoder, cross_attention = artifacts
+    *decoder, bridge = artifacts
     model = load_decoder(*decoder, device=device)
-    config = cross_attention.path(CROSS_ATTENTION)
-    put_cross_attention(model, config, read_object(config), cross_attention.path(CROSS_ATTENTION_WEIGHTS))
+    config = bridge.path(BRIDGE)
+    if another := config.is_file():
+        put_bridge(model, config, bridge.path(BRIDGE_WEIGHTS))
+    config = bridge.path(CROSS_ATTENTION)
+    if config.is_file() or not another:
+        put_cross_attention(model, config, read_object(config), bridge.path(CROSS_ATTENTION_WEIGHTS))
+    model.unlock()
     return model.eval()
+
+
+def put_bridge(model: LockingModel, config: Path, weights: Path) -> None:
+    """Attach a trained bridge to a decoder; locked.
+
+    Args:
+        config: the file with its kind and its settings.
+        weights: the file of its weights.
+
+    Raises:
+        StoreError: there is no bridge of this kind, or they do not belong together.
+    """
+    settings, classes = read_object(config), known()
+    kind, encoder_dim = settings.pop("kind", None), settings.pop("encoder_dim", None)
+    if kind not in classes:
+        raise StoreError(f"{config}: bridge={kind} is not one of: {', '.join(sorted(classes))}; a class of your own "
+                         "has to be imported first")  # fmt: skip
+    if not isinstance(encoder_dim, int):
+        raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
+    bridge = _built(config, classes[kind], settings)
+    stored = load_tensors(weights)
+
+    def drawn() -> nn.Module:
+        like = dataclasses.replace(bridge)
+        with undrawn():
+            like.draw(model, encoder_dim)
+        return like
+
+    require_fit(drawn, stored, weights)
+    with torch.random.fork_rng(devices=[]):
+        bridge.draw(model, encoder_dim)
+    bridge.load_state_dict(stored)
+    model.attach_bridge(bridge)
+
+
+def _built(config: Path, kind: type[Bridge], settings: Mapping[str, Any]) -> Bridge:
+    hints = get_type_hints(kind)
+    fields = [(field.name, hints[field.name], field) for field in dataclasses.fields(kind) if field.init]
+    plain = dataclasses.make_dataclass(kind.__name__, [(name, hint) for name, hint, _ in fields])
+    try:
+        return kind(**asdict(as_dataclass(config, plain, settings)))
+    except ConfigError as error:
+        raise StoreError(f"{config}: {error}") from error
 
 
 def put_cross_attention(model: LockingModel, config: Path, sizes: Mapping[str, Any], weights: Path) -> None:

@@ -208,7 +208,7 @@ class Captioner:
         model, tokenizer = self._model(), self._parts.tokenizer
         if not texts:
             raise DataError("no captions to score: give one or more")
-        longest = model.config.max_len
+        longest = model.room
         ids = tokenizer.sequences(texts, longest + 1)
         if too_long := [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) > longest]:
             raise DataError(f"caption {too_long[0][:40]!r}: too long for a decoder of {longest} tokens")

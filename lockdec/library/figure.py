@@ -60,15 +60,17 @@ def draw(given: Input, caption: str, words: Sequence[Word], attention: Attention
     """The figure of one captioned input.
 
     A picture whose states form a grid is shown once for each word, with states that belong to no place beside it. A
-    text is a row of its tokens, and all other inputs are a row of their states, for each word. A single state gets all
-    attention: then the figure says that there is nothing to draw.
+    text is a row of its tokens, and all other inputs are a row of their states, for each word. Where a single state
+    gets all attention, or a bridge attends to no states, the figure says that there is nothing to draw.
 
     Args:
         name: of the input, in the caption of the figure.
     """
     states = attention.weights.shape[1]
     title = f"{_text(name)}: " if name else ""
-    if states == 1:
+    if states == 0:
+        body = "<p>Nothing in this decoder attends to the states of the input: there is nothing to draw.</p>"
+    elif states == 1:
         body = (
             "<p>The encoder gives one state for this input, and all attention goes to it: there is nothing to draw.</p>"
         )

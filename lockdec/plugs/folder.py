@@ -32,6 +32,7 @@ from lockdec.evaluation.finished import (
     require_whole,
 )
 from lockdec.evaluation.stored import (
+    BRIDGE,
     CROSS_ATTENTION,
     CROSS_ATTENTION_WEIGHTS,
     decoder_fingerprint,
@@ -138,13 +139,17 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
         trusted, downloads: see `lockdec.evaluation.finished.build_encoder`.
 
     Raises:
-        StoreError: the folder is not empty, or an artifact is missing or damaged.
+        StoreError: the folder is not empty, an artifact is missing or damaged, or the run has a bridge beside or in
+            the place of cross-attention.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out}: exists already; name a new or an empty folder")
-    encoder = build_encoder(run, trusted, downloads)
     finetune, attach = run.artifact("finetune"), run.artifact("attach")
+    if (other := finetune.path(BRIDGE)).is_file():
+        raise StoreError(f"{run.folder}: a plug holds cross-attention alone, and this run has "
+                         f"bridge={read_object(other).get('kind')}; export the whole run, without --plug")  # fmt: skip
+    encoder = build_encoder(run, trusted, downloads)
     pretrained = run.artifact(encoder.stage) if isinstance(encoder, PretrainedHere) else None
     if isinstance(encoder, PretrainedHere) and pretrained is not None:
         encoder = encoder.open(pretrained.folder)

@@ -41,6 +41,7 @@ from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune, require_room
 from lockdec.stages.prior import Prior
 from lockdec.stages.stage import DecoderStage, Stage, Work
+from lockdec.stages.unlock import Unlock
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
 CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
@@ -87,7 +88,9 @@ class Evaluate(Stage):
         decoder, finetune = before[DecoderStage.name], before[Finetune.name]
         if isinstance(decoder, DecoderStage) and isinstance(finetune, Finetune) and "max_len" in decoder.sizes:
             words = len((finetune.prompt or "").split())
-            require_room(words, self.decode.max_new_tokens, decoder.sizes["max_len"])
+            unlock = before.get(Unlock.name)
+            taken = unlock.bridge.positions if isinstance(unlock, Unlock) and unlock.bridge is not None else 0
+            require_room(words, self.decode.max_new_tokens, decoder.sizes["max_len"], taken)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}
@@ -96,7 +99,8 @@ class Evaluate(Stage):
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = load_tokenizer(*work.decoder).with_prompt(load_prompt(work.parent(Finetune)))
         model = load_captioner(*work.decoder, work.parent(Finetune), device=work.device)
-        require_room(len(tokenizer.prompt_tokens), self.decode.max_new_tokens, model.config.max_len)
+        most, longest = self.decode.max_new_tokens, model.config.max_len
+        require_room(len(tokenizer.prompt_tokens), most, longest, longest - model.room)
         device = place_on(model, work.device)
         captioner = Captioner(model, tokenizer, encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])

@@ -1,4 +1,4 @@
-"""Finetune the cross-attention, and only it, on the pairs of the support set."""
+"""Finetune the bridge, and only it, on the pairs of the support set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lockdec.evaluation.stored import (
     load_captioner,
     load_chat,
     load_tokenizer,
-    save_cross_attention,
+    save_bridge,
     save_prompt,
 )
 from lockdec.modules.captioning import Captioning
@@ -45,12 +45,12 @@ WATCHED = 64  # validation pairs, measured for the loggers alone
 
 @dataclass
 class FinetuneConfig(TrainingConfig):
-    """How the unlocked cross-attention learns from the support set.
+    """How the unlocked bridge learns from the support set.
 
     Attributes:
         batch_size: pairs a step.
         label_smoothing: 0 <= value < 1, spread over the vocabulary.
-        decoder_dropout: whether the frozen decoder's dropout is on while its cross-attention learns.
+        decoder_dropout: whether the frozen decoder's dropout is on while the bridge learns.
         state_noise: standard deviation of the Gaussian noise added to the normalised encoder states.
         state_dropout: share of encoder states dropped from each pair at each step.
         select: "last" keeps the last step; "held_out" holds out an eighth of the support set, at least one input, and
@@ -86,7 +86,7 @@ class FinetuneConfig(TrainingConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune(TrainingStage):
-    """Learns from the support set and nothing else of the data; the trained cross-attention is the artifact."""
+    """Learns from the support set and nothing else of the data; the trained bridge is the artifact."""
 
     name: ClassVar[str] = "finetune"
     version: ClassVar[int] = 4
@@ -147,21 +147,21 @@ class Finetune(TrainingStage):
             save_prompt(tokenizer.prompt, work.folder)
         model = load_captioner(*work.decoder, work.parent(Unlock), device=work.device)
         prompt = len(tokenizer.prompt_tokens)
-        require_room(prompt, 2, model.config.max_len)
+        require_room(prompt, 2, model.config.max_len, model.config.max_len - model.room)
         batches = SupportDataModule(
             tokenizer,
             pairs,
             encoded,
             batch_size=self.fit.batch_size,
-            max_len=model.config.max_len,
+            max_len=model.room,
             steps=self.fit.steps,
             seed=self.seed,
         )
         eos, watched = tokenizer.special.eos, list[L.Callback]()
         if seen := self.data.splits["val"][:WATCHED]:
-            captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.config.max_len)
+            captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.room)
             watched = [AttentionStatistics(work.stage, captions, encoded.batch(seen), eos, prompt)]
-        best = self.best_step(held_out, tokenizer, encoded, model.config.max_len)
+        best = self.best_step(held_out, tokenizer, encoded, model.room)
         frozen = decoder_fingerprint(model)
         module = self.module(model, eos, prompt)
         batches.prefix = prefix = self.prefix(model, batches.sequences, work)
@@ -173,7 +173,7 @@ class Finetune(TrainingStage):
         for chosen in best:
             chosen.restore(model)
             metrics |= {"kept_step": chosen.step, "held_out_loss": chosen.loss, "held_out_pairs": len(held_out)}
-        save_cross_attention(model, work.folder)
+        save_bridge(model, work.folder)
         return {
             "fewshot": {
                 "shots": self.fewshot.shots,
@@ -188,10 +188,11 @@ class Finetune(TrainingStage):
     def prefix(self, model: LockingModel, sequences: Sequence[Sequence[int]], work: Work) -> FrozenPrefix | None:
         """The hidden states of the captions below the lowest cross-attention, which no step changes.
 
-        None where every layer has cross-attention, where dropout changes them in each step, where the decoder is
-        hosted, and where several ranks train, since a rank may have only its shard of these layers.
+        None where every layer has cross-attention or another bridge works below it, where dropout changes them in each
+        step, where the decoder is hosted, and where several ranks train, since a rank may have only its shard of these
+        layers.
         """
-        layers = model.decoder.below_cross_attention
+        layers = model.frozen_layers
         random = self.fit.decoder_dropout and model.config.dropout > 0
         if not isinstance(model, LockingDecoderModel) or layers == 0 or random or ranks.several():
             return None
@@ -222,7 +223,7 @@ class Finetune(TrainingStage):
             fit.steps,
             self.name,
             eos_id=eos_id,
-            prefix_layers=model.decoder.below_cross_attention,
+            prefix_layers=model.frozen_layers,
             prompt=prompt,
             label_smoothing=fit.label_smoothing,
             decoder_dropout=fit.decoder_dropout,
@@ -249,14 +250,16 @@ def prompted(tokenizer: Tokenizer, template: ChatTemplate | None, prompt: str | 
     return tokenizer.with_prompt(tokenizer.read_prompt(prompt, template if chat else None))
 
 
-def require_room(prompt: int, caption: int, max_len: int) -> None:
-    """Raise ConfigError unless a prompt and a caption of so many tokens fit into a decoder."""
-    if prompt + caption > max_len:
-        what = (
-            f"a prompt of at least {prompt} tokens and evaluate.max_new_tokens={caption}"
-            if prompt
-            else (f"evaluate.max_new_tokens={caption}")
-        )
+def require_room(prompt: int, caption: int, max_len: int, before: int = 0) -> None:
+    """Raise ConfigError unless a prompt and a caption of so many tokens fit into a decoder.
+
+    Args:
+        before: positions that a bridge takes before them.
+    """
+    if before + prompt + caption > max_len:
+        parts = [f"{before} positions of the bridge"] if before else []
+        parts += [f"a prompt of at least {prompt} tokens"] if prompt else []
+        what = " and ".join([*parts, f"evaluate.max_new_tokens={caption}"])
         raise ConfigError(
             f"decoder.max_len={max_len} is too little for {what}: shorten them, or take a decoder with a larger max_len"
         )

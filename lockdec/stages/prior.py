@@ -19,7 +19,7 @@ from lockdec.data.captions import CaptionSet, digest
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.distributed import ranks
 from lockdec.evaluation.controls import ConstantState
-from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_cross_attention, save_prompt
+from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_bridge, save_prompt
 from lockdec.modules.captioning import Captioning
 from lockdec.runtime.devices import place_on
 from lockdec.stages.finetune import prompted, require_room
@@ -134,7 +134,7 @@ class Prior(TrainingStage):
         finally:
             if batches.prefix is not None:
                 batches.prefix.close()
-        save_cross_attention(model, work.folder)
+        save_bridge(model, work.folder)
         cost = {} if batches.prefix is None else batches.prefix.metrics
         return {"prior": metrics | {"parameters": sum(vector.numel() for vector in vectors.values())} | cost}
 

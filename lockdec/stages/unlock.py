@@ -1,61 +1,85 @@
-"""Unlock the cross-attention: create its few weights, and show that nothing has changed yet."""
+"""Unlock the decoder: draw the few weights of its cross-attention, or of another bridge, and see what that changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import lightning as L
 import torch
 
+from lockdec.bridges.budget import sized
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_cross_attention
+from lockdec.errors import ConfigError
+from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_bridge
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
+from lockdec.stages.host_decoder import HostDecoder
 from lockdec.stages.stage import DecoderStage, Stage, Work
+from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.fast import chunks
-from lockdec.transformer.models import CrossAttentionConfig
+from lockdec.transformer.models import CrossAttentionConfig, LockingModel
 
 PROBES = 32  # training pairs on which logits are compared before and after unlocking
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unlock(Stage):
-    """Draws the initial cross-attention; its weights are the artifact."""
+    """Draws the initial cross-attention, or another bridge; its weights are the artifact.
+
+    Attributes:
+        cross_attention: its sizes.
+        bridge: what carries the states in its place; None for cross-attention.
+        parameters: how many are to be trained, which chooses the d_v of cross-attention or the size of the bridge; None
+            where sizes are as configured.
+    """
 
     name: ClassVar[str] = "unlock"
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach)
-    code: ClassVar[tuple[str, ...]] = ("lockdec.evaluation.stored", "lockdec.transformer.attention")
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "bridge is null", "parameters is null")  # older than these
+    code: ClassVar[tuple[str, ...]] = (
+        "lockdec.bridges.budget",
+        "lockdec.bridges.prefix",
+        "lockdec.evaluation.stored",
+        "lockdec.transformer.attention",
+    )
     data: CaptionSet
     cross_attention: CrossAttentionConfig
+    bridge: Bridge | None = None
+    parameters: int | None = None
     seed: int
 
+    def check(self) -> None:
+        if self.parameters is not None and self.parameters < 1:
+            raise ConfigError(f"bridge.parameters={self.parameters}: use at least 1, or null for the configured sizes")
+
     def check_after(self, before: Mapping[str, Stage]) -> None:
-        """Refuse layers that the decoder does not have."""
+        """Refuse layers that the decoder does not have, and a bridge that a hosted one cannot take."""
         decoder = before[DecoderStage.name]
+        if isinstance(decoder, HostDecoder) and self.bridge is not None:
+            self.bridge.require_hostable()
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
-        if encoded.max_states == 1:
+        if encoded.max_states == 1 and self.bridge is None:
             console.print(
                 "  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter"
             )
         tokenizer = load_tokenizer(*work.decoder)
         model = load_decoder(*work.decoder, device=work.device)
-        L.seed_everything(self.seed, verbose=False)
-        model.attach(self.cross_attention, encoder_dim=encoded.dim)
-        save_cross_attention(model, work.folder)
+        sections = self.draw(model, encoded.dim)
+        save_bridge(model, work.folder)
 
         rows = self.data.splits["train"][:PROBES]
         captions = [self.data.captions[row][0] for row in rows]
         device = place_on(model, work.device)  # after the weights are drawn: on every device they are the CPU's
-        tokens = tokenizer.batch(captions, max_len=model.config.max_len)[:, :-1].to(device)
+        tokens = tokenizer.batch(captions, max_len=model.room)[:, :-1].to(device)
         with torch.inference_mode():
             locked = model.hidden(tokens).flatten(0, 1)
             model.unlock()
@@ -64,17 +88,47 @@ class Unlock(Stage):
                 (model.logits(unlocked[part]) - model.logits(locked[part])).abs().max()
                 for part in chunks(len(locked), model.config.vocab_size)
             ]
-        config = asdict(self.cross_attention)
-        trainable = sum(weight.numel() for weight in model.cross_attention_parameters().values())
+        trained = {"cross_attention": 0, "bridge": 0}
+        for name, weight in model.bridge_parameters().items():
+            trained["bridge" if name.startswith("bridge.") else "cross_attention"] += weight.numel()
+        trained = {name: count for name, count in trained.items() if count}
+        total, trainable = sum(weight.numel() for weight in model.parameters()), sum(trained.values())
         return {
-            "cross_attention": {**config, "parameters": trainable},
+            **sections,
             "parameters": {
-                "total": sum(weight.numel() for weight in model.parameters()),
+                "total": total,
                 "trainable": trainable,
-                "per_module": {
-                    "decoder": sum(weight.numel() for weight in model.parameters()) - trainable,
-                    "cross_attention": trainable,
-                },
+                "per_module": {"decoder": total - trainable, **trained},
             },
             "unlock": {"max_abs_logit_delta": float(max(deltas))},
         }
+
+    def draw(self, model: LockingModel, encoder_dim: int) -> dict[str, Any]:
+        """Attach what carries the states, in its initial weights; returns its sections of result.json.
+
+        Raises:
+            ConfigError: it cannot have the wanted number of parameters.
+        """
+        bridge, attention, size = self.bridge, self.cross_attention, None
+        if self.parameters is not None:
+            bridge, attention, size = sized(bridge, attention, self.parameters, model, encoder_dim)
+        L.seed_everything(self.seed, verbose=False)
+        if bridge is not None:
+            bridge = replace(bridge)  # what the config has built may be drawn again, by another cell of a sweep
+            bridge.draw(model, encoder_dim)
+            model.attach_bridge(bridge)
+        if bridge is None or bridge.attended is not None:
+            model.attach(attention, encoder_dim if bridge is None else bridge.attended)
+        sections: dict[str, Any] = {}
+        had = sum(weight.numel() for weight in model.bridge_parameters().values())
+        if model.plug is not None:
+            of_attention = sum(weight.numel() for weight in model.cross_attention_parameters().values())
+            sections["cross_attention"] = {**asdict(attention), "parameters": of_attention}
+        if bridge is not None or self.parameters is not None:
+            kind, settings = ("cross_attention", {}) if bridge is None else (bridge.kind, bridge.settings)
+            sections["bridge"] = {"kind": kind, **settings, "wanted": self.parameters, "parameters": had}
+        if size is not None and size.coarse:
+            console.print(f"  unlock: bridge.parameters={size.wanted}, and there are {had}: {size.coarse}")
+        elif self.parameters is not None and size is None:
+            console.print(f"  unlock: bridge.parameters={self.parameters} chooses nothing here: {had} are trained")
+        return sections

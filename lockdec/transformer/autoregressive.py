@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -64,7 +64,7 @@ class AutoregressiveModel(nn.Module, ABC):
         """The hidden states at every position; `logits` turns any of them into predictions.
 
         Args:
-            prefix: of the same tokens, where it is known already.
+            prefix: of the same tokens, where it is known already; None where a soft prompt stands before them.
 
         Raises:
             LockdecError: the sequence is longer than max_len; the encoded input is missing or does not fit.
@@ -107,6 +107,10 @@ class AutoregressiveModel(nn.Module, ABC):
         Args:
             tokens: one for each beam of each input, side by side.
         """
+
+    def soft_prompt(self, encoded: Encoded | PlugBatch | None) -> Float[Tensor, "b k d_model"] | None:
+        """Embeddings that stand before the tokens of each input; None where there are none."""
+        return None
 
     def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
         if encoded is None:
@@ -205,9 +209,11 @@ class StackedModel(AutoregressiveModel):
     def hidden(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
     ) -> Float[Tensor, "b t d_model"]:
+        admitted, before = self.admit(encoded), self.soft_prompt(encoded)
+        if before is not None:
+            return cast(Tensor, self.decoder(self._after(before, tokens), admitted))[:, before.shape[1] :]
         below = self.prefix(tokens, 0) if prefix is None else prefix
-        hidden: Tensor = self.decoder(below.hidden, self.admit(encoded), start=below.layers)
-        return hidden
+        return cast(Tensor, self.decoder(below.hidden, admitted, start=below.layers))
 
     def real_hidden(
         self,
@@ -216,18 +222,35 @@ class StackedModel(AutoregressiveModel):
         encoded: Encoded | PlugBatch | None = None,
         prefix: Prefix | None = None,
     ) -> Float[Tensor, "n d_model"]:
+        admitted, before = self.admit(encoded), self.soft_prompt(encoded)
+        if before is not None:
+            whole = packing.preceded(before.shape[1])
+            packed: Tensor = self.decoder(whole.pack(self._after(before, tokens)), admitted, packing=whole)
+            return packing.pack(whole.unpack(packed)[:, before.shape[1] :]).squeeze(0)
         below = self.prefix(tokens, 0) if prefix is None else prefix
         x = packing.pack(below.hidden)  # (1, n, d_model); nothing is computed at the other positions
-        hidden: Tensor = self.decoder(x, self.admit(encoded), packing=packing, start=below.layers)
+        hidden: Tensor = self.decoder(x, admitted, packing=packing, start=below.layers)
         return hidden.squeeze(0)
+
+    def _after(
+        self, before: Float[Tensor, "b k d_model"], tokens: Int[Tensor, "b t"]
+    ) -> Float[Tensor, "b k_and_t d_model"]:
+        """The embedded tokens after a soft prompt."""
+        vectors = self.embedding.vectors(tokens)
+        return self.embedding.placed(torch.cat((before.to(vectors), vectors), dim=1))
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         return self.embedding.logits(hidden)
 
     def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
-        self.embedding.require_room(max_len)
-        memories = self.decoder.remember(self.admit(encoded))
-        return DecoderCache(memories, len(encoded), beams, max_len, self.embedding.tokens.weight)
+        admitted, before = self.admit(encoded), self.soft_prompt(encoded)
+        positions, like = 0 if before is None else before.shape[1], self.embedding.tokens.weight
+        self.embedding.require_room(positions + max_len)
+        cache = DecoderCache(self.decoder.remember(admitted), len(encoded), beams, positions + max_len, like)
+        if before is not None:
+            cache.begin(shared=positions)
+            self.decoder(self.embedding.placed(before.to(like)), cache=cache)
+        return cache
 
     def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin(shared=tokens.shape[1])

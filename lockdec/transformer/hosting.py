@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lockdec.errors import LockdecError
 from lockdec.transformer.attention import Attachment, LockingMultiHeadAttention
 from lockdec.transformer.autoregressive import Prefix
+from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.configuration import CrossAttentionConfig, HostedConfig, TransformerConfig
 from lockdec.transformer.decoding.caching import Memory, PlugMemory, Rows
 from lockdec.transformer.encoded import Encoded, PlugBatch
@@ -141,6 +142,11 @@ class HostedDecoderModel(LockingModel):
         if wrong := sorted(str(entry) for entry in loaded["mismatched_keys"]):
             raise LockdecError(f"{folder}: its config and its weights differ in shape: {wrong[0]}")
         return cls(host).eval()
+
+    def attach_bridge(self, bridge: Bridge) -> None:
+        """As `LockingModel.attach_bridge`; ConfigError as `Bridge.require_hostable`."""
+        bridge.require_hostable()
+        super().attach_bridge(bridge)
 
     def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> None:
         """None: a hosted model always runs as a whole."""

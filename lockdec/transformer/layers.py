@@ -220,6 +220,11 @@ class CrossAttentionMap:
     cross_norm: Float[Tensor, "b t"]
     residual_norm: Float[Tensor, "b t"]
 
+    def after(self, positions: int) -> CrossAttentionMap:
+        """The same without the first positions."""
+        kept = slice(positions, None)
+        return CrossAttentionMap(self.weights[:, :, kept], self.cross_norm[:, kept], self.residual_norm[:, kept])
+
 
 class LockingPlace(nn.Module):
     """A place for cross-attention, with its add-and-norm: initially locked, without parameters."""

@@ -6,11 +6,12 @@ from abc import abstractmethod
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.autoregressive import Prefix, StackedModel, require_width
+from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.encoded import Encoded, PlugBatch
@@ -34,7 +35,19 @@ class LockingModel(PluggableModel):
 
     Only the parameters of the plug in use are the model's: they are trained, saved and counted. A batch may attend by
     several plugs at once; see `PlugBatch`.
+
+    Beside cross-attention, or in its place, another `Bridge` can carry the states; it is locked and unlocked alike.
+
+    Attributes:
+        bridge: the one that is attached; None where cross-attention alone attends to the states.
     """
+
+    bridge: Bridge | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bridge = None
+        self._bridging = False
 
     @abstractmethod
     def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix | None:
@@ -53,29 +66,66 @@ class LockingModel(PluggableModel):
     @property
     def locked(self) -> bool:
         """Whether it ignores encoders, as a GPT does."""
-        return self.decoder.locked
+        return self.decoder.locked and not self._bridging
 
     @property
     def attached(self) -> bool:
-        """Whether it has cross-attention parameters."""
-        return self.decoder.attached
+        """Whether it has cross-attention or another bridge."""
+        return self.decoder.attached or self.bridge is not None
+
+    @property
+    def attends(self) -> bool:
+        """Whether cross-attention attends to the encoder's own states, so that `attention_maps` says where."""
+        own = self.bridge is None or type(self.bridge).states is Bridge.states
+        return own and self.decoder.attached
+
+    @property
+    def encoder_dim(self) -> int | None:
+        """The width of the states that its bridge, or else the plug in use, was made for."""
+        return super().encoder_dim if self.bridge is None else self.bridge.encoder_dim
+
+    @property
+    def room(self) -> int:
+        """How many tokens a sequence may have: max_len without the positions of a soft prompt."""
+        return self.config.max_len - (0 if self.bridge is None else self.bridge.positions)
+
+    @property
+    def frozen_layers(self) -> int:
+        """How many layers, from the lowest on, neither learn nor depend on the encoded input."""
+        keeps = self.bridge is None or self.bridge.keeps_layers
+        return self.decoder.below_cross_attention if keeps else 0
+
+    def attach_bridge(self, bridge: Bridge) -> None:
+        """Attach a bridge that has its weights, in the place of the one before it; locked."""
+        like = next(self.parameters())
+        self.lock()
+        self.bridge = bridge.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
     def unlock(self) -> None:
-        """Let the layers attend; LockdecError if nothing is attached or what is attached can never learn."""
-        self.decoder.unlock()
+        """Let the input in; LockdecError if nothing is attached or what is attached can never learn."""
+        if self.bridge is None or self.decoder.attached:
+            self.decoder.unlock()
+        self._bridging = self.bridge is not None
 
     def lock(self) -> None:
-        """Be the pretrained GPT again; the cross-attention parameters stay."""
+        """Be the pretrained GPT again; all parameters stay."""
         self.decoder.lock()
+        self._bridging = False
+
+    def bridge_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters that finetuning trains, by their names in the state dict: all that is not the GPT's."""
+        return {
+            name: p for name, p in self.named_parameters() if ".cross_attention." in name or name.startswith("bridge.")
+        }
 
     def cross_attention_parameters(self) -> dict[str, nn.Parameter]:
-        """The parameters that finetuning trains, by their names in the state dict."""
+        """Those of the plug in use, by their names in the state dict."""
         return {name: p for name, p in self.named_parameters() if ".cross_attention." in name}
 
     def freeze_decoder(self) -> None:
-        """Make only the cross-attention parameters trainable."""
+        """Make only the parameters of cross-attention and of another bridge trainable."""
         self.requires_grad_(False)
-        for parameter in self.cross_attention_parameters().values():
+        for parameter in self.bridge_parameters().values():
             parameter.requires_grad_(True)
 
     def admit(self, encoded: Encoded | PlugBatch | None) -> Encoded | PlugBatch | None:
@@ -83,11 +133,20 @@ class LockingModel(PluggableModel):
         if self.locked:
             return None
         if isinstance(encoded, PlugBatch):
+            if self.bridge is not None:
+                raise LockdecError(f"rows of several plugs need cross-attention alone, not {self.bridge.kind}")
             for part in encoded.parts:
                 self._require(part.plug)
                 require_width(part.encoded, self.plugs[part.plug][1])
             return encoded
-        return self._fitting(encoded, "pass one, or call lock()")
+        found = self._fitting(encoded, "pass one, or call lock()")
+        return found if self.bridge is None else self.bridge.states(found)
+
+    def soft_prompt(self, encoded: Encoded | PlugBatch | None) -> Float[Tensor, "b k d_model"] | None:
+        """What the bridge puts before the tokens of each input; None while locked."""
+        if self.bridge is None or not self._bridging or not isinstance(encoded, Encoded):
+            return None
+        return self.bridge.soft_prompt(encoded)
 
     def require_attached(self) -> None:
         """Raise LockdecError if no encoder was ever attached."""
@@ -152,5 +211,8 @@ class LockingDecoderModel(StackedModel, LockingModel):
         if self.locked:
             raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
         self.admit(encoded)
+        if (before := self.soft_prompt(encoded)) is not None:
+            maps = self.decoder.attention_maps(self._after(before, tokens), encoded)
+            return [found.after(before.shape[1]) for found in maps]
         below = self.prefix(tokens, 0) if prefix is None else prefix
         return self.decoder.attention_maps(below.hidden, encoded, below.layers)

@@ -140,10 +140,16 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, tokens: Int[Tensor, "b t"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """The vectors of tokens at positions start, start + 1, ...; LockdecError beyond max_len."""
-        self.require_room(start + tokens.shape[1])
-        x = self.tokens(tokens)  # (b, t, d_model)
-        if self.scale is not None:
-            x = x * self.scale
+        return self.placed(self.vectors(tokens), start)
+
+    def vectors(self, tokens: Int[Tensor, "b t"]) -> Float[Tensor, "b t d_model"]:
+        """The vectors of tokens, wherever they stand."""
+        x: Tensor = self.tokens(tokens)
+        return x if self.scale is None else x * self.scale
+
+    def placed(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
+        """Vectors put at positions start, start + 1, ...; LockdecError beyond max_len."""
+        self.require_room(start + x.shape[1])
         if self.positions is not None:
             x = self.positions(x, start)
         return cast(Tensor, self.dropout(x))

@@ -127,6 +127,7 @@ SURFACE = {
     "norm_eps kv_heads bias tied rope_theta rope_scaling rope_share rope_thetas head_size qk_norm scaled_embedding",
     "tokenizer": "vocab_size",
     "cross_attention": "heads d_q d_k d_v unlock layers dropout bias",
+    "bridge": "parameters",
     "fewshot": "shots support_seed references",
     "trainer": "accelerator devices precision threads checkpoint_seconds on_nan strategy compile",
     "logger": "kinds mode project entity log_artifacts",

@@ -105,7 +105,7 @@ class Ancestry:
 
     All beams of an input share one row of places in the cache. A step fills `beams` neighbouring places, one for the
     token of each beam, and a beam attends to the places that it descends from. What all beams begin with, a prompt, may
-    be added by one step before; each of its tokens has one place, and all beams descend from it.
+    be added by steps before; each of its tokens has one place, and all beams descend from it.
 
     Args:
         inputs: rows of the batch.
@@ -136,7 +136,7 @@ class Ancestry:
         """Begin the next step, in which every beam also attends to the token that it adds.
 
         Args:
-            shared: add so many tokens that all beams share instead; in the first step only.
+            shared: add so many tokens that all beams share instead; before any that they do not share.
         """
         start, self.shared = self._filled, shared
         self.step, self._next = self._next, self._next + (shared or 1)
@@ -144,7 +144,7 @@ class Ancestry:
         self.places, self.until = slice(start, self._filled), whole_pieces(self._filled)
         if shared:
             self._ancestors[:, :, self.places] = True
-            seen = torch.ones(1, shared, self.until, dtype=torch.bool, device=self._ancestors.device).tril()
+            seen = torch.ones(1, shared, self.until, dtype=torch.bool, device=self._ancestors.device).tril(start)
         else:
             self._ancestors[:, :, self.places] = self._own_token
             seen = self._ancestors[:, :, : self.until]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 MULTIPLE = 8  # of which the number of packed positions is one
 
@@ -31,6 +32,12 @@ class Packing:
         filling = padding[: -len(places) % MULTIPLE]
         self.filling = len(filling)
         self.positions = torch.cat([places, filling]).squeeze(1)  # (n,) of b * t
+
+    def preceded(self, positions: int) -> Packing:
+        """The same sequences, each after so many more real positions."""
+        real = torch.zeros(self.shape, dtype=torch.bool, device=self.positions.device)
+        real.view(-1)[self.positions] = True
+        return Packing(F.pad(real, (positions, 0), value=True))
 
     def pack(self, x: Float[Tensor, "b t width"]) -> Float[Tensor, "1 n width"]:
         """The n positions of x."""

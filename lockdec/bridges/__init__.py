@@ -1,0 +1,26 @@
+"""Rivals of low-dimensional cross-attention, one class each, and how their sizes are chosen by a budget.
+
+Each reads the same states of the same frozen encoder, and is trained on the same support set. Cross-attention itself is
+in `lockdec.transformer`, and `lockdec.transformer.bridge` says what a bridge is.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.transformer.bridge import Bridge
+
+__all__ = ["Bridge", "LinearPrefix", "MLPPrefix", "known"]
+
+
+def known() -> dict[str, type[Bridge]]:
+    """The classes of all bridges, by kind: lockdec's own, and those of modules that have been imported."""
+    found: dict[str, type[Bridge]] = {}
+    classes = [*Bridge.__subclasses__()]
+    while classes:
+        one = classes.pop()
+        classes += one.__subclasses__()
+        if not inspect.isabstract(one) and "kind" in vars(one):
+            found[one.kind] = one
+    return found

@@ -1,0 +1,105 @@
+"""Soft prompts: embeddings, made of encoder states, that stand before the tokens of a frozen language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lockdec.errors import ConfigError
+from lockdec.transformer.bridge import Bridge
+from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.plugs import PluggableModel
+
+
+def pooled(encoded: Encoded) -> Float[Tensor, "b d"]:
+    """The mean of the real states of each input; zeros where it has none."""
+    real = encoded.mask.unsqueeze(-1).to(encoded.states)
+    return (encoded.states * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+@dataclass(eq=False, kw_only=True)
+class Prefix(Bridge):
+    """A map from the mean of an input's states to k embeddings, which is all that is trained.
+
+    As in Frozen (Tsimpoukelli et al. 2021) and ClipCap, the whole input is one vector first, so that k does not depend
+    on how many states the encoder has.
+
+    Attributes:
+        length: k, the number of embeddings.
+    """
+
+    length: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length < 1:
+            raise ConfigError(f"bridge.length={self.length}: use at least 1 embedding")
+
+    @property
+    def positions(self) -> int:
+        return self.length
+
+    def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
+        self.encoder_dim = encoder_dim
+        self.map = self.mapping(encoder_dim, self.length * decoder.config.d_model)
+
+    def mapping(self, inputs: int, outputs: int) -> nn.Module:
+        """The map, freshly drawn."""
+        raise NotImplementedError
+
+    def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"]:
+        embeddings: Tensor = self.map(pooled(encoded))
+        return embeddings.unflatten(1, (self.length, -1))
+
+
+@dataclass(eq=False, kw_only=True)
+class LinearPrefix(Prefix):
+    """A linear map (LiMBeR, Merullo et al. 2022; Frozen, Tsimpoukelli et al. 2021).
+
+    Attributes:
+        rank: of the map, which is then a product of two; None for a single matrix.
+    """
+
+    kind: ClassVar[str] = "prefix_linear"
+    sized_by: ClassVar[str | None] = "rank"
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank is not None and self.rank < 1:
+            raise ConfigError(f"bridge.rank={self.rank}: use at least 1, or null for a full matrix")
+
+    @property
+    def largest(self) -> int:
+        first, last = self.map if isinstance(self.map, nn.Sequential) else (self.map, self.map)
+        return min(int(first.in_features), int(last.out_features))  # the rank of a full matrix
+
+    def mapping(self, inputs: int, outputs: int) -> nn.Module:
+        if self.rank is None:
+            return nn.Linear(inputs, outputs)
+        return nn.Sequential(nn.Linear(inputs, self.rank, bias=False), nn.Linear(self.rank, outputs))
+
+
+@dataclass(eq=False, kw_only=True)
+class MLPPrefix(Prefix):
+    """Two layers with a tanh between them (ClipCap, Mokady et al. 2021, its MLP mapping network).
+
+    Attributes:
+        width: of the hidden layer; None for half the width of all embeddings together, as ClipCap has it.
+    """
+
+    kind: ClassVar[str] = "prefix_mlp"
+    sized_by: ClassVar[str | None] = "width"
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width is not None and self.width < 1:
+            raise ConfigError(f"bridge.width={self.width}: use at least 1, or null for half the embeddings' width")
+
+    def mapping(self, inputs: int, outputs: int) -> nn.Module:
+        width = outputs // 2 if self.width is None else self.width
+        return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, outputs))

@@ -1,0 +1,81 @@
+"""What may carry an encoder's states into a decoder beside, or in the place of, cross-attention in its layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lockdec.errors import ConfigError
+from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.plugs import PluggableModel
+
+
+@dataclass(eq=False, kw_only=True)
+class Bridge(nn.Module, ABC):
+    """A module between a frozen encoder and a decoder; `LockingModel.attach_bridge` attaches it.
+
+    A subclass is a dataclass: its fields are its settings, plain values, and `draw` gives it weights. By default a
+    bridge puts nothing before the tokens, and works without cross-attention.
+
+    Attributes:
+        kind: its name in configs and artifacts, which no other bridge has.
+        sized_by: the field by which the number of its parameters can be chosen; None where it cannot be.
+        keeps_layers: whether the layers below the lowest cross-attention compute what they compute without the bridge.
+        encoder_dim: the width of the states it was drawn for.
+    """
+
+    kind: ClassVar[str]
+    sized_by: ClassVar[str | None] = None
+    keeps_layers: ClassVar[bool] = False
+    encoder_dim: int = dataclasses.field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        nn.Module.__init__(self)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its fields, by which it can be built again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
+
+    @property
+    def positions(self) -> int:
+        """How many positions of the decoder its soft prompt takes at most."""
+        return 0
+
+    @property
+    def attended(self) -> int | None:
+        """The width of what cross-attention attends to; None where the bridge works without cross-attention."""
+        return None
+
+    @property
+    def largest(self) -> int | None:
+        """The largest sensible value of `sized_by`; None where there is none. Known once weights are drawn."""
+        return None
+
+    def require_hostable(self) -> None:
+        """Raise ConfigError where it works inside a decoder's layers or before its tokens."""
+        if not self.keeps_layers:
+            raise ConfigError(f"bridge={self.kind}: a hosted decoder is kept as it is and takes "
+                              "cross-attention; import one of a known family (decoder=llama)")  # fmt: skip
+
+    @abstractmethod
+    def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
+        """Draw fresh weights from torch's global generator.
+
+        Args:
+            decoder: that it will be attached to.
+            encoder_dim: the width of the encoder's states.
+        """
+
+    def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"] | None:
+        """Embeddings that stand before the tokens of each input (Lester et al. 2021), at positions 0 to k - 1."""
+        return None
+
+    def states(self, encoded: Encoded) -> Encoded:
+        """What cross-attention attends to."""
+        return encoded

@@ -1,0 +1,43 @@
+"""Tiny bridges of every kind, as if long trained, on the tiny decoders of the transformer's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.transformer.bridge import Bridge
+from lockdec.transformer.models import LockingDecoderModel
+from tests.transformer.tiny_transformers import (
+    ENCODER_DIM,
+    EOS,
+    cross_attention_config,
+    final_norm,
+    locking_model,
+    make_talkative,
+)
+
+KINDS: dict[str, Callable[[], Bridge]] = {
+    "prefix_linear": lambda: LinearPrefix(length=2),
+    "prefix_linear of rank 3": lambda: LinearPrefix(length=3, rank=3),
+    "prefix_mlp": lambda: MLPPrefix(length=2, width=5),
+}
+
+
+def bridged(kind: str, seed: int = 0, **changes: Any) -> LockingDecoderModel:
+    """An unlocked decoder with a bridge of random weights, and with cross-attention where the bridge has some."""
+    model = locking_model(seed, **changes)
+    make_talkative(model.embedding.tokens.weight, final_norm(model), EOS, seed)
+    bridge = KINDS[kind]()
+    bridge.draw(model, ENCODER_DIM)
+    model.attach_bridge(bridge)
+    if bridge.attended is not None:
+        model.attach(cross_attention_config(), bridge.attended)
+    generator = torch.Generator().manual_seed(seed + 5)
+    with torch.no_grad():
+        for weight in model.bridge_parameters().values():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.5)
+    model.unlock()
+    return model.eval()

@@ -1,0 +1,121 @@
+"""The stages with every bridge: what they store can be resumed, loaded, captioned with and counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import lockdec
+from lockdec.config.building import Builder
+from lockdec.config.schema import config_folder
+from lockdec.errors import ConfigError, StoreError
+from lockdec.evaluation.finished import find_run
+from lockdec.evaluation.stored import BRIDGE, BRIDGE_WEIGHTS, load_captioner
+from lockdec.modules.captioning import Captioning
+from lockdec.pipeline.assembling import assemble
+from lockdec.plugs.folder import write_plug
+from lockdec.stages import finetune
+from lockdec.stages.stage import Work
+from lockdec.store import Store
+from lockdec.training.batching import CaptionBatch
+from tests.conftest import TinyRun, composed, run_tiny
+
+RIVALS = sorted(path.stem for path in (config_folder() / "bridge").glob("*.yaml") if path.stem != "cross_attention")
+OFTEN = ("trainer.checkpoint_seconds=0", "finetune.steps=6")  # a checkpoint at every step
+
+
+@pytest.fixture(scope="module", params=RIVALS)
+def rival(request: pytest.FixtureRequest, tiny: TinyRun) -> TinyRun:
+    """A tiny run with another bridge, over the decoder and the states of the first run."""
+    return run_tiny(tiny.outputs, request.param, f"bridge={request.param}", *OFTEN)
+
+
+def test_it_trains_and_says_what(rival: TinyRun, tiny: TinyRun) -> None:
+    result = rival.result
+    assert result["status"] == "ok"
+    assert result["stages"]["attach"]["reused"]
+    assert result["bridge"]["kind"] == rival.folder.name
+    assert result["bridge"]["parameters"] == result["parameters"]["trainable"]
+    assert result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert result["controls"]["nearest_neighbour"] == tiny.result["controls"]["nearest_neighbour"]
+    assert result["controls"]["locked"]["token_f1"] == tiny.result["controls"]["locked"]["token_f1"]
+    assert result["finetune"].get("prefix_layers", 0) == 0
+
+
+def test_a_killed_finetuning_ends_as_if_it_had_not_been(
+    rival: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(Captioning):
+        def training_step(self, batch: CaptionBatch, batch_idx: int) -> torch.Tensor:
+            if self.trainer.global_step == 3:
+                raise SystemExit("killed")
+            return super().training_step(batch, batch_idx)
+
+    overrides = ("debug=tiny", f"paths.outputs={rival.outputs}", f"bridge={rival.folder.name}", *OFTEN)
+    assembly, store = assemble(composed(*overrides), Builder()), Store(rival.outputs / "stages")
+    made = {name: store.open(name, entry["key"]) for name, entry in rival.result["stages"].items()}
+    stage, work = assembly.stages["finetune"], Work("finetune", tmp_path, made, [], torch.device("cpu"))
+    monkeypatch.setattr(finetune, "Captioning", Killed)
+    with pytest.raises(SystemExit, match="killed"):
+        stage.make(work)
+    monkeypatch.undo()
+    assert (tmp_path / "last.ckpt").is_file()
+    stage.make(work)
+    assert (tmp_path / BRIDGE_WEIGHTS).read_bytes() == made["finetune"].path(BRIDGE_WEIGHTS).read_bytes()
+
+
+def test_what_is_stored_captions_new_inputs(rival: TinyRun, tiny: TinyRun, tmp_path: Path) -> None:
+    before, after = (
+        load_file(Store(rival.outputs / "stages").open(name, rival.result["stages"][name]["key"]).path(BRIDGE_WEIGHTS))
+        for name in ("unlock", "finetune")
+    )
+    assert before.keys() == after.keys()
+    assert any(not weight.equal(after[name]) for name, weight in before.items())
+    picture = Image.new("RGB", (40, 40), "red")
+    captioner = lockdec.load(rival.folder)
+    [caption] = captioner.caption(picture)
+    assert caption.log_prob < 0
+    assert "there is nothing to draw" in captioner.figure(picture, caption).html
+    assert captioner.score(picture, ["a red square"]).shape == (1, 1)
+    with pytest.raises(StoreError, match=rf"a plug holds cross-attention alone.*bridge={rival.folder.name}"):
+        write_plug(find_run(rival.folder), tmp_path / "plug")
+
+
+def test_a_stored_bridge_is_data(tiny: TinyRun, tmp_path: Path) -> None:
+    """What was changed by hand is refused by name; no class of a stranger is imported."""
+    result = run_tiny(tiny.outputs, "prefix_linear", "bridge=prefix_linear", *OFTEN).result
+    store = Store(tiny.outputs / "stages")
+    made = {name: store.open(name, entry["key"]) for name, entry in result["stages"].items()}
+    record = json.loads(made["finetune"].path(BRIDGE).read_text())
+    assert record == {"kind": "prefix_linear", "encoder_dim": 149, "length": 4, "rank": None}
+    for change, message in (
+        ({"kind": "os.system"}, r"bridge=os\.system is not one of: .*prefix_linear"),
+        ({"encoder_dim": "x"}, "encoder_dim=x is not a number of channels"),
+        ({"length": 0}, r"bridge\.length=0: use at least 1"),
+        ({"length": "4"}, "length: input should be a valid integer"),
+        ({"length": 5}, r"not the weights of a LinearPrefix.*has shape"),
+        ({"odd": 1}, "odd is not known"),
+    ):
+        (tmp_path / BRIDGE).write_text(json.dumps(record | change))
+        (tmp_path / BRIDGE_WEIGHTS).write_bytes(made["finetune"].path(BRIDGE_WEIGHTS).read_bytes())
+        spoiled = type(made["finetune"])(**vars(made["finetune"]) | {"folder": tmp_path})
+        with pytest.raises(StoreError, match=message):
+            load_captioner(made["pretrain"], spoiled)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["bridge=prefix_linear", "bridge.length=40"], r"decoder\.max_len=48 is too little.*40 positions"),
+        (["bridge=prefix_linear", "bridge.length=0"], r"bridge\.length=0: use at least 1"),
+        (["bridge.parameters=0"], r"^bridge\.parameters=0: use at least 1, or null"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        assemble(composed("debug=tiny", *overrides), Builder())
