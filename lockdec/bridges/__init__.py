@@ -9,9 +9,10 @@ from __future__ import annotations
 import inspect
 
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.tuning import Full, LoRA
 from lockdec.transformer.bridge import Bridge
 
-__all__ = ["Bridge", "LinearPrefix", "MLPPrefix", "known"]
+__all__ = ["Bridge", "Full", "LinearPrefix", "LoRA", "MLPPrefix", "known"]
 
 
 def known() -> dict[str, type[Bridge]]:

@@ -20,6 +20,7 @@ from lockdec.data.tokenizer import ChatTemplate, Prompt, Tokenizer
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.evaluation.scoring import locked
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_dataclass, read_object
 from lockdec.store.tensors import (
@@ -128,9 +129,10 @@ def decoder_fingerprint(model: LockingModel) -> str:
     """The sha256 of every tensor of the decoder itself, without cross-attention or another bridge."""
     trained = model.bridge_parameters()
     digest = hashlib.sha256()
-    for name, _, content in fingerprinted({n: t for n, t in model.state_dict().items() if n not in trained}):
-        digest.update(name.encode())
-        digest.update(content)
+    with locked(model):  # unlocked, a bridge may have put weights of its own in the decoder's places
+        for name, _, content in fingerprinted({n: t for n, t in model.state_dict().items() if n not in trained}):
+            digest.update(name.encode())
+            digest.update(content)
     return digest.hexdigest()
 
 

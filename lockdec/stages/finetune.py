@@ -122,9 +122,14 @@ class Finetune(TrainingStage):
         return support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
-        """Refuse a message to a decoder that is pretrained here and knows no chat."""
+        """Refuse a message to a decoder that is pretrained here and knows no chat, and sharding with another bridge."""
         if self.fit.chat and isinstance(before[Pretrain.name], Pretrain):
             raise ConfigError(NO_CHAT)
+        unlock = before[Unlock.name]
+        if self.trainer.strategy == "fsdp" and isinstance(unlock, Unlock) and unlock.bridge is not None:
+            raise ConfigError(
+                f"trainer.strategy=fsdp: bridge={unlock.bridge.kind} is not sharded; use ddp"
+            )
 
     def learned(self) -> tuple[list[Pair], list[Pair]]:
         """The pairs to learn from, and those that the step is chosen by."""

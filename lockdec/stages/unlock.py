@@ -44,6 +44,7 @@ class Unlock(Stage):
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.bridges.budget",
         "lockdec.bridges.prefix",
+        "lockdec.bridges.tuning",
         "lockdec.evaluation.stored",
         "lockdec.transformer.attention",
     )

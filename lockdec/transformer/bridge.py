@@ -72,6 +72,14 @@ class Bridge(nn.Module, ABC):
             encoder_dim: the width of the encoder's states.
         """
 
+    def enter(self, decoder: PluggableModel) -> None:
+        """Change what the layers of the decoder compute, where it does that; called when it is unlocked."""
+        return
+
+    def leave(self, decoder: PluggableModel) -> None:
+        """Undo `enter`; called when it is locked."""
+        return
+
     def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"] | None:
         """Embeddings that stand before the tokens of each input (Lester et al. 2021), at positions 0 to k - 1."""
         return None

@@ -105,17 +105,23 @@ class LockingModel(PluggableModel):
         """Let the input in; LockdecError if nothing is attached or what is attached can never learn."""
         if self.bridge is None or self.decoder.attached:
             self.decoder.unlock()
-        self._bridging = self.bridge is not None
+        if self.bridge is not None and not self._bridging:
+            self.bridge.enter(self)
+            self._bridging = True
 
     def lock(self) -> None:
         """Be the pretrained GPT again; all parameters stay."""
         self.decoder.lock()
-        self._bridging = False
+        if self.bridge is not None and self._bridging:
+            self.bridge.leave(self)
+            self._bridging = False
 
     def bridge_parameters(self) -> dict[str, nn.Parameter]:
         """The parameters that finetuning trains, by their names in the state dict: all that is not the GPT's."""
         return {
-            name: p for name, p in self.named_parameters() if ".cross_attention." in name or name.startswith("bridge.")
+            name: p
+            for name, p in self.named_parameters(remove_duplicate=False)  # a bridge may lend the decoder its weights
+            if ".cross_attention." in name or name.startswith("bridge.")
         }
 
     def cross_attention_parameters(self) -> dict[str, nn.Parameter]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.tuning import Full, LoRA
 from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.models import LockingDecoderModel
 from tests.transformer.tiny_transformers import (
@@ -22,6 +23,8 @@ from tests.transformer.tiny_transformers import (
 KINDS: dict[str, Callable[[], Bridge]] = {
     "prefix_linear": lambda: LinearPrefix(length=2),
     "prefix_linear of rank 3": lambda: LinearPrefix(length=3, rank=3),
+    "lora": lambda: LoRA(length=1, rank=2),
+    "full": lambda: Full(length=1),
     "prefix_mlp": lambda: MLPPrefix(length=2, width=5),
 }
 

@@ -1,7 +1,8 @@
 """Every value that an option allows trains for real: a few steps at the smallest size, and what follows them.
 
 The options and their values are asked of the config itself: a text that no option allows is refused with those that
-are. So a new value is tested as soon as there is one. The options of the group `bridge` do so in tests/bridges/test_runs.py.
+are. So a new value is tested as soon as there is one. Each option of the group `bridge` trains in
+tests/bridges/test_runs.py.
 """
 
 from __future__ import annotations
