@@ -9,10 +9,20 @@ from __future__ import annotations
 import inspect
 
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.retrieval import Retrieval, RetrievalWithCrossAttention
 from lockdec.bridges.tuning import Full, LoRA
 from lockdec.transformer.bridge import Bridge
 
-__all__ = ["Bridge", "Full", "LinearPrefix", "LoRA", "MLPPrefix", "known"]
+__all__ = [
+    "Bridge",
+    "Full",
+    "LinearPrefix",
+    "LoRA",
+    "MLPPrefix",
+    "Retrieval",
+    "RetrievalWithCrossAttention",
+    "known",
+]
 
 
 def known() -> dict[str, type[Bridge]]:

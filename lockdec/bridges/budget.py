@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import nn
+
 from lockdec.errors import ConfigError
 from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.fast import undrawn
@@ -90,7 +92,7 @@ def sized(
             return cross_attention_size(attention, decoder, encoder_dim)
         with undrawn():
             other.draw(decoder, encoder_dim)
-        own = sum(weight.numel() for weight in other.parameters())
+        own = _size(other)
         return own if other.attended is None else own + cross_attention_size(attention, decoder, other.attended)
 
     key, most = "cross_attention.d_v", None
@@ -110,7 +112,11 @@ def sized(
 def cross_attention_size(config: CrossAttentionConfig, decoder: LockingModel, encoder_dim: int) -> int:
     """How many parameters cross-attention of these sizes has in a decoder."""
     with undrawn():
-        places: Any = type(decoder.decoder)(decoder.config)  # type: ignore[arg-type]  # each kind takes its own config
-        before = sum(weight.numel() for weight in places.parameters())
+        places: Any = type(decoder.decoder)(decoder.config)
+        before = _size(places)
         places.attach("counted", config, encoder_dim)
-    return sum(weight.numel() for weight in places.parameters()) - before
+    return _size(places) - before
+
+
+def _size(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())

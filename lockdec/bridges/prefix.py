@@ -52,7 +52,7 @@ class Prefix(Bridge):
 
     def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"]:
         embeddings: Tensor = self.map(pooled(encoded))
-        return embeddings.unflatten(1, (self.length, -1))
+        return embeddings.view(len(embeddings), self.length, -1)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -74,8 +74,8 @@ class LinearPrefix(Prefix):
 
     @property
     def largest(self) -> int:
-        first, last = self.map if isinstance(self.map, nn.Sequential) else (self.map, self.map)
-        return min(int(first.in_features), int(last.out_features))  # the rank of a full matrix
+        outputs = next(weight for weight in reversed(list(self.map.parameters())) if weight.ndim == 2).shape[0]
+        return min(self.encoder_dim, outputs)  # the rank of a full matrix
 
     def mapping(self, inputs: int, outputs: int) -> nn.Module:
         if self.rank is None:

@@ -73,7 +73,10 @@ class LoRA(Prefix):
 
     @property
     def largest(self) -> int:
-        return min(len(up) for updates in self.updates for update in cast(nn.ModuleList, updates) for up in update.up)
+        updates = [part for part in self.updates.modules() if isinstance(part, LowRankUpdate)]
+        return min(
+            min(up.shape[0], down.shape[1]) for part in updates for up, down in zip(part.up, part.down, strict=True)
+        )
 
     def mapping(self, inputs: int, outputs: int) -> nn.Module:
         return LinearPrefix(length=self.length, rank=self.prefix_rank).mapping(inputs, outputs)
@@ -89,8 +92,9 @@ class LoRA(Prefix):
 
     def enter(self, decoder: PluggableModel) -> None:
         for attention, updates in zip(_self_attentions(decoder), self.updates, strict=True):
-            for linear, update in zip((attention.query_key_value, attention.output), updates, strict=True):
-                self._hooks.append(linear.register_forward_hook(cast(LowRankUpdate, update).added))
+            first, second = cast("list[LowRankUpdate]", updates)
+            self._hooks.append(attention.query_key_value.register_forward_hook(first.added))
+            self._hooks.append(attention.output.register_forward_hook(second.added))
 
     def leave(self, decoder: PluggableModel) -> None:
         for hook in self._hooks:

@@ -73,7 +73,8 @@ class BestStep(L.Callback):
                     layers = model.frozen_layers
                     self._prefixes.append(model.prefix(tokens[:, :-1], layers) if layers else None)
                 prefix = self._prefixes[number] if self._prefixes else None
-                loss, real = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=self.prompt)
+                with model.leaving_out(None if batch.rows is None else batch.rows.to(device)):
+                    loss, real = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=self.prompt)
                 total, count = total + float(loss) * real, count + real
         loss = ranks.agree(total / count)
         log(trainer, {f"{self.stage}/held_out_loss": loss})

@@ -1,4 +1,4 @@
-"""Caption prediction from encoder states: how an unlocked cross-attention is finetuned, and nothing else."""
+"""Caption prediction from encoder states: how an unlocked bridge is finetuned, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lockdec.transformer.models import Encoded, LockingModel
 
 
 class Captioning(PartlyFrozen):
-    """Trains the cross-attention of an unlocked decoder on pairs; the decoder is frozen.
+    """Trains the bridge of an unlocked decoder on pairs; the decoder is frozen.
 
     Args:
         model: attached and unlocked.
@@ -70,7 +70,8 @@ class Captioning(PartlyFrozen):
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         prefix = None if batch.prefix is None else batch.prefix[rows]
-        loss, _ = self.next_token_loss(tokens, prefix, encoded, self.label_smoothing)
+        with self.model.leaving_out(None if batch.rows is None else batch.rows[rows]):
+            loss, _ = self.next_token_loss(tokens, prefix, encoded, self.label_smoothing)
         return weight * loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -127,9 +127,7 @@ class Finetune(TrainingStage):
             raise ConfigError(NO_CHAT)
         unlock = before[Unlock.name]
         if self.trainer.strategy == "fsdp" and isinstance(unlock, Unlock) and unlock.bridge is not None:
-            raise ConfigError(
-                f"trainer.strategy=fsdp: bridge={unlock.bridge.kind} is not sharded; use ddp"
-            )
+            raise ConfigError(f"trainer.strategy=fsdp: bridge={unlock.bridge.kind} is not sharded; use ddp")
 
     def learned(self) -> tuple[list[Pair], list[Pair]]:
         """The pairs to learn from, and those that the step is chosen by."""
@@ -166,12 +164,13 @@ class Finetune(TrainingStage):
         if seen := self.data.splits["val"][:WATCHED]:
             captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.room)
             watched = [AttentionStatistics(work.stage, captions, encoded.batch(seen), eos, prompt)]
-        best = self.best_step(held_out, tokenizer, encoded, model.room)
+        best = self.best_step(held_out, tokenizer, encoded, model.room) if model.bridge_parameters() else []
         frozen = decoder_fingerprint(model)
         module = self.module(model, eos, prompt)
         batches.prefix = prefix = self.prefix(model, batches.sequences, work)
         try:
-            metrics = self.train(module, batches, work, self.seed, [*watched, *best])
+            learns = bool(model.bridge_parameters())  # retrieval alone does not
+            metrics = self.train(module, batches, work, self.seed, [*watched, *best]) if learns else {}
         finally:
             if prefix is not None:
                 prefix.close()
@@ -214,9 +213,9 @@ class Finetune(TrainingStage):
         for start in range(0, len(held_out), self.fit.batch_size):
             several = held_out[start : start + self.fit.batch_size]
             tokens = tokenizer.batch([pair.caption for pair in several], max_len)
-            batches.append(
-                CaptionBatch(tokens, encoded.batch([pair.index for pair in several]), torch.arange(len(several)))
-            )
+            rows = [pair.index for pair in several]
+            numbers = torch.arange(len(several))
+            batches.append(CaptionBatch(tokens, encoded.batch(rows), numbers, rows=torch.tensor(rows)))
         return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
 
     def module(self, model: LockingModel, eos_id: int, prompt: int = 0) -> Captioning:

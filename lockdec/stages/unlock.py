@@ -10,8 +10,11 @@ import lightning as L
 import torch
 
 from lockdec.bridges.budget import sized
+from lockdec.config.schema import FewshotConfig
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
+from lockdec.data.fewshot import support_set
+from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_bridge
@@ -33,6 +36,7 @@ class Unlock(Stage):
     Attributes:
         cross_attention: its sizes.
         bridge: what carries the states in its place; None for cross-attention.
+        fewshot: the support set, for a bridge that remembers it.
         parameters: how many are to be trained, which chooses the d_v of cross-attention or the size of the bridge; None
             where sizes are as configured.
     """
@@ -40,23 +44,32 @@ class Unlock(Stage):
     name: ClassVar[str] = "unlock"
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage, Attach)
-    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "bridge is null", "parameters is null")  # older than these
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "bridge is null", "fewshot is null", "parameters is null")
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.bridges.budget",
         "lockdec.bridges.prefix",
+        "lockdec.bridges.retrieval",
         "lockdec.bridges.tuning",
+        "lockdec.data.fewshot",
         "lockdec.evaluation.stored",
         "lockdec.transformer.attention",
     )
     data: CaptionSet
     cross_attention: CrossAttentionConfig
     bridge: Bridge | None = None
+    fewshot: FewshotConfig | None = None
     parameters: int | None = None
     seed: int
 
     def check(self) -> None:
         if self.parameters is not None and self.parameters < 1:
             raise ConfigError(f"bridge.parameters={self.parameters}: use at least 1, or null for the configured sizes")
+        if self.fewshot is not None and self.bridge is not None and self.fewshot.shots < 2:
+            raise ConfigError(f"fewshot.shots=1: bridge={self.bridge.kind} shows each input the captions of others; "
+                              "use 2 or more")  # fmt: skip
+
+    def fingerprints(self) -> dict[str, str]:
+        return {} if self.fewshot is None else {"data": self.data.fingerprint}
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
         """Refuse layers that the decoder does not have, and a bridge that a hosted one cannot take."""
@@ -74,7 +87,7 @@ class Unlock(Stage):
             )
         tokenizer = load_tokenizer(*work.decoder)
         model = load_decoder(*work.decoder, device=work.device)
-        sections = self.draw(model, encoded.dim)
+        sections = self.draw(model, encoded, tokenizer)
         save_bridge(model, work.folder)
 
         rows = self.data.splits["train"][:PROBES]
@@ -104,22 +117,28 @@ class Unlock(Stage):
             "unlock": {"max_abs_logit_delta": float(max(deltas))},
         }
 
-    def draw(self, model: LockingModel, encoder_dim: int) -> dict[str, Any]:
+    def draw(self, model: LockingModel, encoded: EncodedSet, tokenizer: Tokenizer) -> dict[str, Any]:
         """Attach what carries the states, in its initial weights; returns its sections of result.json.
 
         Raises:
             ConfigError: it cannot have the wanted number of parameters.
         """
-        bridge, attention, size = self.bridge, self.cross_attention, None
+        bridge, attention, size, encoder_dim = self.bridge, self.cross_attention, None, encoded.dim
         if self.parameters is not None:
             bridge, attention, size = sized(bridge, attention, self.parameters, model, encoder_dim)
         L.seed_everything(self.seed, verbose=False)
         if bridge is not None:
             bridge = replace(bridge)  # what the config has built may be drawn again, by another cell of a sweep
             bridge.draw(model, encoder_dim)
+            if self.fewshot is not None:
+                pairs = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
+                rows = [pair.index for pair in pairs]
+                captions = tokenizer.sequences([pair.caption for pair in pairs], model.config.max_len)
+                bridge.remember(encoded.pooled(rows), captions, rows)
             model.attach_bridge(bridge)
-        if bridge is None or bridge.attended is not None:
-            model.attach(attention, encoder_dim if bridge is None else bridge.attended)
+        attended = encoder_dim if bridge is None else bridge.attended
+        if attended is not None:
+            model.attach(attention, attended)
         sections: dict[str, Any] = {}
         had = sum(weight.numel() for weight in model.bridge_parameters().values())
         if model.plug is not None:

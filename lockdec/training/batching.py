@@ -45,12 +45,14 @@ class CaptionBatch(NamedTuple):
         encoded: the inputs' states.
         pairs: which pair of the support set each row is.
         prefix: the hidden states of all tokens but the last, where the frozen layers were run in advance.
+        rows: which input of the data each row is.
     """
 
     tokens: Int[Tensor, "b t"]
     encoded: Encoded
     pairs: Int[Tensor, " b"]
     prefix: Float[Tensor, "b u d_model"] | None = None
+    rows: Int[Tensor, " b"] | None = None
 
 
 class TranslationBatch(NamedTuple):
@@ -297,9 +299,9 @@ class SupportDataModule(PinningDataModule):
 
     def _batch(self, pairs: list[int]) -> CaptionBatch:
         tokens = pad([self.sequences[pair] for pair in pairs], self._pad_id)
-        encoded = self._encoded.batch([self._rows[pair] for pair in pairs])
+        rows = [self._rows[pair] for pair in pairs]
         prefix = None if self.prefix is None else self.prefix.batch(pairs)
-        return CaptionBatch(tokens, encoded, tensor(pairs), prefix)
+        return CaptionBatch(tokens, self._encoded.batch(rows), tensor(pairs), prefix, tensor(rows))
 
 
 class TranslationDataModule(PinningDataModule):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import ConfigError
@@ -27,12 +29,14 @@ class Bridge(nn.Module, ABC):
         sized_by: the field by which the number of its parameters can be chosen; None where it cannot be.
         keeps_layers: whether the layers below the lowest cross-attention compute what they compute without the bridge.
         encoder_dim: the width of the states it was drawn for.
+        own: which inputs of the data a batch has, within `leaving_out`; else None.
     """
 
     kind: ClassVar[str]
     sized_by: ClassVar[str | None] = None
     keeps_layers: ClassVar[bool] = False
     encoder_dim: int = dataclasses.field(init=False, default=0)
+    own: Any = dataclasses.field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         nn.Module.__init__(self)
@@ -71,6 +75,29 @@ class Bridge(nn.Module, ABC):
             decoder: that it will be attached to.
             encoder_dim: the width of the encoder's states.
         """
+
+    def remember(self, means: Float[Tensor, "n d"], captions: Sequence[Sequence[int]], rows: Sequence[int]) -> None:
+        """Keep what it needs of the support set, after weights are drawn; by default nothing.
+
+        Args:
+            means: of the normalised states of each input.
+            captions: their tokens, with BOS and EOS.
+            rows: which input of the data each is of.
+        """
+        return
+
+    @contextmanager
+    def leaving_out(self, rows: Int[Tensor, " b"] | None) -> Iterator[None]:
+        """Within, each input of a batch gets nothing that was remembered of itself.
+
+        Args:
+            rows: which input of the data each is; None where none is of the support set.
+        """
+        self.own = rows
+        try:
+            yield
+        finally:
+            self.own = None
 
     def enter(self, decoder: PluggableModel) -> None:
         """Change what the layers of the decoder compute, where it does that; called when it is unlocked."""

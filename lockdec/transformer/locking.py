@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -100,6 +101,10 @@ class LockingModel(PluggableModel):
         like = next(self.parameters())
         self.lock()
         self.bridge = bridge.to(like.device, torch.promote_types(like.dtype, torch.float32))
+
+    def leaving_out(self, rows: Int[Tensor, " b"] | None) -> AbstractContextManager[None]:
+        """As `Bridge.leaving_out`; nothing where no bridge remembers inputs."""
+        return nullcontext() if self.bridge is None else self.bridge.leaving_out(rows)
 
     def unlock(self) -> None:
         """Let the input in; LockdecError if nothing is attached or what is attached can never learn."""

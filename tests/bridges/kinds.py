@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.retrieval import Retrieval, RetrievalWithCrossAttention
 from lockdec.bridges.tuning import Full, LoRA
 from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.models import LockingDecoderModel
@@ -20,11 +21,14 @@ from tests.transformer.tiny_transformers import (
     make_talkative,
 )
 
+CAPTIONS = [[1, 5, 2], [1, 9, 8, 7, 2], [1, 6, 6, 2], [1, 2], [1, 12, 2], [1, 13, 14, 2]]
 KINDS: dict[str, Callable[[], Bridge]] = {
     "prefix_linear": lambda: LinearPrefix(length=2),
     "prefix_linear of rank 3": lambda: LinearPrefix(length=3, rank=3),
     "lora": lambda: LoRA(length=1, rank=2),
     "full": lambda: Full(length=1),
+    "retrieval": lambda: Retrieval(length=4),
+    "retrieval_cross_attention": lambda: RetrievalWithCrossAttention(length=4),
     "prefix_mlp": lambda: MLPPrefix(length=2, width=5),
 }
 
@@ -35,6 +39,8 @@ def bridged(kind: str, seed: int = 0, **changes: Any) -> LockingDecoderModel:
     make_talkative(model.embedding.tokens.weight, final_norm(model), EOS, seed)
     bridge = KINDS[kind]()
     bridge.draw(model, ENCODER_DIM)
+    drawn = torch.Generator().manual_seed(seed + 9)
+    bridge.remember(torch.randn(len(CAPTIONS), ENCODER_DIM, generator=drawn), CAPTIONS, range(len(CAPTIONS)))
     model.attach_bridge(bridge)
     if bridge.attended is not None:
         model.attach(cross_attention_config(), bridge.attended)

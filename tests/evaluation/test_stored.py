@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lockdec.errors import StoreError
-from lockdec.evaluation.stored import CROSS_ATTENTION, load_captioner, load_decoder, save_cross_attention, save_decoder
+from lockdec.evaluation.stored import CROSS_ATTENTION, load_captioner, load_decoder, save_bridge, save_decoder
 from lockdec.store import Artifact
 from lockdec.transformer.models import LockingDecoderModel
 from tests.transformer.tiny_transformers import (
@@ -34,7 +34,7 @@ def saved(tmp_path: Path) -> tuple[LockingDecoderModel, Artifact]:
         for weight in model.cross_attention_parameters().values():
             weight.normal_(generator=torch.Generator().manual_seed(5))
     model.unlock()
-    save_cross_attention(model, tmp_path)
+    save_bridge(model, tmp_path)
     return model, artifact(tmp_path, "finetune")
 
 

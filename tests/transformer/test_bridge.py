@@ -44,7 +44,8 @@ class First(Bridge):
         self.map = nn.Linear(encoder_dim, decoder.config.d_model)
 
     def soft_prompt(self, encoded: Encoded) -> Tensor:
-        return self.scale * self.map(encoded.states[:, :1])
+        embeddings: Tensor = self.map(encoded.states[:, :1])
+        return self.scale * embeddings
 
 
 def test_its_settings_are_its_fields() -> None:
