@@ -74,9 +74,8 @@ class LoRA(Prefix):
     @property
     def largest(self) -> int:
         updates = [part for part in self.updates.modules() if isinstance(part, LowRankUpdate)]
-        return min(
-            min(up.shape[0], down.shape[1]) for part in updates for up, down in zip(part.up, part.down, strict=True)
-        )
+        narrow = min(up.shape[0] for part in updates for up in part.up)
+        return min(narrow, *(down.shape[1] for part in updates for down in part.down))
 
     def mapping(self, inputs: int, outputs: int) -> nn.Module:
         return LinearPrefix(length=self.length, rank=self.prefix_rank).mapping(inputs, outputs)
