@@ -70,12 +70,11 @@ class LoRA(Prefix):
         if self.prefix_rank is not None and self.prefix_rank < 1:
             raise ConfigError(f"bridge.prefix_rank={self.prefix_rank}: use at least 1, or null for a full matrix")
         self._hooks: list[RemovableHandle] = []
+        self._narrowest = 0  # input or output of a projection
 
     @property
     def largest(self) -> int:
-        updates = [part for part in self.updates.modules() if isinstance(part, LowRankUpdate)]
-        narrow = min(up.shape[0] for part in updates for up in part.up)
-        return min(narrow, *(down.shape[1] for part in updates for down in part.down))
+        return self._narrowest
 
     def mapping(self, inputs: int, outputs: int) -> nn.Module:
         return LinearPrefix(length=self.length, rank=self.prefix_rank).mapping(inputs, outputs)
@@ -85,9 +84,10 @@ class LoRA(Prefix):
         self.updates = nn.ModuleList()
         for attention in _self_attentions(decoder):
             width, heads = attention.d_head, [attention.heads, attention.kv_heads, attention.kv_heads]
-            into, out = attention.query_key_value, attention.output
-            first = LowRankUpdate(into.in_features, [count * width for count in heads], self.rank)
+            into, out, widths = attention.query_key_value, attention.output, [count * width for count in heads]
+            first = LowRankUpdate(into.in_features, widths, self.rank)
             self.updates.append(nn.ModuleList([first, LowRankUpdate(out.in_features, [out.out_features], self.rank)]))
+            self._narrowest = min(into.in_features, out.in_features, *widths)
 
     def enter(self, decoder: PluggableModel) -> None:
         for attention, updates in zip(_self_attentions(decoder), self.updates, strict=True):

@@ -52,8 +52,8 @@ class Builder:
                 self._built[identity] = self._call(self.locate(node["_target_"], key, hint), arguments, key)
             return _checked(self._built[identity], hint, key)
         if isinstance(node, Mapping):
-            if dataclasses.is_dataclass(hint):
-                return self._call(hint, node, key)
+            if (kind := _dataclass_of(hint)) is not None:
+                return self._call(kind, node, key)
             return {name: self.build(value, f"{key}.{name}", _inner(hint, value)) for name, value in node.items()}
         if isinstance(node, list):
             node = [self.build(value, f"{key}.{index}", _inner(hint, value)) for index, value in enumerate(node)]
@@ -107,6 +107,13 @@ def _find_in_current_folder(module: str) -> None:
     """Let a user's own module be imported from the current folder, where it is found nowhere else."""
     if os.getcwd() not in sys.path and importlib.util.find_spec(module.partition(".")[0]) is None:
         sys.path.append(os.getcwd())
+
+
+def _dataclass_of(hint: Any) -> Any:
+    """The dataclass that a node without a target stands for; None where it stands for a dict."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = typing.get_args(hint) if union else (hint,)
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind) and not inspect.isabstract(kind)), None)
 
 
 def _inner(hint: Any, value: Any) -> Any:

@@ -26,7 +26,7 @@ class Outer:
 
     def __init__(self, inner: Inner, many: list[int], plain: Inner | None = None) -> None:
         type(self).built += 1
-        self.inner, self.many = inner, many
+        self.inner, self.many, self.plain = inner, many, plain
 
 
 class Unsized:
@@ -47,6 +47,12 @@ def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
     first, second = builder.build(node, "outer"), builder.build(dict(reversed(node.items())), "outer")
     assert first is second
     assert (first.inner, first.many, Outer.built - before) == (Inner(3), [1, 2], 1)
+
+
+def test_a_node_without_a_target_is_the_dataclass_that_belongs_there() -> None:
+    node = {"_target_": f"{HERE}.Outer", "inner": {"size": 3}, "many": [], "plain": {"size": 4}}
+    outer = Builder().build(node, "outer")
+    assert (outer.inner, outer.plain) == (Inner(3), Inner(4))
 
 
 def test_a_class_without_a_constructor_of_its_own_is_built() -> None:
