@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.resampler import Resampler
 from lockdec.bridges.retrieval import Retrieval, RetrievalWithCrossAttention
 from lockdec.bridges.tuning import Full, LoRA
 from lockdec.transformer.bridge import Bridge
@@ -19,6 +20,7 @@ __all__ = [
     "LinearPrefix",
     "LoRA",
     "MLPPrefix",
+    "Resampler",
     "Retrieval",
     "RetrievalWithCrossAttention",
     "known",

@@ -48,6 +48,7 @@ class Unlock(Stage):
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.bridges.budget",
         "lockdec.bridges.prefix",
+        "lockdec.bridges.resampler",
         "lockdec.bridges.retrieval",
         "lockdec.bridges.tuning",
         "lockdec.data.fewshot",

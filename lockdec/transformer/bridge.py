@@ -64,8 +64,8 @@ class Bridge(nn.Module, ABC):
     def require_hostable(self) -> None:
         """Raise ConfigError where it works inside a decoder's layers or before its tokens."""
         if not self.keeps_layers:
-            raise ConfigError(f"bridge={self.kind}: a hosted decoder is kept as it is and takes "
-                              "cross-attention; import one of a known family (decoder=llama)")  # fmt: skip
+            raise ConfigError(f"bridge={self.kind}: a hosted decoder is kept as it is and takes cross-attention or a "
+                              "resampler; import one of a known family (decoder=llama)")  # fmt: skip
 
     @abstractmethod
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.resampler import Resampler
 from lockdec.bridges.retrieval import Retrieval, RetrievalWithCrossAttention
 from lockdec.bridges.tuning import Full, LoRA
 from lockdec.transformer.bridge import Bridge
@@ -29,6 +30,7 @@ KINDS: dict[str, Callable[[], Bridge]] = {
     "full": lambda: Full(length=1),
     "retrieval": lambda: Retrieval(length=4),
     "retrieval_cross_attention": lambda: RetrievalWithCrossAttention(length=4),
+    "resampler": lambda: Resampler(queries=3, width=8, layers=2, heads=2),
     "prefix_mlp": lambda: MLPPrefix(length=2, width=5),
 }
 
