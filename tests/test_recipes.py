@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lockdec.caption import main as caption
 from tests.conftest import TinyRun
 from tests.faults.warm import Warm
 
@@ -46,7 +47,9 @@ def test_a_recipe_in_one_script(tmp_path: Path, script: str, printed: str) -> No
     assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
 
 
-def test_a_data_set_a_stage_and_a_bridge_of_ones_own(tiny: TinyRun, warm: Warm, tmp_path: Path) -> None:
+def test_a_data_set_a_stage_and_a_bridge_of_ones_own(
+    tiny: TinyRun, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path)
     for number, command in enumerate(COMMANDS):
         place = [f"paths.outputs={tiny.outputs}", f"hydra.run.dir={tmp_path}/run{number}"]
@@ -62,7 +65,8 @@ def test_a_data_set_a_stage_and_a_bridge_of_ones_own(tiny: TinyRun, warm: Warm, 
     assert all(lengths["stages"][name]["reused"] for name in ("pretrain", "attach"))
     assert bridge["bridge"] == {"kind": "first_state", "bias": False, "wanted": None, "parameters": 149 * 32}
     picture = next((tmp_path / "run2").rglob("*.png"))
-    arguments = ["-m", "lockdec.caption", str(tmp_path / "run2"), str(picture)]
-    refused = warm.lockdec(*arguments, cwd=tmp_path)
-    assert "first_state.FirstState is not trusted" in refused.stderr
-    assert warm.lockdec(*arguments, "--trust", "first_state", cwd=tmp_path).returncode == 0
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SystemExit, match=r"first_state\.FirstState is not trusted"):
+        caption([str(tmp_path / "run2"), str(picture)])
+    caption([str(tmp_path / "run2"), str(picture), "--trust", "first_state."])
+    assert capsys.readouterr().out.startswith(f"{picture}: ")

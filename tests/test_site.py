@@ -31,7 +31,7 @@ def test_it_has_the_pages_the_reference_and_the_lecture(site: Path) -> None:
     for source in (ROOT / "docs").rglob("*.md"):
         assert (site / source.relative_to(ROOT / "docs").with_suffix(".html")).exists(), source
     models = (site / "reference" / "models.html").read_text()
-    assert 'id="lockdec.transformer.models.LockingDecoderModel"' in models
+    assert 'id="lockdec.transformer.locking.LockingDecoderModel"' in models
     lecture = (site / "lecture.html").read_text()
     assert "largest difference just after unlocking: 0.0" in lecture
     assert (site / "lecture-1.png").read_bytes().startswith(b"\x89PNG")

@@ -29,7 +29,17 @@ REFERENCE = {
     "captions": ("Captions and their scores", ["lockdec.evaluation.scoring", "lockdec.evaluation.attention_maps"]),
     "attention": ("Attention", ["lockdec.transformer.attention", "lockdec.transformer.gates"]),
     "layers": ("Layers", ["lockdec.transformer.layers", "lockdec.transformer.positional"]),
-    "models": ("Models", ["lockdec.transformer.models", "lockdec.transformer.encoded"]),
+    "models": (
+        "Models",
+        [
+            "lockdec.transformer.models",
+            "lockdec.transformer.locking",
+            "lockdec.transformer.plugs",
+            "lockdec.transformer.autoregressive",
+            "lockdec.transformer.encoded",
+        ],
+    ),
+    "bridges": ("Bridges", ["lockdec.transformer.bridge"]),
     "configuration": ("Sizes and choices", ["lockdec.transformer.configuration"]),
     "encoders": ("Encoders", ["lockdec.encoders.contract"]),
     "data": ("Data", ["lockdec.data.captions", "lockdec.data.fewshot"]),
