@@ -316,7 +316,7 @@ class Captioner:
 
     def _decoding(self, **options: Any) -> EvaluateConfig:
         decode = with_options(self._parts.decode, **options)
-        room = self._parts.model.config.max_len - len(self._parts.tokenizer.prompt_tokens)
+        room = self._parts.model.room - len(self._parts.tokenizer.prompt_tokens)
         if decode.max_new_tokens > room:
             raise ConfigError(f"max_new_tokens={decode.max_new_tokens}: the decoder has room for {room}")
         return decode

@@ -271,7 +271,9 @@ def _facts(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if isinstance(decoder, int):
         facts.append(("decoder", f"{decoder / 1e6:.1f} M parameters, frozen"))
-    facts.append(("cross-attention", _sizes(sizes)))
+    bridge = _object(result.get("bridge")).get("kind")
+    facts += [("bridge", str(bridge))] if bridge else []
+    facts += [("cross-attention", _sizes(sizes))] if sizes or not bridge else []
     facts.append(("learned from", f"{shots} pairs of {data.get('name', 'its data')}"))
     return facts + _reached(_object(result.get("metrics")), _object(result.get("controls")), data.get("evaluated"))
 
