@@ -324,7 +324,7 @@ class Captioner:
     def _model(self) -> LockingModel:
         """The decoder, attending by the plug of this captioner."""
         model = self._parts.model
-        if model.plug != self._parts.plug:
+        if model.plugs and model.plug != self._parts.plug:  # another bridge may need no cross-attention
             model.use(self._parts.plug)
         if model.locked:
             model.unlock()

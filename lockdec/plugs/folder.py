@@ -264,6 +264,9 @@ def put_plug(
         tokenizer: without a prompt.
         decoder: the name of the decoder, for errors.
     """
+    if model.bridge is not None:
+        raise StoreError(f"{folder}: a plug needs a decoder without another bridge, and {decoder} has "
+                         f"bridge={model.bridge.kind}")  # fmt: skip
     for what, wanted, found in (
         ("decoder", record.decoder.fingerprint, decoder_fingerprint(model)),
         ("tokenizer", record.decoder.tokenizer, tokenizer.fingerprint),

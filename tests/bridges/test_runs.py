@@ -91,7 +91,10 @@ def test_what_is_stored_captions_new_inputs(rival: TinyRun, tiny: TinyRun, tmp_p
     assert ("there is nothing to draw" in captioner.figure(picture, caption).html) != ("cross_attention" in kind)
     assert captioner.score(picture, ["a red square"]).shape == (1, 1)
     with pytest.raises(StoreError, match=rf"a plug holds cross-attention alone.*bridge={kind}"):
-        write_plug(find_run(rival.folder), tmp_path / "plug")
+        write_plug(find_run(rival.folder), tmp_path / "none")
+    write_plug(find_run(tiny.folder), tmp_path / "plug")
+    with pytest.raises(StoreError, match=rf"a plug needs a decoder without another bridge.*bridge={kind}"):
+        captioner.with_plug(tmp_path / "plug")
 
 
 def test_a_stored_bridge_is_data(tiny: TinyRun, tmp_path: Path) -> None:
