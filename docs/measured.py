@@ -306,6 +306,40 @@ def optimizers(study: Study) -> dict[str, str]:
     return {"optimizers": table(head, rows)}
 
 
+RIVAL = ("exact", "cider_d", "chrf")  # metrics by which copying the neighbour is often ahead
+LANGUAGE_MODELS = {  # sweep: the decoder in words
+    "language_small_unread": "small, which has not read the names",
+    "language_small": "small, as it is by default",
+    "language": "SmolLM2-135M",
+    "language_adapted": "SmolLM2-135M, adapted",
+}
+
+
+def language_models(study: Study) -> dict[str, str]:
+    """For each split and number of shots, one row per decoder: its scores, and how far it is ahead of the controls."""
+    found: dict[tuple[str, int], dict[str, Setting]] = {}
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
+        shots = int(str(setting.facet("fewshot.shots")))
+        found.setdefault((split, shots), {})[run.text("sweep_name")] = setting
+    rows, ahead = [], []
+    for (split, shots), by_sweep in sorted(found.items()):
+        for sweep, decoder in LANGUAGE_MODELS.items():
+            if (setting := by_sweep.get(sweep)) is None:
+                continue
+            at = [split, str(shots), decoder]
+            rows.append([*at, *(interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf"))])
+            gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
+            ahead.append([*at, *gaps, *(interval(score(setting, name, CONTROLS[2]), signed=True) for name in RIVAL)])
+    head = ["split", "shots", "decoder"]
+    over = ["over prior", "over shuffled", "over nearest_neighbour"]
+    return {
+        "language models": table([*head, "token F1", "exact", "CIDEr-D", "chrF"], rows),
+        "language models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
+    }
+
+
 Part = Callable[[Study], Mapping[str, str]]
 # The sweeps behind each group of places, and the function that fills it.
 PARTS: dict[str, tuple[str, Part]] = {
@@ -322,6 +356,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "steps": ("steps", steps),
     "decoders": ("decoders", decoders),
     "optimizers": ("optimizers_*", optimizers),
+    "language models": ("language*", language_models),
 }
 
 
