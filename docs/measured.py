@@ -335,8 +335,8 @@ def language_models(study: Study) -> dict[str, str]:
     head = ["split", "shots", "decoder"]
     over = ["over prior", "over shuffled", "over nearest_neighbour"]
     return {
-        "language models": table([*head, "token F1", "exact", "CIDEr-D", "chrF"], rows),
-        "language models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
+        "language_models": table([*head, "token F1", "exact", "CIDEr-D", "chrF"], rows),
+        "language_models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
     }
 
 
@@ -356,7 +356,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "steps": ("steps", steps),
     "decoders": ("decoders", decoders),
     "optimizers": ("optimizers_*", optimizers),
-    "language models": ("language*", language_models),
+    "language_models": ("language*", language_models),
 }
 
 

@@ -62,9 +62,11 @@ def other(config: DictConfig, key: str) -> str | None:
     return str(value * 2 or (0.5 if isinstance(value, float) else 1))
 
 
-def learned(outputs: Path, folder: Path, name: str, *overrides: str) -> Mapping[str, Tensor]:
-    """The weights that a stage leaves; those before it are of the store, or made for it."""
-    config = composed("debug=tiny", "experiment=adapt", f"paths.outputs={outputs}", "logger.kinds=[csv]", *overrides)
+def learned(tiny: TinyRun, folder: Path, name: str, *overrides: str) -> Mapping[str, Tensor]:
+    """The weights that a stage leaves; those before it are of the tiny run, or made for it."""
+    outputs, known = folder.parent, tiny.outputs / "stages"
+    paths = (f"paths.outputs={outputs}", f"paths.stores=[{known}]")
+    config = composed("debug=tiny", "experiment=adapt", *paths, "logger.kinds=[csv]", *overrides)
     assembly = assemble(config, BUILDER)
     stage, tracking = assembly.stages[name], Tracking(assembly.config.logger, "effects", folder.name, folder, outputs)
     before = stage.parents(assembly.stages)
@@ -77,15 +79,15 @@ def learned(outputs: Path, folder: Path, name: str, *overrides: str) -> Mapping[
 
 @pytest.mark.parametrize("stage", LEARNING)
 def test_every_option_changes_what_is_learned(stage: str, tiny: TinyRun, tmp_path: Path) -> None:
-    plain = learned(tiny.outputs, tmp_path / "plain", stage)
-    assert all(weight.equal(plain[name]) for name, weight in learned(tiny.outputs, tmp_path / "again", stage).items())
+    plain = learned(tiny, tmp_path / "plain", stage)
+    assert all(weight.equal(plain[name]) for name, weight in learned(tiny, tmp_path / "again", stage).items())
     config, idle = composed("debug=tiny", "experiment=adapt"), []
     tried = [key for section in LEARNING[stage] for key in leaves(config[section], section)]
     assert {"finetune": "cross_attention.dropout", "prior": "prior.steps", "adapt": "adapt.repeats"}[stage] in tried
     for key in tried:
         value = other(config, key)
         if value is not None:
-            changed = learned(tiny.outputs, tmp_path / key, stage, f"{key}={value}")
+            changed = learned(tiny, tmp_path / key, stage, f"{key}={value}")
             same = changed.keys() == plain.keys() and all(weight.equal(plain[name]) for name, weight in changed.items())
             idle += [f"{key}={value}"] if same else []
     assert not idle, "these change nothing"

@@ -103,7 +103,7 @@ def test_an_export_has_no_inputs_to_compare_with(tiny: TinyRun, picture: Path, t
 def test_damaged_states_are_named(tiny: TinyRun, picture: Path, tmp_path: Path) -> None:
     run = shutil.copytree(tiny.folder, tmp_path / "run")
     shutil.copytree(tiny.outputs / "stages", run / "stages", dirs_exist_ok=True)
-    [states] = (run / "stages" / "attach").glob("*/states.npy")
+    states = run / "stages" / "attach" / tiny.result["stages"]["attach"]["key"] / "states.npy"
     captioner = lockdec.load(run)
     states.write_bytes(states.read_bytes()[:-1] + b"x")
     with pytest.raises(lockdec.StoreError, match=r"states\.npy: missing or damaged"):
