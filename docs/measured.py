@@ -340,6 +340,18 @@ def language_models(study: Study) -> dict[str, str]:
     }
 
 
+def language_tuning(study: Study) -> dict[str, str]:
+    """One row per setting of finetuning that was tried with a language model, on the validation split."""
+    shared, rows = ("decoder=", "data.split=", "experiment=", "evaluate.split=", "logger=", "trainer.", "name="), []
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        chosen = " ".join(word for word in run.overrides if not word.startswith(shared))
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf", "loss"))
+        rows.append([f"`{chosen}`" if chosen else "as it is", *scores, f"{setting.mean('finetune.loss'):.3f}"])
+    head = ["", "token F1", "exact", "CIDEr-D", "chrF", "loss", "training loss"]
+    return {"language_tuning": table(head, sorted(rows))}
+
+
 Part = Callable[[Study], Mapping[str, str]]
 # The sweeps behind each group of places, and the function that fills it.
 PARTS: dict[str, tuple[str, Part]] = {
@@ -357,6 +369,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "decoders": ("decoders", decoders),
     "optimizers": ("optimizers_*", optimizers),
     "language_models": ("language*", language_models),
+    "language_tuning": ("tuning_language", language_tuning),
 }
 
 

@@ -65,6 +65,7 @@ PATIENCE = 600  # seconds for one command
 SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
 SHORT = {  # of what is typed, by the end of its key: the most that is worth waiting for
     "shots": 16,
+    "parameters": 10000,  # of bridges of such a decoder
     "steps": 12,
     "trials": 2,
     "codes": 16,
