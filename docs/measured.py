@@ -326,9 +326,9 @@ def language_models(study: Study) -> dict[str, str]:
     rows, ahead = [], []
     for (split, shots), by_sweep in sorted(found.items()):
         for sweep, decoder in LANGUAGE_MODELS.items():
-            if (setting := by_sweep.get(sweep)) is None:
+            if sweep not in by_sweep:
                 continue
-            at = [split, str(shots), decoder]
+            setting, at = by_sweep[sweep], [split, str(shots), decoder]
             rows.append([*at, *(interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf"))])
             gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
             ahead.append([*at, *gaps, *(interval(score(setting, name, CONTROLS[2]), signed=True) for name in RIVAL)])

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from lockdec.terminal import forgive
+
 COMMANDS = {  # name: module with a `main`, and what it does
     "run": ("lockdec.run", "run the pipeline, or sweep over options with -m"),
     "caption": ("lockdec.caption", "caption new inputs with a finished run"),
@@ -26,6 +28,7 @@ def main() -> None:
     """Run the command that the first argument names; other arguments are overrides of `lockdec run`."""
     name = sys.argv[1] if len(sys.argv) > 1 else "run"
     if name in ("-h", "--help"):
+        forgive()
         for command, (_, about) in COMMANDS.items():
             print(f"lockdec {command:<10} {about}")
         print("\n`lockdec COMMAND --help` says more; `lockdec [OVERRIDE...]` is `lockdec run [OVERRIDE...]`.")

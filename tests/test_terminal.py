@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from lockdec.__main__ import COMMANDS
+
 PRINT = """
 import sys
 from lockdec.terminal import forgive
@@ -49,3 +51,18 @@ def test_a_terminal_that_lacks_characters_shows_question_marks(encoding: str) ->
     assert (done.returncode, done.stderr) == (0, b"the work is done\n")
     shown = "caf\u00e9 \u65e5\u672c".encode(encoding, "replace")
     assert set(done.stdout.splitlines()) == {shown}
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_that_nobody_reads_is_quiet(command: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "lockdec", *filter(None, [command]), "--help"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
