@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,9 +47,9 @@ class Prefix(Bridge):
         self.encoder_dim = encoder_dim
         self.map = self.mapping(encoder_dim, self.length * decoder.config.d_model)
 
+    @abstractmethod
     def mapping(self, inputs: int, outputs: int) -> nn.Module:
         """The map, freshly drawn."""
-        raise NotImplementedError
 
     def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"]:
         embeddings: Tensor = self.map(pooled(encoded))

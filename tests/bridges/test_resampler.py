@@ -11,14 +11,17 @@ from torch.nn import functional as F
 
 from lockdec.bridges.resampler import Resampler
 from lockdec.errors import ConfigError
+from lockdec.transformer.hosting import HostedDecoderModel
 from lockdec.transformer.models import Encoded
 from tests.bridges.kinds import bridged
+from tests.transformer.test_hosting import FAMILIES, cross_attention, tokens
 from tests.transformer.tiny_transformers import (
     ENCODER_DIM,
     close,
     cross_attention_config,
     encoded_batch,
     locking_model,
+    shake,
     token_batch,
 )
 
@@ -82,3 +85,25 @@ def test_unlocking_changes_nothing_and_an_input_without_states_never_does() -> N
 def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Resampler(**settings)
+
+
+def test_on_a_hosted_decoder_it_gives_cross_attention_its_states_and_locked_it_is_gone() -> None:
+    host = FAMILIES["GPT-NeoX"]()
+    expected = host(tokens(), use_cache=False).logits
+    model, encoded = HostedDecoderModel(host).eval(), encoded_batch()
+    bridge = Resampler(queries=3, width=8, layers=2, heads=2)
+    bridge.draw(model, ENCODER_DIM)
+    model.attach_bridge(bridge)
+    model.attach(cross_attention(), 8)
+    model.unlock()
+    shake(model.decoder, seed=3)
+    found, cache = model(tokens(), encoded), model.cache(encoded, max_len=9)
+    close(model.prefill(tokens()[:, :4], cache), found[:, 3])
+    close(model.step(tokens()[:, 4:5], cache), found[:, 4])
+    model.lock()
+    assert torch.equal(model(tokens()), expected)
+    alone = HostedDecoderModel(host).eval()
+    alone.attach("same", model.detach("default"))
+    alone.unlock()
+    close(found, alone(tokens(), bridge.states(encoded)))
+    assert not torch.allclose(found, expected, atol=1e-3)
