@@ -21,7 +21,7 @@ demo: .venv/installed
 	$(BIN)/python -m lockdec.run
 
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)  # a thread for each worker
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)  # a thread for each worker, each module to one
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -62,16 +62,6 @@ def settings_of_the_process() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker does the tests that share what a fixture of their module has made, so that it is made once."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo", None)
-        found = fixtures.name2fixturedefs.values() if fixtures else ()
-        alone = item.get_closest_marker("xdist_group") is None
-        if alone and any(several[-1].scope == "module" for several in found):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
-
 def composed(*overrides: str) -> DictConfig:
     """The config that `python -m lockdec.run` gets from these overrides."""
     register()

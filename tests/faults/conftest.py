@@ -14,15 +14,6 @@ from lockdec.store.reading import read_config
 from tests.faults.causes import Fault
 from tests.faults.warm import Command, Warm
 
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker does them all, so that they share what is made once."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("faults"))
-
 
 @pytest.fixture(scope="session")
 def undisturbed(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Command:
