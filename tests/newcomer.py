@@ -8,6 +8,7 @@ runs once.
 
     python -m tests.newcomer                      # everything
     python -m tests.newcomer README.md --list     # one page; --list only says what would run
+    python -m tests.newcomer --folder FOLDER      # work there and leave it there; started again, go on after what passed
     python -m tests.newcomer --minutes 3          # the pages in turns, a command of each, until the time is over;
                                                   # of the other commands, the overrides are checked
 """
@@ -24,6 +25,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import zip_longest
@@ -62,6 +64,7 @@ NEEDS = {
 }  # packages that the README's command does not install
 COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|play|report|store|dashboard)|make|torchrun|pip)\b")
 PATIENCE = 600  # seconds for one command
+PASSED = "passed.txt"  # in the folder: the commands that passed there
 SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
 SHORT = {  # of what is typed, by the end of its key: the most that is worth waiting for
     "shots": 16,
@@ -314,15 +317,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("pages", nargs="*", default=PAGES, metavar="PAGE", help="README.md and those of docs/")
     parser.add_argument("--list", action="store_true", help="only say what would run")
     parser.add_argument("--minutes", type=float, help="start nothing later, and take the pages in turns")
+    parser.add_argument("--folder", type=Path, help="where to work; a command that passed there does not run again")
     options = parser.parse_args(arguments)
     began, passed, failed, left_out = time.monotonic(), 0, 0, 0
     seconds, known = Counter[str](), set[tuple[str, ...]]()
     listed = in_turns(options.pages) if options.minutes else [one for page in options.pages for one in commands(page)]
-    with TemporaryDirectory(prefix="lockdec-newcomer-") as place:
-        folder = Path(place)
-        if not options.list:
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(TemporaryDirectory(prefix="lockdec-newcomer-")))
+        folder = folder.resolve()
+        record = folder / PASSED
+        if not options.list and not record.exists():
+            folder.mkdir(parents=True, exist_ok=True)
             prepare(folder)
+            record.touch()
+        before = set(record.read_text(encoding="utf-8").splitlines()) if record.exists() else set()
         for command in listed:
+            if command.text in before:
+                passed += 1
+                continue
             started, words = time.monotonic(), shortened(command, folder)
             why = command.elsewhere
             if options.minutes and not why:
@@ -344,6 +356,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             took = time.monotonic() - started
             seconds[command.page] += round(took)
             passed, failed = passed + (problem is None), failed + (problem is not None)
+            if problem is None:
+                with record.open("a", encoding="utf-8") as file:
+                    file.write(f"{command.text}\n")
             state = f"FAILED ({problem})" if problem else "ok"
             print(f"{state} {took:.0f} s: {command.page}:{command.line} {command.text}", flush=True)
     for page, took in seconds.items():
