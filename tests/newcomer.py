@@ -8,7 +8,7 @@ runs once.
 
     python -m tests.newcomer                      # everything
     python -m tests.newcomer README.md --list     # one page; --list only says what would run
-    python -m tests.newcomer --folder FOLDER      # work there and leave it there; started again, go on after what passed
+    python -m tests.newcomer --folder FOLDER      # work there; started again, go on after what passed
     python -m tests.newcomer --minutes 3          # the pages in turns, a command of each, until the time is over;
                                                   # of the other commands, the overrides are checked
 """
@@ -179,7 +179,10 @@ def _meant(word: str, line: str, folder: Path) -> str:
     for name, meaning in meanings.items():
         if name in word:
             word = word.replace(name, meaning())
-    return f"{word}_{time.monotonic_ns()}" if word == "my_captioner" and "export" in line else word
+    if word == "my_captioner":  # each export gets a folder of its own, and what reads one reads the newest
+        exports = sorted(folder.glob("my_captioner_*"), key=lambda path: path.stat().st_mtime)
+        return f"{word}_{time.monotonic_ns()}" if "export" in line or not exports else exports[-1].name
+    return word
 
 
 def _newest(folder: Path, modality: str) -> str:

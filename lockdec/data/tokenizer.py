@@ -199,6 +199,10 @@ class Tokenizer:
         """
         path = Path(path)
         theirs, config = _read_huggingface(path)
+        try:
+            require_modest(theirs)
+        except ValueError as error:
+            raise DataError(f"{path}: its tokenizer cannot be used ({error})") from error
         fast = tokenizers.Tokenizer.from_str(theirs.backend_tokenizer.to_str())
         known = max(fast.get_vocab().values(), default=-1) + 1
         if vocab_size is not None and known > vocab_size:
@@ -247,11 +251,22 @@ class Tokenizer:
             return cls(fast, SpecialTokens(bos=bos, eos=eos, pad=padding["pad_id"]))
         except StoreError:
             raise
-        # The Rust side raises a bare Exception if it cannot parse a file, and a BaseException of its own if it panics.
         except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            if not is_failure(error):
                 raise
             raise StoreError(f"{path}: not the JSON file of a saved tokenizer ({error})") from error
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether `tokenizers` failed: it raises a bare Exception, and a BaseException of its own where its Rust panics."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def require_modest(theirs: Any) -> None:
+    """Raise ValueError if a tokenizer of transformers has what `Tokenizer.load` refuses."""
+    fast = getattr(theirs, "backend_tokenizer", None)
+    if isinstance(fast, tokenizers.Tokenizer):
+        _require_modest(json.loads(fast.to_str()))
 
 
 def _require_modest(tokenizer: Any) -> None:
@@ -320,7 +335,9 @@ def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:
             theirs = read.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
         else:
             config, theirs = {}, read.from_pretrained(str(path.parent), gguf_file=path.name)
-    except Exception as error:  # the Rust and Python sides raise many kinds of exceptions
+    except BaseException as error:  # the Rust and Python sides raise many kinds of exceptions
+        if not is_failure(error):
+            raise
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: no tokenizer can be read from it ({reason})") from error
     if not isinstance(getattr(theirs, "backend_tokenizer", None), tokenizers.Tokenizer):

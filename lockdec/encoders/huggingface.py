@@ -21,10 +21,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lockdec.data.captions import Input, Modality
+from lockdec.data.tokenizer import is_failure, require_modest
 from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.importing import check_files
+from lockdec.transformer.importing.files import json_object, numbers_in, plain_reason
 
 _READS: Mapping[str, Modality] = {
     "pixel_values": "image",
@@ -34,6 +36,14 @@ _READS: Mapping[str, Modality] = {
 }
 _TOWERS: Mapping[Modality, str] = {"image": "vision_model", "text": "text_model"}
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+# The most that numbers of a preprocessor's config may be; its library makes arrays of such sizes without asking.
+_LIMITS = {
+    **dict.fromkeys(("size", "crop_size", "height", "width", "shortest_edge", "max_height", "max_width"), 8_192),
+    **dict.fromkeys(("feature_size", "num_mel_bins", "patch_size", "chunk_length"), 8_192),
+    **dict.fromkeys(("sampling_rate", "n_fft", "hop_length", "fft_window_size", "nb_max_frames"), 1_000_000),
+}
+_MOST = 64_000_000  # of all others, such as the pixels of an image or the samples of a recording
 
 Kind = TypeVar("Kind")
 
@@ -105,7 +115,7 @@ class HuggingFace(Encoder):
             raise ConfigError(f"encoder.path={path}: the checkpoint lacks {', '.join(lacking)}")
         if not self.pools and getattr(self.network, "pooler", None) is not None:
             self.network.pooler = None  # unused, and random if the checkpoint has no weights for it
-        probe = self._outputs(self._batch([_probe(self.modality, self.processor)]))
+        probe = self._tried(path)
         widths = [layer.shape[-1] for layer in probe.layers]
         if self.pools and (pooler or probe.pooled is None or probe.pooled.shape[-1] != widths[-1]):
             raise ConfigError("encoder.output=pooled: this checkpoint has no pooled vector; use states")
@@ -167,6 +177,14 @@ class HuggingFace(Encoder):
         masks = [torch.ones(len(states), dtype=torch.bool, device=states.device) for states in rows]
         pad = nn.utils.rnn.pad_sequence
         return Encoded(pad(rows, batch_first=True), pad(masks, batch_first=True))
+
+    def _tried(self, path: str) -> _Outputs:
+        """What the network makes of a small input; ConfigError if its files do not let it make anything."""
+        try:
+            return self._outputs(self._batch([_probe(self.modality, self.processor)]))
+        except Exception as error:  # each wrong number has its own exception
+            raise ConfigError(f"encoder.path={path}: it cannot encode a small {self.modality} ({plain_reason(error)}); "
+                              "its config or its preprocessor's config is wrong") from error  # fmt: skip
 
     def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         make = {"image": self._images, "text": self._texts, "array": self._audio}[self.modality]
@@ -243,6 +261,7 @@ class Checkpoint(NamedTuple):
             raise ConfigError(f"encoder.path={path}: weights are read from safetensors, and the folder has {found}")
         try:
             check_files(folder)
+            _require_modest(folder)
         except LockdecError as error:
             raise ConfigError(f"encoder.path={path}: {error}") from error
         return cls(str(folder), local=True)
@@ -267,6 +286,10 @@ class Checkpoint(NamedTuple):
         if modality == "array":
             return self._read(AutoFeatureExtractor, "feature extractor of audio")
         tokenizer = self._read(AutoTokenizer, "tokenizer")
+        try:
+            require_modest(tokenizer)
+        except ValueError as error:
+            raise ConfigError(f"encoder.path={self.path}: its tokenizer cannot be used ({error})") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token  # masked, so any token will do
         return tokenizer
@@ -277,11 +300,22 @@ class Checkpoint(NamedTuple):
                 return loader.from_pretrained(
                     self.path, trust_remote_code=False, local_files_only=self.local, **options
                 )
-        except Exception as error:  # every file format and library has its own exceptions
-            reason = " ".join(str(error).split())
-            if "trust_remote_code" in reason:
+        except BaseException as error:  # every file format and library has its own exceptions
+            if not is_failure(error):
+                raise
+            reason = plain_reason(error)
+            if "trust_remote_code" in str(error):
                 reason = "it comes with code of its own, which is never run"
             raise ConfigError(f"encoder.path={self.path}: its {what} cannot be read ({reason})") from error
+
+
+def _require_modest(folder: Path) -> None:
+    """Raise LockdecError if a preprocessor's config would make arrays that no input needs."""
+    for path in sorted(folder.glob("*processor_config.json")):
+        config = json_object(path)
+        for name, value in numbers_in(config):
+            if not abs(value) <= (most := _LIMITS.get(name, _MOST)):
+                raise LockdecError(f"{path}: {name}={value}, and at most {most:,} is read")
 
 
 def _on_this_machine(name: str) -> bool:

@@ -15,7 +15,7 @@ from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.stages.stage import Work
 from lockdec.store.writing import write_json
 from lockdec.transformer.hosting import HostedDecoderModel
-from lockdec.transformer.importing import SUFFIX
+from lockdec.transformer.importing import SUFFIX, promised
 from lockdec.transformer.importing.files import DTYPES, Safetensors
 
 
@@ -36,6 +36,10 @@ class HostDecoder(ImportDecoder):
         "lockdec.evaluation.stored",
         "lockdec.transformer.hosting",
     )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return promised(self.source, hosted=True)
 
     def check(self) -> None:
         if self.source.suffix == SUFFIX:

@@ -29,7 +29,7 @@ from lockdec.transformer.decoding.caching import Memory, PlugMemory, Rows
 from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.importing import Options, options_of, unfilled
-from lockdec.transformer.importing.files import Safetensors, plain_reason
+from lockdec.transformer.importing.files import Safetensors, plain_reason, require_modest
 from lockdec.transformer.layers import CrossAttentionMap, LockingAddNorm, LockingPlace, LockingPlaces
 from lockdec.transformer.locking import LockingModel
 from lockdec.transformer.plugs import UNNAMED
@@ -121,6 +121,7 @@ class HostedDecoderModel(LockingModel):
         Raises:
             LockdecError: it is damaged, its files do not hold all its weights, or it cannot be hosted.
         """
+        require_modest(folder)
         options, contents = options_of(folder), Safetensors(folder)
         _require_weights(options, contents)
         from transformers import AutoModelForCausalLM

@@ -135,6 +135,60 @@ def test_code_of_a_checkpoint_is_never_run(bert: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        (
+            "config.json",
+            {"num_hidden_layers": 10**7},
+            r"num_hidden_layers=10000000, but its weights are only \d+ tensors",
+        ),
+        ("config.json", {"num_hidden_layers": 0}, "num_hidden_layers=0 is not a number of layers"),
+        ("config.json", {"num_labels": 10**9}, "num_labels=1000000000, and at most 100,000 are read"),
+        ("config.json", {"hidden_size": 10**9}, "cannot be read"),
+        ("preprocessor_config.json", {"size": {"height": 10**6, "width": 32}}, "height=1000000, and at most 8,192"),
+        ("preprocessor_config.json", {"size": 10**6}, "size=1000000, and at most 8,192"),
+        ("preprocessor_config.json", {"max_pixels": 10**9}, "max_pixels=1000000000, and at most 64,000,000"),
+        ("preprocessor_config.json", {"image_mean": [float("nan")] * 3}, "image_mean=nan"),
+        ("preprocessor_config.json", {"size": {"height": -1, "width": 8}}, "cannot encode a small image"),
+        ("preprocessor_config.json", {"size": "x"}, "encoder.path="),
+        ("preprocessor_config.json", {"resample": 99}, "cannot encode a small image"),
+    ],
+)
+def test_numbers_that_would_take_the_memory_are_refused(
+    file: str, changes: dict[str, Any], message: str, vit: Path, tmp_path: Path
+) -> None:
+    """The library builds whatever it is told to: ten million layers, or a picture of 10^12 pixels."""
+    shutil.copytree(vit, tmp_path / "vit")
+    path = tmp_path / "vit" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ConfigError, match=message) as caught:
+        HuggingFace(str(tmp_path / "vit"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_that_lengthens_texts_is_refused(bert: Path, tmp_path: Path) -> None:
+    shutil.copytree(bert, tmp_path / "bert")
+    path = tmp_path / "bert" / "tokenizer.json"
+    parts = json.loads(path.read_text())
+    double = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    parts["normalizer"] = {"type": "Sequence", "normalizers": [double] * 40}
+    path.write_text(json.dumps(parts))
+    kind = {"tokenizer_class": "PreTrainedTokenizerFast"}  # which takes the file as it is
+    (tmp_path / "bert" / "tokenizer_config.json").write_text(json.dumps(kind))
+    with pytest.raises(ConfigError, match=r"its tokenizer cannot be used \(its normalizer makes a text up to"):
+        HuggingFace(str(tmp_path / "bert"))
+
+
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "added.txt"])
+def test_files_beside_the_weights_have_a_bound(file: str, vit: Path, tmp_path: Path) -> None:
+    shutil.copytree(vit, tmp_path / "vit")
+    with (tmp_path / "vit" / file).open("wb") as large:
+        large.truncate(64_000_001)  # a hole, which takes no room
+    with pytest.raises(ConfigError, match=rf"{file}: not a regular file of at most 64,000,000 bytes"):
+        HuggingFace(str(tmp_path / "vit"))
+
+
+@pytest.mark.parametrize(
     ("layers", "output", "message"),
     [
         ([3], "states", r"encoder\.layers=\[3\]: one or more of 0 \(the embeddings\) to 2"),

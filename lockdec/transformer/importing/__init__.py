@@ -23,13 +23,12 @@ from lockdec.transformer.importing.files import (
     CONFIG,
     Safetensors,
     Stored,
-    entries_of,
     json_object,
     plain_reason,
-    plausible_size,
+    require_modest,
 )
 from lockdec.transformer.importing.gemma3 import GEMMA3
-from lockdec.transformer.importing.gguf import GGUF, open_gguf
+from lockdec.transformer.importing.gguf import GGUF, gguf_options, open_gguf
 from lockdec.transformer.importing.gpt2 import GPT2
 from lockdec.transformer.importing.llama import LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3
 from lockdec.transformer.importing.neox import NEOX
@@ -50,6 +49,11 @@ FAMILIES: dict[str, Family] = {  # by the `model_type` of transformers
 }
 OUTPUT = "lm_head.weight"
 SUFFIX = ".gguf"
+WINDOWED = ("mistral", "gemma3", "gemma3_text")  # families in which texts stay within the attention window
+PROMISED = {  # what a checkpoint calls the sizes that are asked for before its weights are read
+    "max_len": ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length", "context_length"),
+    "layers": ("n_layer", "num_hidden_layers", "block_count"),
+}
 
 
 def read(source: nn.Module | str | Path) -> Checkpoint:
@@ -63,10 +67,11 @@ def read(source: nn.Module | str | Path) -> Checkpoint:
         family, options = _family(name, config if hasattr(source, "lm_head") else None)
         return _checkpoint(family, options, source.state_dict())
     path = located(source)
+    check_files(path)
     contents = open_gguf(path) if path.suffix == SUFFIX else Safetensors(path)
     family, options = _family(str(path), _config(path))
     layers, tensors = options.get("num_hidden_layers"), len(contents)
-    if isinstance(layers, int) and layers > tensors:  # before so many are built
+    if isinstance(layers, int) and layers > tensors:  # before so many are built; by default, or in a GGUF file
         raise LockdecError(f"{path}: num_hidden_layers={layers}, but its weights are only {tensors} tensors")
     _ours(family, options)
     model = unfilled(options)
@@ -83,22 +88,40 @@ def read(source: nn.Module | str | Path) -> Checkpoint:
 def check_files(path: Path) -> None:
     """Raise LockdecError if a checkpoint's files are missing or damaged; reads their headers, and needs no library."""
     if path.suffix == SUFFIX:
-        plausible_size(path)
+        gguf_options(path)
     else:
-        json_object(path / CONFIG)
-        entries_of(path)
+        require_modest(path)
 
 
-def promised(path: Path) -> dict[str, int]:
-    """What a checkpoint's config says of `max_len` and `layers`, as far as it does; a GGUF file is not asked.
+def promised(path: Path, hosted: bool = False) -> dict[str, int]:
+    """What a checkpoint says of `max_len` and `layers`, as far as it does; reads no weights, and needs no library.
+
+    Args:
+        hosted: whether its own code runs it, in which texts may be longer than an attention window.
 
     Raises:
         LockdecError: the config is missing or is none.
     """
-    config = {} if path.suffix == SUFFIX else json_object(path / CONFIG)
-    theirs = {"max_len": ("n_positions", "max_position_embeddings"), "layers": ("n_layer", "num_hidden_layers")}
-    found = {ours: config.get(names[0], config.get(names[1])) for ours, names in theirs.items()}
+    if path.suffix == SUFFIX:
+        options = gguf_options(path)
+        family = options.get("general.architecture")
+        theirs = {name.removeprefix(f"{family}."): value for name, value in options.items()}
+    else:
+        theirs = json_object(path / CONFIG)
+        family = theirs.get("model_type")
+        theirs = theirs if "num_hidden_layers" in theirs else theirs | _inner(theirs)
+    found = {ours: next((theirs[name] for name in names if name in theirs), None) for ours, names in PROMISED.items()}
+    window = theirs.get("sliding_window", theirs.get("attention.sliding_window"))
+    looks_back = "sliding_attention" in (theirs.get("layer_types") or ["sliding_attention"])
+    if not hosted and family in WINDOWED and type(window) is int and looks_back:
+        found["max_len"] = min(window, found["max_len"]) if type(found["max_len"]) is int else window
     return {name: value for name, value in found.items() if type(value) is int}
+
+
+def _inner(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the language model inside one that also reads pictures."""
+    inner = theirs.get("text_config")
+    return dict(inner) if isinstance(inner, dict) else {}
 
 
 def located(source: str | Path) -> Path:

@@ -21,6 +21,9 @@ from lockdec.errors import LockdecError
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.pkl")
 MOST_JSON = 32_000_000  # bytes; the largest models there are have 10 MB. Python takes up to 28 times as many
+MOST_BESIDE = 64_000_000  # bytes of every other file but the weights; the largest tokenizers in use take 34 MB
+BESIDE = ("*.json", "*.txt", "*.model", "*.jinja")
+MOST_LABELS = 100_000  # transformers gives each a name
 POINTER = b"version https://git-lfs"
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -128,6 +131,40 @@ def entries_of(folder: Path) -> dict[str, Entry]:
         for name, (dtype, shape) in header(path).items():
             entries[name] = Entry(path, dtype, shape)
     return entries
+
+
+def require_modest(folder: Path) -> None:
+    """Raise LockdecError if the files beside the weights are too large, or the config calls for too much.
+
+    transformers reads all of them without a bound, and builds as many layers as the config says.
+    """
+    for path in sorted({path for pattern in BESIDE for path in folder.glob(pattern)}):
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise LockdecError(f"{path}: cannot be read ({error.strerror})") from error
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BESIDE:
+            raise LockdecError(f"{path}: not a regular file of at most {MOST_BESIDE:,} bytes")
+    config, tensors = json_object(folder / CONFIG), len(entries_of(folder))
+    for name, value in numbers_in(config):
+        if name == "num_labels" and value > MOST_LABELS:
+            raise LockdecError(f"{folder / CONFIG}: num_labels={value}, and at most {MOST_LABELS:,} are read")
+        if name.endswith("layers") and value > tensors:
+            raise LockdecError(f"{folder / CONFIG}: {name}={value}, but its weights are only {tensors} tensors")
+        if name.endswith("layers") and value < (name == "num_hidden_layers"):
+            raise LockdecError(f"{folder / CONFIG}: {name}={value} is not a number of layers")
+
+
+def numbers_in(value: object, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers in plain containers, each with the key that it stands under, in a list or not."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from numbers_in(inner, str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from numbers_in(inner, name)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
 
 
 def shards(folder: Path) -> list[Path]:

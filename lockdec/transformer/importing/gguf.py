@@ -5,9 +5,10 @@ transformers reads the options, and package `gguf` the tensors; dequantised, the
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -18,6 +19,11 @@ from lockdec.transformer.importing.checkpoint import Family, Options
 from lockdec.transformer.importing.files import Stored, plain_reason, plausible_size
 
 NAMES = {"gemma3_text": "gemma3"}  # what they call a family where transformers calls it otherwise
+MAGIC = b"GGUF"
+FORMATS = dict(enumerate("BbHhIif?", start=0)) | {10: "Q", 11: "q", 12: "d"}  # of values, by their type
+TEXT, ARRAY = 8, 9
+# Far above any model there is; package `gguf` makes Python objects of each tensor and of each item of an array.
+MOST_TENSORS, MOST_ITEMS, MOST_HEADER = 2**17, 2**22, 128_000_000
 
 
 class GGUF(Stored):
@@ -73,14 +79,92 @@ def open_gguf(path: Path) -> dict[str, Any]:
         from gguf import GGUFReader
     except ModuleNotFoundError as error:
         raise LockdecError(f"{path}: reading it needs package gguf (pip install 'lockdec[huggingface]')") from error
-    size = plausible_size(path)
+    gguf_options(path)
     try:
         return {tensor.name: tensor for tensor in GGUFReader(path).tensors}
     except Exception as error:  # whatever a damaged header leads to
-        with path.open("rb") as file:
-            whole = file.read(4) == b"GGUF"
-        what = "cut off or damaged: download it again" if whole else "not a GGUF file"
-        raise LockdecError(f"{path}: {what} ({size:,} bytes; {plain_reason(error)})") from error
+        raise _damaged(path, plain_reason(error)) from error
+
+
+def gguf_options(path: Path) -> dict[str, Any]:
+    """The numbers and short texts at the start of a file, by their names in it; needs no package.
+
+    Raises:
+        LockdecError: it is no GGUF file, is cut off in its header, or has more in it than any model needs.
+    """
+    plausible_size(path)
+    found: dict[str, Any] = {}
+    with path.open("rb") as file:
+        try:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise LockdecError(f"{path}: not a GGUF file ({path.stat().st_size:,} bytes)")
+            version, tensors, options = struct.unpack("<IQQ", _exactly(file, 20))
+            if version not in (2, 3):
+                raise LockdecError(f"{path}: GGUF version {version}, and versions 2 and 3 are read")
+            if tensors > MOST_TENSORS:
+                raise ValueError(f"{tensors:,} tensors")
+            left = MOST_ITEMS
+            for _ in range(options):
+                name = str(_text(file))
+                value, items = _value(file, _number(file, "I"), left)
+                left -= items
+                if value is not None:
+                    found[name] = value
+        except OSError as error:
+            raise LockdecError(f"{path}: cannot be read ({error.strerror})") from error
+        except (EOFError, ValueError) as error:
+            raise _damaged(path, plain_reason(error)) from error
+    return found
+
+
+def _value(file: BinaryIO, kind: int, left: int) -> tuple[Any, int]:
+    """A value, None for a long text or an array, and how many items it has; ValueError for more than are left."""
+    if kind in FORMATS:
+        return _number(file, FORMATS[kind]), 1
+    if kind == TEXT:
+        return _text(file), 1
+    if kind != ARRAY:
+        raise ValueError(f"a value of type {kind}")
+    inner, count = _number(file, "I"), _number(file, "Q")
+    if count > left:
+        raise ValueError(f"a list of {count:,} items")
+    if inner in FORMATS:
+        _skip(file, count * struct.calcsize(f"<{FORMATS[inner]}"))
+    elif inner == TEXT:
+        for _ in range(count):
+            _skip(file, _number(file, "Q"))
+    else:
+        raise ValueError(f"a list of values of type {inner}")
+    return None, count
+
+
+def _text(file: BinaryIO, longest: int = 1_000) -> str | None:
+    length = _number(file, "Q")
+    if length > longest:
+        _skip(file, length)
+        return None
+    return _exactly(file, length).decode("utf-8", "replace")
+
+
+def _number(file: BinaryIO, kind: str) -> Any:
+    return struct.unpack(f"<{kind}", _exactly(file, struct.calcsize(f"<{kind}")))[0]
+
+
+def _exactly(file: BinaryIO, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise EOFError("its header is not all there")
+    return content
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    if file.tell() + count > MOST_HEADER:
+        raise ValueError(f"a header of more than {MOST_HEADER:,} bytes")
+    file.seek(count, 1)
+
+
+def _damaged(path: Path, reason: str) -> LockdecError:
+    return LockdecError(f"{path}: cut off or damaged: download it again ({path.stat().st_size:,} bytes; {reason})")
 
 
 def _names(options: Options, expected: Iterable[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM
 
 from lockdec.errors import LockdecError
+from lockdec.transformer.importing import check_files, promised
 from lockdec.transformer.models import LockingDecoderModel
 from tests.transformer.importing import test_gpt2, test_llama
 from tests.transformer.importing.families import tokens
@@ -63,6 +65,45 @@ def test_a_damaged_file_is_refused_in_one_line(kind: str, tmp_path: Path) -> Non
     with pytest.raises(LockdecError, match=rf"tiny\.gguf: .*{message}") as caught:
         LockingDecoderModel.from_huggingface(path)
     assert "\n" not in str(caught.value)
+
+
+def header(*options: bytes, tensors: int = 0) -> bytes:
+    """The start of a GGUF file with these options."""
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, len(options)) + b"".join(options)
+
+
+def option(name: str, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(name)) + name.encode() + struct.pack("<I", kind) + value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (header(tensors=2**40), "1,099,511,627,776 tensors"),
+        (header(option("a", 9, struct.pack("<IQ", 0, 2**40))), "a list of 1,099,511,627,776 items"),
+        (header(*[option(f"a{n}", 9, struct.pack("<IQ", 0, 3_000_000) + bytes(3_000_000)) for n in range(2)]),
+         "a list of 3,000,000 items"),
+        (header(option("a", 8, struct.pack("<Q", 2**40))), "a header of more than 128,000,000 bytes"),
+        (header(option("a", 9, struct.pack("<IQ", 9, 1))), "a list of values of type 9"),
+        (header(option("a", 99, b"")), "a value of type 99"),
+        (header(option("a", 4, b"\1")), "its header is not all there"),
+        (b"GGUF" + struct.pack("<IQQ", 9, 0, 0), "GGUF version 9"),
+    ],
+)  # fmt: skip
+def test_a_header_of_any_size_is_refused_before_the_package_reads_it(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    """The package makes an object of some hundred bytes of every item of a list."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(LockdecError, match=rf"a\.gguf: .*{message}"):
+        check_files(path)
+
+
+def test_sizes_are_known_before_any_weight_is_read(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", CHECKPOINTS["llama"]())
+    config = CHECKPOINTS["llama"]().config
+    assert promised(path) == {"max_len": config.max_position_embeddings, "layers": config.num_hidden_layers}
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

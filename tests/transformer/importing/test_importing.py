@@ -11,7 +11,9 @@ from torch import nn
 from transformers import GPT2Config, GPT2Model
 
 from lockdec.errors import LockdecError
+from lockdec.transformer.importing import promised
 from lockdec.transformer.models import LockingDecoderModel
+from tests.transformer.importing import test_gemma3, test_gpt2, test_llama
 from tests.transformer.importing.families import gpt2
 
 
@@ -46,3 +48,14 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
         LockdecError, match=r"the checkpoint lacks transformer.h.1.ln_2.weight, transformer.h.1.ln_2.bias"
     ):
         LockingDecoderModel.from_huggingface(tmp_path)
+
+
+CHECKPOINTS = test_gpt2.CHECKPOINTS | test_llama.CHECKPOINTS | {"gemma3": lambda: test_gemma3.gemma3(sliding_window=8)}
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "mistral", "qwen2", "gemma3"])
+def test_sizes_that_are_promised_are_those_of_the_decoder(name: str, tmp_path: Path) -> None:
+    """They are asked for before any work: a caption that does not fit is refused then."""
+    CHECKPOINTS[name]().save_pretrained(tmp_path)
+    config = LockingDecoderModel.from_huggingface(tmp_path).config
+    assert promised(tmp_path) == {"max_len": config.max_len, "layers": config.layers}
