@@ -37,7 +37,8 @@ from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
 from lockdec.training.batching import CaptionBatch, SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
-from lockdec.transformer.models import LockingDecoderModel, LockingModel
+from lockdec.transformer.configuration import HostedConfig
+from lockdec.transformer.models import LockingModel
 
 NO_CHAT = "finetune.chat=true: the decoder has no chat template; choose a decoder that has one, or use false"
 WATCHED = 64  # validation pairs, measured for the loggers alone
@@ -193,12 +194,12 @@ class Finetune(TrainingStage):
         """The hidden states of the captions below the lowest cross-attention, which no step changes.
 
         None where every layer has cross-attention or another bridge works below it, where dropout changes them in each
-        step, where the decoder is hosted, and where several ranks train, since a rank may have only its shard of these
-        layers.
+        step (of a hosted decoder, nobody knows it), and where several ranks train, since a rank may have only its shard
+        of these layers.
         """
         layers = model.frozen_layers
-        random = self.fit.decoder_dropout and model.config.dropout > 0
-        if not isinstance(model, LockingDecoderModel) or layers == 0 or random or ranks.several():
+        random = self.fit.decoder_dropout and (model.config.dropout > 0 or isinstance(model.config, HostedConfig))
+        if layers == 0 or random or ranks.several():
             return None
         place_on(model, work.device)
         return FrozenPrefix(model, sequences, layers, work.folder)

@@ -27,7 +27,7 @@ from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
-from lockdec.transformer.models import CrossAttentionConfig, LockingDecoderModel, LockingModel
+from lockdec.transformer.models import CrossAttentionConfig, LockingModel
 
 ONE_VECTOR = CrossAttentionConfig(heads=1, d_q=1, d_k=1, d_v=1, unlock="zero_output")
 
@@ -105,7 +105,7 @@ class Prior(TrainingStage):
         prompt, max_len = len(tokenizer.prompt_tokens), model.config.max_len
         require_room(prompt, 2, max_len)
         vectors = attach_vectors(model, self.fit.layers)
-        fit, layers = self.fit, model.decoder.below_cross_attention
+        fit, layers = self.fit, model.frozen_layers
         module = Captioning(
             model,
             fit.optimizer,
@@ -126,7 +126,7 @@ class Prior(TrainingStage):
             steps=fit.steps,
             seed=self.seed,
         )
-        if isinstance(model, LockingDecoderModel) and layers and not ranks.several():
+        if layers and not ranks.several():
             place_on(model, work.device)
             batches.prefix = FrozenPrefix(model, batches.sequences, layers, work.folder)
         try:

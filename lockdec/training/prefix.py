@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lockdec.console import track
 from lockdec.store.writing import PARTIAL, require_free_space
-from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.models import LockingModel
 
 IN_MEMORY = 2**30  # bytes; hidden states that need more are memory-mapped
 MAPPED = f".prefix{PARTIAL}"  # a name by which the store removes what a killed process has left
@@ -44,15 +44,13 @@ class FrozenPrefix:
         StoreError: the disk has no room for them.
     """
 
-    def __init__(
-        self, model: LockingDecoderModel, sequences: Sequence[Sequence[int]], layers: int, folder: Path
-    ) -> None:
+    def __init__(self, model: LockingModel, sequences: Sequence[Sequence[int]], layers: int, folder: Path) -> None:
         started = time.monotonic()
         self.layers = layers
         self._lengths = [len(sequence) - 1 for sequence in sequences]
         self._ends = list(accumulate(self._lengths))
         self._file: Path | None = None
-        weight = model.embedding.tokens.weight
+        weight = next(model.parameters())  # of the embedding
         shape = (self._ends[-1], model.config.d_model)
         self.bytes = shape[0] * shape[1] * weight.element_size()
         if self.bytes > IN_MEMORY:

@@ -56,11 +56,6 @@ class HostedPlaces(LockingPlaces):
         super().__init__()
         self.layers = nn.ModuleList(HostedPlace(config) for _ in range(config.layers))
 
-    @property
-    def below_cross_attention(self) -> int:
-        """Always 0: a hosted model always runs as a whole, so nothing of it can be computed in advance."""
-        return 0
-
     def remember(self, encoded: Encoded | PlugBatch | None) -> list[Remembered]:
         """Each place's memory of the encoded input; None where it is locked."""
         return [None if encoded is None else place.remember(encoded) for place in self._places()]
@@ -108,7 +103,11 @@ class HostedDecoderModel(LockingModel):
         self.config = config
         self.host = host
         self.decoder = HostedPlaces(config)
-        self._stack = [stack]  # in a list, so that its weights are not registered twice
+        self._stack, self._layers = [stack], list(layers)  # in lists, so that their weights are not registered twice
+        self._resumes: bool | None = None  # unknown until it is tried
+        self._yields = 0  # how many values in a tuple; 0 where a layer yields its states alone
+        self._begin: Prefix | None = None
+        self._end: int | None = None
         self._memories: Sequence[Remembered] = ()
         self._maps: list[CrossAttentionMap] | None = None
         for number, layer in enumerate(layers):
@@ -149,16 +148,31 @@ class HostedDecoderModel(LockingModel):
         bridge.require_hostable()
         super().attach_bridge(bridge)
 
-    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> None:
-        """None: a hosted model always runs as a whole."""
-        return
+    @property
+    def frozen_layers(self) -> int:
+        """As `LockingModel.frozen_layers`; 0 where the model cannot continue from the states below a layer."""
+        layers = super().frozen_layers
+        if layers and self._resumes is None:
+            self._resumes = self._can_resume(layers)
+        return layers if self._resumes else 0
+
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
+        self._require_room(tokens.shape[1])
+        self._end = layers
+        try:
+            self._run(tokens, use_cache=False)
+        except _ReachedError as reached:
+            return Prefix(reached.states, layers)
+        finally:
+            self._end = None
+        raise LockdecError(f"{self.config.architecture}: its layer {layers} does not run")
 
     def hidden(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
     ) -> Float[Tensor, "b t d_model"]:
         """The states that the model's head turns into logits; LockdecError as `AutoregressiveModel.hidden`."""
         self._require_room(tokens.shape[1])
-        with self._attending(self.decoder.remember(self.admit(encoded))):
+        with self._attending(self.decoder.remember(self.admit(encoded))), self._beginning(prefix):
             return self._run(tokens, use_cache=False)
 
     def real_hidden(
@@ -169,7 +183,7 @@ class HostedDecoderModel(LockingModel):
         prefix: Prefix | None = None,
     ) -> Float[Tensor, "n d_model"]:
         """`hidden` at the packed positions only, though all are computed."""
-        return packing.pack(self.hidden(tokens, encoded))[0]
+        return packing.pack(self.hidden(tokens, encoded, prefix))[0]
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """What the model's own head makes of hidden states, with whatever it scales or caps."""
@@ -213,7 +227,7 @@ class HostedDecoderModel(LockingModel):
             raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
         self._maps = []
         try:
-            self.hidden(tokens, encoded)
+            self.hidden(tokens, encoded, prefix)
             return self._maps
         finally:
             self._maps = None
@@ -256,6 +270,41 @@ class HostedDecoderModel(LockingModel):
         states: Tensor = self._stack[0](input_ids=tokens, **options).last_hidden_state
         return states
 
+    def _can_resume(self, layers: int) -> bool:
+        """Whether the model computes the same on a few tokens where it is given the states below its layer `layers`.
+
+        It does not where later layers read more of the earlier ones than the states, such as their keys and values.
+        """
+        tokens = torch.arange(3, device=next(self.parameters()).device).remainder(self.config.vocab_size)[None]
+        training, yielded = self.training, list[Any]()
+        self.eval()
+        try:
+            with torch.no_grad():
+                watch = self._layers[0].register_forward_hook(lambda *of_layer: yielded.append(of_layer[-1]))
+                whole = self._run(tokens, use_cache=False)
+                watch.remove()
+                self._yields = len(yielded[0]) if isinstance(yielded[0], tuple) else 0
+                with self._beginning(self.prefix(tokens, layers)):
+                    return torch.equal(self._run(tokens, use_cache=False), whole)
+        except Exception:  # of whatever its code does otherwise
+            return False
+        finally:
+            self.train(training)
+
+    @contextmanager
+    def _beginning(self, prefix: Prefix | None) -> Iterator[None]:
+        """Within this context, the layers of the prefix are left out, and the one above them gets its states."""
+        below = [] if prefix is None else self._layers[: prefix.layers]
+        for layer in below:
+            layer.forward = partial(_left_out, self._yields)
+        self._begin = prefix
+        try:
+            yield
+        finally:
+            self._begin = None
+            for layer in below:
+                del layer.forward
+
     @contextmanager
     def _attending(self, memories: Sequence[Remembered]) -> Iterator[None]:
         """The hosted layers attend to these memories within this context."""
@@ -268,20 +317,29 @@ class HostedDecoderModel(LockingModel):
     def _before_layer(self, number: int, layer: nn.Module, args: Any, options: Any) -> Any:
         """The input of a hosted layer, with what cross-attention adds to it; None to leave it as it is."""
         memory = self._memories[number] if self._memories else None
-        if memory is None:
+        begins = self._begin is not None and number == self._begin.layers
+        if memory is None and number != self._end and not begins:
             return None
-        place = self.decoder.layers[number]
-        assert isinstance(place, HostedPlace)
         x = args[0] if args else options.get("hidden_states")
         if not isinstance(x, Tensor) or x.shape[-1] != self.config.d_model:
             raise LockdecError(f"{self.config.architecture} cannot be hosted: its {type(layer).__name__} takes no "
                                f"hidden states of width {self.config.d_model} first")  # fmt: skip
-        if self._maps is None or not isinstance(memory, Memory):
-            x = place.attended(x, memory)
-        else:
-            x, attended = place.mapped(x, memory)
-            self._maps.append(attended)
+        if number == self._end:
+            raise _ReachedError(x)
+        if self._begin is not None and begins:
+            x = self._begin.hidden.to(x)
+        if memory is not None:
+            x = self._attended(number, x, memory)
         return ((x, *args[1:]), options) if args else (args, {**options, "hidden_states": x})
+
+    def _attended(self, number: int, x: Float[Tensor, "b t d_model"], memory: Any) -> Float[Tensor, "b t d_model"]:
+        place = self.decoder.layers[number]
+        assert isinstance(place, HostedPlace)
+        if self._maps is None or not isinstance(memory, Memory):
+            return place.attended(x, memory)
+        x, attended = place.mapped(x, memory)
+        self._maps.append(attended)
+        return x
 
     @contextmanager
     def _given(self, states: Float[Tensor, "b t d_model"]) -> Iterator[None]:
@@ -295,6 +353,19 @@ class HostedDecoderModel(LockingModel):
         if not given.used:
             raise LockdecError(f"{self.config.architecture} cannot be hosted: its head does not take what "
                                f"{type(stack).__name__} yields")  # fmt: skip
+
+
+class _ReachedError(Exception):
+    """Ends a run below a layer, with the states that this layer would have got."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
+def _left_out(values: int, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
+    """In the place of a layer whose states are not needed, of which one yields so many values in a tuple, or none."""
+    return (hidden_states, *[None] * (values - 1)) if values else hidden_states
 
 
 class _Given:

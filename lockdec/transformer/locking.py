@@ -51,8 +51,8 @@ class LockingModel(PluggableModel):
         self._bridging = False
 
     @abstractmethod
-    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix | None:
-        """What the first layers make of tokens, since they attend to no encoder; None where `hidden` takes none."""
+    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
+        """What the first layers make of tokens, at most `frozen_layers`, which attend to no encoder."""
 
     @abstractmethod
     def attention_maps(

@@ -58,8 +58,9 @@ def run_hosted(outputs: Path, folder: Path, *overrides: str) -> TinyRun:
 
 
 def test_the_whole_pipeline_runs_on_it(checkpoint: Path, tiny: TinyRun, tmp_path: Path, capsys: Any) -> None:
-    run = run_hosted(tiny.outputs, checkpoint)
+    run = run_hosted(tiny.outputs, checkpoint, "cross_attention.layers=last_1")
     assert run.result["status"] == "ok"
+    assert run.result["finetune"]["prefix_layers"] == 1
     assert run.result["unlock"] == {"max_abs_logit_delta": 0.0}
     assert run.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
     assert run.result["metrics"]["loss"] != run.result["controls"]["locked"]["loss"]

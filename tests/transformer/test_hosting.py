@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
+from lockdec.transformer.autoregressive import Prefix
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.hosting import HostedDecoderModel
 from lockdec.transformer.models import CrossAttentionConfig, Encoded, LockingDecoderModel, LockingModel
@@ -184,6 +185,30 @@ def test_only_the_chosen_layers_attend(layers: Any) -> None:
         model.real_hidden(tokens(), packing, encoded_batch())[:27],
         model.hidden(tokens(), encoded_batch()).flatten(0, 1),
     )
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_the_frozen_layers_make_of_tokens_is_read_again_bit_for_bit(name: str) -> None:
+    model, encoded = trained(FAMILIES[name](), layers="last_1"), encoded_batch()
+    assert model.frozen_layers == 2
+    whole, maps = model.hidden(tokens(), encoded), model.attention_maps(tokens(), encoded)
+    prefix = model.prefix(tokens(), 2)
+    assert torch.equal(model.hidden(tokens(), encoded, prefix), whole)
+    assert torch.equal(model.attention_maps(tokens(), encoded, prefix)[0].weights, maps[0].weights)
+    moved = Prefix(prefix.hidden + 1.0, 2)
+    assert not torch.equal(model.hidden(tokens(), encoded, moved), whole), "the states should have been read"
+    assert torch.equal(model.hidden(tokens(), encoded), whole), "the layers below should run again"
+
+
+def test_a_model_that_cannot_continue_from_the_states_below_a_layer_always_runs_as_a_whole() -> None:
+    host = made("Phi", **LIKE_LLAMA)
+    first, last = host.model.layers[0], host.model.layers[-1]
+    first.register_forward_hook(lambda _, given, states: setattr(last, "earlier", states))
+    theirs = last.forward
+    last.forward = lambda states, **options: theirs(states + last.earlier.mean(), **options)
+    model = trained(host, layers="last_1")
+    assert model.decoder.below_cross_attention == 2
+    assert model.frozen_layers == 0
 
 
 @pytest.mark.parametrize("name", IMPORTED)
