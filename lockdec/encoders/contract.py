@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from lockdec.data.captions import CaptionSet, Input, Modality, digest
+from lockdec.errors import ConfigError, DataError
 from lockdec.store.tensors import fingerprinted
 from lockdec.transformer.encoded import Encoded
 
-__all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere"]
+__all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere", "rehearse"]
 
 Frozen = TypeVar("Frozen", bound="Encoder")
 
@@ -103,6 +104,34 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     def requires_grad_(self: Frozen, requires_grad: bool = True) -> Frozen:
         """Stay without gradients, whatever `requires_grad` is."""
         return super().requires_grad_(False)
+
+
+def rehearse(encoder: Encoder, inputs: Mapping[str, Input]) -> None:
+    """Encode a few inputs, by their ids, and see whether the result is what the contract says.
+
+    Raises:
+        ConfigError: it is not; the text says what the encoder gave, and what it should give.
+        DataError: a state is not finite; the text names the input.
+    """
+    name, count, encoded = type(encoder).__name__, len(inputs), encoder.encode(list(inputs.values()))
+    if not isinstance(encoded, Encoded):
+        raise ConfigError(f"encoder: {name}.forward returned {type(encoded).__name__}; it has to return an Encoded")
+    states, mask = encoded.states, encoded.mask
+    given, wanted = tuple(states.shape), f"({count} inputs, states, {encoder.dim} channels)"
+    if len(given) != 3 or (given[0], given[2]) != (count, encoder.dim):
+        raise ConfigError(f"encoder: {name} gave states of shape {given}; `dim` says {wanted}")
+    if not states.is_floating_point():
+        raise ConfigError(f"encoder: {name} gave states of type {states.dtype}; they have to be floating-point numbers")
+    if mask.dtype != torch.bool or mask.shape != states.shape[:2]:
+        raise ConfigError(
+            f"encoder: {name} gave a mask of type {mask.dtype} and shape {tuple(mask.shape)}; it has to be "
+            f"torch.bool, {given[:2]}, and true where a state is real"
+        )
+    if not mask.any(dim=1).all():
+        raise ConfigError(f"encoder: {name} gave an input no state; at least one has to be real in the mask")
+    for row, given_id in enumerate(inputs):
+        if not states[row][mask[row]].isfinite().all():
+            raise DataError(f"input {given_id!r}: its encoder states are not finite numbers")
 
 
 def _device(encoder: nn.Module) -> torch.device:

@@ -4,8 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from lockdec.data.captions import Lexicon, fold
+from lockdec.data.captions import CaptionSet, Lexicon, fold
+from lockdec.errors import ConfigError
+
+
+def require_attributes(key: str, attributes: Any) -> None:
+    """Raise ConfigError, naming the key, unless these are None or, for each attribute, the words of its values."""
+    lists = list(attributes.values()) if isinstance(attributes, Mapping) else [None]
+    named = all(
+        isinstance(words, Sequence)
+        and not isinstance(words, str)
+        and len(words) > 0
+        and all(isinstance(word, str) and word.strip() for word in words)
+        for words in lists
+    )
+    if attributes is not None and not named:
+        raise ConfigError(
+            f"{key}={attributes}: for each attribute the words of its values, such as "
+            "{colour: [red, dark green], size: [small, large]}"
+        )
+
+
+def lexicon_of(data: CaptionSet, attributes: Mapping[str, Sequence[str]] | None) -> Lexicon:
+    """The attributes that the config names by their words; without them, those that the data declare."""
+    if attributes is None:
+        return data.attributes
+    return {name: {words: words for words in values} for name, values in attributes.items()}
 
 
 class AttributeReader:
@@ -26,6 +52,11 @@ class AttributeReader:
             )
             for name, values in self._values.items()
         }
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(self._values)
 
     def read(self, caption: str) -> dict[str, tuple[str, ...]]:
         """The values of each attribute that a caption mentions, in its order."""

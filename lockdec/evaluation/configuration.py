@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +10,7 @@ from omegaconf import MISSING
 
 from lockdec.config.schema import require_at_least
 from lockdec.errors import ConfigError
+from lockdec.evaluation.attributes import require_attributes
 from lockdec.transformer.configuration import STRATEGIES, GenerationConfig, require_choice
 
 MBR = "mbr"
@@ -76,21 +76,6 @@ class EvaluateConfig(EvaluateTextConfig):
         require_at_least("evaluate", self, candidates=1)
         require_choice("evaluate.strategy", self.strategy, (*STRATEGIES, MBR))
         require_choice("evaluate.utility", self.utility, UTILITIES)
-        if self.attributes is not None and not _are_words(self.attributes):
-            raise ConfigError(
-                f"evaluate.attributes={self.attributes}: for each attribute the words of its values, such as "
-                "{colour: [red, dark green], size: [small, large]}"
-            )
+        require_attributes("evaluate.attributes", self.attributes)
         drawing = dataclasses.replace(self, strategy="nucleus") if self.strategy == MBR else self
         super(EvaluateConfig, drawing).check()
-
-
-def _are_words(attributes: Any) -> bool:
-    lists = list(attributes.values()) if isinstance(attributes, Mapping) else [None]
-    return all(
-        isinstance(words, Sequence)
-        and not isinstance(words, str)
-        and len(words) > 0
-        and all(isinstance(word, str) and word.strip() for word in words)
-        for words in lists
-    )

@@ -36,7 +36,7 @@ from lockdec.runtime.devices import device_of, exact
 from lockdec.runtime.interruption import InterruptedRunError, stoppable
 from lockdec.runtime.memory import is_out_of_memory, out_of_memory
 from lockdec.stages.stage import Stage, Work
-from lockdec.store import CURVE, Artifact, Store
+from lockdec.store import CURVE, METADATA, Artifact, Store, located
 from lockdec.store.reading import CONFIG, RESULT
 from lockdec.store.writing import clear_partial, write_bytes, write_json, write_text
 from lockdec.tracking.loggers import Tracking
@@ -178,6 +178,9 @@ def artifacts(
     store = Store(own, layers)
     keys = assembly.keys
     records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
+    for name in names:
+        if not (located([*layers, own], name, keys[name]) / METADATA).is_file():
+            assembly.stages[name].rehearse(device)
     found: dict[str, Artifact] = {}
     for name in names:
         stage = assembly.stages[name]

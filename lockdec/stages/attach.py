@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lockdec.data.captions import CaptionSet
-from lockdec.encoders.contract import Encoder, PretrainedHere
+import torch
+
+from lockdec.console import console
+from lockdec.data.captions import CaptionSet, spread
+from lockdec.encoders.contract import Encoder, PretrainedHere, rehearse
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import kinds_of
 from lockdec.errors import ConfigError
 from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
+
+_REHEARSED = 2  # inputs that are encoded before anything is pretrained
+_COMPARED = 64  # inputs whose states are compared with each other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +56,17 @@ class Attach(Stage):
         else:  # how many groups of channels it has is known once it is pretrained
             kinds_of(self.normalise, 1 if isinstance(self.normalise, str) else len(self.normalise))
 
+    def rehearse(self, device: torch.device) -> None:
+        """Encode a few inputs: an encoder that cannot must not fail only after a decoder has been pretrained."""
+        if isinstance(self.encoder, Encoder):  # the weights of the other kind do not exist yet
+            rows = spread(self.data.splits["train"], _REHEARSED)
+            inputs = self.data.inputs(rows)
+            place_on(self.encoder, device)
+            try:
+                rehearse(self.encoder, dict(zip((self.data.ids[row] for row in rows), inputs, strict=True)))
+            finally:
+                self.encoder.to("cpu")
+
     def fingerprints(self) -> dict[str, str]:
         if isinstance(self.encoder, PretrainedHere):
             return {"data": self.data.caseless_fingerprint}
@@ -65,6 +82,12 @@ class Attach(Stage):
             encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
         finally:
             encoder.to("cpu")  # the stages that follow need the device's memory
+        compared = encoded.batch(spread(self.data.splits["train"], _COMPARED))
+        if len(compared) > 1 and compared.states.eq(compared.states[:1]).all():
+            console.print(
+                f"  {work.stage}: the states of {len(compared)} inputs that were compared are all the same, so no "
+                "caption can depend on its input: look at the inputs and at the encoder"
+            )
         return {
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},
             "frozen": {"encoder_ok": encoder.fingerprint == before},

@@ -21,7 +21,7 @@ from lockdec.data.captions import CaptionSet, spread
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
-from lockdec.evaluation.attributes import AttributeReader
+from lockdec.evaluation.attributes import AttributeReader, lexicon_of
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import (
@@ -156,9 +156,7 @@ class Evaluate(Stage):
 
     def _attributes(self, captions: Mapping[str, Sequence[str]], references: References) -> dict[str, Any]:
         """How often the captions of each kind get each attribute right; nothing where none are declared."""
-        lexicon = self.data.attributes
-        if self.decode.attributes is not None:
-            lexicon = {name: {words: words for words in values} for name, values in self.decode.attributes.items()}
+        lexicon = lexicon_of(self.data, self.decode.attributes)
         if not lexicon:
             return {}
         reader = AttributeReader(lexicon)

@@ -105,6 +105,16 @@ class Stage(ABC):
         """Raise ConfigError where it cannot work with what the stages before it are; called as `check` is."""
         return
 
+    def rehearse(self, device: torch.device) -> None:
+        """Raise what the work would raise, as far as a small part of it shows; called before any stage works.
+
+        It is not called where the artifact is there already.
+
+        Args:
+            device: where it will compute what no Trainer does.
+        """
+        return
+
     def fingerprints(self) -> dict[str, str]:
         """Hashes of what the config only names and the result depends on: the content of data and weights."""
         return {}

@@ -59,3 +59,19 @@ class Scaled(Encoder):
     def forward(self, batch: Tensor) -> Encoded:
         mask = ~batch.isnan().all(dim=2)  # padding; a single NaN is a bad input
         return Encoded(self.dropout(batch.where(mask[:, :, None], 0) * self.weight + self.offset), mask)
+
+
+class InDouble(Scaled):
+    """Its network computes in double precision, and its preprocessing yields single precision."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.network = nn.Linear(1, 1, dtype=torch.float64)
+
+    def preprocess(self, inputs: Sequence[Input]) -> Tensor:
+        return torch.stack([torch.from_numpy(array[:100]) for array in inputs if isinstance(array, np.ndarray)])[
+            ..., None
+        ]
+
+    def forward(self, batch: Tensor) -> Encoded:
+        return Encoded(self.network(batch), torch.ones(batch.shape[:2], dtype=torch.bool))

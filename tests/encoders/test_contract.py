@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+from lockdec.data.captions import Input, Modality
+from lockdec.encoders.contract import Encoded, Encoder, rehearse
 from lockdec.encoders.encoded import EncodedSet
+from lockdec.errors import LockdecError
 from tests.encoders.array_encoder import Scaled
 from tests.encoders.kinds import KINDS, Given, Kind
 
@@ -130,3 +136,56 @@ def test_the_smallest_change_of_a_weight_changes_the_fingerprint() -> None:
     before = encoder.fingerprint
     encoder.weight.copy_(torch.nextafter(encoder.weight, torch.tensor(2.0)))
     assert encoder.fingerprint != before
+
+
+class Giving(Encoder):
+    """Gives the same states for any inputs: what a class of somebody else might give."""
+
+    modality: Modality = "text"
+    dim = 3
+
+    def __init__(self, states: Tensor, mask: Tensor) -> None:
+        super().__init__()
+        self.encoded = Encoded(torch.zeros(1, 1, 3), torch.ones(1, 1, dtype=torch.bool))
+        for name, value in (("states", states), ("mask", mask)):  # the tests check what its constructor is given
+            object.__setattr__(self.encoded, name, value)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {}
+
+    def preprocess(self, inputs: Sequence[Input]) -> Sequence[Input]:
+        return inputs
+
+    def forward(self, batch: Sequence[Input]) -> Encoded:
+        return self.encoded
+
+
+REAL = torch.ones(2, 5, dtype=torch.bool)
+NAN = torch.zeros(2, 5, 3).index_fill(0, torch.tensor(1), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("states", "mask", "problem"),
+    [
+        (torch.zeros(2, 5, 4), REAL, r"shape \(2, 5, 4\); `dim` says \(2 inputs, states, 3 channels\)"),
+        (torch.zeros(1, 5, 3), REAL[:1], r"shape \(1, 5, 3\)"),
+        (torch.zeros(2, 3), REAL, r"shape \(2, 3\)"),
+        (torch.zeros(2, 5, 3, dtype=torch.int64), REAL, r"type torch.int64; they have to be floating-point"),
+        (torch.zeros(2, 5, 3), REAL.float(), r"mask of type torch.float32 .* has to be torch.bool, \(2, 5\)"),
+        (torch.zeros(2, 5, 3), REAL[:, :4], r"shape \(2, 4\); it has to be torch.bool, \(2, 5\)"),
+        (torch.zeros(2, 5, 3), torch.tensor([[True], [False]]) & REAL, r"gave an input no state"),
+        (NAN, REAL, r"input 'b': its encoder states are not finite"),
+    ],
+)
+def test_a_rehearsal_says_what_breaks_the_contract(states: Tensor, mask: Tensor, problem: str) -> None:
+    with pytest.raises(LockdecError, match=problem):
+        rehearse(Giving(states, mask), {"a": "one", "b": "two"})
+
+
+def test_a_rehearsal_takes_every_kind(kind: Kind) -> None:
+    rehearse(kind.encoder, {str(number): given for number, given in enumerate(kind.inputs[:3])})
+
+
+def test_padding_need_not_be_finite() -> None:
+    rehearse(Giving(NAN[1:].index_fill(1, torch.tensor(0), 1.0), REAL[1:] & (torch.arange(5) < 1)), {"a": "one"})

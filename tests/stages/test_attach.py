@@ -20,6 +20,7 @@ from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
+from tests.conftest import run_tiny
 from tests.encoders.array_encoder import Scaled
 from tests.encoders.kinds import Given
 
@@ -53,6 +54,30 @@ def test_the_states_of_the_drawings_are_in_the_order_of_the_rows(
     expected = encoded.normalisation(raw.states.flatten(0, 1)).reshape(raw.states.shape)
     torch.testing.assert_close(encoded.batch(rows).states, expected, rtol=2e-3, atol=5e-3)
     assert made["attach"].metrics["frozen"] == {"encoder_ok": True}
+
+
+def test_a_wrong_encoder_fails_before_anything_is_pretrained(tmp_path: Path) -> None:
+    """The class is a user's: its network computes in another precision than its preprocessing yields."""
+    encoder = "encoder._target_=tests.encoders.array_encoder.InDouble"
+    with pytest.raises(RuntimeError, match=r"dtype"):
+        run_tiny(tmp_path, "wrong", "encoder=logmel", "data=pieces", "data.form=sound", "~encoder.pool",
+                 "~encoder.seconds", "~encoder.position", encoder)  # fmt: skip
+    assert not list((tmp_path / "stages").glob("pretrain/*")), "the decoder was not pretrained first"
+
+
+def attached(inputs: list[Any], folder: Path) -> None:
+    stage = Attach(data=Given(inputs, "array"), encoder=Scaled(3), normalise="standardise", batch_size=4)
+    stage.make(Work("attach", folder, {}, [], CPU))
+
+
+def test_it_says_that_all_states_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    constant = [np.full((5, 3), 0.1, np.float32) for _ in range(12)]
+    attached(constant, tmp_path)
+    assert "the states of 6 inputs that were compared are all the same" in " ".join(capsys.readouterr().out.split())
+    assert EncodedSet.open(tmp_path).batch(range(12)).states.eq(0).all(), "no noise is amplified"
+    constant[2] = constant[2] + np.eye(5, 3, dtype=np.float32)
+    attached(constant, tmp_path)
+    assert "the same" not in capsys.readouterr().out
 
 
 def test_the_stage_that_pretrains_the_encoder_is_the_parent() -> None:
