@@ -37,11 +37,13 @@ class Ridge:
         shrunk = self._values.square() / (self._values.square() + penalty)
         outputs = (self._left * shrunk) @ self._inner + self.intercept
         own = (self._left.square() * shrunk).sum(1, keepdim=True) + 1 / len(self.wanted)
-        return (outputs - own * self.wanted) / (1 - own).clamp(min=1e-9)
+        without: Tensor = (outputs - own * self.wanted) / (1 - own).clamp(min=1e-9)
+        return without
 
     def weight(self, penalty: float) -> Float[Tensor, "d c"]:
         """The coefficients of the states less their mean."""
-        return self._right.T @ ((self._values / (self._values.square() + penalty))[:, None] * self._inner)
+        weight: Tensor = self._right.T @ ((self._values / (self._values.square() + penalty))[:, None] * self._inner)
+        return weight
 
 
 class LinearProbe(Generic[Label]):

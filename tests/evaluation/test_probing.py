@@ -25,7 +25,8 @@ def test_ridge_regression_solves_the_normal_equations_and_leaves_one_out(count: 
 
     def solved(x: Tensor, y: Tensor) -> Tensor:
         moved = x - x.mean(0)
-        return torch.linalg.solve(moved.T @ moved + penalty * torch.eye(8), moved.T @ (y - y.mean(0)))
+        weight: Tensor = torch.linalg.solve(moved.T @ moved + penalty * torch.eye(8), moved.T @ (y - y.mean(0)))
+        return weight
 
     torch.testing.assert_close(ridge.weight(penalty), solved(states, wanted))
     for left_out in range(count):
