@@ -23,7 +23,7 @@ from benchmarks.side_by_side import measure
 from benchmarks.table import suite_table
 
 RESULTS = Path(__file__).parent / "results"
-VERSIONS = ("torch", "lightning", "transformers", "x-transformers", "hydra-core")
+VERSIONS = ("torch", "lightning", "transformers", "x-transformers", "peft", "hydra-core")
 
 
 def suites() -> list[str]:

@@ -24,7 +24,7 @@ from typing import Any, Protocol, cast
 ROOT = Path(__file__).parent.parent
 OURS, PEAK = "lockdec", "matmul"
 # These run in a plain process of torch; every other subject runs in a process set up by lockdec.
-PEERS = ("transformers", "x-transformers", "torch", "hydra")
+PEERS = ("transformers", "x-transformers", "torch", "hydra", "peft")
 BEFORE = "before"  # lockdec at an earlier commit
 TURN = 0.4  # seconds: a turn takes at least this long, so that clock resolution and wake-up do not matter
 

@@ -352,6 +352,34 @@ def language_tuning(study: Study) -> dict[str, str]:
     return {"language_tuning": table(head, sorted(rows))}
 
 
+TOGETHER = {  # sweep: the plug in words
+    "together_drawing": "the drawing alone",
+    "together_name": "the German name alone",
+    "together_both": "both, joint",
+    "together_drawing_half": "the drawing alone, half the size",
+    "together_name_half": "the German name alone, half the size",
+    "together_sum": "both, sum of the two halves",
+    "together_sum_whole": "both, sum of the two whole ones",
+}
+
+
+def together(study: Study) -> dict[str, str]:
+    """One row per plug or pair of plugs: what was trained, its scores, and how far it is ahead of the better one alone."""
+    found = {next(iter(setting.runs.values())).text("sweep_name"): setting for setting in study.settings}
+    alone = [found[name] for name in ("together_drawing", "together_name")]
+    better, rows = max(alone, key=lambda setting: score(setting).mean), []
+    for sweep, what in TOGETHER.items():
+        if sweep not in found:
+            continue
+        setting = found[sweep]
+        ahead = "" if setting is better else interval(loss(setting, better), signed=True)
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
+        over = interval(score(setting, view="nearest_neighbour"), signed=True)
+        rows.append([what, f"{setting.parameters:,.0f}", *scores, ahead, over])
+    head = ["", "trained", "token F1", "exact", "CIDEr-D", "token F1 over the better one alone", "over nearest_neighbour"]
+    return {"together": table(head, rows)}
+
+
 Part = Callable[[Study], Mapping[str, str]]
 # The sweeps behind each group of places, and the function that fills it.
 PARTS: dict[str, tuple[str, Part]] = {
@@ -370,6 +398,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "optimizers": ("optimizers_*", optimizers),
     "language_models": ("language*", language_models),
     "language_tuning": ("tuning_language", language_tuning),
+    "together": ("together_*", together),
 }
 
 

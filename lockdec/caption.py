@@ -160,7 +160,15 @@ def _caption(options: argparse.Namespace) -> bool:
     from lockdec.library.figure import save
     from lockdec.library.loading import load, open_run
 
-    if options.decoder or options.encoder or (Path(options.run_dir) / "plug.json").is_file():
+    if options.plug:
+        captioner = load(
+            plugs=[options.run_dir, *options.plug],
+            decoder=options.decoder,
+            encoder=options.encoder,
+            trust=options.trust,
+            allow_download=options.allow_download,
+        )
+    elif options.decoder or options.encoder or (Path(options.run_dir) / "plug.json").is_file():
         captioner = load(
             options.run_dir,
             decoder=options.decoder,
@@ -173,6 +181,9 @@ def _caption(options: argparse.Namespace) -> bool:
         if run.chosen:
             _warn(f"{run.chosen}: {run.folder}")
         captioner = open_run(run, trust=options.trust, allow_download=options.allow_download)
+    if captioner.modality == "several":
+        raise DataError(f"{options.run_dir}: it reads examples in several parts, which a command line cannot name; use "
+                        "lockdec.load in a script")  # fmt: skip
     failed, figures, seed = False, list["Figure"](), options.seed
     inputs = named_inputs(options.inputs, captioner.modality, options.recursive, captioner.rate)
     more = True
@@ -323,6 +334,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--encoder", metavar="FOLDER", help="of a plug whose encoder reads files of yours: their folder"
     )
+    parser.add_argument(
+        "--plug", action="append", default=[], metavar="PLUG",
+        help="beside the plug RUN_DIR, another one on the same decoder for the same inputs: what both add is summed",
+    )  # fmt: skip
     parser.add_argument("--recursive", action="store_true", help="also caption the pictures in folders of folders")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(

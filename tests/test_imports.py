@@ -35,7 +35,6 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
 )
 TESTED_ELSEWHERE = {  # modules without a test file of their own
     "evaluation/scoring.py": "library/test_captioner.py",
-    "library/figure.py": "library/test_captioner.py",
     "library/loading.py": "library/test_captioner.py",
     "version.py": "test_imports.py",  # a single name
 }

@@ -15,8 +15,10 @@ from PIL import Image
 
 from lockdec.errors import DataError
 
-Input: TypeAlias = Image.Image | str | NDArray[Any]
-Modality: TypeAlias = Literal["image", "text", "array"]
+Part: TypeAlias = Image.Image | str | NDArray[Any]
+Modality: TypeAlias = Literal["image", "text", "array", "several"]
+Input: TypeAlias = Part | Mapping[Modality, Part]
+"""What an encoder reads; of modality "several", the parts of one example, each by its own modality."""
 Lexicon: TypeAlias = Mapping[str, Mapping[str, str]]
 """For each attribute of the inputs, its values, each with the words that express it in a caption."""
 Split: TypeAlias = Literal["train", "val", "test"]
@@ -77,7 +79,7 @@ class CaptionSet(ABC):
         ids: one unique name per input.
         captions: one or more references per input.
         splits: the rows of each split; together they cover every row once.
-        modality: what `inputs` returns: RGB images, strings or arrays.
+        modality: what `inputs` returns: RGB images, strings, arrays, or several of these for each example.
         inputs_fingerprint: identifies the bytes of the inputs and the code that turns them into what `inputs` returns.
         case: "lower" folds the captions here; "keep" leaves upper case as it is.
 
@@ -130,7 +132,7 @@ class CaptionSet(ABC):
 
     @property
     def prompt(self) -> str | None:
-        """Words that lead a decoder which knows English to a caption; None where none do for any texts and arrays."""
+        """Words that lead a decoder which knows English to a caption; None where none do for any inputs."""
         return "A picture of:" if self.modality == "image" else None
 
     def references(self, split: Split) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Split, fold
+from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Modality, Split, fold
 from lockdec.data.drawings import draw, read_svg
 from lockdec.data.splits import random_split, sizes
 from lockdec.errors import ConfigError, DataError
@@ -96,6 +96,8 @@ class OpenMoji(CaptionSet):
         DataError: the wheels with the drawings are not installed or contain none.
     """
 
+    _modality: Modality = "image"
+
     def __init__(
         self,
         split: SplitKind = "compositional",
@@ -120,7 +122,7 @@ class OpenMoji(CaptionSet):
             ids=ids,
             captions=[(names[name],) for name in ids],
             splits=split_names(self.parts, split, split_seed, val, test, exact=limit is None),
-            modality="image",
+            modality=self._modality,
             inputs_fingerprint=self._hash(ids),
             case=case,
         )
@@ -137,7 +139,7 @@ class OpenMoji(CaptionSet):
         }
 
     @property
-    def prompt(self) -> str:
+    def prompt(self) -> str | None:
         """What leads to the name of a drawing."""
         return "A drawing of:"
 
@@ -146,7 +148,7 @@ class OpenMoji(CaptionSet):
         paths = [self._folder / f"{self.ids[row]}.svg" for row in indices]
         return [draw(read_svg(path), path, self.resolution) for path in paths]
 
-    def _hash(self, ids: Iterable[str]) -> str:
+    def _hash(self, ids: Sequence[str]) -> str:
         renderer = importlib.metadata.version("resvg_py")
         total = hashlib.sha256(f"resvg_py {renderer} white {self.resolution}".encode())
         for name in ids:

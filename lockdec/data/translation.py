@@ -101,16 +101,15 @@ class EmojiNames(TextPairs):
 
         if source == target:
             raise ConfigError(f"data.source={source} data.target={target}: two different languages")
-        for key, language in (("source", source), ("target", target)):
-            if language not in emoji.LANGUAGES:
-                raise ConfigError(f"data.{key}={language} is not one of: {', '.join(emoji.LANGUAGES)}")
+        require_language("source", source)
+        require_language("target", target)
         emoji.config.load_language([source, target])
         chosen = (emoji.STATUS["component"], emoji.STATUS["fully_qualified"])
         names: dict[str, tuple[str, str, str]] = {}
         for characters, entry in emoji.EMOJI_DATA.items():
             if entry["status"] in chosen and source in entry and target in entry:
                 code_points = "-".join(f"{ord(character):04X}" for character in characters)
-                names[code_points] = (_bare(entry["en"]), _bare(entry[source]), _bare(entry[target]))
+                names[code_points] = (bare(entry["en"]), bare(entry[source]), bare(entry[target]))
         ids = sorted(names)
         count, val, test = sizes("pairs", len(ids), limit, val, test)
         ids = _some(ids, count)
@@ -194,5 +193,14 @@ def _some(rows: Sequence[str], count: int) -> list[str]:
     return [row for row in rows if row in chosen]
 
 
-def _bare(name: str) -> str:
+def require_language(key: str, language: str) -> None:
+    """Raise ConfigError unless `emoji` has names in this language."""
+    import emoji
+
+    if language not in emoji.LANGUAGES:
+        raise ConfigError(f"data.{key}={language} is not one of: {', '.join(emoji.LANGUAGES)}")
+
+
+def bare(name: str) -> str:
+    """A name of `emoji` as plain words."""
     return name.strip(":").replace("_", " ")

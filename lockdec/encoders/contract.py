@@ -38,12 +38,14 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     Up to rounding, the states of an input must not depend on the other inputs in its batch.
 
     Attributes:
-        modality: of its inputs: RGB images, strings or arrays.
+        modality: of its inputs: RGB images, strings, arrays, or several of these for each example.
         dim: channels of a state.
         rate: samples a second of the sounds that it hears; None where its inputs are no sounds.
         seconds: how much of a sound it hears; None for all of it.
         groups: how many of these channels come from each source (such as a layer), in order; each group is normalised
             separately. One group unless a subclass sets several.
+        apart: of several encoders side by side, the channels of each: a state has zeros in all but those of one. Empty
+            for a single encoder.
         frozen: always true: parameters have no gradient, and the network stays in evaluation mode.
     """
 
@@ -53,6 +55,7 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     rate: int | None = None
     seconds: int | None = None
     groups: tuple[int, ...] = ()
+    apart: tuple[int, ...] = ()
 
     @property
     @abstractmethod

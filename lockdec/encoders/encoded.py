@@ -89,16 +89,16 @@ class EncodedSet:
         raw, lengths = _encode(folder, encoder, captions, batch_size, np.dtype(dtype))
         ends = np.cumsum(lengths)
         begins, train = ends - lengths, captions.splits["train"]
-        normalisation = Normalisation.fit(
-            normalise,
-            (
-                torch.from_numpy(
-                    np.concatenate([raw[begins[row] : ends[row]] for row in train[start : start + _CHUNK]])
-                )
-                for start in range(0, len(train), _CHUNK)
-            ),
-            encoder.groups,
-        )
+
+        def training() -> Iterator[Tensor]:
+            for start in range(0, len(train), _CHUNK):
+                rows = train[start : start + _CHUNK]
+                yield torch.from_numpy(np.concatenate([raw[begins[row] : ends[row]] for row in rows]))
+
+        if encoder.apart:
+            normalisation = Normalisation.fit_apart(normalise, training, encoder.groups, encoder.apart)
+        else:
+            normalisation = Normalisation.fit(normalise, training(), encoder.groups)
         shape, stored = (len(captions), int(lengths.max()), encoder.dim), getattr(torch, dtype)
         real = torch.arange(shape[1]) < torch.from_numpy(lengths)[:, None]
         with (folder / STATES).open("wb") as file:

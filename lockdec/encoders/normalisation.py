@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lockdec.errors import ConfigError, StoreError
 from lockdec.store.tensors import load_tensors, save_tensors
+from lockdec.transformer.encoded import present
 
 Kind: TypeAlias = Literal["none", "standardise", "whiten"]
 
@@ -49,11 +50,50 @@ class Normalisation:
         scale: one over the standard deviation, per channel.
         rotation: block-diagonal over the groups of channels: the symmetric matrix that whitens standardised channels
             ("ZCA-cor", Kessy et al. 2018, table 1), slightly regularised.
+        parts: of several encoders side by side, the channels of each and what normalises them; then all else is None.
     """
 
     mean: Float[Tensor, " d"] | None = None
     scale: Float[Tensor, " d"] | None = None
     rotation: Float[Tensor, "d d"] | None = None
+    parts: tuple[tuple[int, Normalisation], ...] = ()
+
+    @classmethod
+    def fit_apart(
+        cls,
+        kind: str | Sequence[str],
+        chunks: Callable[[], Iterable[Float[Tensor, "_ d"]]],
+        groups: Sequence[int],
+        apart: Sequence[int],
+    ) -> Normalisation:
+        """Fit on the training states of several encoders side by side, each on its own states alone.
+
+        Args:
+            kind, groups: as of `fit`.
+            chunks: begins anew with every call.
+            apart: how many channels each encoder has.
+        """
+        kinds, fitted, start, group = kinds_of(kind, len(groups)), list[tuple[int, Normalisation]](), 0, 0
+        for width in apart:
+            own, last = slice(start, start + width), group
+            while sum(groups[group:last]) < width:
+                last += 1
+            states = (chunk[:, own][present(chunk, apart)[:, start]] for chunk in chunks())
+            fitted.append((width, cls.fit(kinds[group:last], states, groups[group:last])))
+            start, group = start + width, last
+        return cls(parts=tuple(fitted))
+
+    @property
+    def apart(self) -> tuple[int, ...]:
+        """The channels of each of several encoders side by side; empty for a single encoder."""
+        return tuple(width for width, _ in self.parts)
+
+    @property
+    def dim(self) -> int | None:
+        """How many channels it was fitted on; None where it leaves all as they are."""
+        if self.parts:
+            return sum(self.apart)
+        return None if self.mean is None else len(self.mean)
 
     @classmethod
     def fit(
@@ -114,6 +154,10 @@ class Normalisation:
 
     def __call__(self, states: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Normalised states."""
+        if self.parts:
+            pieces = torch.split(states, list(self.apart), -1)
+            several = [part(piece) for (_, part), piece in zip(self.parts, pieces, strict=True)]
+            return torch.cat(several, dim=-1) * present(states, self.apart)
         if self.mean is None:
             return states
         moved = states - self.mean
@@ -121,10 +165,21 @@ class Normalisation:
             return moved * self.scale
         return moved if self.rotation is None else moved @ self.rotation
 
+    def equals(self, other: Normalisation) -> bool:
+        """Whether the two are the same, number by number."""
+        own, others = self._tensors(), other._tensors()
+        return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
+
     def save(self, path: Path) -> None:
         """Write the fitted tensors as safetensors."""
+        save_tensors(self._tensors(), path)
+
+    def _tensors(self) -> dict[str, Tensor]:
         fitted = {"mean": self.mean, "scale": self.scale, "rotation": self.rotation}
-        save_tensors({name: value for name, value in fitted.items() if value is not None}, path)
+        tensors = {name: value for name, value in fitted.items() if value is not None}
+        for number, (_, part) in enumerate(self.parts):
+            tensors |= {f"{number}.{name}": value for name, value in part._tensors().items()}
+        return tensors | ({"apart": torch.tensor(self.apart)} if self.parts else {})
 
     @classmethod
     def load(cls, path: Path) -> Normalisation:
@@ -133,9 +188,22 @@ class Normalisation:
         Raises:
             StoreError: the file cannot be read.
         """
+        tensors, names = load_tensors(path), ("mean", "scale", "rotation")
+
+        def fitted(found: dict[str, Tensor]) -> Normalisation:
+            if odd := sorted(found.keys() - set(names)):
+                raise ValueError(f"{odd[0]} is not known")
+            return cls(*(found.get(name) for name in names))
+
         try:
-            return cls(**load_tensors(path))
-        except TypeError as error:
+            if (widths := tensors.pop("apart", None)) is None:
+                return fitted(tensors)
+            parts: list[dict[str, Tensor]] = [{} for _ in widths.tolist()]
+            for name, value in tensors.items():
+                number, _, own = name.partition(".")
+                parts[int(number)][own] = value
+            return cls(parts=tuple((int(width), fitted(part)) for width, part in zip(widths, parts, strict=True)))
+        except (ValueError, IndexError) as error:
             raise StoreError(f"{path}: not a stored normalisation ({error})") from error
 
 

@@ -42,7 +42,7 @@ class Attention:
 
     Attributes:
         weights: of each state of the input, for each word; the mean over heads, layers and the word's tokens. Each row
-            has the sum 1. There are no states where the bridge does not attend to them.
+            has the sum 1. There are no states where the bridge does not attend to them, or several plugs do at once.
         grid: where the states of a picture form one: its rows and columns, and how many states before it belong to no
             place, such as a class token.
         labels: of each state, where the input has words: which it encodes.

@@ -22,6 +22,7 @@ from lockdec.store.reading import CONFIG, MULTIRUN, RESULT, is_name, read_config
 if TYPE_CHECKING:
     import torch
 
+    from lockdec.bridges import Bridge
     from lockdec.data.captions import Input
     from lockdec.data.tokenizer import Tokenizer
     from lockdec.encoders.contract import Encoder, PretrainedHere
@@ -141,7 +142,9 @@ class NewInputCaptioner:
         normalisation: fitted on the training inputs of the run.
         decode: strategy and lengths of decoding.
         generator: RNG of the strategies that sample.
-        plug: the name of its cross-attention, where the model has several.
+        plugs: the names of its cross-attention, or of several whose additions are summed; none where another bridge
+            works without.
+        bridge: what else carries the states; the model may have those of other captioners.
     """
 
     encoder: Encoder
@@ -150,7 +153,8 @@ class NewInputCaptioner:
     tokenizer: Tokenizer
     decode: EvaluateConfig
     generator: torch.Generator
-    plug: str = "default"  # UNNAMED of the transformer, which is not imported here
+    plugs: tuple[str, ...] = ("default",)  # UNNAMED of the transformer, which is not imported here
+    bridge: Bridge | None = None
 
     def captions(self, inputs: Sequence[Input]) -> list[str]:
         """One caption for each input, in order.
@@ -265,7 +269,7 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
         tokenizer = tokenizer.with_prompt(load_prompt(finetune))
         generator = torch.Generator().manual_seed(decode.seed)
     require_whole(run.folder / CONFIG, encoder, normalisation, model, tokenizer, decode)
-    return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator)
+    return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator, model.in_use, model.bridge)
 
 
 def require_whole(
@@ -277,7 +281,7 @@ def require_whole(
     decode: EvaluateConfig,
 ) -> None:
     """Raise StoreError, naming the file with its settings, unless the parts of a captioner fit each other."""
-    channels = len(normalisation.mean) if normalisation.mean is not None else encoder.dim
+    channels = encoder.dim if normalisation.dim is None else normalisation.dim
     if not channels == encoder.dim == model.encoder_dim:
         raise StoreError(f"{where}: an encoder of {encoder.dim} channels, a normalisation of {channels} and a "
                          f"bridge of {model.encoder_dim} do not belong together")  # fmt: skip

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -22,7 +22,7 @@ from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.scoring import locked
 from lockdec.store import Artifact
-from lockdec.store.reading import as_dataclass, read_dataclass, read_object
+from lockdec.store.reading import as_dataclass, is_name, read_dataclass, read_object
 from lockdec.store.tensors import (
     fingerprinted,
     load_tensors,
@@ -37,7 +37,13 @@ from lockdec.transformer.configuration import HostedConfig
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.fast import dtype_of, undrawn
 from lockdec.transformer.importing import Checkpoint
-from lockdec.transformer.models import UNNAMED, CrossAttentionConfig, DecoderConfig, LockingDecoderModel, LockingModel
+from lockdec.transformer.models import (
+    UNNAMED,
+    CrossAttentionConfig,
+    DecoderConfig,
+    LockingDecoderModel,
+    LockingModel,
+)
 
 TOKENIZER, DECODER, DECODER_WEIGHTS = "tokenizer.json", "decoder.json", "decoder.safetensors"
 HOSTED, HOSTED_FILES = "hosted.json", "hosted"
@@ -45,6 +51,7 @@ CHANGED_WEIGHTS = "changed.safetensors"
 CHAT, PROMPT = "chat.json", "prompt.json"
 CROSS_ATTENTION, CROSS_ATTENTION_WEIGHTS = "cross_attention.json", "cross_attention.safetensors"
 BRIDGE, BRIDGE_WEIGHTS = "bridge.json", "bridge.safetensors"
+SEVERAL, SEVERAL_FOLDER = "plugs.json", "plugs"  # the names of several that are used at once, and a folder for each
 CPU = torch.device("cpu")
 
 
@@ -138,7 +145,14 @@ def decoder_fingerprint(model: LockingModel) -> str:
 
 def save_bridge(model: LockingModel, folder: Path) -> None:
     """Save the weights and the config of the cross-attention in use, and those of another bridge, if there is one."""
-    if model.plug is not None:
+    if len(names := model.in_use) > 1:
+        write_json(folder / SEVERAL, {"names": list(names)})
+        for name in names:
+            (folder / SEVERAL_FOLDER / name).mkdir(parents=True, exist_ok=True)
+            model.use(name)
+            save_bridge(model, folder / SEVERAL_FOLDER / name)
+        model.use(*names)
+    elif model.plug is not None:
         config, encoder_dim = model.plugs[model.plug]
         save_tensors(model.cross_attention_parameters(), folder / CROSS_ATTENTION_WEIGHTS)
         write_json(folder / CROSS_ATTENTION, {"encoder_dim": encoder_dim, **asdict(config)})
@@ -170,9 +184,15 @@ def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingM
     """
     *decoder, bridge = artifacts
     model = load_decoder(*decoder, device=device)
+    if bridge.path(SEVERAL).is_file():
+        names = read_object(bridge.path(SEVERAL)).get("names")
+        if not isinstance(names, list) or not all(isinstance(name, str) and is_name(name) for name in names):
+            raise StoreError(f"{bridge.path(SEVERAL)}: it names no plugs")
+        _put_named(model, {name: bridge.folder / SEVERAL_FOLDER / name for name in names})
+        return model.eval()
     config = bridge.path(BRIDGE)
     if another := config.is_file():
-        put_bridge(model, config, bridge.path(BRIDGE_WEIGHTS))
+        put_bridge(model, config, read_object(config), bridge.path(BRIDGE_WEIGHTS))
     config = bridge.path(CROSS_ATTENTION)
     if config.is_file() or not another:
         put_cross_attention(model, config, read_object(config), bridge.path(CROSS_ATTENTION_WEIGHTS))
@@ -180,17 +200,42 @@ def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingM
     return model.eval()
 
 
-def put_bridge(model: LockingModel, config: Path, weights: Path) -> None:
+def put_several(model: LockingModel, trained: Sequence[Artifact]) -> None:
+    """Attach the cross-attention of several finetunings, named by their places, and unlock it: all are in use.
+
+    Raises:
+        StoreError: one of them has another bridge, or `put_cross_attention` does.
+    """
+    for artifact in trained:
+        if artifact.path(BRIDGE).is_file():
+            raise StoreError(f"{artifact.folder}: only cross-attention is summed, and this one has another bridge")
+    _put_named(model, {str(number): artifact.folder for number, artifact in enumerate(trained)})
+
+
+def _put_named(model: LockingModel, folders: Mapping[str, Path]) -> None:
+    plugs = {}
+    for name, folder in folders.items():
+        config = folder / CROSS_ATTENTION
+        put_cross_attention(model, config, read_object(config), folder / CROSS_ATTENTION_WEIGHTS)
+        plugs[name] = model.detach(UNNAMED)
+    for name, plug in plugs.items():
+        model.attach(name, plug)
+    model.use(*plugs)
+    model.unlock()
+
+
+def put_bridge(model: LockingModel, config: Path, stored_settings: Mapping[str, Any], weights: Path) -> None:
     """Attach a trained bridge to a decoder; locked.
 
     Args:
-        config: the file with its kind and its settings.
+        config: the file that the settings are from, for errors.
+        stored_settings: its kind, its `encoder_dim` and its settings.
         weights: the file of its weights.
 
     Raises:
         StoreError: there is no bridge of this kind, or they do not belong together.
     """
-    settings, classes = read_object(config), known()
+    settings, classes = dict(stored_settings), known()
     kind, encoder_dim = settings.pop("kind", None), settings.pop("encoder_dim", None)
     if kind not in classes:
         raise StoreError(f"{config}: bridge={kind} is not one of: {', '.join(sorted(classes))}; a class of your own "

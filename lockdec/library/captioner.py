@@ -97,13 +97,14 @@ class Captioner:
     An input is what the encoder reads. Pictures: one of Pillow's, an array UInt8[height width 3], or the path of a
     file. Texts: a string. Arrays: Float[states channels] or Float[channels], the path of a `.npy` file, or an id that
     the encoder `features` knows. Sounds: Float[samples] at the rate of the encoder, or the path of a file. Instead of
-    the path of a file, its content will do.
+    the path of a file, its content will do. Examples in several parts: a mapping of these, by "image", "text" or
+    "array".
 
     Args:
         run: what it was made of, if that was a run, which may have stored its inputs.
 
     Attributes:
-        modality: "image", "text" or "array": the kind of its inputs.
+        modality: "image", "text", "array" or "several": the kind of its inputs.
         rate: samples a second, where its inputs are sounds; None for other inputs.
         seconds: how much of a sound it hears; None for all of it, and for other inputs.
     """
@@ -322,10 +323,12 @@ class Captioner:
         return decode
 
     def _model(self) -> LockingModel:
-        """The decoder, attending by the plug of this captioner."""
+        """The decoder, with what this captioner attends by."""
         model = self._parts.model
-        if model.plugs and model.plug != self._parts.plug:  # another bridge may need no cross-attention
-            model.use(self._parts.plug)
+        if model.bridge is not self._parts.bridge:
+            model.attach_bridge(self._parts.bridge)
+        if model.in_use != self._parts.plugs:
+            model.use(*self._parts.plugs)
         if model.locked:
             model.unlock()
         return model
@@ -352,7 +355,8 @@ class Captioner:
             states = over.shape[1]
             labels = self._parts.encoder.labels(given)
             fitting = tuple(labels) if labels is not None and len(labels) == states else None
-            found.append(Attention(over, layout(states) if self.modality == "image" else None, fitting))
+            single = self.modality == "image" and not self._parts.encoder.apart
+            found.append(Attention(over, layout(states) if single else None, fitting))
         return found
 
     def _each(

@@ -69,7 +69,10 @@ def draw(given: Input, caption: str, words: Sequence[Word], attention: Attention
     states = attention.weights.shape[1]
     title = f"{_text(name)}: " if name else ""
     if states == 0:
-        body = "<p>Nothing in this decoder attends to the states of the input: there is nothing to draw.</p>"
+        body = (
+            "<p>No attention to the states of the input can be drawn: this decoder has none, or that of several plugs "
+            "at once.</p>"
+        )
     elif states == 1:
         body = (
             "<p>The encoder gives one state for this input, and all attention goes to it: there is nothing to draw.</p>"

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lockdec.data.captions import Input, Modality, composed, not_unicode
+from lockdec.data.captions import Input, Modality, Part, composed, not_unicode
 from lockdec.data.images import open_image, upright
 from lockdec.data.sounds import ENDINGS as SOUNDS
 from lockdec.data.sounds import open_sound
 from lockdec.data.sources import finite_array, load_array
 from lockdec.errors import DataError
 
-Given: TypeAlias = Image.Image | str | Path | bytes | NDArray[Any]
-"""An input as a user has it; bytes are the content of a file."""
+GivenPart: TypeAlias = Image.Image | str | Path | bytes | NDArray[Any]
+Given: TypeAlias = GivenPart | Mapping[Modality, GivenPart]
+"""An input as a user has it; bytes are the content of a file, and a mapping has the parts of one example."""
 
 _WANTED = {
     "image": "pictures: one of Pillow's, an array UInt8[height width 3], or the path or the content of a file",
     "text": "texts: a string each",
     "array": "arrays: Float[states channels], the path or the content of a .npy file, or an id that its encoder knows",
+    "several": "examples in several parts, each a mapping such as {'image': \"picture.png\", 'text': \"der name\"}",
 }
 _SOUNDS = "sounds: Float[samples] at {rate} Hz, or the path or the content of a file (WAV, FLAC, Ogg, MP3)"
+_PARTS: tuple[Modality, ...] = ("image", "text", "array")
 _NPY = b"\x93NUMPY"  # how the content of a .npy file begins
 
 
 def as_list(given: Given | Sequence[Given]) -> list[Given]:
     """One input or several as a list; DataError if it is empty."""
-    several = [given] if isinstance(given, Image.Image | str | Path | bytes | np.ndarray) else list(given)
+    several = [given] if isinstance(given, Image.Image | str | Path | bytes | np.ndarray | Mapping) else list(given)
     if not several:
         raise DataError("no inputs: give one or more")
     return several
@@ -47,6 +50,8 @@ def read(given: Given, modality: Modality, rate: int | None = None, name: str = 
     Raises:
         DataError: it cannot be read, or is of another modality.
     """
+    if isinstance(given, Mapping):
+        return _example(given, modality, rate, name)
     if modality == "text" and isinstance(given, str):
         if problem := not_unicode(given):
             raise DataError(problem)
@@ -70,6 +75,19 @@ def read(given: Given, modality: Modality, rate: int | None = None, name: str = 
         return load_array(path, str(given)) if path.suffix.lower() == ".npy" else composed(str(given))
     wanted = _WANTED[modality] if rate is None else _SOUNDS.format(rate=rate)
     raise DataError(f"{_shown(given)} is none of the inputs of this captioner, which are {wanted}")
+
+
+def _example(given: Mapping[Modality, GivenPart], modality: Modality, rate: int | None, name: str) -> Input:
+    """The parts of an example, each read by its modality."""
+    if modality != "several":
+        raise DataError(f"an example in several parts is none of the inputs of this captioner, which are "
+                        f"{_WANTED[modality]}")  # fmt: skip
+    found: dict[Modality, Part] = {}
+    for kind, part in given.items():
+        if kind not in _PARTS:
+            raise DataError(f"{kind[:40]!r} names no part of an example (allowed: {', '.join(_PARTS)})")
+        found[kind] = cast(Part, read(part, kind, rate, name))
+    return found
 
 
 def _content(content: bytes, modality: Modality, rate: int | None, name: str) -> Input:

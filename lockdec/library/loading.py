@@ -10,12 +10,13 @@ import torch
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run, open_captioner
 from lockdec.library.captioner import Captioner
-from lockdec.plugs.folder import RECORD, open_plug
+from lockdec.plugs.folder import RECORD, open_plug, open_plugs
 
 
 def load(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
+    plugs: Sequence[str | Path] = (),
     decoder: str | Path | None = None,
     encoder: str | Path | None = None,
     device: torch.device | str = "cpu",
@@ -29,6 +30,8 @@ def load(
     Args:
         path: the folder of a run; of a sweep, whose best cell is taken; of an export; or one with runs in it, of which
             the newest that has finished is taken; or the folder of a plug.
+        plugs: in the place of a path: the folders of several plugs on one decoder. Each encoder reads the whole input,
+            or, of an example in several parts, its own; what the plugs add to each layer is summed.
         decoder: of a plug: the folder of a run, an export or a checkpoint, a GGUF file, or the id of a model on the
             Hugging Face hub, which is then downloaded.
         encoder: of a plug whose encoder reads files of yours: their folder.
@@ -41,6 +44,15 @@ def load(
             made for another decoder or encoder.
         ConfigError: the encoder's class is not trusted or cannot be built, or there is no such device.
     """
+    if (path is None) == (not plugs):
+        raise ConfigError("load: name either a folder or, as plugs=[...], several plugs")
+    if plugs:
+        if decoder is None:
+            raise ConfigError(f"plugs={[str(plug) for plug in plugs]}: name the decoder that they were made for, as in "
+                              'decoder="outputs/runs/default"')  # fmt: skip
+        folders = [Path(plug) for plug in plugs]
+        return Captioner(open_plugs(folders, decoder, encoder, trust, allow_download), usable(device))
+    assert path is not None
     folder = Path(path)
     if not (folder / RECORD).is_file():
         if decoder is not None or encoder is not None:

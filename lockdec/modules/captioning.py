@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from lockdec.modules.objective import Measured
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import is_logged
+from lockdec.transformer.encoded import present
 from lockdec.transformer.models import Encoded, LockingModel
 
 
@@ -23,6 +26,7 @@ class Captioning(PartlyFrozen):
         model: attached and unlocked.
         eos_id, prefix_layers, prompt: see `PartlyFrozen`.
         label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
+        apart: of several encoders side by side, the channels of each; see `perturbed`.
     """
 
     def __init__(
@@ -39,10 +43,11 @@ class Captioning(PartlyFrozen):
         decoder_dropout: bool = False,
         state_noise: float = 0.0,
         state_dropout: float = 0.0,
+        apart: Sequence[int] = (),
     ) -> None:
         super().__init__(model, optimizer, steps, stage, eos_id=eos_id, prefix_layers=prefix_layers, prompt=prompt)
         self.label_smoothing, self.decoder_dropout = label_smoothing, decoder_dropout
-        self.state_noise, self.state_dropout = state_noise, state_dropout
+        self.state_noise, self.state_dropout, self.apart = state_noise, state_dropout, apart
 
     def freeze_others(self) -> None:
         self.model.freeze_decoder()
@@ -66,7 +71,7 @@ class Captioning(PartlyFrozen):
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step lowers: mean cross-entropy in nats, given perturbed states."""
-        encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout)
+        encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout, self.apart)
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         prefix = None if batch.prefix is None else batch.prefix[rows]
@@ -81,13 +86,20 @@ class Captioning(PartlyFrozen):
             self.log(f"{self.stage}/gradient_norm", ranks.whole(nn.utils.get_total_norm(gradients)))
 
 
-def perturbed(encoded: Encoded, noise: float, dropout: float) -> Encoded:
-    """A share of the states dropped, and Gaussian noise added to the others: regularisation for small support sets."""
+def perturbed(encoded: Encoded, noise: float, dropout: float, apart: Sequence[int] = ()) -> Encoded:
+    """A share of the states dropped, and Gaussian noise added to the others: regularisation for small support sets.
+
+    Args:
+        apart: of several encoders side by side, the channels of each: only those of its own encoder get noise.
+    """
     if dropout:
         encoded = Encoded(encoded.states, encoded.mask & ~dropped(encoded.mask, dropout)).trimmed()
     if not noise:
         return encoded
-    return Encoded(torch.randn_like(encoded.states).mul_(noise).add_(encoded.states), encoded.mask)
+    added = torch.randn_like(encoded.states).mul_(noise)
+    if apart:
+        added *= present(encoded.states, apart)
+    return Encoded(added.add_(encoded.states), encoded.mask)
 
 
 def dropped(mask: Bool[Tensor, "b s"], share: float) -> Bool[Tensor, "b s"]:

@@ -191,6 +191,7 @@ class Player:
             return {"kind": "image", "src": f"data:image/png;base64,{base64.b64encode(png(small)).decode()}"}
         if isinstance(given, str):
             return {"kind": "text", "text": given}
+        assert not isinstance(given, Mapping)  # examples in several parts are refused when the captioner is opened
         if self.captioner.rate is None:
             return {"kind": "array", "shape": list(given.shape)}
         seconds = len(given) / self.captioner.rate
@@ -222,6 +223,9 @@ def open_players(folders: Sequence[str], opening: Opening) -> list[Player]:
         else:
             captioner = base.with_plug(folder, encoder=how.encoder, trust=how.trust, allow_download=how.allow_download)
         found.append(Player(folder, record.name, captioner, how, _facts_of_plug(record)))
+    for player in found:
+        if player.captioner.modality == "several":
+            raise DataError(f"{player.folder}: it reads examples in several parts, for which the page has no place")
     return found
 
 
@@ -284,7 +288,8 @@ def _facts_of_plug(record: PlugRecord) -> list[tuple[str, str]]:
     return [
         ("encoder", f"{record.encoder.name}, {record.encoder.dim} channels"),
         ("decoder", f"{record.decoder.source or 'pretrained by lockdec'}, {record.decoder.fingerprint[:12]}"),
-        ("cross-attention", _sizes(record.cross_attention)),
+        *([("bridge", str(record.bridge.get("kind")))] if record.bridge is not None else []),
+        *([("cross-attention", _sizes(record.cross_attention))] if record.cross_attention is not None else []),
         ("learned from", f"{shots} pairs of {data.get('name', 'its data')}"),
         *_reached(record.metrics, record.controls, data.get("evaluated")),
     ]

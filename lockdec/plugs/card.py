@@ -15,7 +15,7 @@ _TASKS = {"image": "image-to-text", "text": "text-generation", "array": "other"}
 def card(record: Mapping[str, Any]) -> str:
     """The text of README.md, from what plug.json holds."""
     decoder, encoder, training = record["decoder"], record["encoder"], record["training"]
-    attention, metrics, controls = record["cross_attention"], record["metrics"], record["controls"]
+    metrics, controls = record["metrics"], record["controls"]
     data = _text(training["data"].get("name", "its data"))
     split = _text(training["data"].get("evaluated", "test"))
     source = _text(decoder["source"] or "pretrained by lockdec")
@@ -32,12 +32,12 @@ def card(record: Mapping[str, Any]) -> str:
 
 # {_text(record["name"])}: a plug for a frozen decoder
 
-It lets a frozen decoder caption what a frozen encoder encodes: low-dimensional cross-attention, trained by
+It lets a frozen decoder caption what a frozen encoder encodes: {_kind(record)}, trained by
 lockdec on {shots} pairs of {data}. The decoder itself is not in this folder.
 
 - decoder: {source}, fingerprint `{decoder["fingerprint"][:12]}`
 - encoder: {_text(encoder["name"])}, {encoder["dim"]} channels, fingerprint `{encoder["fingerprint"][:12]}`
-- cross-attention: {attention["heads"]} heads, d_q {attention["d_q"]}, d_k {attention["d_k"]}, d_v {attention["d_v"]}
+{_bridges(record)}
 - prompt: {_text(json.dumps(record["prompt"]["text"])) if record["prompt"] else "none"}
 
 ```
@@ -60,14 +60,34 @@ On the {split} split of {data}, beside its controls:
 """
 
 
+def _kind(record: Mapping[str, Any]) -> str:
+    """What was trained, in words."""
+    bridge = record["bridge"]
+    return "low-dimensional cross-attention" if bridge is None else f"the bridge {_text(bridge['kind'])}"
+
+
+def _bridges(record: Mapping[str, Any]) -> str:
+    """A line for cross-attention, and one for another bridge, where there is one."""
+    attention, bridge, lines = record["cross_attention"], record["bridge"], []
+    if bridge is not None:
+        settings = ", ".join(f"{name} {value}" for name, value in bridge.items() if name not in ("kind", "encoder_dim"))
+        lines.append(f"- bridge: {_text(bridge['kind'])}, {_text(settings)}")
+    if attention is not None:
+        sizes = ", ".join(f"{name} {attention[name]}" for name in ("d_q", "d_k", "d_v"))
+        lines.append(f"- cross-attention: {attention['heads']} heads, {sizes}")
+    return "\n".join(lines)
+
+
 def _front_matter(record: Mapping[str, Any], data: str) -> str:
     metrics = [{"type": name, "value": record["metrics"][name]} for name in SHOWN if name in record["metrics"]]
     task = _TASKS.get(record["encoder"]["modality"], "other")
+    kind = "cross-attention" if record["bridge"] is None else record["bridge"]["kind"]
+    captioning = "image-captioning" if task == "image-to-text" else "captioning"
     matter: dict[str, Any] = {
         "library_name": "lockdec",
         "license": "other",
         "pipeline_tag": task,
-        "tags": ["lockdec", "plug", "cross-attention", "image-captioning" if task == "image-to-text" else "captioning"],
+        "tags": ["lockdec", "plug", kind, captioning],
     }
     if source := record["decoder"]["source"]:
         matter["base_model"] = source

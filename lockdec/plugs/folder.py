@@ -21,6 +21,7 @@ from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import NORMALISATION
 from lockdec.encoders.huggingface import downloads_only
 from lockdec.encoders.normalisation import Normalisation
+from lockdec.encoders.together import Together
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.finished import (
@@ -33,12 +34,15 @@ from lockdec.evaluation.finished import (
 )
 from lockdec.evaluation.stored import (
     BRIDGE,
+    BRIDGE_WEIGHTS,
     CROSS_ATTENTION,
     CROSS_ATTENTION_WEIGHTS,
+    SEVERAL,
     decoder_fingerprint,
     load_decoder,
     load_prompt,
     load_tokenizer,
+    put_bridge,
     put_cross_attention,
 )
 from lockdec.plugs.card import card
@@ -50,7 +54,8 @@ from lockdec.transformer.importing import located, read
 from lockdec.transformer.models import UNNAMED, LockingDecoderModel, LockingModel
 from lockdec.version import __version__
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)  # 1 has no bridge
 RECORD, CARD, ENCODER = "plug.json", "README.md", "encoder"
 GIVEN = "given:"  # prefix of a path in the encoder's config that the user has to give
 MOST_FILE = 1 << 30  # bytes of a file of a plug
@@ -108,13 +113,15 @@ class PlugRecord:
         schema: of this file.
         lockdec: the version that wrote it.
         name: of the run.
-        cross_attention: its `CrossAttentionConfig` and its `encoder_dim`.
+        cross_attention: its `CrossAttentionConfig` and its `encoder_dim`; None where another bridge works without.
         prompt: what stood before every caption in training.
         decoding: the config by which captions were generated.
         training: data, shots, seeds and settings of finetuning.
         metrics, controls: of the run, beside each other.
         licences: of the data and of the weights, where they are known.
         files: of the folder, except this one and the card.
+        bridge: what carries the states beside or in the place of cross-attention: its kind, settings and `encoder_dim`;
+            None for cross-attention alone.
     """
 
     schema: int
@@ -122,7 +129,7 @@ class PlugRecord:
     name: str
     decoder: DecoderRecord
     encoder: EncoderRecord
-    cross_attention: dict[str, Any]
+    cross_attention: dict[str, Any] | None
     prompt: Prompt | None
     decoding: dict[str, Any]
     training: dict[str, Any]
@@ -130,6 +137,7 @@ class PlugRecord:
     controls: dict[str, dict[str, float]]
     licences: dict[str, str]
     files: dict[str, FileRecord]
+    bridge: dict[str, Any] | None = None
 
 
 def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> PlugRecord:
@@ -139,16 +147,16 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
         trusted, downloads: see `lockdec.evaluation.finished.build_encoder`.
 
     Raises:
-        StoreError: the folder is not empty, an artifact is missing or damaged, or the run has a bridge beside or in
-            the place of cross-attention.
+        StoreError: the folder is not empty, an artifact is missing or damaged, or the run uses several plugs at once.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out}: exists already; name a new or an empty folder")
     finetune, attach = run.artifact("finetune"), run.artifact("attach")
-    if (other := finetune.path(BRIDGE)).is_file():
-        raise StoreError(f"{run.folder}: a plug holds cross-attention alone, and this run has "
-                         f"bridge={read_object(other).get('kind')}; export the whole run, without --plug")  # fmt: skip
+    if finetune.path(SEVERAL).is_file():
+        raise StoreError(f"{run.folder}: it uses several plugs at once; export each of the runs that trained them")
+    trained = {CROSS_ATTENTION: CROSS_ATTENTION_WEIGHTS, BRIDGE: BRIDGE_WEIGHTS}
+    trained = {config: weights for config, weights in trained.items() if finetune.path(config).is_file()}
     encoder = build_encoder(run, trusted, downloads)
     pretrained = run.artifact(encoder.stage) if isinstance(encoder, PretrainedHere) else None
     if isinstance(encoder, PretrainedHere) and pretrained is not None:
@@ -158,7 +166,7 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
     try:
         out.mkdir(parents=True, exist_ok=True)
         names = {
-            CROSS_ATTENTION_WEIGHTS: finetune.path(CROSS_ATTENTION_WEIGHTS),
+            **{name: finetune.path(name) for name in trained.values()},
             NORMALISATION: attach.path(NORMALISATION),
         }
         for file in run.needed_files(pretrained) if pretrained else ():
@@ -181,7 +189,7 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
             encoder.fingerprint,
             encoder.dim,
         ),
-        cross_attention=read_object(finetune.path(CROSS_ATTENTION)),
+        cross_attention=read_object(finetune.path(CROSS_ATTENTION)) if CROSS_ATTENTION in trained else None,
         prompt=load_prompt(finetune),
         decoding=dict(run.evaluate),
         training=redacted(_training(result, run.config)),
@@ -189,6 +197,7 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
         controls={name: _numbers(scores) for name, scores in _object(result.get("controls")).items()},
         licences=_licences(run.config, type(encoder).__name__),
         files={name: FileRecord((out / name).stat().st_size, file_sha256(out / name)) for name in sorted(names)},
+        bridge=read_object(finetune.path(BRIDGE)) if BRIDGE in trained else None,
     )
     write_json(out / RECORD, asdict(record))
     write_text(out / CARD, card(asdict(record)))
@@ -203,10 +212,14 @@ def read_plug(folder: Path) -> PlugRecord:
     """
     path = folder / RECORD
     found = read_object(path)
-    if found.get("schema") != SCHEMA:
+    if found.get("schema") not in READABLE:
         raise StoreError(f"{path}: schema {found.get('schema')}, and this lockdec ({__version__}) reads {SCHEMA}")
     record = as_dataclass(path, PlugRecord, found)
-    for needed in (CROSS_ATTENTION_WEIGHTS, NORMALISATION):
+    if record.cross_attention is None and record.bridge is None:
+        raise StoreError(f"{path}: it has neither cross-attention nor another bridge")
+    trained = [CROSS_ATTENTION_WEIGHTS] * (record.cross_attention is not None)
+    trained += [BRIDGE_WEIGHTS] * (record.bridge is not None)
+    for needed in (*trained, NORMALISATION):
         if needed not in record.files:
             raise StoreError(f"{path}: it names no {needed}, which a plug needs")
     for name, expected in record.files.items():
@@ -264,9 +277,6 @@ def put_plug(
         tokenizer: without a prompt.
         decoder: the name of the decoder, for errors.
     """
-    if model.bridge is not None:
-        raise StoreError(f"{folder}: a plug needs a decoder without another bridge, and {decoder} has "
-                         f"bridge={model.bridge.kind}")  # fmt: skip
     for what, wanted, found in (
         ("decoder", record.decoder.fingerprint, decoder_fingerprint(model)),
         ("tokenizer", record.decoder.tokenizer, tokenizer.fingerprint),
@@ -286,28 +296,72 @@ def put_plug(
         decode.check()
         tokenizer = tokenizer.with_prompt(record.prompt)
         generator = torch.Generator().manual_seed(decode.seed)
-        name = _attach(model, folder, record)
+        names = _attach(model, folder, record)
     try:
         require_whole(path, built, normalisation, model, tokenizer, decode)
     except StoreError:
-        model.detach(name)
+        for name in names:
+            model.detach(name)
         raise
-    return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator, name)
+    return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator, names, model.bridge)
 
 
-def _attach(model: LockingModel, folder: Path, record: PlugRecord) -> str:
-    """Attach the plug beside those that the model has; returns its name."""
-    others = {name: model.detach(name) for name in list(model.plugs)}
-    try:
-        put_cross_attention(model, folder / RECORD, record.cross_attention, folder / CROSS_ATTENTION_WEIGHTS)
-        new = model.detach(UNNAMED)
-    finally:
-        for name, plug in others.items():
-            model.attach(name, plug)
-    name = f"plug {len(others) + 1}" if others else UNNAMED
-    model.attach(name, new)
+def _attach(model: LockingModel, folder: Path, record: PlugRecord) -> tuple[str, ...]:
+    """Attach the plug beside those that the model has; returns the name of its cross-attention, if it has any."""
+    model.attach_bridge(None)
+    model.use()
+    if record.bridge is not None:
+        put_bridge(model, folder / RECORD, record.bridge, folder / BRIDGE_WEIGHTS)
+    names: tuple[str, ...] = ()
+    if record.cross_attention is not None:
+        others = {name: model.detach(name) for name in list(model.plugs)}
+        try:
+            put_cross_attention(model, folder / RECORD, record.cross_attention, folder / CROSS_ATTENTION_WEIGHTS)
+            new = model.detach(UNNAMED)
+        finally:
+            for name, plug in others.items():
+                model.attach(name, plug)
+        names = (f"plug {len(others) + 1}" if others else UNNAMED,)
+        model.attach(names[0], new)
     model.unlock()
-    return name
+    return names
+
+
+def open_plugs(
+    folders: Sequence[Path],
+    decoder: str | Path,
+    encoder: str | Path | None = None,
+    trusted: Sequence[str] = (),
+    downloads: Collection[str] = (),
+) -> NewInputCaptioner:
+    """The captioner that several plugs and their decoder make: what each adds to a layer is summed.
+
+    Arguments and errors are those of `open_plug`. How captions are generated is what the first plug says.
+
+    Raises:
+        StoreError: fewer than two, one of them twice, one with another bridge, or with another prompt than the first.
+    """
+    if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
+        raise StoreError(f"plugs={[str(folder) for folder in folders]}: name two plugs or more, each once")
+    model, tokenizer = open_decoder(decoder)
+    records = [read_plug(folder) for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        if record.bridge is not None:
+            raise StoreError(f"{folder}: only plugs of cross-attention alone are summed, and this one has "
+                             f"bridge={record.bridge.get('kind')}")  # fmt: skip
+        if record.prompt != records[0].prompt:
+            raise StoreError(f"{folder}: the prompt that it was trained with is not that of {folders[0]}")
+    parts = [
+        put_plug(folder, record, model, tokenizer, str(decoder), encoder, trusted, downloads)
+        for folder, record in zip(folders, records, strict=True)
+    ]
+    names = tuple(name for part in parts for name in part.plugs)
+    together = Together({f"{number:03}": part.encoder for number, part in enumerate(parts)})
+    normalisation = Normalisation(parts=tuple((part.encoder.dim, part.normalisation) for part in parts))
+    model.use(*names)
+    model.unlock()
+    first = parts[0]
+    return NewInputCaptioner(together, normalisation, model, first.tokenizer, first.decode, first.generator, names)
 
 
 def open_decoder(where: str | Path) -> tuple[LockingModel, Tokenizer]:

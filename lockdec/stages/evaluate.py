@@ -138,7 +138,8 @@ class Evaluate(Stage):
         write_support(work.folder / SUPPORT, self.data.ids, support)
         shown = spread(range(len(rows)), DRAWINGS)
         self._keep_drawings(work, [rows[index] for index in shown])
-        self._keep_attention(work, captioner, [(rows[index], captions["caption"][index]) for index in shown])
+        if not encoded.normalisation.apart:  # the states of several encoders form no grid
+            self._keep_attention(work, captioner, [(rows[index], captions["caption"][index]) for index in shown])
         own = scores.pop("caption")
         blind_control = "prior" if "prior" in scores else "locked"
         return {

@@ -165,12 +165,12 @@ class Finetune(TrainingStage):
         if seen := self.data.splits["val"][:WATCHED]:
             captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.room)
             watched = [AttentionStatistics(work.stage, captions, encoded.batch(seen), eos, prompt)]
-        best = self.best_step(held_out, tokenizer, encoded, model.room) if model.bridge_parameters() else []
+        learns = bool(model.bridge_parameters()) and not model.apart  # neither retrieval alone does, nor trained plugs
+        best = self.best_step(held_out, tokenizer, encoded, model.room) if learns else []
         frozen = decoder_fingerprint(model)
-        module = self.module(model, eos, prompt)
+        module = self.module(model, eos, prompt, encoded.normalisation.apart)
         batches.prefix = prefix = self.prefix(model, batches.sequences, work)
         try:
-            learns = bool(model.bridge_parameters())  # retrieval alone does not
             metrics = self.train(module, batches, work, self.seed, [*watched, *best]) if learns else {}
         finally:
             if prefix is not None:
@@ -219,7 +219,7 @@ class Finetune(TrainingStage):
             batches.append(CaptionBatch(tokens, encoded.batch(rows), numbers, rows=torch.tensor(rows)))
         return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
 
-    def module(self, model: LockingModel, eos_id: int, prompt: int = 0) -> Captioning:
+    def module(self, model: LockingModel, eos_id: int, prompt: int = 0, apart: Sequence[int] = ()) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
         fit = self.fit
         return Captioning(
@@ -234,6 +234,7 @@ class Finetune(TrainingStage):
             decoder_dropout=fit.decoder_dropout,
             state_noise=fit.state_noise,
             state_dropout=fit.state_dropout,
+            apart=apart,
         )
 
 

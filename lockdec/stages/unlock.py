@@ -88,7 +88,7 @@ class Unlock(Stage):
             )
         tokenizer = load_tokenizer(*work.decoder)
         model = load_decoder(*work.decoder, device=work.device)
-        sections = self.draw(model, encoded, tokenizer)
+        sections = self.draw(model, encoded, tokenizer, work)
         save_bridge(model, work.folder)
 
         rows = self.data.splits["train"][:PROBES]
@@ -106,8 +106,10 @@ class Unlock(Stage):
         trained = {"cross_attention": 0, "bridge": 0}
         for name, weight in model.bridge_parameters().items():
             trained["bridge" if name.startswith("bridge.") else "cross_attention"] += weight.numel()
+        others = model.plug_parameters - trained["cross_attention"]  # those of plugs beside the first in use
+        trained["cross_attention"] += others
         trained = {name: count for name, count in trained.items() if count}
-        total, trainable = sum(weight.numel() for weight in model.parameters()), sum(trained.values())
+        total, trainable = others + sum(weight.numel() for weight in model.parameters()), sum(trained.values())
         return {
             **sections,
             "parameters": {
@@ -118,7 +120,7 @@ class Unlock(Stage):
             "unlock": {"max_abs_logit_delta": float(max(deltas))},
         }
 
-    def draw(self, model: LockingModel, encoded: EncodedSet, tokenizer: Tokenizer) -> dict[str, Any]:
+    def draw(self, model: LockingModel, encoded: EncodedSet, tokenizer: Tokenizer, work: Work) -> dict[str, Any]:
         """Attach what carries the states, in its initial weights; returns its sections of result.json.
 
         Raises:

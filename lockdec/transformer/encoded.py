@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,8 +52,32 @@ class Encoded:
         states = self.states.flatten(0, 1).index_select(0, places).view(b, width, d)
         return Encoded(states, self.mask.gather(1, kept))
 
+    def parted(self, apart: Sequence[int]) -> list[Encoded]:
+        """The states of each of several encoders side by side, in its own channels; see `present`.
+
+        Args:
+            apart: how many channels each encoder has.
+        """
+        own, found = present(self.states, apart), list[Encoded]()
+        pieces = zip(torch.split(self.states, list(apart), -1), torch.split(own, list(apart), -1), strict=True)
+        for states, real in pieces:
+            found.append(Encoded(states, self.mask & real[..., 0]).trimmed())
+        return found
+
     def __len__(self) -> int:
         return len(self.states)
+
+
+def present(states: Float[Tensor, "*b d"], apart: Sequence[int]) -> Bool[Tensor, "*b d"]:
+    """Which channels of states of several encoders side by side are those of the encoder of the state.
+
+    A state whose channels are all zero is of none of them.
+
+    Args:
+        apart: how many channels each encoder has.
+    """
+    pieces = torch.split(states, list(apart), -1)
+    return torch.cat([(piece != 0).any(-1, keepdim=True).expand(piece.shape) for piece in pieces], dim=-1)
 
 
 class PlugRows(NamedTuple):

@@ -143,9 +143,10 @@ class HostedDecoderModel(LockingModel):
             raise LockdecError(f"{folder}: its config and its weights differ in shape: {wrong[0]}")
         return cls(host).eval()
 
-    def attach_bridge(self, bridge: Bridge) -> None:
+    def attach_bridge(self, bridge: Bridge | None) -> None:
         """As `LockingModel.attach_bridge`; ConfigError as `Bridge.require_hostable`."""
-        bridge.require_hostable()
+        if bridge is not None:
+            bridge.require_hostable()
         super().attach_bridge(bridge)
 
     @property

@@ -435,6 +435,11 @@ class LockingPlaces(nn.Module):
             place.use(plug)
             place.cross_attention.locked = locked or place.cross_attention.attention is None
 
+    def attachments(self, plug: str) -> list[Attachment]:
+        """What a plug adds to the places where it adds something."""
+        found = [place.cross_attention.attachment(plug) for place in self._places()]
+        return [attachment for attachment in found if attachment is not None]
+
     def waiting(self) -> Iterator[Attachment]:
         """The attachments of all plugs that are not in use."""
         for place in self._places():

@@ -15,7 +15,7 @@ from lockdec.transformer.autoregressive import Prefix, StackedModel, require_wid
 from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.decoding.caching import DecoderCache
-from lockdec.transformer.encoded import Encoded, PlugBatch
+from lockdec.transformer.encoded import Encoded, PlugBatch, PlugRows
 from lockdec.transformer.fast import undrawn
 from lockdec.transformer.importing import read
 from lockdec.transformer.layers import CrossAttentionMap, LockingDecoder
@@ -76,7 +76,9 @@ class LockingModel(PluggableModel):
 
     @property
     def attends(self) -> bool:
-        """Whether cross-attention attends to the encoder's own states, so that `attention_maps` says where."""
+        """Whether one cross-attention attends to the encoder's own states, so that `attention_maps` says where."""
+        if self.apart:
+            return False
         own = self.bridge is None or type(self.bridge).states is Bridge.states
         return own and self.decoder.attached
 
@@ -94,13 +96,14 @@ class LockingModel(PluggableModel):
     def frozen_layers(self) -> int:
         """How many layers, from the lowest on, neither learn nor depend on the encoded input."""
         keeps = self.bridge is None or self.bridge.keeps_layers
-        return self.decoder.below_cross_attention if keeps else 0
+        return self.decoder.below_cross_attention if keeps and not self.apart else 0
 
-    def attach_bridge(self, bridge: Bridge) -> None:
-        """Attach a bridge that has its weights, in the place of the one before it; locked."""
+    def attach_bridge(self, bridge: Bridge | None) -> None:
+        """Attach a bridge that has its weights, in the place of the one before it, or none; locked."""
         like = next(self.parameters())
         self.lock()
-        self.bridge = bridge.to(like.device, torch.promote_types(like.dtype, torch.float32))
+        precise = torch.promote_types(like.dtype, torch.float32)
+        self.bridge = None if bridge is None else bridge.to(like.device, precise)
 
     def leaving_out(self, rows: Int[Tensor, " b"] | None) -> AbstractContextManager[None]:
         """As `Bridge.leaving_out`; nothing where no bridge remembers inputs."""
@@ -144,14 +147,22 @@ class LockingModel(PluggableModel):
         if self.locked:
             return None
         if isinstance(encoded, PlugBatch):
-            if self.bridge is not None:
-                raise LockdecError(f"rows of several plugs need cross-attention alone, not {self.bridge.kind}")
+            self._require_alone()
             for part in encoded.parts:
                 self._require(part.plug)
                 require_width(part.encoded, self.plugs[part.plug][1])
             return encoded
         found = self._fitting(encoded, "pass one, or call lock()")
+        if self.apart:
+            self._require_alone()
+            rows = torch.arange(len(found), device=found.states.device)
+            parts = zip(self.in_use, found.parted(self.apart), strict=True)
+            return PlugBatch(len(found), tuple(PlugRows(plug, rows, own) for plug, own in parts))
         return found if self.bridge is None else self.bridge.states(found)
+
+    def _require_alone(self) -> None:
+        if self.bridge is not None:
+            raise LockdecError(f"rows of several plugs need cross-attention alone, not {self.bridge.kind}")
 
     def soft_prompt(self, encoded: Encoded | PlugBatch | None) -> Float[Tensor, "b k d_model"] | None:
         """What the bridge puts before the tokens of each input; None while locked."""
@@ -221,6 +232,8 @@ class LockingDecoderModel(StackedModel, LockingModel):
     ) -> list[CrossAttentionMap]:
         if self.locked:
             raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
+        if self.apart:
+            raise LockdecError(f"{len(self.in_use)} plugs are in use: use one alone to see what it attends to")
         self.admit(encoded)
         if (before := self.soft_prompt(encoded)) is not None:
             maps = self.decoder.attention_maps(self._after(before, tokens), encoded)

@@ -48,7 +48,7 @@ class PluggableModel(AutoregressiveModel):
 
     Attributes:
         plugs: the sizes of each plug and the width of the states it was made for, by name.
-        plug: the name of the one in use; None where there is none.
+        in_use: the names of those in use: one; several, whose additions are summed; or none.
     """
 
     decoder: LockingPlaces
@@ -56,7 +56,7 @@ class PluggableModel(AutoregressiveModel):
     def __init__(self) -> None:
         super().__init__()
         self.plugs: dict[str, tuple[CrossAttentionConfig, int]] = {}
-        self.plug: str | None = None
+        self.in_use: tuple[str, ...] = ()
 
     @overload
     def attach(self, name: str, plug: CrossAttentionConfig, encoder_dim: int) -> None: ...
@@ -105,7 +105,7 @@ class PluggableModel(AutoregressiveModel):
             plug.require_fit(self.config)
             self.decoder.put(name, plug.layers)
             self.plugs[name] = (plug.config, plug.encoder_dim)
-            self.plug = name
+            self.in_use = (name,)
             self._place()
         else:
             assert isinstance(plug, CrossAttentionConfig)
@@ -119,7 +119,7 @@ class PluggableModel(AutoregressiveModel):
         self.decoder.attach(name, config, encoder_dim)
         self._place()
         self.plugs[name] = (config, encoder_dim)
-        self.plug = name
+        self.in_use = (name,)
 
     def _place(self) -> None:
         """Bring the plug in use to the decoder's device, in float32 even where the decoder is of half precision."""
@@ -127,22 +127,52 @@ class PluggableModel(AutoregressiveModel):
         for layer in self.decoder.layers:
             layer.cross_attention.to(like.device, torch.promote_types(like.dtype, torch.float32))
 
-    def use(self, name: str) -> None:
-        """Attend by the plug of this name from now on; locked or unlocked as before. LockdecError if there is none."""
-        self._require(name)
-        self.decoder.use(name)
-        self.plug = name
+    def use(self, *names: str) -> None:
+        """Attend by the plug of this name from now on; locked or unlocked as before.
+
+        Of several plugs, what each adds to a layer is summed, although they were trained apart. An encoded input then
+        holds the states of all their encoders side by side, in the order of the names; see `Encoded.parted`. The
+        parameters of the model are those of the first. Without a name, no plug is in use.
+
+        Raises:
+            LockdecError: there is no plug of such a name, or a name is given twice.
+        """
+        if len(set(names)) < len(names):
+            raise LockdecError(f"use({', '.join(map(repr, names))}): a plug is named twice")
+        for name in names:
+            self._require(name)
+        self.decoder.use(names[0] if names else "")
+        self.in_use = names
+
+    @property
+    def plug(self) -> str | None:
+        """The name of the plug in use, the first of several; None where there is none."""
+        return self.in_use[0] if self.in_use else None
+
+    @property
+    def plug_parameters(self) -> int:
+        """How many numbers the plugs in use have learned, all together."""
+        found = [attachment for name in self.in_use for attachment in self.decoder.attachments(name)]
+        gates = [attachment.gate for attachment in found if attachment.gate is not None]
+        weights = [weight for attachment in found for weight in attachment.attention.parameters()]
+        return sum(weight.numel() for weight in (*gates, *weights))
+
+    @property
+    def apart(self) -> tuple[int, ...]:
+        """The channels of each encoder, where several plugs are in use; empty where one is."""
+        return tuple(self.plugs[name][1] for name in self.in_use) if len(self.in_use) > 1 else ()
 
     def detach(self, name: str) -> Plug:
-        """Remove a plug, and return it; `attach` puts it back as it was. Locked if it was in use.
+        """Remove a plug, and return it; `attach` puts it back as it was. If it was in use, none is, and all is locked.
 
         Raises:
             LockdecError: there is no plug of this name.
         """
         self._require(name)
         config, encoder_dim = self.plugs.pop(name)
-        if name == self.plug:
-            self.plug = None
+        if name in self.in_use:
+            self.in_use = ()
+            self.decoder.lock()
         return Plug(config, encoder_dim, tuple(self.decoder.detach(name)), self.config.d_model)
 
     def _require(self, name: str) -> None:
@@ -152,13 +182,13 @@ class PluggableModel(AutoregressiveModel):
 
     @property
     def cross_attention_config(self) -> CrossAttentionConfig | None:
-        """The sizes of the plug in use."""
+        """The sizes of the plug in use, the first of several."""
         return self.plugs[self.plug][0] if self.plug is not None else None
 
     @property
     def encoder_dim(self) -> int | None:
-        """The width of the states that the plug in use was made for."""
-        return self.plugs[self.plug][1] if self.plug is not None else None
+        """The width of the states that the plugs in use were made for, all together."""
+        return sum(self.plugs[name][1] for name in self.in_use) if self.in_use else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PluggableModel:
         """Apply a change of device or type to the plugs that wait, too."""

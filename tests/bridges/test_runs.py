@@ -25,7 +25,9 @@ from lockdec.store import Store
 from lockdec.training.batching import CaptionBatch
 from tests.conftest import TinyRun, composed, run_tiny
 
-RIVALS = sorted(path.stem for path in (config_folder() / "bridge").glob("*.yaml") if path.stem != "cross_attention")
+RIVALS = sorted(
+    path.stem for path in (config_folder() / "bridge").glob("*.yaml") if path.stem not in ("cross_attention", "sum")
+)
 OFTEN = ("trainer.checkpoint_seconds=0", "finetune.steps=6")  # a checkpoint at every step
 
 
@@ -88,13 +90,31 @@ def test_what_is_stored_captions_new_inputs(rival: TinyRun, tiny: TinyRun, tmp_p
     captioner = lockdec.load(rival.folder)
     [caption] = captioner.caption(picture)
     assert caption.log_prob < 0
-    assert ("there is nothing to draw" in captioner.figure(picture, caption).html) != ("cross_attention" in kind)
+    drawn = "No attention to the states of the input can be drawn" not in captioner.figure(picture, caption).html
+    assert drawn == ("cross_attention" in kind)
     assert captioner.score(picture, ["a red square"]).shape == (1, 1)
-    with pytest.raises(StoreError, match=rf"a plug holds cross-attention alone.*bridge={kind}"):
-        write_plug(find_run(rival.folder), tmp_path / "none")
-    write_plug(find_run(tiny.folder), tmp_path / "plug")
-    with pytest.raises(StoreError, match=rf"a plug needs a decoder without another bridge.*bridge={kind}"):
-        captioner.with_plug(tmp_path / "plug")
+
+
+def test_its_plug_captions_as_the_run_does_beside_others(rival: TinyRun, tiny: TinyRun, tmp_path: Path) -> None:
+    record = write_plug(find_run(rival.folder), tmp_path / "rival")
+    assert record.bridge is not None
+    assert record.bridge["kind"] == rival.folder.name
+    assert f"bridge: {rival.folder.name}".replace("_", r"\_") in (tmp_path / "rival" / "README.md").read_text()
+    write_plug(find_run(tiny.folder), tmp_path / "usual")
+    picture = Image.new("RGB", (40, 40), "red")
+
+    def said(captioner: lockdec.Captioner) -> tuple[str, float]:
+        [caption] = captioner.caption(picture)
+        return caption.text, caption.log_prob
+
+    expected = [said(lockdec.load(folder)) for folder in (rival.folder, tiny.folder)]
+    first = lockdec.load(tmp_path / "rival", decoder=tiny.folder)
+    both = [first, first.with_plug(tmp_path / "usual")]
+    for _ in range(2):
+        assert [said(captioner) for captioner in both] == expected
+    whole = lockdec.load(rival.folder)
+    assert said(whole.with_plug(tmp_path / "usual")) == expected[1]
+    assert said(whole) == expected[0]
 
 
 def test_a_stored_bridge_is_data(tiny: TinyRun, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from lockdec.data.captions import CaptionSet, Input, Modality
 from lockdec.data.openmoji import OpenMoji
@@ -23,6 +24,7 @@ from lockdec.encoders.minilm import MiniLM
 from lockdec.encoders.mlm import MaskedLanguageModelEncoder
 from lockdec.encoders.pictures import pixels
 from lockdec.encoders.sound import LogMel
+from lockdec.encoders.together import Together
 from lockdec.encoders.vae import VAE
 from lockdec.encoders.vqvae import VQVAE
 from lockdec.encoders.whisper import WhisperTiny
@@ -126,6 +128,18 @@ def of_efficientnet(**options: Any) -> Kind:
     return Kind(EfficientNetLite0(64, **options), drawings(), others)
 
 
+def together() -> Kind:
+    """A picture and a text at once, and two views of a picture."""
+    pairs: list[Input] = []
+    for drawing, text in zip(drawings(), TEXTS, strict=True):
+        assert isinstance(drawing, Image.Image)
+        pairs.append({"image": drawing, "text": text})
+    views = Together({"vae": autoencoder(VAE), "vqvae": autoencoder(VQVAE)})
+    swapped = Together({"name": autoencoder(VAE), "drawing": mlm()})
+    others: list[Encoder] = [Together({"drawing": autoencoder(VAE, seed=1), "name": mlm()}), views, swapped]
+    return Kind(Together({"drawing": autoencoder(VAE), "name": mlm()}), pairs, others)
+
+
 KINDS: dict[str, Callable[[Path], Kind]] = {
     "efficientnet_lite0": lambda folder: of_efficientnet(),
     "random_efficientnet_lite0": lambda folder: of_efficientnet(untrained=True),
@@ -151,5 +165,6 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
         features(folder / "a"), [f"input {row}" for row in (3, 1, 7, 0, 2, 4, 6, 5)], [features(folder / "b", 2.0)]
     ),
     "features, arrays": lambda folder: Kind(Features(dim=3), ragged(), [Features(dim=4)]),
+    "several at once": lambda folder: together(),
     "a user's class": lambda folder: Kind(Scaled(3), ragged(), [Scaled(3, weight=2.0), Scaled(3, offset=1.0)]),
 }

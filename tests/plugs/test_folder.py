@@ -68,7 +68,9 @@ def test_its_record_says_what_it_was_made_for(tiny: TinyRun, plug: Path) -> None
     assert record.metrics == pytest.approx(tiny.result["metrics"])
     assert record.controls.keys() == tiny.result["controls"].keys()
     assert record.training["fewshot"]["shots"] == 16
+    assert record.cross_attention is not None
     assert record.cross_attention["d_v"] == 2
+    assert record.bridge is None
     assert "Apache-2.0" in record.licences["encoder"]
     assert str(tiny.outputs) not in (plug / RECORD).read_text() + (plug / "README.md").read_text()
 
@@ -80,7 +82,9 @@ def test_its_record_says_what_it_was_made_for(tiny: TinyRun, plug: Path) -> None
         (("decoder", "tokenizer"), "0" * 64, r"made for the tokenizer 000000000000, and that of"),
         (("encoder", "config", "grid"), 4, r"made for the encoder EfficientNetLite0 .*, and this one is"),
         (("encoder", "fingerprint"), "0" * 64, r"made for the encoder EfficientNetLite0 000000000000"),
-        (("schema",), 2, r"plug\.json: schema 2, and this lockdec \(.*\) reads 1"),
+        (("schema",), 3, r"plug\.json: schema 3, and this lockdec \(.*\) reads 2"),
+        (("cross_attention",), None, "it has neither cross-attention nor another bridge"),
+        (("bridge",), {"kind": "lora"}, "names no bridge.safetensors"),
         (("cross_attention", "heads"), 4096, "not the weights of a LockingDecoder"),
         (("cross_attention", "encoder_dim"), 10**12, "not the weights of a LockingDecoder"),
         (("decoding", "beams"), 10**6, "at most"),
@@ -121,6 +125,13 @@ def test_what_does_not_belong_is_refused_by_name(
 def linked(path: Path) -> None:
     path.unlink()
     path.symlink_to("/etc/hostname")
+
+
+def test_a_plug_of_the_schema_before_bridges_is_read(tiny: TinyRun, copied: Path) -> None:
+    record = json.loads((copied / RECORD).read_text())
+    del record["bridge"]
+    (copied / RECORD).write_text(json.dumps(record | {"schema": 1}))
+    assert lockdec.load(copied, decoder=tiny.folder).modality == "image"
 
 
 SPOILED: dict[str, Callable[[Path], object]] = {

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lockdec.encoders.together import side_by_side
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import CrossAttentionConfig
 from lockdec.transformer.layers import LockingDecoderLayer
@@ -144,6 +145,39 @@ def test_plugs_of_one_row_are_summed() -> None:
     assert not torch.allclose(added("a"), added("b"))
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_several_plugs_in_use_read_the_states_of_all_side_by_side(norm: str) -> None:
+    model, tokens = decoder(norm=norm), token_batch()
+    rows = len(tokens)
+    drawings, music = encoded(rows, ENCODER_DIM, 1), encoded(rows, MUSIC_DIM, 2)
+    both = side_by_side([drawings, music])
+    model.use("drawings", "music")
+    assert (model.apart, model.encoder_dim) == ((ENCODER_DIM, MUSIC_DIM), ENCODER_DIM + MUSIC_DIM)
+    assert (model.attends, model.frozen_layers, model.locked) == (False, 0, False)
+    every = torch.arange(rows)
+    parts = PlugBatch(rows, (PlugRows("drawings", every, drawings), PlugRows("music", every, music)))
+    found = model(tokens, both)
+    torch.testing.assert_close(found, model(tokens, parts), rtol=1e-5, atol=1e-5)
+    for options in STRATEGIES:
+        sequences = [model.generate(given, max_new_tokens=6, **IDS, **options) for given in (both, parts)]
+        assert torch.equal(*sequences)
+    counts = []
+    for name, alone in (("drawings", drawings), ("music", music)):
+        model.use(name)
+        assert not torch.allclose(model(tokens, alone), found, atol=1e-3)
+        counts.append(sum(weight.numel() for weight in model.cross_attention_parameters().values()))
+        assert model.plug_parameters == counts[-1]
+    model.use("drawings", "music")
+    assert model.plug_parameters == sum(counts)
+    assert torch.equal(model(tokens, both), found)
+    model.lock()
+    locked = model(tokens)
+    model.unlock()
+    model.detach("music")
+    assert (model.in_use, model.locked) == ((), True)
+    assert torch.equal(model(tokens), locked)
+
+
 def test_locked_is_the_gpt_bit_for_bit_whatever_is_attached() -> None:
     model, tokens = decoder(), token_batch()
     bare = LockingDecoderModel(decoder_config()).eval()
@@ -217,6 +251,8 @@ def test_without_a_name_it_is_the_only_plug() -> None:
         (lambda m: m.attach("", music_config(), 3), r"attach\(''\): it needs a name"),
         (lambda m: m.use("words"), r"there is no plug 'words' \(attached: 'drawings', 'music'\)"),
         (lambda m: m.detach("words"), "there is no plug 'words'"),
+        (lambda m: m.use("music", "music"), r"use\('music', 'music'\): a plug is named twice"),
+        (lambda m: m.use("music", "words"), "there is no plug 'words'"),
         (
             lambda m: m.attach("big", Plug(music_config(), 3, (None,) * 9, 48)),
             r"the plug is of a decoder of 9 layers and d_model=48, and this one has",

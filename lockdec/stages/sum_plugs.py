@@ -1,0 +1,75 @@
+"""Use several plugs at once that were trained apart: what each adds to a layer of the decoder is summed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from lockdec.data.captions import digest
+from lockdec.data.tokenizer import Tokenizer
+from lockdec.encoders.encoded import NORMALISATION, EncodedSet
+from lockdec.encoders.normalisation import Normalisation
+from lockdec.errors import ConfigError
+from lockdec.evaluation.finished import FinishedRun, find_run
+from lockdec.evaluation.stored import put_several
+from lockdec.stages.stage import Stage, Work
+from lockdec.stages.unlock import Unlock
+from lockdec.transformer.models import LockingModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumPlugs(Unlock):
+    """Takes the trained cross-attention of finished runs in the place of a fresh one; no step of finetuning follows.
+
+    Each run has captioned the same rows by one part of the encoder, over the same decoder.
+
+    Attributes:
+        plugs: the folder of a run for each part of the encoder, in the order of their names.
+        prompt: of finetuning; the plugs were trained with it.
+    """
+
+    version: ClassVar[int] = 1
+    neutral: ClassVar[tuple[str, ...]] = (*Unlock.neutral, "plugs", "cross_attention", "seed")
+    code: ClassVar[tuple[str, ...]] = ("lockdec.evaluation.stored", "lockdec.transformer.attention")
+    plugs: list[str]
+    prompt: str | None = None
+
+    @cached_property
+    def _runs(self) -> list[FinishedRun]:
+        return [find_run(Path(folder)) for folder in self.plugs]
+
+    def check(self) -> None:
+        if len(self.plugs) < 2:
+            raise ConfigError(f"bridge.plugs={self.plugs}: name a finished run for each part of the encoder")
+        if self.parameters is not None:
+            raise ConfigError(f"bridge.parameters={self.parameters}: plugs that are trained already have their sizes; "
+                              "use null")  # fmt: skip
+        wanted = self.data.prompt if self.prompt == "auto" else self.prompt
+        for run in self._runs:
+            section = run.result.get("prompt")
+            prompt = section.get("text") if isinstance(section, Mapping) else None
+            if prompt != wanted:
+                raise ConfigError(f"finetune.prompt={self.prompt}: {run.folder} was trained with {prompt!r}")
+
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        return
+
+    def fingerprints(self) -> dict[str, str]:
+        return {"plugs": digest([run.artifact("finetune").key for run in self._runs])}
+
+    def draw(self, model: LockingModel, encoded: EncodedSet, tokenizer: Tokenizer, work: Work) -> dict[str, Any]:
+        decoder, parts = [artifact.key for artifact in work.decoder], encoded.normalisation.parts
+        if len(parts) != len(self._runs):
+            raise ConfigError(f"bridge.plugs={self.plugs}: {len(self._runs)} runs for an encoder of {len(parts)} parts")
+        for run, (_, normalisation) in zip(self._runs, parts, strict=True):
+            if [artifact.key for artifact in run.decoder] != decoder:
+                raise ConfigError(f"bridge.plugs: {run.folder} has another decoder than this run")
+            if not Normalisation.load(run.artifact("attach").path(NORMALISATION)).equals(normalisation):
+                raise ConfigError(f"bridge.plugs: {run.folder} has another encoder than the part of this run in its "
+                                  "place, or another normalisation")  # fmt: skip
+        put_several(model, [run.artifact("finetune") for run in self._runs])
+        model.lock()
+        return {"bridge": {"kind": "sum", "parameters": model.plug_parameters}}

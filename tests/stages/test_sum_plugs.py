@@ -1,0 +1,131 @@
+"""Plugs that were trained apart, summed in use, and two encoders trained together, over the same decoder and rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import lockdec
+from lockdec.encoders.encoded import EncodedSet
+from lockdec.encoders.normalisation import Normalisation
+from lockdec.errors import ConfigError
+from lockdec.evaluation.finished import find_run
+from lockdec.evaluation.stored import load_captioner, load_decoder
+from tests.conftest import TinyRun, run_tiny
+
+BOTH = ("data=named_drawings", "encoder=drawing_and_name")
+
+
+@pytest.fixture(scope="module")
+def named(tiny: TinyRun) -> TinyRun:
+    """The rows of the first run, seen by their German names."""
+    return run_tiny(tiny.outputs, "named", "data=named_drawings", "data.show=name", "encoder=minilm")
+
+
+@pytest.fixture(scope="module")
+def joint(tiny: TinyRun, named: TinyRun) -> TinyRun:
+    """Both parts of each example, trained together."""
+    return run_tiny(tiny.outputs, "joint", *BOTH, "trainer.checkpoint_seconds=0")
+
+
+@pytest.fixture(scope="module")
+def summed(tiny: TinyRun, named: TinyRun, joint: TinyRun) -> TinyRun:
+    """The cross-attention of the first two, at once."""
+    return run_tiny(tiny.outputs, "summed", *BOTH, "bridge=sum", f"bridge.plugs=[{tiny.folder},{named.folder}]")
+
+
+def test_all_four_share_decoder_rows_and_prior(tiny: TinyRun, named: TinyRun, joint: TinyRun, summed: TinyRun) -> None:
+    for run in (named, joint, summed):
+        assert run.result["status"] == "ok"
+        for stage in ("pretrain", "prior"):
+            assert run.result["stages"][stage]["key"] == tiny.result["stages"][stage]["key"]
+        assert run.result["controls"]["prior"] == tiny.result["controls"]["prior"]
+        assert run.result["controls"]["locked"]["loss"] == tiny.result["controls"]["locked"]["loss"]
+        assert run.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+
+
+def test_counts(tiny: TinyRun, named: TinyRun, joint: TinyRun, summed: TinyRun) -> None:
+    def trained(run: TinyRun) -> int:
+        count: int = run.result["parameters"]["trainable"]
+        return count
+
+    heads, d_q, d_k, d_v, d_model, layers = 2, 2, 2, 2, 32, 2
+    widths = 149 + 384
+    assert trained(joint) == layers * heads * (d_model * d_q + widths * (d_k + d_v) + d_v * d_model)
+    assert trained(summed) == trained(tiny) + trained(named)
+    assert summed.result["bridge"] == {"kind": "sum", "parameters": trained(summed)}
+
+
+def test_the_joint_starts_as_the_decoder_and_learns_from_both_parts(joint: TinyRun) -> None:
+    assert joint.result["unlock"]["max_abs_logit_delta"] == 0
+    unlocked, finetuned = (
+        load_file(find_run(joint.folder).artifact(stage).path("cross_attention.safetensors"))
+        for stage in ("unlock", "finetune")
+    )
+    for name in (name for name in unlocked if name.endswith((".key.weight", ".value.weight"))):
+        changed = unlocked[name] != finetuned[name]
+        assert changed[:, :149].any(), f"{name}: drawings"
+        assert changed[:, 149:].any(), f"{name}: names"
+
+
+def test_the_sum_adds_what_each_does_alone(tiny: TinyRun, named: TinyRun, summed: TinyRun) -> None:
+    run = find_run(summed.folder)
+    model = load_captioner(*run.decoder, run.artifact("finetune"))
+    assert model.in_use == ("0", "1")
+    assert model.apart == (149, 384)
+    tokens = torch.tensor([[1, 5, 9], [1, 7, 3]])
+    both = EncodedSet.open(run.artifact("attach").folder).batch([3, 8])
+    with torch.no_grad():
+        together, own = model(tokens, both), both.parted(model.apart)
+        for number, alone in enumerate((tiny, named)):
+            finished = find_run(alone.folder)
+            apart = EncodedSet.open(finished.artifact("attach").folder).batch([3, 8])
+            torch.testing.assert_close(own[number].states, apart.states, rtol=0, atol=0)
+            model.use(str(number))
+            one = load_captioner(*finished.decoder, finished.artifact("finetune"))
+            assert torch.equal(model(tokens, apart), one(tokens, apart))
+            assert not torch.equal(model(tokens, apart), together)
+        model.use("0", "1")
+        assert torch.equal(model(tokens, both), together)
+        model.lock()
+        assert torch.equal(model(tokens), load_decoder(*run.decoder)(tokens))
+
+
+def test_each_part_is_normalised_as_it_is_alone(tiny: TinyRun, named: TinyRun, joint: TinyRun) -> None:
+    parts = EncodedSet.open(find_run(joint.folder).artifact("attach").folder).normalisation.parts
+    for (_, part), alone in zip(parts, (tiny, named), strict=True):
+        path = find_run(alone.folder).artifact("attach").path("normalisation.safetensors")
+        assert part.equals(Normalisation.load(path))
+
+
+def test_captions_of_both_parts_are_those_of_the_run(joint: TinyRun, summed: TinyRun) -> None:
+    from lockdec.data.named_drawings import NamedDrawings
+
+    data = NamedDrawings(limit=160, resolution=128)
+    for run in (joint, summed):
+        rows = [json.loads(line) for line in (run.folder / "captions.jsonl").read_text().splitlines()][:2]
+        captions = lockdec.load(run.folder).caption(data.inputs([data.ids.index(row["id"]) for row in rows]))
+        assert [caption.text for caption in captions] == [row["caption"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["bridge.plugs=[{tiny}]"], "name a finished run for each part of the encoder"),
+        (["bridge.plugs=[{named},{tiny}]"], "has another encoder than the part of this run in its place"),
+        (["bridge.plugs=[{tiny},{named},{tiny}]"], "3 runs for an encoder of 2 parts"),
+        (["bridge.plugs=[{tiny},{named}]", "pretrain.steps=7"], "has another decoder than this run"),
+        (["bridge.plugs=[{tiny},{named}]", "bridge.parameters=9"], "have their sizes"),
+        (["bridge.plugs=[{tiny},{named}]", "finetune.prompt=the"], "was trained with None"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    changes: list[str], said: str, tiny: TinyRun, named: TinyRun, summed: TinyRun, tmp_path: Path
+) -> None:
+    filled = [text.format(tiny=tiny.folder, named=named.folder) for text in changes]
+    with pytest.raises(ConfigError, match=said):
+        run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", *filled)
