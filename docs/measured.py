@@ -364,7 +364,7 @@ TOGETHER = {  # sweep: the plug in words
 
 
 def together(study: Study) -> dict[str, str]:
-    """One row per plug or pair of plugs: what was trained, its scores, and how far it is ahead of the better one alone."""
+    """One row per plug or pair of plugs: its size, its scores, and how far it is ahead of the better one alone."""
     found = {next(iter(setting.runs.values())).text("sweep_name"): setting for setting in study.settings}
     alone = [found[name] for name in ("together_drawing", "together_name")]
     better, rows = max(alone, key=lambda setting: score(setting).mean), []
@@ -374,9 +374,17 @@ def together(study: Study) -> dict[str, str]:
         setting = found[sweep]
         ahead = "" if setting is better else interval(loss(setting, better), signed=True)
         scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
-        over = interval(score(setting, view="nearest_neighbour"), signed=True)
-        rows.append([what, f"{setting.parameters:,.0f}", *scores, ahead, over])
-    head = ["", "trained", "token F1", "exact", "CIDEr-D", "token F1 over the better one alone", "over nearest_neighbour"]
+        copied = interval(score(setting, view="nearest_neighbour"), signed=True)
+        rows.append([what, f"{setting.parameters:,.0f}", *scores, ahead, copied])
+    head = [
+        "",
+        "trained",
+        "token F1",
+        "exact",
+        "CIDEr-D",
+        "token F1 over the better one alone",
+        "over nearest_neighbour",
+    ]
     return {"together": table(head, rows)}
 
 
