@@ -188,12 +188,12 @@ class Normalisation:
         Raises:
             StoreError: the file cannot be read.
         """
-        tensors, names = load_tensors(path), ("mean", "scale", "rotation")
+        tensors = load_tensors(path)
 
         def fitted(found: dict[str, Tensor]) -> Normalisation:
-            if odd := sorted(found.keys() - set(names)):
+            if odd := sorted(found.keys() - {"mean", "scale", "rotation"}):
                 raise ValueError(f"{odd[0]} is not known")
-            return cls(*(found.get(name) for name in names))
+            return cls(found.get("mean"), found.get("scale"), found.get("rotation"))
 
         try:
             if (widths := tensors.pop("apart", None)) is None:

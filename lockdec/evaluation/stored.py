@@ -137,7 +137,8 @@ def decoder_fingerprint(model: LockingModel) -> str:
     trained = model.bridge_parameters()
     digest = hashlib.sha256()
     with locked(model):  # unlocked, a bridge may have put weights of its own in the decoder's places
-        for name, _, content in fingerprinted({n: t for n, t in model.state_dict().items() if n not in trained}):
+        own = {n: t for n, t in model.state_dict().items() if n not in trained and not n.startswith("bridge.")}
+        for name, _, content in fingerprinted(own):
             digest.update(name.encode())
             digest.update(content)
     return digest.hexdigest()

@@ -12,11 +12,11 @@ from torch import nn
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.encoders.together import PretrainedTogether, Together
-from lockdec.encoders.vae import PretrainedVAE
+from lockdec.encoders.vae import VAE, PretrainedVAE
 from lockdec.errors import ConfigError, DataError
 from lockdec.modules.captioning import perturbed
 from lockdec.transformer.encoded import Encoded, present
-from tests.encoders.kinds import KINDS, TEXTS, VAE, Given, autoencoder, drawings, mlm
+from tests.encoders.kinds import KINDS, TEXTS, Given, autoencoder, drawings, mlm
 
 PAIRS = KINDS["several at once"](Path()).inputs
 
@@ -43,7 +43,7 @@ def test_each_part_has_its_own_states_and_channels() -> None:
 def test_one_projection_of_such_states_is_one_of_each_memory() -> None:
     encoder, project = both(), nn.Linear(both().dim, 5, bias=False)
     encoded = encoder.encode(PAIRS[:2])
-    blocks = project.weight.split(list(encoder.apart), dim=1)
+    blocks = torch.split(project.weight, list(encoder.apart), dim=1)
     for part, block in zip(encoded.parted(encoder.apart), blocks, strict=True):
         for row in range(2):
             real = part.states[row][part.mask[row]]

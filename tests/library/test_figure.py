@@ -15,9 +15,10 @@ from lockdec.encoders.features import Features
 from lockdec.encoders.huggingface import HuggingFace
 from lockdec.encoders.minilm import MiniLM
 from lockdec.encoders.together import Together
+from lockdec.encoders.vae import VAE
 from lockdec.library.inputs import Given
 from tests.encoders import checkpoints
-from tests.encoders.kinds import VAE, autoencoder, mlm
+from tests.encoders.kinds import autoencoder, mlm
 from tests.play.conftest import captioner
 
 PICTURE = Image.linear_gradient("L").resize((40, 40)).convert("RGB")
