@@ -22,6 +22,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from placeholders import fill, names
 
+from lockdec.data.composing import PROPERTIES
 from lockdec.report.headline import interval
 from lockdec.report.results import Run, Scalar, read
 from lockdec.report.settings import Setting
@@ -388,6 +389,58 @@ def together(study: Study) -> dict[str, str]:
     return {"together": table(head, rows)}
 
 
+# The encoders of the sweeps music_*, in the order of the tables.
+MUSIC = ("mlm", "random_mlm", "vqvae", "random_vqvae", "logmel", "whisper_tiny", "random_whisper_tiny")
+
+
+def music(study: Study) -> dict[str, str]:
+    """Accuracy by attribute: of captions, of a linear probe of the same inputs, and of one of all training inputs."""
+    found: dict[str, dict[int, Setting]] = {}
+    for setting in study.settings:
+        name = str(next(iter(setting.runs.values())).text("sweep_name")).removeprefix("music_")
+        found.setdefault(name, {})[int(str(setting.facet("fewshot.shots")))] = setting
+    places = [(name, shots) for name in MUSIC for shots in sorted(found.get(name, {}))]
+    attributes = list(PROPERTIES)
+
+    def values(setting: Setting, what: str) -> list[Estimate]:
+        runs = setting.runs.values()
+        return [one([run.number(f"{what}.{name}") or 0.0 for run in runs]) for name in attributes]
+
+    def ahead(setting: Setting, of: str) -> list[Estimate]:
+        """The paired differences over seeds of the captions' accuracies to those of something else."""
+        runs, ours = setting.runs.values(), "attributes.caption"
+        pairs = ([(run.number(f"{ours}.{name}"), run.number(f"{of}.{name}")) for run in runs] for name in attributes)
+        return [one([(mine or 0.0) - (other or 0.0) for mine, other in several]) for several in pairs]
+
+    def rows(what: str) -> list[list[str]]:
+        return [
+            [f"`{name}`", str(shots), *(interval(value, 2) for value in values(found[name][shots], what))]
+            for name, shots in places
+        ]
+
+    of_all = [
+        [f"`{name}`", *(f"{value.mean:.2f}" for value in values(found[name][max(found[name])], "probe.train"))]
+        for name in dict.fromkeys(name for name, _ in places)
+    ]
+    chance = values(found[places[0][0]][places[0][1]], "probe.commonest")
+    of_all.append(["the commonest value", *(f"{value.mean:.2f}" for value in chance)])
+    gaps = [
+        [
+            f"`{name}`",
+            str(shots),
+            *(interval(gap, 2, signed=True) for gap in ahead(found[name][shots], "probe.support")),
+        ]
+        for name, shots in places
+    ]
+    head = ["encoder", "pairs", *attributes]
+    return {
+        "music": table(head, rows("attributes.caption")),
+        "music probe": table(head, rows("probe.support")),
+        "music ahead": table(head, gaps),
+        "music ceiling": table(["encoder", *attributes], of_all),
+    }
+
+
 Part = Callable[[Study], Mapping[str, str]]
 # The sweeps behind each group of places, and the function that fills it.
 PARTS: dict[str, tuple[str, Part]] = {
@@ -407,6 +460,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "language_models": ("language*", language_models),
     "language_tuning": ("tuning_language", language_tuning),
     "together": ("together_*", together),
+    "music": ("music_*", music),
 }
 
 

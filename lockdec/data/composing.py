@@ -106,12 +106,14 @@ class Piece:
     Attributes:
         notes: by start and pitch.
         bar: sixteenths in a bar.
+    metre: its two numbers.
         beats_a_minute: of quarter notes, in 6/8 of dotted ones.
         sixteenth: how many seconds one lasts.
     """
 
     notes: tuple[Note, ...]
     bar: int
+    metre: tuple[int, int]
     beats_a_minute: int
     sixteenth: float
 
@@ -194,7 +196,8 @@ def compose(properties: Properties, seed: str, wrong_notes: float = 0.0) -> Piec
         for offset, degree, length in _accompaniment(properties.texture, root, beats):
             loudness = 0.6 if offset == 0 else 0.4
             notes.append(Note(number * bar + offset, tonic - 12 + _semitones(degree, scale), length, loudness, False))
-    return Piece(tuple(sorted(notes)), bar, tempo, 60 / tempo / beats[0])
+    above, below = map(int, properties.metre.split("/"))
+    return Piece(tuple(sorted(notes)), bar, (above, below), tempo, 60 / tempo / beats[0])
 
 
 def _semitones(degree: int, scale: Sequence[int]) -> int:

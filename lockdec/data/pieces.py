@@ -1,15 +1,23 @@
-"""Generated pieces of music with captions that name seven properties, which can be counted. Needs no torch."""
+"""Generated pieces of music with captions that name seven properties, which can be counted. Needs no torch.
+
+`python -m lockdec.data.pieces FOLDER` writes pieces as files, to listen to or for other programs.
+"""
 
 from __future__ import annotations
 
+import argparse
+import csv
 import random
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Modality, Split, digest
-from lockdec.data.composing import PROPERTIES, Piece, Properties, compose
+from lockdec.data.composing import PROPERTIES, SAMPLE_RATE, Piece, Properties, compose
+from lockdec.data.midi import midi_file
 from lockdec.data.splits import FEWEST, random_split, sizes
-from lockdec.errors import ConfigError
+from lockdec.errors import ConfigError, DataError, LockdecError, StoreError, visible
 
 Form: TypeAlias = Literal["symbols", "roll", "sound"]
 PieceSplit: TypeAlias = Literal["random", "compositional", "attribute"]
@@ -106,6 +114,31 @@ class Pieces(CaptionSet):
             return [piece.roll for piece in pieces]
         return [piece.sound() for piece in pieces]
 
+    def save(self, folder: Path) -> None:
+        """Write a MIDI file and a WAV file of each piece, and a captions.csv by which data=folder reads the sounds.
+
+        Raises:
+            DataError: soundfile or music21 is not installed.
+            StoreError: the folder cannot be written to.
+        """
+        try:
+            import soundfile
+        except ImportError as error:
+            raise DataError("WAV files are written by soundfile: pip install 'lockdec[sound]'") from error
+        split = {row: name for name, rows in self.splits.items() for row in rows}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "captions.csv").open("w", encoding="utf-8", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(["input", "split", *("caption" if n == 1 else f"caption_{n}" for n in range(1, 4))])
+                for row, name in enumerate(self.ids):
+                    piece = self.piece(row)
+                    (folder / f"{name}.mid").write_bytes(midi_file(piece))
+                    soundfile.write(folder / f"{name}.wav", piece.sound(), SAMPLE_RATE)
+                    table.writerow([f"{name}.wav", split[row], *self.captions[row]])
+        except OSError as error:
+            raise StoreError(f"{folder}: cannot write there ({error.strerror or error})") from error
+
 
 def _split(
     properties: tuple[Properties, ...], split: PieceSplit, unseen: str, seed: int, val: int, test: int
@@ -130,3 +163,31 @@ def _split(
         part: Split = "test" if len(found["test"]) < test else "val" if len(found["val"]) < val else "train"
         found[part] += several
     return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; ends the process with one plain line if something the user can mend went wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lockdec.data.pieces",
+        description="Writes generated pieces as MIDI and WAV files, with a captions.csv for data=folder.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="for the files")
+    parser.add_argument("--count", type=int, default=100, help="how many (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="draws them (%(default)s)")
+    parser.add_argument(
+        "--wrong-notes", type=float, default=0.0, help="the share of the melody's notes out of the scale"
+    )
+    options = parser.parse_args(arguments)
+    held_out = options.count // 8
+    try:
+        pieces = Pieces(
+            seed=options.seed, count=options.count, wrong_notes=options.wrong_notes, val=held_out, test=held_out
+        )
+        pieces.save(options.folder)
+    except LockdecError as error:
+        sys.exit(f"lockdec: {visible(str(error))}")
+    print(f"{visible(str(options.folder))}: {len(pieces)} pieces, each a .mid and a .wav, and captions.csv")
+
+
+if __name__ == "__main__":
+    main()

@@ -169,7 +169,7 @@ def test_a_roll_shows_each_note_where_it_sounds() -> None:
 
 
 def test_a_sound_has_the_frequencies_of_its_notes() -> None:
-    piece = Piece((Note(0, 69, 16, 1.0, True),), 16, 60, 0.25)  # the a of 440 Hz, for four seconds
+    piece = Piece((Note(0, 69, 16, 1.0, True),), 16, (4, 4), 60, 0.25)  # the a of 440 Hz, for four seconds
     sound = piece.sound(16_000)
     assert sound.dtype == np.float32
     assert len(sound) == round(4.5 * 16_000)

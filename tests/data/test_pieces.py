@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lockdec.data import pieces
 from lockdec.data.composing import PROPERTIES
+from lockdec.data.folder import Folder
 from lockdec.data.pieces import COMBINED, Pieces
 from lockdec.errors import ConfigError
 from lockdec.evaluation.attributes import AttributeReader
@@ -95,3 +98,19 @@ def test_an_unseen_value_is_in_no_training_piece_and_in_all_others() -> None:
 def test_what_is_not_available_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         small(**options)
+
+
+def test_pieces_are_written_as_files_that_the_folder_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pieces.main([str(tmp_path / "pieces"), "--count=40", "--seed=3", "--wrong-notes=0.2"])
+    assert "40 pieces, each a .mid and a .wav" in capsys.readouterr().out
+    read, made = (
+        Folder(str(tmp_path / "pieces")),
+        Pieces(count=40, seed=3, wrong_notes=0.2, val=5, test=5, form="sound"),
+    )
+    assert read.captions == made.captions
+    assert read.splits == made.splits
+    [one], [other] = read.inputs([7]), made.inputs([7])
+    np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-4)  # of 16 bits
+    assert len(list((tmp_path / "pieces").glob("*.mid"))) == 40
+    with pytest.raises(SystemExit, match=r"lockdec: data\.count=3: from"):
+        pieces.main([str(tmp_path), "--count=3"])
