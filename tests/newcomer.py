@@ -55,12 +55,16 @@ ELSEWHERE = {
     "lockdec.fetch": "needs the network",
     "data=icons": "needs what lockdec.fetch icons fetches",
     "make smollm2": "needs the network",
+    "lockdec.data.recordings": "needs the network",
+    "data.path=spoken_words": "needs what lockdec.data.recordings unpacks",
     "decoder=smollm2": "needs what make smollm2 fetches",
     '"$@"': "is a job script of the user's",
 }
 NEEDS = {
     "launcher=ray": "ray",
     "logger=tensorboard": "tensorboard",
+    "lockdec.data.phrases": "espeakng_loader",
+    "data.path=phrases": "espeakng_loader",
 }  # packages that the README's command does not install
 COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|play|report|store|dashboard)|make|torchrun|pip)\b")
 PATIENCE = 600  # seconds for one command
