@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from music21 import converter
+from music21 import converter, stream
 
 from lockdec.data.midi import midi_file
 from lockdec.data.pieces import Pieces
@@ -16,6 +16,7 @@ def test_a_file_has_the_notes_the_metre_and_the_tempo_of_its_piece(wrong_notes: 
     for metre, row in metres.items():
         piece = pieces.piece(row)
         read = converter.parse(midi_file(piece), format="midi")
+        assert isinstance(read, stream.Score)
         parts = [
             sorted((pitch.midi, float(note.offset) * 4) for note in part.flatten().notes for pitch in note.pitches)
             for part in read.parts
