@@ -94,7 +94,8 @@ def split(recordings: Sequence[Recording], seed: int = 0, share: float = 0.1) ->
     words, languages = (Counter(getattr(each, part) for each in recordings) for part in ("word", "language"))
     pairs = Counter(each.caption for each in recordings)
     splits: list[Split] = ["train"] * len(recordings)
-    wanted: list[Split] = ["test"] * round(share * len(recordings)) + ["val"] * round(share * len(recordings))
+    held_out: tuple[Split, ...] = ("test", "val")
+    wanted = [part for part in held_out for _ in range(round(share * len(recordings)))]
     for row in random.Random(seed).sample(range(len(recordings)), len(recordings)):
         one = recordings[row]
         # A pair of word and language with one recording alone: the combination is then in no training caption.
