@@ -394,7 +394,7 @@ MUSIC = ("mlm", "random_mlm", "vqvae", "random_vqvae", "logmel", "whisper_tiny",
 
 
 def music(study: Study) -> dict[str, str]:
-    """Accuracy by attribute: of captions, of a linear probe of the same inputs, and of one of all training inputs."""
+    """Accuracy by attribute: of captions, of copied ones, and of linear probes of the same and of all inputs."""
     found: dict[str, dict[int, Setting]] = {}
     for setting in study.settings:
         name = str(next(iter(setting.runs.values())).text("sweep_name")).removeprefix("music_")
@@ -435,6 +435,7 @@ def music(study: Study) -> dict[str, str]:
     head = ["encoder", "pairs", *attributes]
     return {
         "music": table(head, rows("attributes.caption")),
+        "music copied": table(head, rows("attributes.nearest_neighbour")),
         "music probe": table(head, rows("probe.support")),
         "music ahead": table(head, gaps),
         "music ceiling": table(["encoder", *attributes], of_all),
