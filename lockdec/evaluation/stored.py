@@ -24,11 +24,10 @@ from lockdec.evaluation.scoring import locked
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, is_name, read_dataclass, read_object
 from lockdec.store.tensors import (
+    change_weights,
     fingerprinted,
-    load_tensors,
-    load_weights,
+    load_fitting,
     map_weights,
-    require_fit,
     save_tensors,
     stream_tensors,
 )
@@ -84,12 +83,11 @@ def load_decoder(*decoder: Artifact, device: torch.device = CPU) -> LockingModel
     if made.path(HOSTED).is_file():
         return _load_hosted(made, asked, device)
     config, path = read_dataclass(made.path(DECODER), DecoderConfig), made.path(DECODER_WEIGHTS)
-    tensors = load_tensors(path)
-    require_fit(lambda: LockingDecoderModel.undrawn(config), tensors, path)
+    tensors = load_fitting(lambda: LockingDecoderModel.undrawn(config), path)
     model = LockingDecoderModel.undrawn(config)
-    map_weights(model, path, dtype_of(asked, next(iter(tensors.values())).dtype, device))
+    map_weights(model, tensors, dtype_of(asked, next(iter(tensors.values())).dtype, device))
     for artifact in changed:
-        load_weights(model, artifact.path(CHANGED_WEIGHTS), partly=True)
+        change_weights(model, artifact.path(CHANGED_WEIGHTS))
     return model.eval()
 
 
@@ -244,7 +242,6 @@ def put_bridge(model: LockingModel, config: Path, stored_settings: Mapping[str, 
     if not isinstance(encoder_dim, int):
         raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
     bridge = _built(config, classes[kind], settings)
-    stored = load_tensors(weights)
 
     def drawn() -> nn.Module:
         like = dataclasses.replace(bridge)
@@ -252,7 +249,7 @@ def put_bridge(model: LockingModel, config: Path, stored_settings: Mapping[str, 
             like.draw(model, encoder_dim)
         return like
 
-    require_fit(drawn, stored, weights)
+    stored = load_fitting(drawn, weights)
     with torch.random.fork_rng(devices=[]):
         bridge.draw(model, encoder_dim)
     bridge.load_state_dict(stored)
@@ -284,7 +281,7 @@ def put_cross_attention(model: LockingModel, config: Path, sizes: Mapping[str, A
     encoder_dim = sizes.pop("encoder_dim", None)
     if not isinstance(encoder_dim, int):
         raise StoreError(f"{config}: encoder_dim={encoder_dim} is not a number of channels")
-    wanted, saved = as_dataclass(config, CrossAttentionConfig, sizes), load_tensors(weights)
+    wanted = as_dataclass(config, CrossAttentionConfig, sizes)
 
     def places() -> nn.Module:
         with undrawn():
@@ -292,15 +289,9 @@ def put_cross_attention(model: LockingModel, config: Path, sizes: Mapping[str, A
             like.attach(UNNAMED, wanted, encoder_dim)
         return like
 
-    of_decoder = {
-        name.removeprefix("decoder."): t for name, t in model.state_dict().items() if name.startswith("decoder.")
-    }
-    require_fit(places, of_decoder | {name.removeprefix("decoder."): t for name, t in saved.items()}, weights)
+    saved = load_fitting(places, weights, "decoder.", model.decoder.state_dict())
     model.attach(wanted, encoder_dim)
-    own = model.cross_attention_parameters()
-    with torch.no_grad():
-        for name, weight in own.items():
-            weight.copy_(saved[name])
+    model.decoder.load_state_dict(saved, strict=False)
     model.unlock()
 
 

@@ -101,34 +101,25 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
     return name
 
 
-def map_weights(module: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Give a module whose weights have no values yet those that a file holds, as numbers of one type.
+def map_weights(module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Give a module whose weights have no values yet those that `load_fitting` has read, as numbers of one type.
 
     They are mapped into memory, so that they take time and memory only where they are used, and processes share them.
     Those that do not lie on a cache line are copied, since kernels may then compute in another order.
-
-    Raises:
-        StoreError: as `load_weights`.
     """
-    tensors = {name: tensor.to(dtype) for name, tensor in load_tensors(path).items()}
-    aligned = {name: t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for name, t in tensors.items()}
-    try:
-        module.load_state_dict(aligned, assign=True)
-    except RuntimeError as error:
-        raise StoreError(f"{path}: not the weights of a {type(module).__name__} ({error})") from error
+    typed = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    aligned = {name: t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for name, t in typed.items()}
+    module.load_state_dict(aligned, assign=True)
 
 
-def load_weights(module: nn.Module, path: Path, partly: bool = False) -> None:
-    """Load the state of a module that `save_tensors` wrote.
-
-    Args:
-        partly: the file may contain some of the module's tensors; all others stay.
+def change_weights(module: nn.Module, path: Path) -> None:
+    """Load some of a module's tensors, which `save_tensors` wrote; all others stay.
 
     Raises:
         StoreError: as `load_tensors`, or the tensors do not fit this module.
     """
     try:
-        unknown = module.load_state_dict(load_tensors(path), strict=not partly).unexpected_keys
+        unknown = module.load_state_dict(load_tensors(path), strict=False).unexpected_keys
     except RuntimeError as error:
         raise StoreError(f"{path}: not the weights of a {type(module).__name__} ({error})") from error
     if unknown:
@@ -136,23 +127,32 @@ def load_weights(module: nn.Module, path: Path, partly: bool = False) -> None:
 
 
 def load_module(build: Callable[[], Module], path: Path) -> Module:
-    """Build a module and load its state, which `save_tensors` wrote.
-
-    The module is first built on the meta device, without memory: a config may come from a stranger and name sizes that
-    the file does not have.
-
-    Raises:
-        StoreError: as `load_tensors`, or the tensors do not fit this module.
-    """
-    tensors = load_tensors(path)
-    require_fit(build, tensors, path)
+    """Build a module and load its state, which `save_tensors` wrote; StoreError as `load_fitting`."""
+    tensors = load_fitting(build, path)
     module = build()
     module.load_state_dict(tensors)
     return module
 
 
-def require_fit(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raise StoreError unless these tensors, read from `path`, are the state of a module, without giving it memory."""
+def load_fitting(
+    build: Callable[[], nn.Module], path: Path, prefix: str = "", others: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """The tensors of a file, which are the state of a module.
+
+    The module is built on the meta device, without memory: a config may come from a stranger and name sizes that the
+    file does not have.
+
+    Args:
+        build: builds the module.
+        path: the file.
+        prefix: what the names in the file begin with and those of the module do not.
+        others: what belongs to the state of the module and is not in the file.
+
+    Raises:
+        StoreError: as `load_tensors`, or the tensors do not fit this module.
+    """
+    read = {name.removeprefix(prefix): tensor for name, tensor in load_tensors(path).items()}
+    tensors = {**(others or {}), **read}
     parameters = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -180,3 +180,4 @@ def require_fit(build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], p
     derived = sum(buffer.numel() for _, buffer in module.named_buffers())
     if derived > MOST_DERIVED:
         raise StoreError(f"{path}: a {name} of the sizes beside it needs tables of {derived:,} numbers")
+    return read

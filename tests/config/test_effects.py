@@ -36,6 +36,7 @@ OTHERS = {  # where neither twice nor half of the value is a fair trial
     "adapt.optimizer.eps": None,
     "adapt.repeats": "2",
 }
+TINY = ("debug=tiny", "experiment=adapt", *(f"{stage}.steps=5" for stage in ("finetune", "prior", "adapt")))
 BUILDER = Builder()  # one, which reads the data once
 LEARNING = {"finetune": ("finetune", "cross_attention"), "prior": ("prior",), "adapt": ("adapt",)}
 
@@ -66,7 +67,7 @@ def learned(tiny: TinyRun, folder: Path, name: str, *overrides: str) -> Mapping[
     """The weights that a stage leaves; those before it are of the tiny run, or made for it."""
     outputs, known = folder.parent, tiny.outputs / "stages"
     paths = (f"paths.outputs={outputs}", f"paths.stores=[{known}]")
-    config = composed("debug=tiny", "experiment=adapt", *paths, "logger.kinds=[csv]", *overrides)
+    config = composed(*TINY, *paths, "logger.kinds=[csv]", *overrides)
     assembly = assemble(config, BUILDER)
     stage, tracking = assembly.stages[name], Tracking(assembly.config.logger, "effects", folder.name, folder, outputs)
     before = stage.parents(assembly.stages)
@@ -81,7 +82,7 @@ def learned(tiny: TinyRun, folder: Path, name: str, *overrides: str) -> Mapping[
 def test_every_option_changes_what_is_learned(stage: str, tiny: TinyRun, tmp_path: Path) -> None:
     plain = learned(tiny, tmp_path / "plain", stage)
     assert all(weight.equal(plain[name]) for name, weight in learned(tiny, tmp_path / "again", stage).items())
-    config, idle = composed("debug=tiny", "experiment=adapt"), []
+    config, idle = composed(*TINY), []
     tried = [key for section in LEARNING[stage] for key in leaves(config[section], section)]
     assert {"finetune": "cross_attention.dropout", "prior": "prior.steps", "adapt": "adapt.repeats"}[stage] in tried
     for key in tried:

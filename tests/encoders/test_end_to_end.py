@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from PIL import Image
 from lockdec.data.openmoji import OpenMoji
 from tests.conftest import TinyRun, run_tiny
 from tests.encoders import checkpoints
+from tests.faults.warm import Warm
 
 REPOSITORY = Path(__file__).parents[2]
 QUICK = ("data.limit=64", "~text.sources.wikipedia")
@@ -104,7 +102,7 @@ def table(folder: Path, data: OpenMoji, ending: str = "") -> None:
         writer.writerows([name + ending, data.captions[row][0]] for row, name in enumerate(data.ids))
 
 
-def test_a_users_own_class_outside_the_repository(outputs: Path, tmp_path: Path) -> None:
+def test_a_users_own_class_outside_the_repository(outputs: Path, warm: Warm, tmp_path: Path) -> None:
     """What docs/own_encoder.md shows is written to files as it says, and run by its command."""
     text = (REPOSITORY / "docs" / "own_encoder.md").read_text(encoding="utf-8")
     files = re.findall(r"^`(\S+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL | re.MULTILINE)
@@ -115,19 +113,7 @@ def test_a_users_own_class_outside_the_repository(outputs: Path, tmp_path: Path)
     code = [line for line in files[0][1].splitlines() if line.strip()]
     assert len(code) < 30
     (command,) = re.findall(r"^python -m (lockdec\.run --config-dir .*)$", text, re.MULTILINE)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            *command.split(),
-            "debug=tiny",
-            f"paths.outputs={outputs}",
-            f"hydra.run.dir={tmp_path}/run",
-        ],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+    place = (f"paths.outputs={outputs}", f"hydra.run.dir={tmp_path}/run")
+    done = warm.lockdec(*command.split()[1:], "debug=tiny", *place, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"name": "Thumbnail"' in (tmp_path / "run" / "result.json").read_text(encoding="utf-8")

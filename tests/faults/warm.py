@@ -1,4 +1,4 @@
-"""Runs `python -m lockdec.run` many times for one import of torch: a warm process forks a child for each command.
+"""Runs `lockdec` and small scripts many times for one import of torch: a warm process forks a child for each of them.
 
 The children are processes like any others: they are killed, limited and waited for by the kernel.
 """
@@ -39,7 +39,7 @@ LONGEST = 300  # seconds after which a command is ended that its test has forgot
 
 @dataclass(frozen=True)
 class Command:
-    """A started `python -m lockdec.run`.
+    """A started `lockdec`.
 
     Attributes:
         pid: of the process.
@@ -105,32 +105,41 @@ class Warm:
         self, outputs: Path, *overrides: str, fault: Fault | None = None, name: str = "run", **environment: str
     ) -> Command:
         """Start the tiny pipeline on these outputs, to meet a fault."""
-        self._started += 1
-        log, diary = self.place / f"log{self._started}", self.place / f"diary{self._started}"
         sweep = "-m" in overrides
         folder = outputs / "sweeps" / name if sweep else outputs / "runs" / name
         place = [f"hydra.sweep.dir={folder}"] if sweep else [f"hydra.run.dir={folder}"]
         options = [word for word in overrides if word.startswith("-")]
         choices = [word for word in overrides if word not in options]
         words = [*options, *TINY, f"paths.outputs={outputs}", f"name={name}", *place, *choices]
-        return self._start(words, Command(self, 0, outputs, folder, log, diary), fault or Fault(), environment)
+        return self._start(words, self._command(outputs, folder), fault or Fault(), environment)
 
-    def begin(self, *arguments: str, cwd: Path, **environment: str) -> Command:
-        """Start `python -m lockdec.run ARGUMENTS` in a folder."""
+    def begin(self, *arguments: str, cwd: Path, unread: bool = False, **environment: str) -> Command:
+        """Start `lockdec ARGUMENTS` in a folder; `unread` closes the pipe that it prints to."""
+        command = self._command(cwd / "outputs", cwd)
+        return self._start(
+            arguments, command, Fault(), environment, cwd=str(cwd), errors=f"{command.log}.errors", unread=unread
+        )
+
+    def lockdec(
+        self, *arguments: str, cwd: Path, unread: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """As `begin`, to its end."""
+        return _completed(self.begin(*arguments, cwd=cwd, unread=unread, **environment), arguments)
+
+    def python(self, script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Run a script in a folder, to its end."""
+        command = self._command(cwd / "outputs", cwd)
+        errors = f"{command.log}.errors"
+        started = self._start((), command, Fault(), {}, cwd=str(cwd), errors=errors, script=script)
+        return _completed(started, ())
+
+    def _command(self, outputs: Path, folder: Path) -> Command:
         self._started += 1
         log, diary = self.place / f"log{self._started}", self.place / f"diary{self._started}"
-        command = Command(self, 0, cwd / "outputs", cwd, log, diary)
-        return self._start(arguments, command, Fault(), environment, cwd=str(cwd), errors=f"{log}.errors")
-
-    def lockdec(self, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """As `begin`, to its end."""
-        command = self.begin(*arguments, cwd=cwd, **environment)
-        printed = command.log.with_name(f"{command.log.name}.errors")
-        status = command.wait()
-        return subprocess.CompletedProcess(arguments, status, command.log.read_text(), printed.read_text())
+        return Command(self, 0, outputs, folder, log, diary)
 
     def _start(
-        self, words: Sequence[str], command: Command, fault: Fault, environment: Mapping[str, str], **more: str
+        self, words: Sequence[str], command: Command, fault: Fault, environment: Mapping[str, str], **more: str | bool
     ) -> Command:
         question = {
             "arguments": list(words),
@@ -152,6 +161,13 @@ class Warm:
     def close(self) -> None:
         """End it."""
         self._process.communicate()
+
+
+def _completed(command: Command, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """The command's end, with what it has printed."""
+    errors = command.log.with_name(f"{command.log.name}.errors")
+    status = command.wait()
+    return subprocess.CompletedProcess(arguments, status, command.log.read_text(), errors.read_text())
 
 
 def serve() -> None:
@@ -197,19 +213,25 @@ def _be(question: Mapping[str, Any]) -> None:
         apart = "errors" in question
         errors = os.open(question["errors"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if apart else log
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(log, 1)
+        os.dup2(_closed_pipe() if question.get("unread") else log, 1)
         os.dup2(errors, 2)
         os.chdir(question.get("cwd", "."))
         os.environ.update(question["environment"])
+        if encoding := question["environment"].get("PYTHONIOENCODING"):  # which Python reads as it starts
+            sys.stdout.reconfigure(encoding=encoding)  # type: ignore[union-attr]
         time.tzset()
         sys.argv = ["lockdec", *question["arguments"]]
         arm(Fault(**question["fault"]), Path(question["outputs"]), Path(question["diary"]))
-        from lockdec.run import main
+        if "script" in question:
+            sys.path.insert(0, os.getcwd())
+            exec(compile(question["script"], "script", "exec"), {"__name__": "__main__"})
+        else:
+            from lockdec.__main__ import main
 
-        main()
+            main()
         status = 0
     except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 1
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
         if isinstance(error.code, str):
             print(error.code, file=sys.stderr)
     except BaseException:
@@ -220,3 +242,10 @@ def _be(question: Mapping[str, Any]) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _closed_pipe() -> int:
+    """The end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing

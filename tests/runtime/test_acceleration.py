@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from lockdec.config.schema import TrainerConfig
 from lockdec.runtime.acceleration import accelerated, exact_products, multiply_exactly
 from tests.conftest import composed
+from tests.faults.warm import Warm
 from tests.transformer.tiny_transformers import locking_model
 
 PLAIN = TrainerConfig("cpu", 1, "32-true", None, 20.0)
@@ -119,14 +121,14 @@ torch.testing.assert_close(compiled(query, key, key), products(query, key, key))
 """
 
 
-def test_attention_of_a_step_is_compiled_in_one_graph() -> None:
-    done = subprocess.run([sys.executable, "-c", COMPILED_STEP], capture_output=True, text=True)
+# In a process of their own: the checks of types and shapes that tests run with cannot be traced.
+def test_attention_of_a_step_is_compiled_in_one_graph(warm: Warm, tmp_path: Path) -> None:
+    done = warm.python(COMPILED_STEP, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_compiled_layers_have_the_same_names_losses_and_gradients() -> None:
-    # In a process of its own: the checks of types and shapes that tests run with cannot be traced.
-    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+def test_compiled_layers_have_the_same_names_losses_and_gradients(warm: Warm, tmp_path: Path) -> None:
+    done = warm.python(COMPILED, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

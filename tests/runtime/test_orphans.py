@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from lockdec.runtime import process
 from lockdec.runtime.process import end_with_parent
 from lockdec.store import CHECKPOINT
+from tests.faults.warm import Warm
 
 
 def is_alive(pid: int) -> bool:
@@ -51,20 +50,19 @@ def test_a_worker_ends_after_its_parent_was_killed(deaf: bool, tmp_path: Path, m
     assert not is_alive(worker)
 
 
-def test_the_cells_of_a_sweep_that_was_killed_save_and_end(tmp_path: Path) -> None:
+def test_the_cells_of_a_sweep_that_was_killed_save_and_end(warm: Warm, tmp_path: Path) -> None:
     """A real sweep with joblib, whose workers are processes of their own: SIGKILL gives it no time to tell them."""
-    command = [sys.executable, "-m", "lockdec.run", "-m", "debug=tiny", "hydra/launcher=joblib", "pretrain.seed=0,1"]
-    endless = ["hydra.launcher.n_jobs=2", "pipeline.order=[pretrain]", "pretrain.steps=100000", "logger.kinds=[csv]"]
-    with (tmp_path / "log").open("w") as log:
-        sweep = subprocess.Popen([*command, *endless, f"paths.outputs={tmp_path}"], stdout=log, stderr=log)
+    launcher = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    endless = ("pretrain.seed=0,1", "pipeline.order=[pretrain]", "pretrain.steps=100000", "logger.kinds=[csv]")
+    sweep = warm.start(tmp_path, *launcher, *endless, "trainer.checkpoint_seconds=1000")
     deadline = time.monotonic() + 300
-    while len(list(tmp_path.glob("sweeps/sweep/*/stages/pretrain/metrics.csv"))) < 2:
-        assert sweep.poll() is None, (tmp_path / "log").read_text()
+    while len(list(sweep.folder.glob("*/stages/pretrain/metrics.csv"))) < 2:
+        assert is_alive(sweep.pid), sweep.printed
         assert time.monotonic() < deadline
         time.sleep(0.1)
     workers = [pid for pid in below(sweep.pid) if pid != sweep.pid]
     assert len(workers) >= 2
-    sweep.kill()
+    sweep.signal(signal.SIGKILL)
     sweep.wait()
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -34,8 +34,11 @@ def stage(assembled: Assembly) -> Prior:
     return stage
 
 
+BUILDER = Builder()  # one, which reads the data once
+
+
 def prior_key(*overrides: str) -> str:
-    return assemble(composed("debug=tiny", "paths.outputs=/nowhere", *overrides), Builder()).keys["prior"]
+    return assemble(composed("debug=tiny", "paths.outputs=/nowhere", *overrides), BUILDER).keys["prior"]
 
 
 @pytest.mark.parametrize("norm", ["pre", "post", "parallel"])

@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from lockdec.errors import StoreError
-from lockdec.store.tensors import fingerprinted, load_module, load_tensors, map_weights, save_tensors, stream_tensors
+from lockdec.store.tensors import (
+    fingerprinted,
+    load_fitting,
+    load_module,
+    load_tensors,
+    map_weights,
+    save_tensors,
+    stream_tensors,
+)
 from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.models import LockingDecoderModel
 
@@ -83,12 +91,20 @@ def test_mapped_weights_are_float32_and_are_those_of_the_file(tmp_path: Path) ->
     save_tensors(kept, path)
     with torch.device("meta"):
         loaded = torch.nn.Linear(5, 3)
-    map_weights(loaded, path)
+    map_weights(loaded, load_fitting(lambda: torch.nn.Linear(5, 3), path))
     for name, weight in loaded.named_parameters():
         assert weight.dtype == torch.float32
         assert torch.equal(weight, kept[name].float())
-    with torch.device("meta"), pytest.raises(StoreError, match="not the weights of a Linear"):
-        map_weights(torch.nn.Linear(4, 3), path)
+    with pytest.raises(StoreError, match=r"not the weights of a Linear of the sizes beside it \(weight has shape"):
+        load_fitting(lambda: torch.nn.Linear(4, 3), path)
+
+
+def test_part_of_a_state_is_read_beside_the_rest_of_it(tmp_path: Path) -> None:
+    save_tensors({"part.weight": torch.ones(3, 5)}, tmp_path / "t")
+    read = load_fitting(lambda: torch.nn.Linear(5, 3), tmp_path / "t", "part.", {"bias": torch.zeros(3)})
+    assert read.keys() == {"weight"}
+    with pytest.raises(StoreError, match=r"not the weights of a Linear \(bias is not there\)"):
+        load_fitting(lambda: torch.nn.Linear(5, 3), tmp_path / "t", "part.")
 
 
 def test_a_decoder_whose_tensors_have_former_names_is_read_and_keeps_its_fingerprint(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import TinyRun, composed
 SHARED = ("pretrain", "attach", "prior")  # of cells that differ in sizes alone
 
 
-TINY_SWEEP = ("-m", "debug=tiny", "data.limit=64", "~text.sources.wikipedia", "sweep_name=s")
+TINY_SWEEP = ("-m", "debug=tiny", "data.limit=64", "~text.sources.wikipedia", "pretrain.steps=12", "sweep_name=s")
 
 
 def results(cwd: Path) -> dict[str, dict[str, Any]]:

@@ -59,7 +59,7 @@ def test_a_launcher_makes_shared_stages_once_and_keeps_failed_cells(
 
 def test_a_killed_sweep_resumes(warm: Warm, tmp_path: Path) -> None:
     """Killed while the second of two cells trains."""
-    arguments = ("seed=0,1", "finetune.steps=100", "trainer.checkpoint_seconds=0")
+    arguments = ("seed=0,1", "finetune.steps=50", "trainer.checkpoint_seconds=0")
     process = warm.begin(*TINY_SWEEP, *arguments, cwd=tmp_path)
     deadline = time.monotonic() + 200
     second = tmp_path / "outputs" / "sweeps" / "s" / "1"

@@ -20,7 +20,7 @@ from lockdec.store.reading import RESULT
 from lockdec.sweeps.search import PruningLogger, begin, complete, number_at, open_study, require_settings, tell
 from tests.conftest import TinyRun
 from tests.faults.warm import Warm
-from tests.sweeps.sweeping import tiny_cell
+from tests.sweeps.sweeping import TINY_SWEEP, tiny_cell
 
 F1 = {"metrics.token_f1": "maximize"}
 
@@ -118,10 +118,8 @@ def test_what_a_resumed_stage_measures_again_is_not_reported_twice(tmp_path: Pat
 
 def test_a_search_continues_after_a_restart_and_retries_what_failed(warm: Warm, tmp_path: Path) -> None:
     """Quality against parameters; 5000 shots cannot work, so those trials fail and are tried again."""
-    command = ("hparams_search=pareto", "sweep_name=s", "fewshot.shots=8,5000", "hydra.sweeper.seed=1")
-    first = warm.lockdec(
-        "-m", "debug=tiny", "~text.sources.wikipedia", *command, "hydra.sweeper.trials=2", cwd=tmp_path
-    )
+    command = ("hparams_search=pareto", "fewshot.shots=8,5000", "hydra.sweeper.seed=1")
+    first = warm.lockdec(*TINY_SWEEP, *command, "hydra.sweeper.trials=2", cwd=tmp_path)
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     results = [json.loads((sweep / str(cell) / RESULT).read_text()) for cell in range(2)]
     states = [result["status"] for result in results]
@@ -129,9 +127,7 @@ def test_a_search_continues_after_a_restart_and_retries_what_failed(warm: Warm, 
     assert first.returncode == 1
     times = {cell: (sweep / str(cell) / RESULT).stat().st_mtime_ns for cell in range(2)}
 
-    again = warm.lockdec(
-        "-m", "debug=tiny", "~text.sources.wikipedia", *command, "hydra.sweeper.trials=3", cwd=tmp_path
-    )
+    again = warm.lockdec(*TINY_SWEEP, *command, "hydra.sweeper.trials=3", cwd=tmp_path)
     assert "best: cell" in again.stdout, again.stderr
     for cell, state in enumerate(states):
         repeated = (sweep / str(cell) / RESULT).stat().st_mtime_ns != times[cell]
@@ -164,18 +160,16 @@ def test_a_search_goes_on_with_its_own_settings_only(tiny: TinyRun, tmp_path: Pa
 
 def test_a_search_prunes(warm: Warm, tmp_path: Path) -> None:
     """With keep=0 every cell that is not the best so far is hopeless."""
-    command = ("hparams_search=optuna", "sweep_name=p", "hydra.sweeper.keep=0", "finetune.steps=5")
+    command = ("hparams_search=optuna", "hydra.sweeper.keep=0", "finetune.steps=5")
     answer = warm.lockdec(
-        "-m",
-        "debug=tiny",
-        "~text.sources.wikipedia",
+        *TINY_SWEEP,
         *command,
         "hydra.sweeper.trials=3",
         "hydra.sweeper.warmup={trials: 1, steps: 0}",
         cwd=tmp_path,
     )
     assert answer.returncode == 0, answer.stderr  # a pruned cell has not failed
-    sweep = tmp_path / "outputs" / "sweeps" / "p"
+    sweep = tmp_path / "outputs" / "sweeps" / "s"
     states = [json.loads((sweep / str(cell) / RESULT).read_text())["status"] for cell in range(3)]
     assert states[0] == "ok"
     assert "pruned" in states

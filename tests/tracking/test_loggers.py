@@ -6,7 +6,6 @@ import csv
 import json
 import socket
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.util import get_core_path
 
 from lockdec.tracking import weights_and_biases
 from lockdec.tracking.loggers import flat
@@ -39,7 +39,8 @@ class OfflineRun:
 
 
 def leet(file: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(file)]
+    """What `wandb leet inspect` prints, by the program that it starts."""
+    command = [get_core_path(), "leet", "inspect", "--json", *options, "--run-file", str(file), str(file.parents[1])]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
