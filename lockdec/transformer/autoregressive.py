@@ -150,8 +150,9 @@ class AutoregressiveModel(nn.Module, ABC):
         Raises:
             LockdecError: an option is impossible, or sequences would be longer than max_len.
         """
-        special = SpecialTokens(bos_id, eos_id, pad_id)
-        return self._generated(encoded, special, GenerationConfig(**options), generator, prompt, 1)[:, 0]
+        return self.generate_several(
+            encoded, 1, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id, generator=generator, prompt=prompt, **options
+        )[:, 0]
 
     def generate_several(
         self,
@@ -172,18 +173,7 @@ class AutoregressiveModel(nn.Module, ABC):
 
         The others and what is raised are those of `generate`.
         """
-        special = SpecialTokens(bos_id, eos_id, pad_id)
-        return self._generated(encoded, special, GenerationConfig(**options), generator, prompt, keep)
-
-    def _generated(
-        self,
-        encoded: Encoded | PlugBatch,
-        special: SpecialTokens,
-        config: GenerationConfig,
-        generator: torch.Generator | None,
-        prompt: Sequence[int],
-        keep: int,
-    ) -> Int[Tensor, "b keep n"]:
+        special, config = SpecialTokens(bos_id, eos_id, pad_id), GenerationConfig(**options)
         config.check()
         if config.strategy == "beam" and keep > config.beams:
             raise LockdecError(f"generation.beams={config.beams}: too few to keep {keep} sequences of each input")

@@ -207,14 +207,12 @@ class HostedDecoderModel(LockingModel):
         return HostedCache(memories, len(encoded), beams, DynamicCache(config=host.config))
 
     def prefill(self, tokens: Int[Tensor, "b t"], cache: HostedCache) -> Float[Tensor, "b vocab"]:
-        """As `AutoregressiveModel.prefill`."""
         logits = self.step(tokens, cache)
         if cache.beams > 1:
             cache.past.reorder_cache(torch.arange(len(tokens), device=tokens.device).repeat_interleave(cache.beams))
         return logits
 
     def step(self, tokens: Int[Tensor, "b t"], cache: HostedCache) -> Float[Tensor, "b vocab"]:
-        """As `AutoregressiveModel.step`."""
         with self._attending(cache.memories):
             hidden = self._run(tokens, past_key_values=cache.past, use_cache=True)
         return self.logits(hidden[:, -1:])[:, 0]
@@ -223,9 +221,7 @@ class HostedDecoderModel(LockingModel):
     def attention_maps(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
     ) -> list[CrossAttentionMap]:
-        """As `LockingModel.attention_maps`."""
-        if self.locked:
-            raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
+        self.require_unlocked()
         self._maps = []
         try:
             self.hidden(tokens, encoded, prefix)

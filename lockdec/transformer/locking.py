@@ -175,6 +175,11 @@ class LockingModel(PluggableModel):
         if not self.attached:
             raise LockdecError("generation before attach(): call attach(CrossAttentionConfig(...), encoder_dim) first")
 
+    def require_unlocked(self) -> None:
+        """Raise LockdecError while locked."""
+        if self.locked:
+            raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
+
 
 class LockingDecoderModel(StackedModel, LockingModel):
     """A GPT each of whose layers has a place for cross-attention, which is initially locked; see `LockingModel`."""
@@ -230,8 +235,7 @@ class LockingDecoderModel(StackedModel, LockingModel):
     def attention_maps(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded, prefix: Prefix | None = None
     ) -> list[CrossAttentionMap]:
-        if self.locked:
-            raise LockdecError("a locked decoder attends to no encoder: call unlock() first")
+        self.require_unlocked()
         if self.apart:
             raise LockdecError(f"{len(self.in_use)} plugs are in use: use one alone to see what it attends to")
         self.admit(encoded)
