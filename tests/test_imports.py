@@ -36,6 +36,7 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
 TESTED_ELSEWHERE = {  # modules without a test file of their own
     "evaluation/scoring.py": "library/test_captioner.py",
     "library/loading.py": "library/test_captioner.py",
+    "transformer/places.py": "transformer/test_locking.py",
     "version.py": "test_imports.py",  # a single name
 }
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

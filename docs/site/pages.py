@@ -28,7 +28,10 @@ REFERENCE = {
     ),
     "captions": ("Captions and their scores", ["lockdec.evaluation.scoring", "lockdec.evaluation.attention_maps"]),
     "attention": ("Attention", ["lockdec.transformer.attention", "lockdec.transformer.gates"]),
-    "layers": ("Layers", ["lockdec.transformer.layers", "lockdec.transformer.positional"]),
+    "layers": (
+        "Layers",
+        ["lockdec.transformer.layers", "lockdec.transformer.sublayers", "lockdec.transformer.positional"],
+    ),
     "models": (
         "Models",
         [

@@ -6,7 +6,9 @@ Read it in this order:
     attention       scaled dot products, multi-head attention, self-attention, cross-attention that can be locked
     gates           how unlocked cross-attention starts
     positional      tokens, positions, and the way back to logits
-    layers          add-and-norm, feed-forward networks, encoder and decoder layers, stacks of them
+    sublayers       add-and-norm, feed-forward networks
+    places          where a decoder layer may have cross-attention, locked until then
+    layers          encoder and decoder layers, stacks of them
     decoding/       from predictions of the next token to sequences: greedy, sampling, beam search, caches
     autoregressive  what all decoders share: hidden states, logits, generation
     plugs           cross-attention of several encoders on one decoder, by name

@@ -30,9 +30,10 @@ from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.importing import Options, options_of, unfilled
 from lockdec.transformer.importing.files import Safetensors, plain_reason, require_modest
-from lockdec.transformer.layers import CrossAttentionMap, LockingAddNorm, LockingPlace, LockingPlaces
 from lockdec.transformer.locking import LockingModel
+from lockdec.transformer.places import CrossAttentionMap, LockingPlace, LockingPlaces
 from lockdec.transformer.plugs import UNNAMED
+from lockdec.transformer.sublayers import LockingAddNorm
 
 Remembered = Memory | PlugMemory[Attachment] | None
 UNBOUNDED = 2048  # positions of a model that names no largest one, such as one with relative positions

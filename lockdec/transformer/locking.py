@@ -18,7 +18,8 @@ from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.encoded import Encoded, PlugBatch, PlugRows
 from lockdec.transformer.fast import undrawn
 from lockdec.transformer.importing import read
-from lockdec.transformer.layers import CrossAttentionMap, LockingDecoder
+from lockdec.transformer.layers import LockingDecoder
+from lockdec.transformer.places import CrossAttentionMap
 from lockdec.transformer.plugs import PluggableModel
 from lockdec.transformer.positional import RotaryPositions, SinusoidalPositions, TokenEmbedding
 

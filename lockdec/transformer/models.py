@@ -26,8 +26,9 @@ from lockdec.transformer.configuration import (
     GenerationConfig,
 )
 from lockdec.transformer.encoded import Encoded, PlugBatch, PlugRows
-from lockdec.transformer.layers import CrossAttentionMap, Decoder, Encoder
+from lockdec.transformer.layers import Decoder, Encoder
 from lockdec.transformer.locking import LockingDecoderModel, LockingModel
+from lockdec.transformer.places import CrossAttentionMap
 from lockdec.transformer.plugs import UNNAMED, Plug
 from lockdec.transformer.positional import TokenEmbedding
 

@@ -13,7 +13,7 @@ from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.attention import Attachment
 from lockdec.transformer.autoregressive import AutoregressiveModel
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, HostedConfig
-from lockdec.transformer.layers import LockingPlaces
+from lockdec.transformer.places import LockingPlaces
 
 UNNAMED = "default"  # the name of a plug that is attached without one
 
