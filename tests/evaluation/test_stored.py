@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from lockdec.errors import StoreError
-from lockdec.evaluation.stored import CROSS_ATTENTION, load_captioner, load_decoder, save_bridge, save_decoder
+from lockdec.evaluation.stored import (
+    CROSS_ATTENTION,
+    CROSS_ATTENTION_WEIGHTS,
+    load_captioner,
+    load_decoder,
+    save_bridge,
+    save_decoder,
+)
 from lockdec.store import Artifact
+from lockdec.store.tensors import load_tensors, save_tensors
 from lockdec.transformer.models import LockingDecoderModel
 from tests.transformer.tiny_transformers import (
     ENCODER_DIM,
@@ -54,6 +62,16 @@ def test_a_loaded_decoder_is_locked_and_gives_the_same_logits(saved: tuple[Locki
     assert (loaded.locked, loaded.training) == (True, False)
     with torch.inference_mode():
         assert torch.equal(loaded(token_batch()), locking_model()(token_batch()))
+
+
+def test_a_file_of_cross_attention_changes_no_weight_of_the_decoder(
+    saved: tuple[LockingDecoderModel, Artifact],
+) -> None:
+    model, stored = saved
+    path, name = stored.path(CROSS_ATTENTION_WEIGHTS), "decoder.layers.0.feed_forward.output.weight"
+    weight = model.state_dict()[name]
+    save_tensors(load_tensors(path) | {name: torch.zeros_like(weight)}, path)
+    assert torch.equal(load_captioner(stored, stored).state_dict()[name], weight)
 
 
 @pytest.mark.parametrize(
