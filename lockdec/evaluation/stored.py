@@ -291,7 +291,7 @@ def put_cross_attention(model: LockingModel, config: Path, sizes: Mapping[str, A
 
     saved = load_fitting(places, weights, "decoder.", model.decoder.state_dict())
     model.attach(wanted, encoder_dim)
-    with torch.no_grad():  # of whatever else a stranger's file names, nothing is read
+    with torch.no_grad():  # a stranger's file may name other weights, too: those stay as they are
         for name, weight in model.cross_attention_parameters().items():
             weight.copy_(saved[name.removeprefix("decoder.")])
     model.unlock()

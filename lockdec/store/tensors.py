@@ -102,10 +102,10 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
 
 
 def map_weights(module: nn.Module, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
-    """Give a module whose weights have no values yet those that `load_fitting` has read, as numbers of one type.
+    """Fill a module on the meta device with tensors that `load_fitting` has read, converted to one type.
 
-    They are mapped into memory, so that they take time and memory only where they are used, and processes share them.
-    Those that do not lie on a cache line are copied, since kernels may then compute in another order.
+    They stay mapped into memory: they take time and memory only where they are used, and processes share them. Those
+    that do not start at a cache line are copied, since kernels may otherwise compute in another order.
     """
     typed = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     aligned = {name: t if t.data_ptr() % ALIGNMENT == 0 else t.clone() for name, t in typed.items()}
@@ -137,7 +137,7 @@ def load_module(build: Callable[[], Module], path: Path) -> Module:
 def load_fitting(
     build: Callable[[], nn.Module], path: Path, prefix: str = "", others: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a file, which are the state of a module.
+    """Read the tensors of a file, and check that they are the state of a module.
 
     The module is built on the meta device, without memory: a config may come from a stranger and name sizes that the
     file does not have.
@@ -145,8 +145,8 @@ def load_fitting(
     Args:
         build: builds the module.
         path: the file.
-        prefix: what the names in the file begin with and those of the module do not.
-        others: what belongs to the state of the module and is not in the file.
+        prefix: what the names in the file begin with; those of the module do not.
+        others: the part of the module's state that is not in the file.
 
     Raises:
         StoreError: as `load_tensors`, or the tensors do not fit this module.
