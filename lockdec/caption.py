@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockdec.errors import DataError, LockdecError, visible
+from lockdec.errors import DataError, LockdecError, said, visible
 from lockdec.terminal import forgive
 from lockdec.transformer.configuration import STRATEGIES
 
@@ -57,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         failed = _caption(options)
         sys.stdout.flush()
-    except LockdecError as error:
-        sys.exit(f"lockdec: {_one_line(error)}")
     except BrokenPipeError:  # the reader of the pipe has closed it; Python would print an error at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (LockdecError, OSError) as error:
+        sys.exit(f"lockdec: {said(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
     if failed:

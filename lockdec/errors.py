@@ -23,6 +23,14 @@ class StoreError(LockdecError):
     """An artifact or folder cannot be read or written. The text names the path."""
 
 
+def said(error: LockdecError | OSError) -> str:
+    """What a command says of an error: one line without control characters. Of the system's errors, file and reason."""
+    text = str(error)
+    if isinstance(error, OSError):
+        text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or text
+    return visible(" ".join(text.split()))
+
+
 def visible(text: str) -> str:
     """The text with every character replaced that controls a terminal or reverses the direction of the text."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lockdec.errors import LockdecError, StoreError, visible, visible_lines
+from lockdec.errors import LockdecError, StoreError, said, visible_lines
 from lockdec.terminal import forgive
 
 READ_BY_ENCODERS = (".json", ".txt", ".model", ".npy", ".safetensors")
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forgive()
     try:
         print(visible_lines(write(Path(options.run_dir), Path(options.out), options.trust, options.allow_download)))
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
+    except (LockdecError, OSError) as error:
+        sys.exit(f"lockdec: {said(error)}")
 
 
 def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> str:

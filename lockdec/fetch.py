@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockdec.data.packaged import PACKAGED, fetch
-from lockdec.errors import LockdecError, visible
+from lockdec.errors import LockdecError, said, visible
 from lockdec.terminal import forgive
 
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forgive()
     try:
         path = fetch(options.name, options.outputs)
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
+    except (LockdecError, OSError) as error:
+        sys.exit(f"lockdec: {said(error)}")
     packaged = PACKAGED[options.name]
     print(f"{visible(str(path))} ({packaged.licence}). Next: python -m lockdec.run {packaged.option}")
 

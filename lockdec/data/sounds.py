@@ -15,6 +15,7 @@ ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3")
 RATE = 16_000  # samples a second that most encoders of sound read
 LARGEST = 2**27  # bytes of a file
 LONGEST = 300  # seconds
+MOST_SAMPLES = LONGEST * 192_000 * 2  # of all channels together: a small file can hold many that are alike
 
 
 def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.float32]:
@@ -41,7 +42,12 @@ def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.
             own, most = file.samplerate, LONGEST * file.samplerate
             if file.frames > most:
                 raise DataError(f"{name}: {file.frames / own:.0f} s; sounds of at most {LONGEST} s are read")
-            samples = file.read(most + 1, dtype="float32", always_2d=True).mean(axis=1)
+            if file.frames * file.channels > MOST_SAMPLES:
+                raise DataError(f"{name}: {file.channels} channels of {file.frames:,} samples; at most "
+                                f"{MOST_SAMPLES:,} are read together")  # fmt: skip
+            samples = file.read(min(most, MOST_SAMPLES // file.channels) + 1, dtype="float32", always_2d=True).mean(
+                axis=1
+            )
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
         raise DataError(f"{name}: not a sound that can be read ({' '.join(str(error).split())})") from error
     if len(samples) > most:

@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from lockdec.errors import ConfigError, LockdecError, visible
+from lockdec.errors import ConfigError, LockdecError, said
 from lockdec.terminal import forgive
 
 HOST, PORT = "127.0.0.1", 8642
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forgive()
     try:
         _serve(options)
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
+    except (LockdecError, OSError) as error:
+        sys.exit(f"lockdec: {said(error)}")
     except KeyboardInterrupt:  # is how it ends
         pass
 

@@ -95,8 +95,8 @@ def application(players: Sequence[Player], host: str) -> Starlette:
 
     def example(request: Request) -> Response:
         examples = _player(players, request).examples
-        number = request.path_params["example"]
-        if number >= len(examples):
+        number = _place(request, "example", len(examples))
+        if number is None:
             raise HTTPException(404, "there is no such example")
         content = examples[number].content
         return Response(content, media_type="image/png" if isinstance(content, bytes) else "text/plain")
@@ -121,8 +121,8 @@ def application(players: Sequence[Player], host: str) -> Starlette:
         routes=[
             *(Route(path, page) for path in PAGE),
             Route("/captioners", captioners),
-            Route("/captioners/{captioner:int}/examples/{example:int}", example),
-            Route("/captioners/{captioner:int}/captions", caption, methods=["POST"]),
+            Route("/captioners/{captioner}/examples/{example}", example),
+            Route("/captioners/{captioner}/captions", caption, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, names=LOOPBACK if host in LOOPBACK else None)],
         exception_handlers={HTTPException: refused, LockdecError: refused},
@@ -130,10 +130,17 @@ def application(players: Sequence[Player], host: str) -> Starlette:
 
 
 def _player(players: Sequence[Player], request: Request) -> Player:
-    number: int = request.path_params["captioner"]
-    if number >= len(players):
+    number = _place(request, "captioner", len(players))
+    if number is None:
         raise HTTPException(404, f"there are only {len(players)} captioners")
     return players[number]
+
+
+def _place(request: Request, name: str, count: int) -> int | None:
+    """A number of the path, from 0 to `count` - 1; None where it is anything else, such as one of 5,000 digits."""
+    text: str = request.path_params[name]
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else count
+    return number if number < count else None
 
 
 def _asked(request: Request) -> Asked:

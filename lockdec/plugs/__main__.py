@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError, visible, visible_lines
+from lockdec.errors import LockdecError, StoreError, said, visible_lines
 from lockdec.terminal import forgive
 
 DESCRIPTION = """\
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     forgive()
     try:
         print(visible_lines(_answer(options)))
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(' '.join(str(error).split()))}")
+    except (LockdecError, OSError) as error:
+        sys.exit(f"lockdec: {said(error)}")
 
 
 def _answer(options: argparse.Namespace) -> str:
@@ -37,6 +37,8 @@ def _answer(options: argparse.Namespace) -> str:
     from lockdec.store.reading import MOST_BYTES, read_text
 
     if options.command == "list":
+        if absent := [place for place in options.folders if not place or not Path(place).is_dir()]:
+            raise StoreError(f"{absent[0]!r}: no such folder")
         found = sorted({path.parent for place in options.folders for path in Path(place).glob(f"**/{RECORD}")})
         return "\n".join(map(_line, found)) or "no plugs there"
     if options.command == "show":

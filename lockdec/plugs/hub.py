@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 from pathlib import Path
 from typing import Any
 
 from lockdec.errors import StoreError
 from lockdec.plugs.folder import CARD, MOST_FILE, RECORD, PlugRecord, read_plug
-from lockdec.store.reading import is_name, read_object
+from lockdec.store.reading import MOST_BYTES, is_name, read_object, within
+
+MOST_FILES, MOST_PLUG = 100, 2 * MOST_FILE  # of a plug that is downloaded, and their bytes together
 
 
 def push(folder: Path, repository: str, private: bool = False) -> str:
@@ -24,12 +27,15 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
         StoreError: it is no plug, or the hub refuses or cannot be reached.
     """
     files = [RECORD, CARD, *read_plug(folder).files]
+    if not within(folder, CARD).is_file():
+        raise StoreError(f"{folder / CARD}: missing; lockdec export --plug writes one")
+    patterns = [glob.escape(name) for name in files]  # or a file called * would take all others along
     try:
         from huggingface_hub import HfApi
 
         hub = HfApi()
         created = hub.create_repo(repository, private=private, exist_ok=True)
-        hub.upload_folder(repo_id=created.repo_id, folder_path=folder, allow_patterns=files, commit_message="A plug")
+        hub.upload_folder(repo_id=created.repo_id, folder_path=folder, allow_patterns=patterns, commit_message="A plug")
         return str(created)
     except ModuleNotFoundError as error:
         raise StoreError("the hub needs huggingface_hub (pip install 'lockdec[huggingface]')") from error
@@ -45,27 +51,36 @@ def pull(repository: str, out: Path, revision: str | None = None) -> PlugRecord:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out}: exists already; name a new or an empty folder")
-    out.mkdir(parents=True, exist_ok=True)
-    _download(repository, RECORD, out, revision)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{out}: cannot be written ({error.strerror})") from error
+    left = MOST_PLUG - _download(repository, RECORD, out, revision, MOST_BYTES)
     names = read_object(out / RECORD).get("files")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names):
         raise StoreError(f"{repository}: its {RECORD} names no files")
+    if len(names) > MOST_FILES:
+        raise StoreError(f"{repository}: its {RECORD} names {len(names):,} files; a plug has at most {MOST_FILES}")
     for name in (CARD, *names):
         if not all(map(is_name, name.split("/"))) or name.count("/") > 1:
             raise StoreError(f"{repository}: {name!r} cannot be a file of a plug")
-        _download(repository, name, out, revision)
+        left -= _download(repository, name, out, revision, left)
     return read_plug(out)
 
 
-def _download(repository: str, name: str, out: Path, revision: str | None) -> None:
+def _download(repository: str, name: str, out: Path, revision: str | None, most: int) -> int:
+    """Download a file of at most so many bytes; returns how many it has."""
     try:
         import huggingface_hub as hub
 
         size: Any = hub.get_hf_file_metadata(hub.hf_hub_url(repository, name, revision=revision)).size
-        if size is None or size > MOST_FILE:
-            raise StoreError(f"{repository}: {name} has {size} bytes; at most {MOST_FILE:,} are downloaded")
+        if size is None or size > min(most, MOST_FILE):
+            raise StoreError(
+                f"{repository}: {name} has {size} bytes, and at most {min(most, MOST_FILE):,} are downloaded"
+            )
         hub.hf_hub_download(repository, name, revision=revision, local_dir=out)
         shutil.rmtree(out / ".cache", ignore_errors=True)  # what the library knows of the download
+        return int(size)
     except StoreError:
         raise
     except ModuleNotFoundError as error:

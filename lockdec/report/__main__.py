@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError, visible
+from lockdec.errors import LockdecError, said, visible
 from lockdec.report.page import write_report
 from lockdec.terminal import forgive
 
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     forgive()
     try:
         written = write_report(given.folders, given.output)
-    except LockdecError as error:
-        print(f"lockdec.report: {visible(str(error))}", file=sys.stderr)
+    except (LockdecError, OSError) as error:
+        print(f"lockdec.report: {said(error)}", file=sys.stderr)
         return 1
     for skipped in written.skipped:
         print(visible(f"lockdec.report: skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)

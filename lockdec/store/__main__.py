@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError, visible
+from lockdec.errors import LockdecError, said, visible
 from lockdec.store.keeping import DAY, Entry, entries, leftovers, problems, remove, unreferred
 from lockdec.store.writing import format_bytes
 from lockdec.terminal import forgive
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not given.dry_run:
                 remove(given.outputs, entry)
         print(f"{len(going)} folders, {format_bytes(sum(entry.bytes for entry in going))}")
-    except LockdecError as error:
-        print(f"lockdec.store: {visible(str(error))}", file=sys.stderr)
+    except (LockdecError, OSError) as error:
+        print(f"lockdec.store: {said(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -72,6 +72,15 @@ def test_too_long_a_sound_is_refused_before_it_is_decoded(monkeypatch: pytest.Mo
         open_sound(written(tone(16_000, 3.0), 16_000), "a")
 
 
+def test_a_small_file_of_many_silent_channels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FLAC of 1.1 MB can hold 200 s of 8 channels at 655,350 Hz, which take 4.2 GB as numbers."""
+    monkeypatch.setattr(sounds, "MOST_SAMPLES", 8 * 999)
+    file = io.BytesIO()
+    soundfile.write(file, np.zeros((1_000, 8), np.float32), 16_000, format="FLAC")
+    with pytest.raises(DataError, match="x: 8 channels of 1,000 samples; at most 7,992 are read together"):
+        sounds.open_sound(file.getvalue(), "x")
+
+
 def test_samples_that_are_not_finite_are_refused() -> None:
     file = io.BytesIO()
     soundfile.write(file, np.array([0.0, np.nan], np.float32), 16_000, format="WAV", subtype="FLOAT")

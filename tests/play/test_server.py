@@ -155,3 +155,11 @@ def test_nothing_is_written(client: TestClient, talking: TinyRun, picture: Path)
     before = {path: path.stat().st_mtime_ns for path in talking.outputs.rglob("*")}
     asked(client, picture.read_bytes())
     assert {path: path.stat().st_mtime_ns for path in talking.outputs.rglob("*")} == before
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "-1", "\u0663", "1.0", "7"])
+def test_a_number_that_is_none_is_not_found(number: str) -> None:
+    """Python refuses to read numbers of more than 4,300 digits, which was an error of the server."""
+    with TestClient(application([], "127.0.0.1"), base_url=HERE) as client:
+        assert client.get(f"/captioners/{number}/examples/0").status_code == 404
+        assert client.post(f"/captioners/{number}/captions", content=b"x").status_code == 404

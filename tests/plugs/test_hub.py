@@ -119,6 +119,66 @@ def test_only_the_plug_is_pushed(hub: dict[str, dict[str, bytes]], plug: Path, t
     assert "secret.txt" not in hub["somebody/drawings"]
 
 
+def test_a_file_whose_name_is_a_pattern_takes_no_others_along(
+    hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path
+) -> None:
+    for path in plug.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "*").write_text("all")
+    record = json.loads((plug / "plug.json").read_text())
+    record["files"]["*"] = {"bytes": 3, "sha256": hashlib.sha256(b"all").hexdigest()}
+    (tmp_path / "plug.json").write_text(json.dumps(record))
+    (tmp_path / "secret.txt").write_text("secret")
+    push(tmp_path, "somebody/drawings")
+    assert set(hub["somebody/drawings"]) == {"*", *(path.name for path in plug.iterdir())}
+
+
+def test_a_card_that_is_a_link_is_not_pushed(hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path) -> None:
+    """A stranger's plug could send a file of this machine to the hub."""
+    (tmp_path / "plug").mkdir()
+    (tmp_path / "secret.txt").write_text("secret")
+    for path in plug.iterdir():
+        (tmp_path / "plug" / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "plug" / "README.md").unlink()
+    with pytest.raises(StoreError, match=r"README\.md: missing"):
+        push(tmp_path / "plug", "somebody/drawings")
+    (tmp_path / "plug" / "README.md").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(StoreError, match=r"README\.md: a symbolic link, which is not followed"):
+        push(tmp_path / "plug", "somebody/drawings")
+    assert "somebody/drawings" not in hub
+
+
+def test_a_plug_of_many_files_is_not_downloaded(
+    hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(plug, "somebody/large")
+    monkeypatch.setattr("lockdec.plugs.hub.MOST_PLUG", 5_000)
+    with pytest.raises(StoreError, match=r"somebody/large: .* has \d+ bytes, and at most \d+ are downloaded"):
+        pull("somebody/large", tmp_path / "large")
+    record = json.loads(hub["somebody/large"]["plug.json"])
+    many = {f"a{number}": {"bytes": 1, "sha256": "0"} for number in range(101)}
+    hub["somebody/large"]["plug.json"] = json.dumps(record | {"files": many}).encode()
+    with pytest.raises(StoreError, match=r"names 101 files; a plug has at most 100"):
+        pull("somebody/large", tmp_path / "many")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list", "nowhere"], "'nowhere': no such folder"),
+        (["list", ""], "'': no such folder"),
+        (["list", "n" * 300], "n{300}: File name too long"),
+        (["pull", "a/b", "n" * 300], "n{300}: File name too long"),
+        (["pull", "a/b", "/proc/none/x"], "/proc/none/x: cannot be written"),
+    ],
+)
+def test_folders_that_cannot_be_are_refused_in_one_line(words: list[str], message: str) -> None:
+    from lockdec.plugs.__main__ import main
+
+    with pytest.raises(SystemExit, match=rf"^lockdec: {message}"):
+        main(words)
+
+
 def test_what_is_no_plug_is_refused(hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"somebody/nothing: plug\.json cannot be downloaded"):
         pull("somebody/nothing", tmp_path / "nothing")
