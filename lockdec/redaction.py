@@ -40,7 +40,19 @@ _LAST_WORDS = {
 }
 _ENDINGS = (
     *("password", "passwd", "passphrase", "apikey", "apikeys"),
-    *("authtoken", "accesstoken", "apitoken", "secretkey", "accesskey", "privatekey", "secret", "userpw", "rootpw"),
+    *(
+        "authtoken",
+        "accesstoken",
+        "apitoken",
+        "secretkey",
+        "accesskey",
+        "privatekey",
+        "appsecret",
+        "apisecret",
+        "clientsecret",
+        "userpw",
+        "rootpw",
+    ),
 )
 _OTHER_SCRIPTS = re.compile(
     "парол|лозинк|密码|密碼|口令|パスワード|暗証番号|비밀번호|암호|κωδικ|סיסמ|كلمة المرور|कूटशब्द|पासवर्ड|รหัสผ่าน"
@@ -107,7 +119,9 @@ _PEM = re.compile(
     r"|---- BEGIN SSH2 [A-Z ]{0,20}PRIVATE KEY ----(?:(?!----)[\s\S])*+(?:---- END [A-Z0-9 ]{0,40} ----)?"
     r"|(?<=Private-Lines: )\d{1,4}\r?\n(?:[A-Za-z0-9+/=]{1,80}\r?\n?)++"  # of PuTTY
 )
-_PEM_END = re.compile(r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/=]{16,200}+\s{1,4}){1,400}+-----END [A-Z0-9 ]{0,40}-----")
+_PEM_END = re.compile(
+    r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/=]{16,200}+\s{1,4}){1,400}+-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----"
+)
 _ENCODED = re.compile(r"(?<![A-Za-z0-9+/_=-])eyJ[A-Za-z0-9+/_=-]{20,20000}+")  # JSON in base64
 _LOGIN = re.compile(r"(?<![\w-])((?:-u ?|(?:--user|--proxy-user)[ =])['\"]?[^\s:'\"]{1,200}+:)[^\s'\"]++")  # of curl
 _NETRC = re.compile(r"\b(login\s{1,8}\S{1,200}+\s{1,8}password\s{1,8})\S++")

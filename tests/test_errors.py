@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockdec.errors import ConfigError, DataError, LockdecError, PrunedError, StoreError, visible
+from lockdec import caption, export
+from lockdec.errors import ConfigError, DataError, LockdecError, PrunedError, StoreError, said, visible
+from lockdec.play.__main__ import main as play
+from lockdec.report.__main__ import main as report
+from lockdec.store.__main__ import main as store
 
 
 @pytest.mark.parametrize("kind", [ConfigError, DataError, PrunedError, StoreError])
@@ -34,3 +41,37 @@ def test_visible_text_is_printable_and_stays_as_it_is(text: str) -> None:
     shown = visible(text)
     assert shown.isprintable()
     assert visible(shown) == shown
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (caption.main, [LONG, "picture.png"]),
+        (export.main, [LONG, "out"]),
+        (report, [LONG]),
+        (store, ["list", "--outputs", LONG]),
+        (play, [LONG, "--port", "0"]),
+    ],
+)
+def test_a_folder_that_cannot_be_is_one_line_in_every_command(
+    command: Callable[[Sequence[str]], Any], words: Sequence[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asking whether such a folder exists is an error of its own."""
+    try:
+        status = command(words)
+    except SystemExit as ended:
+        status = ended.code
+    lines = [*capsys.readouterr().err.splitlines(), *([status] if isinstance(status, str) else [])]
+    assert status
+    assert len(lines) == 1
+    assert LONG in lines[0]
+
+
+def test_an_error_of_the_system_names_its_file() -> None:
+    assert said(FileNotFoundError(2, "No such file or directory", "a\x1bb")) == (
+        "a\N{REPLACEMENT CHARACTER}b: No such file or directory"
+    )
+    assert said(OSError("nothing else is known")) == "nothing else is known"
