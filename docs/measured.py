@@ -2,13 +2,15 @@
 
 SWEEPS is the folder of the sweeps whose commands the page names (outputs/sweeps); its runs are also written to the CSV
 file beside the page. That file will do instead: every number is then computed anew from the same runs. The text between
-`<!-- NAME -->` and `<!-- end -->` is replaced, and figures are drawn beside the page.
+`<!-- NAME -->` and `<!-- end -->` is replaced, and figures are drawn beside the page. `python docs/figures.py` tells
+which of them no longer follow from today's code.
 """
 
 from __future__ import annotations
 
 import csv
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
@@ -35,7 +37,7 @@ METRIC = "token_f1"
 CONTROLS = ("locked", "shuffled", "nearest_neighbour")  # those that every run has
 FULL = 32  # the largest dimension, the reference for the others
 STEPS = 400  # of finetuning, by default
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")  # Okabe and Ito
 Key = tuple[object, ...]
 
 
@@ -221,9 +223,14 @@ def encoders(study: Study) -> dict[str, str]:
     return {"encoders": table([*head, "nearest_neighbour", "trained", "seconds"], body)}
 
 
+def control(setting: Setting, name: str, metric: str = METRIC) -> Estimate:
+    """What a control scores."""
+    return one([run.number(f"controls.{name}.{metric}") or 0.0 for run in setting.runs.values()])
+
+
 def neighbour(setting: Setting) -> Estimate:
     """Token F1 of copying the name of the nearest support input."""
-    return one([run.number(f"controls.nearest_neighbour.{METRIC}") or 0.0 for run in setting.runs.values()])
+    return control(setting, "nearest_neighbour")
 
 
 def remedies(study: Study) -> dict[str, str]:
@@ -442,9 +449,119 @@ def music(study: Study) -> dict[str, str]:
     }
 
 
+BRIDGES = (  # in the order of docs/bridges.md
+    "cross_attention",
+    "prefix_linear",
+    "prefix_mlp",
+    "lora",
+    "full",
+    "resampler",
+    "retrieval",
+    "retrieval_cross_attention",
+)
+RIVALS = {"rivals_drawings": "drawings", "rivals_names": "German names", "rivals_smollm2": "drawings, SmolLM2"}
+
+
+def rivals(study: Study) -> dict[str, str]:
+    """One row per bridge and budget and one column per number of shots: scores, and differences to cross-attention."""
+    found: dict[tuple[str, int], dict[tuple[str, int], Setting]] = {}
+    for setting in study.settings:
+        sweep = next(iter(setting.runs.values())).text("sweep_name")
+        budget, shots = (int(str(setting.facet(name))) for name in ("bridge.wanted", "fewshot.shots"))
+        found.setdefault((sweep, budget), {})[str(setting.facet("bridge.kind")), shots] = setting
+    order = sorted(found, key=lambda key: (list(RIVALS).index(key[0]), key[1]))
+    columns = sorted({shots for settings in found.values() for _, shots in settings})
+    scores, gaps, others = [], [], []
+    for sweep, budget in order:
+        settings = found[sweep, budget]
+        for kind in BRIDGES:
+            line = {shots: settings[kind, shots] for shots in columns if (kind, shots) in settings}
+            if not line:
+                continue
+            trained = {round(setting.parameters or 0) for setting in line.values()}
+            at = [
+                RIVALS[sweep],
+                f"`{kind}`",
+                " to ".join(f"{count:,}" for count in sorted({min(trained), max(trained)})),
+            ]
+            scores.append([*at, *(interval(score(line[n])) if n in line else "" for n in columns)])
+            if kind != "cross_attention":
+                against = {n: settings.get(("cross_attention", n)) for n in columns}
+                pairs = [(line.get(n), against[n]) for n in columns]
+                gaps.append([*at, *(interval(loss(a, b), signed=True) if a and b else "" for a, b in pairs)])
+            shots = 256 if 256 in line else max(line)
+            views = (interval(score(line[shots], view=name), signed=True) for name in ("prior", *CONTROLS[1:]))
+            rest = (interval(score(line[shots], name)) for name in ("exact", "cider_d", "chrf"))
+            others.append([*at, f"{shots:,}", *rest, *views])
+        for name in ("nearest_neighbour", "prior"):
+            cells = [settings.get(("cross_attention", n)) for n in columns]
+            values = [interval(control(cell, name)) if cell else "" for cell in cells]
+            scores.append([RIVALS[sweep], f"control `{name}`", "", *values])
+    drawn = {sweep: max(budget for name, budget in order if name == sweep) for sweep, _ in order}
+    figure, panels = pyplot.subplots(1, len(drawn), figsize=(5 * len(drawn), 4.2), layout="constrained", squeeze=False)
+    for axes, (sweep, budget) in zip(panels[0], drawn.items(), strict=True):
+        settings = found[sweep, budget]
+        for number, kind in enumerate(kind for kind in BRIDGES if any(name == kind for name, _ in settings)):
+            xs = [n for n in columns if (kind, n) in settings]
+            points = [score(settings[kind, n]) for n in xs]
+            colour = COLOURS[number % len(COLOURS)]
+            whiskers(axes, [n * 1.02 ** (number - 3) for n in xs], points, colour, kind)
+        xs = [n for n in columns if ("cross_attention", n) in settings]
+        copied = [neighbour(settings["cross_attention", n]).mean for n in xs]
+        axes.plot(xs, copied, ":", color="#888888", label="nearest_neighbour")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(columns, [f"{n:,}" for n in columns])
+        axes.set_xlabel("pairs")
+        axes.set_title(f"{RIVALS[sweep]}: token F1 at {budget:,} parameters", fontsize=10)
+    panels[0][0].legend(frameon=False, fontsize=8)
+    figure.savefig(STUDY / "rivals.png", dpi=130)
+    head, heads_of = ["data", "`bridge=`", "trained"], [f"{n:,} pairs" for n in columns]
+    over = ["over prior", "over shuffled", "over nearest_neighbour"]
+    return {
+        "rivals": table([*head, *heads_of], scores),
+        "rivals difference": table([*head, *heads_of], gaps),
+        "rivals metrics": table([*head, "pairs", "exact", "CIDEr-D", "chrF", *over], others),
+    }
+
+
+def rivals_tuning(study: Study) -> dict[str, str]:
+    """One row per bridge and setting of its optimizer, on the validation split."""
+    rows = []
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        shared = ("bridge=", "evaluate.split=", "fewshot.shots=", "bridge.parameters=", "logger=", "trainer.", "seed=")
+        typed = " ".join(w for w in run.overrides if not w.startswith((*shared, "sweep_name=", "name=")))
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
+        training = setting.mean("finetune.loss")
+        place = BRIDGES.index(str(setting.facet("bridge.kind")))
+        row = [f"`bridge={BRIDGES[place]}`", f"`{typed}`" if typed else "as it is", *scores]
+        rows.append((place, typed, [*row, "" if training is None else f"{training:.3f}"]))
+    head = ["", "", "token F1", "exact", "CIDEr-D", "training loss"]
+    return {"rivals_tuning": table(head, [row for *_, row in sorted(rows, key=lambda row: row[:2])])}
+
+
+def reached(study: Study) -> dict[str, str]:
+    """One row per number of shots: scores, and those of the controls that come nearest."""
+    rows = []
+    for (shots,), setting in sorted(by(study, "fewshot.shots").items(), key=lambda item: int(str(item[0][0]))):
+        row = [f"{int(str(shots)):,}", interval(score(setting)), f"{control(setting, 'prior').mean:.3f}",
+               f"{control(setting, 'nearest_neighbour').mean:.3f}"]  # fmt: skip
+        for metric, digits in (("exact", 3), ("cider_d", 2)):
+            row.append(f"{score(setting, metric).mean:.{digits}f}")
+            row.append(f"{control(setting, 'nearest_neighbour', metric).mean:.{digits}f}")
+        rows.append(row)
+    head = ["shots", "token F1", "`prior`", "`nearest_neighbour`", "exact", "`nearest_neighbour`", "CIDEr-D"]
+    return {"reached": table([*head, "`nearest_neighbour`"], rows)}
+
+
+RESULTS = {
+    "how_low.md": "results.csv",
+    "README.md": "docs/results.csv",
+}  # where the CSV file is not named after the page
 Part = Callable[[Study], Mapping[str, str]]
 # The sweeps behind each group of places, and the function that fills it.
 PARTS: dict[str, tuple[str, Part]] = {
+    "reached": ("how_well", reached),
     "tied": ("tied", tied),
     "key_value": ("key_value", lambda study: grid(study, "d_k", "d_v", "key_value", (8, 32))),
     "bilinear": ("bilinear", lambda study: grid(study, "d_q", "d_k", "bilinear", (16, 16))),
@@ -458,6 +575,8 @@ PARTS: dict[str, tuple[str, Part]] = {
     "steps": ("steps", steps),
     "decoders": ("decoders", decoders),
     "optimizers": ("optimizers_*", optimizers),
+    "rivals": ("rivals_[!t]*", rivals),
+    "rivals_tuning": ("rivals_tuning", rivals_tuning),
     "language_models": ("language*", language_models),
     "language_tuning": ("tuning_language", language_tuning),
     "together": ("together_*", together),
@@ -487,10 +606,18 @@ def value(text: str) -> Scalar:
     return int(text) if text.lstrip("-").isdecimal() else number
 
 
+def commit() -> str:
+    """The commit that is checked out."""
+    asked = ["git", "rev-parse", "--short=7", "HEAD"]
+    return subprocess.run(asked, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main(page: Path, sweeps: Path) -> None:
     """Write the page's tables, its figures and, from sweeps, its CSV file."""
     text = page.read_text(encoding="utf-8")
     everything: list[Run] = []
+    results = RESULTS.get(page.name, page.with_suffix(".csv").name)
+    origin = None if sweeps.is_file() else f"{results}, commit {commit()}"
     for name in [name for name in names(text) if name in PARTS]:
         folders, part = PARTS[name]
         runs: Sequence[Run]
@@ -499,11 +626,10 @@ def main(page: Path, sweeps: Path) -> None:
         else:
             runs = read(sorted(sweeps.glob(folders))).runs
         everything += runs
-        text = fill(text, part(Study(runs)), str(page))
+        text = fill(text, part(Study(runs)), str(page), origin)
     page.write_text(text, encoding="utf-8")
     if not sweeps.is_file():
-        name = "results.csv" if page.stem == "how_low" else f"{page.stem}.csv"
-        page.with_name(name).write_text(results_csv(everything), encoding="utf-8")
+        (page.parent / results).write_text(results_csv(everything), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from lockdec.tracking.loggers import Tracking
 from lockdec.version import __version__
 
 SKIPPED = "skipped.txt"
-CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "fewshot", "seed")
+CHOICES = ("data", "tokenizer", "decoder", "encoder", "cross_attention", "bridge", "fewshot", "seed")
 
 
 def run(

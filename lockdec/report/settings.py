@@ -25,9 +25,12 @@ FACETS = {
     "cross_attention.d_v": "d_v",
     "cross_attention.layers": "layers",
     "cross_attention.unlock": "unlock",
+    "bridge.kind": "bridge",
+    "bridge.wanted": "budget",
     "fewshot.shots": "shots",
     "overrides": "other choices",
 }
+SIZES = tuple(name for name in FACETS if name.startswith("cross_attention."))
 # The facet that records the choice of an override, where the run has that facet.
 _RECORDED_BY = {
     **{name: name for name in (*DIMENSIONS, "cross_attention.heads", "cross_attention.layers")},
@@ -38,6 +41,8 @@ _RECORDED_BY = {
     "data.split": "data.split",
     "data.split_seed": "data.split_seed",
     "evaluate.split": "data.evaluated",
+    "bridge": "bridge.kind",
+    "bridge.parameters": "bridge.wanted",
     "fewshot": "fewshot.shots",
     "fewshot.shots": "fewshot.shots",
 }
@@ -138,13 +143,16 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
 
 def _facets(run: Run) -> Facets:
     found = {name: run.values.get(name) for name in FACETS}
+    found["bridge.kind"] = found["bridge.kind"] or "cross_attention"  # as of older runs
+    if found["bridge.wanted"] is not None:
+        found |= dict.fromkeys(SIZES)  # they follow from the budget; those that were typed are other choices
     others = []
     for override in run.overrides:
         key, _, choice = override.lstrip("+~").partition("=")
         if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
             # The choice tells apart what one class name does not (efficientnet_128 and efficientnet_224).
             found[f"{key}.name"] = choice
-        elif run.values.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
+        elif found.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
             others.append(override.lstrip("+"))
     found["overrides"] = " ".join(sorted(others))
     return tuple(found.items())
@@ -190,7 +198,7 @@ def describe(facets: Iterable[tuple[str, Scalar]]) -> str:
         elif name == "overrides":
             parts.append(str(value) if value else "no other choice")
         else:
-            parts.append(str(value) if name == "encoder.name" else f"{FACETS[name]} {value}")
+            parts.append(str(value) if name in ("encoder.name", "bridge.kind") else f"{FACETS[name]} {value}")
     return " · ".join(parts)
 
 

@@ -147,9 +147,8 @@ class Unlock(Stage):
         if model.plug is not None:
             of_attention = sum(weight.numel() for weight in model.cross_attention_parameters().values())
             sections["cross_attention"] = {**asdict(attention), "parameters": of_attention}
-        if bridge is not None or self.parameters is not None:
-            kind, settings = ("cross_attention", {}) if bridge is None else (bridge.kind, bridge.settings)
-            sections["bridge"] = {"kind": kind, **settings, "wanted": self.parameters, "parameters": had}
+        kind, settings = ("cross_attention", {}) if bridge is None else (bridge.kind, bridge.settings)
+        sections["bridge"] = {"kind": kind, **settings, "wanted": self.parameters, "parameters": had}
         if size is not None and size.coarse:
             console.print(f"  unlock: bridge.parameters={size.wanted}, and there are {had}: {size.coarse}")
         elif self.parameters is not None and size is None:

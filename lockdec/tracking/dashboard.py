@@ -15,9 +15,10 @@ from typing import Any
 from lockdec.errors import LockdecError
 
 NAME = "lockdec: how low"
-GROUPS = ("cross_attention.d_k", "fewshot.shots")  # of config; each line, bar or point is one group's mean
+GROUPS = ("bridge.kind", "cross_attention.d_k", "fewshot.shots")  # of config; one line, bar or point for each
 STEP = "trainer/global_step"
 DIMENSIONS = ("cross_attention.heads", "cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v")
+BRIDGE = ("bridge.kind", "bridge.parameters", "fewshot.shots")
 CONTROLS = ("prior", "locked", "shuffled", "nearest_neighbour")  # that every run with an encoder has
 QUALITY = ("token_f1", "cider_d", "exact")
 
@@ -42,6 +43,20 @@ def definition() -> dict[str, Any]:
                     _against("token_f1 against d_v", "config:cross_attention.d_v", "metrics/token_f1"),
                     _against("token_f1 against shots", "config:fewshot.shots", "metrics/token_f1"),
                     _against("token_f1 against trained parameters", "parameters/trainable", "metrics/token_f1"),
+                ],
+            },
+            {
+                "name": "Bridges",
+                "panels": [
+                    *(
+                        _against(f"{name} against its size", "config:bridge.parameters", f"metrics/{name}")
+                        for name in QUALITY
+                    ),
+                    {
+                        "kind": "parallel",
+                        "title": "from bridges to quality",
+                        "columns": [*(f"config:{name}" for name in BRIDGE), "metrics/token_f1"],
+                    },
                 ],
             },
             {

@@ -34,6 +34,7 @@ PARTS_OF_CONFIG = (
     "data",
     "encoder",
     "cross_attention",
+    "bridge",
     "fewshot",
     "stages",
     "versions",

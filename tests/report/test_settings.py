@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lockdec.report.results import Scalar
+from lockdec.report.results import Run, Scalar
 from lockdec.report.settings import AXES, describe
 from lockdec.report.study import Study
 from tests.report.runs import run_of
@@ -39,6 +39,26 @@ def test_a_choice_that_the_result_does_not_tell_still_splits_settings() -> None:
     other = run_of(0.5, seed=2, overrides=("encoder=efficientnet_224",), also=name)
     split = run_of(0.5, seed=3, overrides=("data.split=random",), also=name)
     assert [len(setting.runs) for setting in Study([plain, same, other, split]).settings] == [2, 1, 1]
+
+
+def test_bridges_of_one_budget_differ_in_the_bridge_alone() -> None:
+    """The sizes of cross-attention follow from the budget; typed ones are a choice of their own."""
+
+    def of(kind: str, dims: tuple[int, int, int], *words: str) -> list[Run]:
+        own: dict[str, Scalar] = {"bridge.kind": kind, "bridge.wanted": 50_000}
+        typed = (f"bridge={kind}", "bridge.parameters=50000", *words)
+        return [run_of(0.5 + seed / 100, dims, seed=seed, overrides=typed, also=own) for seed in range(3)]
+
+    cross = of("cross_attention", (8, 8, 1))
+    study = Study([*cross, *of("lora", (8, 8, 8)), *of("cross_attention", (2, 2, 9), "cross_attention.d_k=2")])
+    assert {study.label(setting) for setting in study.settings} == {
+        "cross_attention · no other choice",
+        "cross_attention · cross_attention.d_k=2",
+        "lora · no other choice",
+    }
+    assert {comparison.change for comparison in study.comparisons} == {"bridge", "other choices"}
+    plain = Study([*of("lora", (8, 8, 8)), run_of(0.5, overrides=("bridge=cross_attention",)), run_of(0.5, seed=1)])
+    assert len(plain.settings) == 2  # without a budget, cross-attention is what a run has by default
 
 
 def test_a_repeated_seed_counts_once_and_the_last_counts() -> None:

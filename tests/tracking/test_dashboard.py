@@ -67,7 +67,11 @@ def test_the_workspace_says_all_of_the_definition() -> None:
         section, _, key = name.removeprefix("config:").partition(".")
         assert (f"config:{section}.value.{key}" if name.startswith("config:") else name) in text, name  # as W&B has it
     grouping = json.loads(text)["spec"]["section"]["runSets"][0]["grouping"]
-    assert [group["name"] for group in grouping] == ["cross_attention.value.d_k", "fewshot.value.shots"]
+    assert [group["name"] for group in grouping] == [
+        "bridge.value.kind",
+        "cross_attention.value.d_k",
+        "fewshot.value.shots",
+    ]
 
 
 def test_without_a_login_one_plain_line_says_so(tmp_path: Path) -> None:
