@@ -321,6 +321,11 @@ LANGUAGE_MODELS = {  # sweep: the decoder in words
     "language": "SmolLM2-135M",
     "language_adapted": "SmolLM2-135M, adapted",
 }
+COMPARED = (  # sweeps whose decoders are compared, and in words
+    ("language_adapted", "language", "SmolLM2 adapted, less not adapted"),
+    ("language", "language_small_unread", "SmolLM2, less the small decoder that has not read the names either"),
+    ("language_adapted", "language_small", "SmolLM2 adapted, less the small decoder as it is by default"),
+)
 
 
 def language_models(study: Study) -> dict[str, str]:
@@ -331,19 +336,25 @@ def language_models(study: Study) -> dict[str, str]:
         split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
         shots = int(str(setting.facet("fewshot.shots")))
         found.setdefault((split, shots), {})[run.text("sweep_name")] = setting
-    rows, ahead = [], []
+    rows, ahead, paired = [], [], []
+    shown = ("token_f1", "exact", "cider_d", "chrf")
     for (split, shots), by_sweep in sorted(found.items()):
+        for first, second, words in COMPARED:
+            if first in by_sweep and second in by_sweep:
+                gaps = (interval(loss(by_sweep[first], by_sweep[second], name), signed=True) for name in shown)
+                paired.append([split, str(shots), words, *gaps])
         for sweep, decoder in LANGUAGE_MODELS.items():
             if sweep not in by_sweep:
                 continue
             setting, at = by_sweep[sweep], [split, str(shots), decoder]
-            rows.append([*at, *(interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf"))])
+            rows.append([*at, *(interval(score(setting, name)) for name in shown)])
             gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
             ahead.append([*at, *gaps, *(interval(score(setting, name, CONTROLS[2]), signed=True) for name in RIVAL)])
     head = ["split", "shots", "decoder"]
     over = ["over prior", "over shuffled", "over nearest_neighbour"]
     return {
         "language_models": table([*head, "token F1", "exact", "CIDEr-D", "chrF"], rows),
+        "language_models paired": table([*head[:2], "", "token F1", "exact", "CIDEr-D", "chrF"], paired),
         "language_models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
     }
 
