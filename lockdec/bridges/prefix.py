@@ -32,6 +32,7 @@ class Prefix(Bridge):
         length: k, the number of embeddings.
     """
 
+    version: ClassVar[int] = 2
     length: int = 4
 
     def __post_init__(self) -> None:

@@ -54,6 +54,10 @@ class Retrieval(Bridge):
     def positions(self) -> int:
         return self.length
 
+    @property
+    def start(self) -> int:
+        return self.length
+
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         model: Any = decoder
         self.encoder_dim, self._embedding = encoder_dim, (model.embedding,)  # in a tuple: its weights are not ours
@@ -88,7 +92,7 @@ class Retrieval(Bridge):
         return torch.tensor(found, device=encoded.states.device)
 
     def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"]:
-        vectors: Tensor = self._embedding[0].vectors(self.examples(encoded))
+        vectors: Tensor = self._embedding[0](self.examples(encoded))  # tokens, which have positions
         return vectors
 
 

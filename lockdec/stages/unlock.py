@@ -70,7 +70,9 @@ class Unlock(Stage):
                               "use 2 or more")  # fmt: skip
 
     def fingerprints(self) -> dict[str, str]:
-        return {} if self.fewshot is None else {"data": self.data.fingerprint}
+        version = 1 if self.bridge is None else self.bridge.version
+        data = {} if self.fewshot is None else {"data": self.data.fingerprint}
+        return data | ({"bridge": str(version)} if version > 1 else {})
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
         """Refuse layers that the decoder does not have, and a bridge that a hosted one cannot take."""

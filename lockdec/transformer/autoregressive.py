@@ -112,6 +112,11 @@ class AutoregressiveModel(nn.Module, ABC):
         """Embeddings that stand before the tokens of each input; None where there are none."""
         return None
 
+    @property
+    def start(self) -> int:
+        """The position of the first token, where positions are added to tokens."""
+        return 0
+
     def _fitting(self, encoded: Encoded | None, otherwise: str) -> Encoded:
         if encoded is None:
             raise LockdecError(f"the decoder needs an encoded input: {otherwise}")
@@ -226,8 +231,9 @@ class StackedModel(AutoregressiveModel):
         self, before: Float[Tensor, "b k d_model"], tokens: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b k_and_t d_model"]:
         """The embedded tokens after a soft prompt."""
-        vectors = self.embedding.vectors(tokens)
-        return self.embedding.placed(torch.cat((before.to(vectors), vectors), dim=1))
+        self.embedding.require_room(before.shape[1] + tokens.shape[1])
+        vectors = self.embedding(tokens, self.start)
+        return torch.cat((before.to(vectors), vectors), dim=1)
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         return self.embedding.logits(hidden)
@@ -239,15 +245,16 @@ class StackedModel(AutoregressiveModel):
         cache = DecoderCache(self.decoder.remember(admitted), len(encoded), beams, positions + max_len, like)
         if before is not None:
             cache.begin(shared=positions)
-            self.decoder(self.embedding.placed(before.to(like)), cache=cache)
+            self.decoder(before.to(like), cache=cache)
+            cache.unnumbered = positions - self.start
         return cache
 
     def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin(shared=tokens.shape[1])
-        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step - cache.unnumbered), cache=cache)
         return self.logits(hidden[:, -1])
 
     def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin()
-        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step), cache=cache)
+        hidden: Tensor = self.decoder(self.embedding(tokens, cache.step - cache.unnumbered), cache=cache)
         return self.logits(hidden[:, -1])

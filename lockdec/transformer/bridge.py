@@ -26,6 +26,7 @@ class Bridge(nn.Module, ABC):
 
     Attributes:
         kind: its name in configs and artifacts, which no other bridge has.
+        version: raised when its results change, so that its artifacts are made anew and those of others are not.
         sized_by: the field by which the number of its parameters can be chosen; None where it cannot be.
         keeps_layers: whether the layers below the lowest cross-attention compute what they compute without the bridge.
         encoder_dim: the width of the states it was drawn for.
@@ -33,6 +34,7 @@ class Bridge(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    version: ClassVar[int] = 1
     sized_by: ClassVar[str | None] = None
     keeps_layers: ClassVar[bool] = False
     encoder_dim: int = dataclasses.field(init=False, default=0)
@@ -49,6 +51,11 @@ class Bridge(nn.Module, ABC):
     @property
     def positions(self) -> int:
         """How many positions of the decoder its soft prompt takes at most."""
+        return 0
+
+    @property
+    def start(self) -> int:
+        """The position of the first token, where a decoder adds positions to tokens."""
         return 0
 
     @property
@@ -108,7 +115,12 @@ class Bridge(nn.Module, ABC):
         return
 
     def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"] | None:
-        """Embeddings that stand before the tokens of each input (Lester et al. 2021), at positions 0 to k - 1."""
+        """Embeddings that stand before the tokens of each input (Lester et al. 2021), as the first layer gets them.
+
+        No positions are added to them, and tokens keep those that they were pretrained at, from `start` on. So a
+        decoder whose every text began at position 0 reads them as it has learned to. Positions that rotate queries and
+        keys go on from the prompt to the tokens: they are relative.
+        """
         return None
 
     def states(self, encoded: Encoded) -> Encoded:

@@ -171,6 +171,10 @@ class LockingModel(PluggableModel):
             return None
         return self.bridge.soft_prompt(encoded)
 
+    @property
+    def start(self) -> int:
+        return self.bridge.start if self.bridge is not None and self._bridging else 0
+
     def require_attached(self) -> None:
         """Raise LockdecError if no encoder was ever attached."""
         if not self.attached:

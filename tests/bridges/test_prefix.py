@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix, pooled
 from lockdec.errors import ConfigError
 from lockdec.transformer.models import Encoded
+from lockdec.transformer.positional import LearnedPositions
 from tests.bridges.kinds import bridged
 from tests.transformer.tiny_transformers import ENCODER_DIM, close, encoded_batch, locking_model, token_batch
 
@@ -52,8 +53,8 @@ def test_clipcap_has_one_hidden_layer_with_a_tanh() -> None:
 
 
 def test_the_embeddings_are_read_as_if_they_were_those_of_tokens() -> None:
-    """A prefix that repeats the vectors of two tokens gives what these tokens give."""
-    model, tokens, encoded = bridged("prefix_linear"), token_batch(), encoded_batch()
+    """Where positions are relative, a prefix that repeats the vectors of two tokens gives what these tokens give."""
+    model, tokens, encoded = bridged("prefix_linear", position="rope"), token_batch(), encoded_batch()
     bridge = model.bridge
     assert isinstance(bridge, LinearPrefix)
     assert isinstance(bridge.map, nn.Linear)
@@ -64,6 +65,17 @@ def test_the_embeddings_are_read_as_if_they_were_those_of_tokens() -> None:
     model.lock()
     both = torch.cat((torch.tensor([[5, 8]]).expand(3, -1), tokens), dim=1)
     close(found, model(both)[:, 2:])
+
+
+@pytest.mark.parametrize("kind", ["prefix_linear", "prefix_mlp", "lora"])
+def test_tokens_keep_the_positions_of_pretraining(kind: str) -> None:
+    """Those of a prefix are nobody's: a decoder that learned from texts that begin at position 0 still reads such."""
+    model, tokens, encoded = bridged(kind, position="learned"), token_batch(), encoded_batch()
+    found = model(tokens, encoded)
+    assert isinstance(model.embedding.positions, LearnedPositions)
+    with torch.no_grad():
+        model.embedding.positions.weight[tokens.shape[1] :] = torch.nan
+    assert model(tokens, encoded).equal(found)
 
 
 @pytest.mark.parametrize(

@@ -234,11 +234,15 @@ class DecoderCache:
         inputs, beams: the rows of a step are the beams of the inputs, side by side.
         max_len: how many tokens of a sequence there is room for.
         like: any tensor with the device and dtype of the keys and values.
+
+    Attributes:
+        unnumbered: how many of the first vectors are not counted where positions are added to tokens.
     """
 
     def __init__(
         self, memories: Sequence[Memory | PlugMemory[Any] | None], inputs: int, beams: int, max_len: int, like: Tensor
     ) -> None:
+        self.unnumbered = 0
         self.memories: list[Memory | PlugMemory[Any] | None] = [memory and memory.for_steps() for memory in memories]
         self._ancestry = Ancestry(inputs, beams, max_len, like.device, like.dtype)
         self.past = [KeyValueCache(self._ancestry) for _ in memories]
