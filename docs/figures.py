@@ -103,7 +103,12 @@ def runs(one: Shown) -> list[Mapping[str, str]]:
     assert results is not None
     with results.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["status"] == "ok"]
-    return [row for row in rows if fnmatch(row["sweep_name"], folders)]
+    return [row for row in rows if fnmatch(sweep_of(row), folders)]
+
+
+def sweep_of(row: Mapping[str, str]) -> str:
+    """The folder of the sweep that a row is of."""
+    return row["folder"].partition("/")[0]
 
 
 @contextmanager
@@ -177,7 +182,7 @@ def main(chosen: Sequence[Path], remake: bool) -> int:
             by_sweep: dict[str, list[str]] = {}
             for group in dict.fromkeys(one.group for one in tables if one.results is not None and one.group):
                 for row in runs(next(one for one in tables if one.group == group)):
-                    by_sweep.setdefault(row["sweep_name"], []).append(today.differs(row))
+                    by_sweep.setdefault(sweep_of(row), []).append(today.differs(row))
             stale = {sweep: Counter(filter(None, reasons)) for sweep, reasons in by_sweep.items() if any(reasons)}
             for sweep, reasons in stale.items():
                 why = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
