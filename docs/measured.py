@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import matplotlib
 
@@ -26,7 +27,7 @@ from placeholders import fill, names
 
 from lockdec.data.composing import PROPERTIES
 from lockdec.report.headline import interval
-from lockdec.report.results import Run, Scalar, read
+from lockdec.report.results import Run, Scalar, Stage, read
 from lockdec.report.settings import Setting
 from lockdec.report.statistics import Estimate, differences, estimates
 from lockdec.report.study import MARGIN, Study
@@ -636,13 +637,21 @@ PARTS: dict[str, tuple[str, Part]] = {
 
 
 def read_csv(path: Path) -> list[Run]:
-    """The runs of a CSV file that `main` has written; their stages are not read back."""
+    """The runs of a CSV file that `main` has written."""
     runs = []
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            values = {name: value(text) for name, text in row.items() if not name.startswith("stages.")}
+            values: dict[str, Scalar] = {}
+            stages: dict[str, dict[str, Scalar]] = {}
+            for name, text in row.items():
+                if name.startswith("stages."):
+                    _, stage, field = name.split(".")
+                    stages.setdefault(stage, {})[field] = text if field == "key" else value(text)
+                elif name not in ("folder", "overrides"):
+                    values[name] = value(text)
+            made: list[Any] = [{"name": name, **fields} for name, fields in stages.items() if fields["key"]]
             overrides = tuple(shlex.split(str(row["overrides"])))
-            runs.append(Run(Path(row["folder"]), row["folder"], values, (), overrides))
+            runs.append(Run(Path(row["folder"]), row["folder"], values, tuple(Stage(**one) for one in made), overrides))
     return runs
 
 
@@ -664,18 +673,20 @@ def commit() -> str:
 
 
 def main(page: Path, sweeps: Path) -> None:
-    """Write the page's tables, its figures and, from sweeps, its CSV file."""
+    """Write the page's tables, its figures and, from sweeps, its CSV file.
+
+    Tables whose sweeps are not among them come from that file again.
+    """
     text = page.read_text(encoding="utf-8")
     everything: list[Run] = []
     results = RESULTS.get(page.name, page.with_suffix(".csv").name)
-    origin = None if sweeps.is_file() else f"{results}, commit {commit()}"
+    kept = sweeps if sweeps.is_file() else page.parent / results
     for name in [name for name in names(text) if name in PARTS]:
         folders, part = PARTS[name]
-        runs: Sequence[Run]
-        if sweeps.is_file():
-            runs = [run for run in read_csv(sweeps) if fnmatch(run.label.partition("/")[0], folders)]
-        else:
-            runs = read(sorted(sweeps.glob(folders))).runs
+        found = [] if sweeps.is_file() else sorted(sweeps.glob(folders))
+        origin = f"{results}, commit {commit()}" if found else None
+        before = read_csv(kept) if not found else []
+        runs = read(found).runs if found else [run for run in before if fnmatch(run.label.partition("/")[0], folders)]
         everything += runs
         text = fill(text, part(Study(runs)), str(page), origin)
     page.write_text(text, encoding="utf-8")
