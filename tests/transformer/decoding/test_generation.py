@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
 import torch
+from jaxtyping import config
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
@@ -61,6 +63,14 @@ STYLES: list[dict[str, Any]] = [
 Scoring = Callable[[list[list[int]]], list[Tensor]]
 
 
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Without the checks of shapes, which take most of the time of so small a model; `generate` runs with them."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
 def next_scores(
     model: AutoregressiveModel,
     encoded: Encoded,
@@ -73,7 +83,7 @@ def next_scores(
     The prompt is read after BOS; repetitions of it are none.
     """
     crowd = encoded.index(torch.zeros(len(pasts), dtype=torch.long))
-    with torch.no_grad():
+    with torch.no_grad(), unchecked():
         logits: Tensor = model(torch.tensor([[*past[:1], *prompt, *past[1:]] for past in pasts]), crowd)
     rows = list(logits[:, -1].log_softmax(-1) if options["strategy"] == "beam" else logits[:, -1])
     factor, size = options.get("repetition_penalty", 1.0), options.get("no_repeat_ngram", 0)
