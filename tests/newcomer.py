@@ -66,7 +66,9 @@ NEEDS = {
     "lockdec.data.phrases": "espeakng_loader",
     "data.path=phrases": "espeakng_loader",
 }  # packages that the README's command does not install
-COMMAND = re.compile(r"(python -m|lockdec (run|caption|export|fetch|play|report|store|dashboard)|make|torchrun|pip)\b")
+COMMAND = re.compile(
+    r"(python -m|lockdec (run|caption|export|fetch|play|plugs|report|store|dashboard)|make|torchrun|pip)\b"
+)
 PATIENCE = 600  # seconds for one command
 PASSED = "passed.txt"  # in the folder: the commands that passed there
 SETTINGS = {"make demo": "python -m lockdec.run"}  # make would install into another environment
