@@ -1,4 +1,5 @@
-"""Hydra's own sweeper, but for the `multirun.yaml` that it writes before the first cell: there without secrets.
+"""Hydra's own sweeper, but for two things: it writes `multirun.yaml` without secrets, and launches no finished cells
+before the first that is not.
 
 `lockdec.sweeps.callback` puts it in the place of Hydra's.
 """
@@ -12,6 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import DictConfig, OmegaConf
 
 from lockdec.redaction import redacted
+from lockdec.sweeps.callback import finished_first
 
 
 class CellSweeper(BasicSweeper):
@@ -21,12 +23,26 @@ class CellSweeper(BasicSweeper):
         """Called by Hydra; writes `self.config` to the sweep's folder before the cells are checked and launched."""
         assert self.config is not None
         self._whole, self.config = self.config, _safe(self.config)
+        self.launcher = _Remaining(self.launcher, finished_first())
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Called by Hydra for each batch, after it has written the file."""
         self.config = self._whole
-        super().validate_batch_is_legal(batch)
+        before = sum(map(len, (self.overrides or [])[: self.batch_index - 1]))
+        super().validate_batch_is_legal(batch[max(0, finished_first() - before) :])
+
+
+class _Remaining:
+    """A launcher that is given all cells and starts none of the first ones, which are finished."""
+
+    def __init__(self, launcher: Any, finished: int) -> None:
+        self.launcher, self.finished = launcher, finished
+
+    def launch(self, batch: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
+        """Called by Hydra for each batch."""
+        left = batch[max(0, self.finished - initial_job_idx) :]
+        return self.launcher.launch(left, initial_job_idx + len(batch) - len(left)) if left else []
 
 
 def _safe(config: DictConfig) -> DictConfig:

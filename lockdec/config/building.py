@@ -34,6 +34,12 @@ class Builder:
         self.trusted = trusted
         self._built: dict[str, Any] = {}
 
+    def keeping(self, *kinds: type) -> Builder:
+        """A builder that has built, of what this one has, only the objects of these kinds, which nothing changes."""
+        kept = Builder(self.trusted)
+        kept._built = {identity: built for identity, built in self._built.items() if isinstance(built, kinds)}
+        return kept
+
     def build(self, node: Any, key: str, hint: Any = Any) -> Any:
         """The object, list or value a plain config node stands for.
 

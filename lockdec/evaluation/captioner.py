@@ -91,7 +91,7 @@ class Captioner:
             if prefix is not None and prefix.layers > self.model.frozen_layers:
                 prefix = None
             prompt, eos = len(self.tokenizer.prompt_tokens), self.tokenizer.special.eos
-            loss, real = next_token_loss(self.model, tokens, eos, encoded, prefix=prefix, prompt=prompt)
+            loss, real = next_token_loss(self.model, tokens, eos, encoded, pack=True, prefix=prefix, prompt=prompt)
             total, count = total + float(loss) * real, count + real
         self.model.unlock()
         return total / count

@@ -38,6 +38,7 @@ from lockdec.runtime.memory import is_out_of_memory, out_of_memory
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import CURVE, METADATA, Artifact, Store, located
 from lockdec.store.reading import CONFIG, RESULT
+from lockdec.store.tensors import made_of
 from lockdec.store.writing import clear_partial, write_bytes, write_json, write_text
 from lockdec.tracking.loggers import Tracking
 from lockdec.version import __version__
@@ -53,6 +54,7 @@ def run(
     group: str | None = None,
     watchers: Sequence[Logger] = (),
     cell: str | None = None,
+    builder: Builder | None = None,
 ) -> dict[str, Any]:
     """Run every stage of `pipeline.order`, and write result.json even if that fails.
 
@@ -63,6 +65,7 @@ def run(
         group: the name of the sweep this is a cell of; None outside a sweep.
         watchers: are told every metric beside the loggers of the config; they may end the run with PrunedError.
         cell: how loggers name the run in its group; None for the name of its folder.
+        builder: what has been built already, such as the data of the cell before; None for nothing.
 
     Returns:
         What result.json holds.
@@ -96,8 +99,8 @@ def run(
         with stoppable():
             clear_partial(folder)
             write_text(folder / CONFIG, _config_text(config))
-            tracking = _run_stages(config, folder, result, group, watchers, cell or folder.name)
-            tracking.cell(redacted(result | {"cost": cost(clock)}))
+            tracking = _run_stages(config, folder, result, group, watchers, cell or folder.name, builder)
+            tracking.cell(redacted(result | {"cost": result["cost"] | cost(clock)}))
         result["status"] = "ok"
     except (KeyboardInterrupt, InterruptedRunError) as error:
         result |= {"status": "interrupted", "error": f"{error}" or "interrupted by the user"}
@@ -109,7 +112,7 @@ def run(
         result["error"] = f"{error}" or type(error).__name__
         raise
     finally:
-        result["cost"] = cost(clock)
+        result["cost"] = result.get("cost", {}) | cost(clock)
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         result = redacted(result)
         try:
@@ -139,17 +142,20 @@ def _run_stages(
     group: str | None,
     watchers: Sequence[Logger],
     cell: str,
+    builder: Builder | None,
 ) -> Tracking:
-    assembly = assemble(config, Builder())
+    clock = time.monotonic()
+    assembly = assemble(config, builder or Builder())
     outputs = Path(assembly.config.paths.outputs)
     tracking = Tracking(assembly.config.logger, group or assembly.config.name, cell, folder, outputs, watchers)
     _clear(folder, assembly.stages)
     _tell_skipped(assembly.stages, folder, result)
+    result["cost"] = {"preparing_seconds": round(time.monotonic() - clock, 3)}  # until the first stage is looked up
     summary = Summary(console)
     for artifact, seconds in artifacts(config, assembly, tracking, list(assembly.stages)):
         name = artifact.stage
         took = {"seconds": round(seconds, 3), "made_in": round(artifact.seconds, 3)}
-        entry = {"key": artifact.key, "reused": artifact.reused, **took}
+        entry = {"key": artifact.key, "reused": artifact.reused, **took, "weights": made_of(artifact.folder)}
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, assembly.stages[name], folder)

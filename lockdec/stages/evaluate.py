@@ -40,7 +40,7 @@ from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune, require_room
 from lockdec.stages.prior import Prior
-from lockdec.stages.stage import DecoderStage, Stage, Work
+from lockdec.stages.stage import DecoderStage, Laps, Stage, Work
 from lockdec.stages.unlock import Unlock
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
@@ -96,6 +96,7 @@ class Evaluate(Stage):
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
+        laps = Laps()
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = load_tokenizer(*work.decoder).with_prompt(load_prompt(work.parent(Finetune)))
         model = load_captioner(*work.decoder, work.parent(Finetune), device=work.device)
@@ -109,9 +110,14 @@ class Evaluate(Stage):
             console.print(f"  {work.stage}: {ONE_INPUT}")
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
 
-        read = captioner.read(references)
+        laps.end("loading")
         captions = {"caption": captioner.captions(rows, "captioning")}
-        scores = {"caption": score(captions["caption"], references) | {"loss": captioner.loss(rows, read)}}
+        laps.end("captions")
+        read = captioner.read(references)
+        scores = {"caption": {"loss": captioner.loss(rows, read)}}
+        laps.end("loss")
+        scores["caption"] = score(captions["caption"], references) | scores["caption"]
+        laps.end("metrics")
         if Prior.name in work.parents:
             blind = Captioner(
                 load_captioner(*work.decoder, work.parent(Prior)), tokenizer, ConstantState(), self.decode, device
@@ -120,6 +126,7 @@ class Evaluate(Stage):
             captions["prior"] = [blind.any_caption()] * len(rows)
             scores["prior"] = score(captions["prior"], references) | {"loss": blind.loss(rows, read)}
             del blind
+        laps.end("prior")
         wrong = []
         for shift in shifts(len(rows)):
             # What is said of an input does not depend on the references beside it: no caption is generated anew.
@@ -128,11 +135,14 @@ class Evaluate(Stage):
             wrong.append(score(others, references) | {"loss": captioner.loss(shifted(rows, shift), read)})
         if wrong:
             scores["shuffled"] = averaged(wrong)
+        laps.end("shuffled")
         captions["locked"] = [captioner.locked_caption()] * len(rows)
         scores["locked"] = score(captions["locked"], references) | {"loss": captioner.loss(rows, read, locked=True)}
+        laps.end("locked")
         support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
         for name, copies in self._copied(support, encoded, rows, texts).items():
             captions[name], scores[name] = copies, score(copies, references)
+        laps.end("copied")
 
         self._keep_captions(work, rows, texts, captions)
         write_support(work.folder / SUPPORT, self.data.ids, support)
@@ -141,6 +151,8 @@ class Evaluate(Stage):
         if not encoded.normalisation.apart:  # the states of several encoders form no grid
             self._keep_attention(work, captioner, [(rows[index], captions["caption"][index]) for index in shown])
         own = scores.pop("caption")
+        looking = captioner.attention_statistics(rows, references)
+        laps.end("pictures and attention")
         blind_control = "prior" if "prior" in scores else "locked"
         return {
             "data": {
@@ -151,7 +163,8 @@ class Evaluate(Stage):
             "metrics": own,
             "controls": scores,
             f"gap_over_{blind_control}": {name: value - scores[blind_control][name] for name, value in own.items()},
-            "looking": captioner.attention_statistics(rows, references),
+            "looking": looking,
+            work.stage: {"seconds": laps.seconds},
             **self._attributes(captions, references),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,24 @@ from lightning.pytorch.loggers import Logger
 
 from lockdec.config.schema import Section
 from lockdec.store import Artifact
+
+
+class Laps:
+    """How long the parts of a stage's work take, one after the other.
+
+    Attributes:
+        seconds: of each part.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+
+    def end(self, part: str) -> None:
+        """Count the time since the last part ended as time of this one; there may be several of a name."""
+        now = time.monotonic()
+        self.seconds[part] = round(self.seconds.get(part, 0.0) + now - self._since, 3)
+        self._since = now
 
 
 @dataclass(frozen=True)

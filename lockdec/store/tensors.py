@@ -19,6 +19,7 @@ from lockdec.store.writing import replacing, write_bytes
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest registers of a CPU
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+NAMES = {short: str(dtype).removeprefix("torch.") for dtype, short in DTYPES.items()}
 
 FORMER = {"feed_forward.input.": "feed_forward.widen."}  # parts of names, and what they were in older files
 
@@ -65,6 +66,23 @@ def stream_tensors(tensors: Iterable[tuple[str, Tensor]], shapes: Mapping[str, t
             raise ValueError(f"{', '.join(sorted(missing))} did not come for {path}")
         file.seek(0)
         file.write((room - 8).to_bytes(8, "little") + json.dumps(listed).encode().ljust(room - 8))
+
+
+def made_of(folder: Path) -> dict[str, int]:
+    """The bytes of all weights in a folder, by the type of their numbers (`{"bfloat16": 2471628800}`).
+
+    Args:
+        folder: of an artifact, whose files have been verified; reads their headers alone.
+    """
+    found: dict[str, int] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                dtype, (begin, end) = NAMES.get(entry["dtype"], entry["dtype"]), entry["data_offsets"]
+                found[dtype] = found.get(dtype, 0) + end - begin
+    return found
 
 
 def _entry(dtype: str, shape: Sequence[int], begin: int, end: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,24 @@ from lockdec.runtime.process import ready
 from lockdec.store.reading import RESULT
 from lockdec.sweeps.cells import Sweep, read_cells
 from lockdec.sweeps.composing import cell_overrides, compose_cells
+from lockdec.sweeps.finished import finished_cell, surely_finished
 from lockdec.sweeps.folders import BY_NUMBER, cell_names, claim_run_folder, make_folder
 from lockdec.sweeps.launchers import cells_at_once, guard_pickles, remove_own_pickle, remove_pickles, share_cores
 from lockdec.sweeps.progress import Progress
 
 _failed: list[str] = []
+_finished_first = 0
 _progress: Progress | None = None
 
 
 def failed_cells() -> list[str]:
     """The numbers of the cells that failed in the sweep this process has run; any of them makes its exit status 1."""
     return list(_failed)
+
+
+def finished_first() -> int:
+    """How many cells, from the first on, were finished before this attempt: nothing is launched for them."""
+    return _finished_first
 
 
 def end_progress() -> None:
@@ -92,7 +100,7 @@ class SweepWatch(Callback):
             claim_run_folder(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        global _progress
+        global _progress, _finished_first
         if ranks.started().rank > 0:  # only the first rank prints
             return
         with refusing():
@@ -122,6 +130,8 @@ class SweepWatch(Callback):
             make_folder(folder)
             finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
         sweep = Sweep(folder, names, finished)
+        if finished and ranks.started().world == 1:  # several ranks run the same cells in the same order
+            _finished_first = len(list(takewhile(finished.__contains__, names)))
         guard_pickles(config)
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # Hydra makes the sweeper after this
             with read_write(config):
@@ -205,10 +215,12 @@ def _finished(
     config: DictConfig, loader: ConfigLoader, overrides: Sequence[Sequence[str]], folder: Path, names: Sequence[str]
 ) -> frozenset[str]:
     """The cells that an earlier attempt has finished, whatever it was told about threads, loggers and the like."""
-    if not any((folder / name / RESULT).is_file() for name in names):
-        return frozenset()
-    ready(config.logger.kinds)
-    from lockdec.sweeps.jobs import finished_cell  # here, since it imports torch
-
-    cells = zip(names, compose_cells(config, loader, overrides), strict=True)
-    return frozenset(name for name, cell in cells if finished_cell(cell, folder / name))
+    ended = [(folder / name / RESULT).is_file() for name in names]
+    cells = zip(compress(names, ended), compose_cells(config, loader, list(compress(overrides, ended))), strict=True)
+    finished = set()
+    for name, cell in cells:
+        if not (same := surely_finished(cell, folder / name)):
+            ready(config.logger.kinds)  # the other way to know imports torch
+            same = finished_cell(cell, folder / name) is not None
+        finished |= {name} if same else set()
+    return frozenset(finished)

@@ -9,20 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
+from lockdec.config.building import Builder
 from lockdec.console import Summary, console, printable, printable_lines
-from lockdec.data.captions import spread
+from lockdec.data.captions import CaptionSet, spread
+from lockdec.data.text import TextSource
 from lockdec.distributed import ranks
+from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError, LockdecError, PrunedError, StoreError
-from lockdec.pipeline.keys import same_results
 from lockdec.pipeline.running import run
-from lockdec.store.reading import CONFIG, RESULT, read_config, read_json_lines, read_object
+from lockdec.store.reading import read_json_lines
 from lockdec.sweeps.cells import claimed
+from lockdec.sweeps.finished import finished_cell
 from lockdec.sweeps.folders import forget_refused
 
 SHOWN = 12  # captions printed at the end of a run
+_KEPT = (CaptionSet, TextSource, Encoder)  # what the cells of a process share; no run changes any of it
+
+_builder = Builder()
 
 
 def run_job(
@@ -58,7 +63,8 @@ def run_job(
         if finished := finished_cell(config, folder):
             return objective(finished, config.objective)
         try:
-            return objective(run(config, folder, overrides, config.sweep_name, watchers, cell), config.objective)
+            result = run(config, folder, overrides, config.sweep_name, watchers, cell, _next_builder())
+            return objective(result, config.objective)
         except PrunedError:
             return math.nan
         except Exception as error:  # result.json records it; the other cells still run
@@ -70,15 +76,11 @@ def run_job(
             return math.nan
 
 
-def finished_cell(config: DictConfig, folder: Path) -> dict[str, Any] | None:
-    """The result of an earlier attempt if it is `ok` and its config gives the same results."""
-    try:
-        result = read_object(folder / RESULT)
-        before = OmegaConf.create(read_config(folder / CONFIG))
-        same = same_results(before, config)
-    except (StoreError, ConfigError, OmegaConfBaseException):
-        return None
-    return result if same and result.get("status") == "ok" else None
+def _next_builder() -> Builder:
+    """The builder of the next cell, which has the data and the encoder of the last one already."""
+    global _builder
+    _builder = _builder.keeping(*_KEPT)
+    return _builder
 
 
 def objective(result: Mapping[str, Any], metric: str) -> float:

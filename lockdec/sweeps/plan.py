@@ -18,7 +18,7 @@ from lockdec.pipeline.assembling import assemble
 from lockdec.store import METADATA, located
 from lockdec.store.reading import read_object
 from lockdec.sweeps.cells import duration
-from lockdec.sweeps.jobs import finished_cell
+from lockdec.sweeps.finished import finished_cell
 
 
 @dataclass(frozen=True)

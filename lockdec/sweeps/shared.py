@@ -24,7 +24,7 @@ from lockdec.runtime.interruption import stoppable
 from lockdec.store import METADATA, located
 from lockdec.store.reading import MADE_BEFORE, read_object
 from lockdec.store.writing import write_json
-from lockdec.sweeps.jobs import finished_cell
+from lockdec.sweeps.finished import finished_cell
 from lockdec.tracking.loggers import Tracking
 
 

@@ -36,6 +36,14 @@ class Unsized:
 HERE = "tests.config.test_building"
 
 
+def test_the_next_cell_keeps_the_objects_of_some_kinds() -> None:
+    builder = Builder()
+    outer = builder.build({"_target_": f"{HERE}.Outer", "inner": inner(size=1), "many": []}, "outer")
+    kept = builder.keeping(Inner)
+    assert kept.build(inner(size=1), "inner") is outer.inner
+    assert kept.build({"_target_": f"{HERE}.Outer", "inner": inner(size=1), "many": []}, "outer") is not outer
+
+
 def inner(**arguments: Any) -> dict[str, Any]:
     return {"_target_": f"{HERE}.Inner", **arguments}
 

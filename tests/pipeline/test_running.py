@@ -37,7 +37,11 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert result == tiny.result
     assert (result["status"], result["error"], result["seed"]) == ("ok", None, 0)
     assert list(result["stages"]) == STAGES
-    assert all(entry.keys() == {"key", "reused", "seconds", "made_in"} for entry in result["stages"].values())
+    told = {"key", "reused", "seconds", "made_in", "weights"}
+    assert all(entry.keys() == told for entry in result["stages"].values())
+    trained = result["cross_attention"]["parameters"]
+    assert result["stages"]["finetune"]["weights"] == {"float32": 4 * trained}
+    assert result["stages"]["evaluate"]["weights"] == {}
     assert result["metrics"].keys() == METRICS
     assert result["controls"].keys() == {"prior", "locked", "shuffled", "nearest_neighbour"}
     assert all(result["controls"][name].keys() == METRICS for name in ("prior", "locked", "shuffled"))
@@ -56,7 +60,10 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
     assert 0 <= result["looking"]["attention_entropy"] <= 1
     assert result["looking"]["cross_to_residual_norm"] > 0
-    assert result["cost"].keys() == {"seconds", "peak_memory_mb"}
+    parts = result["evaluate"]["seconds"]
+    assert {"captions", "loss", "metrics", "prior", "shuffled", "locked"} < parts.keys()
+    assert 0 < sum(parts.values()) <= result["stages"]["evaluate"]["made_in"]
+    assert result["cost"].keys() == {"preparing_seconds", "seconds", "peak_memory_mb"}
 
     captions = [json.loads(line) for line in (tiny.folder / "captions.jsonl").read_text().splitlines()]
     assert len(captions) == result["data"]["test"] == 20

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lockdec.caption import main as caption
 from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import SpecialTokens, Tokenizer, pad, real_targets
@@ -125,6 +126,24 @@ def test_a_gguf_file_is_a_checkpoint(tiny: TinyRun, tmp_path: Path) -> None:
     of_folder, of_file = Tokenizer.from_huggingface(tmp_path / "gpt2"), Tokenizer.from_huggingface(path)
     assert of_file.encode_batch(NAMES) == of_folder.encode_batch(NAMES)
     assert of_file.special == of_folder.special
+
+
+def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tmp_path: Path, capsys: Any) -> None:
+    SAVE["llama"](tmp_path / "llama", NAMES)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "llama")
+    run = run_imported(tiny.outputs, tmp_path / "llama", "decoder.dtype=bfloat16", "cross_attention.layers=last_1")
+    assert run.result["unlock"] == {"max_abs_logit_delta": 0.0}
+    assert run.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert run.result["stages"]["pretrain"]["weights"] == {"bfloat16": 2 * model.num_parameters()}
+    trained = run.result["cross_attention"]["parameters"]
+    assert run.result["stages"]["finetune"]["weights"] == {"float32": 4 * trained}
+    hidden = 2 * run.result["decoder"]["d_model"]  # bytes of a token's states below the highest layer
+    assert run.result["finetune"]["prefix_bytes"] % hidden == 0
+    assert run.result["metrics"]["loss"] != run.result["controls"]["locked"]["loss"]
+    picture = next((run.folder / "drawings").glob("*.png"))
+    caption([str(run.folder), str(picture)])
+    assert capsys.readouterr().out.strip()
 
 
 def test_half_precision_is_kept_on_disk_and_computed_in_float32(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from lockdec.store.tensors import (
     load_fitting,
     load_module,
     load_tensors,
+    made_of,
     map_weights,
     save_tensors,
     stream_tensors,
@@ -37,6 +38,14 @@ def test_tensors_of_any_layout_come_back_equal(tmp_path: Path) -> None:
     loaded = load_tensors(tmp_path / "t")
     assert loaded.keys() == tensors.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
+
+
+def test_what_an_artifact_s_weights_are_made_of(tmp_path: Path) -> None:
+    (tmp_path / "hosted").mkdir()
+    save_tensors({"a": torch.ones(2, 3), "b": torch.ones(5).bfloat16()}, tmp_path / "a.safetensors")
+    save_tensors({"c": torch.ones(4).bfloat16(), "d": torch.ones(7).long()}, tmp_path / "hosted" / "b.safetensors")
+    assert made_of(tmp_path) == {"float32": 24, "bfloat16": 18, "I64": 56}
+    assert made_of(tmp_path / "nowhere") == {}
 
 
 def test_weights_of_another_module_are_refused_by_name(tmp_path: Path) -> None:

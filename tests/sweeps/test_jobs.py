@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
+from lockdec.config.building import Builder
+from lockdec.data.openmoji import OpenMoji
+from lockdec.encoders.efficientnet import EfficientNetLite0
 from lockdec.errors import ConfigError
-from lockdec.pipeline.keys import same_results
 from lockdec.store.reading import RESULT
+from lockdec.sweeps import jobs
 from lockdec.sweeps.folders import make_folder, remove_unused
-from lockdec.sweeps.jobs import finished_cell, objective, run_job
-from lockdec.sweeps.plan import plan
+from lockdec.sweeps.jobs import objective, run_job
 from tests.conftest import TinyRun
 from tests.sweeps.sweeping import tiny_cell
-
-
-def test_a_finished_cell_stays_finished_when_options_without_effect_change(tiny: TinyRun, tmp_path: Path) -> None:
-    run_job(tiny_cell(tiny), tmp_path / "0", [], "0")
-    irrelevant = ("trainer.threads=2", "logger.kinds=[csv]", "dry_run=true", "name=other")
-    cells = [(tmp_path / "0", tiny_cell(tiny, *more)) for more in (irrelevant, ("seed=9",))]
-    assert plan(cells).finished == 1
-    assert same_results(OmegaConf.load(tmp_path / "0" / "config.yaml"), tiny_cell(tiny, *irrelevant))
-
-
-def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:
-    config, folder = tiny_cell(tiny), tmp_path / "0"
-    run_job(config, folder, [], "0")
-    path = folder / RESULT
-    result = json.loads(path.read_text())
-    assert finished_cell(config, folder) == result
-    for status in ("failed", "interrupted", "pruned"):
-        path.write_text(json.dumps(result | {"status": status}))
-        assert finished_cell(config, folder) is None
-    path.write_text('{"status": "ok", ')
-    assert finished_cell(config, folder) is None
 
 
 def test_a_cell_that_fails_is_recorded_and_returns_no_objective(tiny: TinyRun, tmp_path: Path) -> None:
@@ -48,6 +30,27 @@ def test_a_cell_that_fails_is_recorded_and_returns_no_objective(tiny: TinyRun, t
         "failed",
         "fewshot.shots=5000: there are only 120 training drawings",
     )
+
+
+def test_cells_of_a_process_read_the_data_and_build_the_encoder_once(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_builder", Builder())  # as in a new process
+    built: list[str] = []
+    for kind in (OpenMoji, EfficientNetLite0):
+
+        @wraps(kind.__init__)
+        def counted(self: Any, *arguments: Any, theirs: Any = kind.__init__, **options: Any) -> None:
+            built.append(type(self).__name__)
+            theirs(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, "__init__", counted)
+    limit = "data.limit=158"  # no other test has data of this size
+    for number in (0, 1):
+        cell = tiny_cell(tiny, limit, "pipeline.order=[attach]", f"seed={number}")
+        assert math.isnan(run_job(cell, tmp_path / str(number), [], str(number)))
+        assert json.loads((tmp_path / str(number) / RESULT).read_text())["status"] == "ok"
+    assert sorted(built) == ["EfficientNetLite0", "OpenMoji"]
 
 
 def test_the_objective_is_a_metric_of_the_result() -> None:
