@@ -3,6 +3,8 @@
 python -m benchmarks                               all of them (make bench)
 python -m benchmarks pretraining corpus            some of them
 python -m benchmarks finetuning --against COMMIT   and an earlier lockdec
+
+At the end it says how this machine compares with those whose results are kept there.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.machines import LIBRARIES, compared, libraries
 from benchmarks.side_by_side import measure
 from benchmarks.table import suite_table
 
@@ -79,10 +82,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--against", metavar="COMMIT", help="lockdec of this commit takes part as well")
     given = parser.parse_args()
+    recorded = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    here: dict[str, Any] = {LIBRARIES: stamped(dict(libraries(given.threads)))}
+    keep(LIBRARIES, here[LIBRARIES])
     for name in given.suites or suites():
         section = stamped(measure(name, given.threads, given.rounds, given.against))
         key = f"{name}_before" if given.against else name
+        here[key] = section
         print(f"## {key}\n\n{suite_table(section)}\n\n{keep(key, section)}\n", flush=True)
+    print(f"## This machine and those recorded\n\n{compared(here, recorded)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import profile
+from benchmarks import decoder_sizes, machines, profile
 from benchmarks.__main__ import suites
 from benchmarks.side_by_side import load, measure, spread
 from benchmarks.table import table
+from lockdec.data.tokenizer import Tokenizer
+from lockdec.transformer.models import LockingDecoderModel
 
 
 def test_a_suite_is_measured_side_by_side_and_shown_as_a_table() -> None:
@@ -34,6 +37,38 @@ def test_a_suite_is_measured_side_by_side_and_shown_as_a_table() -> None:
     assert "1.5: " in rows["napper"]
     assert "goal 1000: met" in rows["napper"]
     assert "a machine, 1 thread, in 2 rounds" in table(section)
+
+
+def recorded(rate: float, ratio: float) -> dict[str, Any]:
+    """A section of a suite with one peer."""
+    peer = {"per_second": {"median": rate / ratio}, "ratio": {"median": ratio}}
+    return {"matmul_gflops": 100.0, "subjects": {"lockdec": {"per_second": {"median": rate}}, "peer": peer}}
+
+
+def test_a_machine_is_compared_with_those_recorded_suite_by_suite() -> None:
+    here = {"libraries": machines.libraries(threads=1, seconds=0.0, side=64), "walk": recorded(50.0, 1.5)}
+    there = {"walk": recorded(200.0, 3.0), "swim": recorded(1.0, 1.0)}
+    text = machines.compared(here, {"another": there, "a third": {"swim": recorded(1.0, 1.0)}})
+    assert "| `walk` | 50 | 200 | 0.25 | peer | 1.50 | 3.00 |" in text
+    assert "`swim`" not in text
+    assert "Beside another (matrix product 100 to 100 GFLOP/s)" in text
+    assert text.endswith("None of these suites was recorded there.")
+    assert "times torch's default library" in text.splitlines()[0]
+    assert "No other figures" in machines.compared(here, {})
+
+
+def test_decoders_of_real_size_have_as_many_weights_as_their_models() -> None:
+    """SmolLM2-135M, Llama 3.2 1B and 3B, and Mistral 7B, as their model cards count them."""
+    found = {name: decoder_sizes.numbers(shape) for name, shape in decoder_sizes.LLAMA.items()}
+    assert found == {"135m": 134_515_008, "1b": 1_235_814_400, "3b": 3_212_749_824, "7b": 7_241_732_096}
+
+
+def test_a_checkpoint_of_random_weights_is_imported(tmp_path: Path) -> None:
+    tiny = {"layers": 2, "d_model": 16, "heads": 4, "kv_heads": 2, "d_ff": 24, "vocab": 300, "tied": False}
+    decoder_sizes.make_checkpoint(tiny, tmp_path / "tiny")
+    model = LockingDecoderModel.from_huggingface(tmp_path / "tiny")
+    assert sum(weight.numel() for weight in model.parameters()) == decoder_sizes.numbers(tiny)
+    assert Tokenizer.from_huggingface(tmp_path / "tiny", 300).decode([5, 6, 7]).strip()
 
 
 def test_the_quartiles_are_those_of_the_rounds() -> None:

@@ -23,7 +23,8 @@ class CellSweeper(BasicSweeper):
         """Called by Hydra; writes `self.config` to the sweep's folder before the cells are checked and launched."""
         assert self.config is not None
         self._whole, self.config = self.config, _safe(self.config)
-        self.launcher = _Remaining(self.launcher, finished_first())
+        remaining: Any = _Remaining(self.launcher, finished_first())
+        self.launcher = remaining
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:

@@ -130,8 +130,8 @@ class SweepWatch(Callback):
             make_folder(folder)
             finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
         sweep = Sweep(folder, names, finished)
-        if finished and ranks.started().world == 1:  # several ranks run the same cells in the same order
-            _finished_first = len(list(takewhile(finished.__contains__, names)))
+        alone = ranks.started().world == 1  # several ranks run the same cells in the same order
+        _finished_first = len(list(takewhile((finished or ()).__contains__, names))) if alone else 0
         guard_pickles(config)
         if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # Hydra makes the sweeper after this
             with read_write(config):
@@ -219,8 +219,9 @@ def _finished(
     cells = zip(compress(names, ended), compose_cells(config, loader, list(compress(overrides, ended))), strict=True)
     finished = set()
     for name, cell in cells:
-        if not (same := surely_finished(cell, folder / name)):
-            ready(config.logger.kinds)  # the other way to know imports torch
-            same = finished_cell(cell, folder / name) is not None
-        finished |= {name} if same else set()
+        sure = surely_finished(cell, folder / name)
+        if not sure:
+            ready(config.logger.kinds)  # the closer look imports torch
+        if sure or finished_cell(cell, folder / name):
+            finished.add(name)
     return frozenset(finished)
