@@ -1,6 +1,6 @@
 """What importing and finetuning decoders of real size takes: memory, disk and time.
 
-python -m benchmarks.decoder_sizes 135m 1b --folder /tmp/decoder_sizes
+python -m benchmarks.decoder_sizes 135m 1b --folder /tmp/decoder_sizes                 # --only-import: no finetuning
 
 A checkpoint of each shape is made with random weights in bfloat16 (2.5 GB at 1.24 B), imported, and finetuned for a few
 steps on tiny data, each by a command of its own; then it is deleted. The figures go into
@@ -117,31 +117,49 @@ def run(outputs: Path, name: str, *overrides: str) -> dict[str, Any]:
     return result
 
 
-def measured(shape: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Figures of one shape; everything in the folder is deleted."""
+def measured(shape: Mapping[str, Any], folder: Path, cell: bool = True) -> dict[str, Any]:
+    """Figures of one shape; everything in the folder is deleted.
+
+    Args:
+        cell: whether it is also finetuned.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     try:
         make_checkpoint(shape, folder / "checkpoint")
         path = f"decoder.path={folder / 'checkpoint'}"
         bare = run(folder / "out", "bare", path, "pipeline.order=[attach]")
-        imported = run(folder / "out", "import", path, "pipeline.order=[pretrain]")
-        cell = run(folder / "out", "cell", path, "pipeline.order=[pretrain,attach,unlock,finetune]", *CELL)
-        trained = cell["stages"]["finetune"]
-        return {
-            "numbers": numbers(shape),
-            "bare_peak_mb": bare["cost"]["peak_memory_mb"],
-            "import_seconds": imported["stages"]["pretrain"]["seconds"],
-            "import_peak_mb": imported["cost"]["peak_memory_mb"],
-            "decoder_bytes": sum(imported["stages"]["pretrain"]["weights"].values()),
-            "cell_bytes": sum(trained["weights"].values()),
-            "cell_peak_mb": cell["cost"]["peak_memory_mb"],
-            "unlock_seconds": cell["stages"]["unlock"]["seconds"],
-            "prefix_seconds": cell["finetune"]["prefix_seconds"],
-            "finetune_seconds": trained["seconds"],
-            "steps": STEPS,
-        }
+        found = of_import(shape, bare, run(folder / "out", "import", path, "pipeline.order=[pretrain]"))
+        if cell:
+            found |= of_cell(
+                run(folder / "out", "cell", path, "pipeline.order=[pretrain,attach,unlock,finetune]", *CELL)
+            )
+        return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def of_import(shape: Mapping[str, Any], bare: Mapping[str, Any], imported: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of two runs: one without any decoder, and one that imports."""
+    return {
+        "numbers": numbers(shape),
+        "bare_peak_mb": bare["cost"]["peak_memory_mb"],
+        "import_seconds": imported["stages"]["pretrain"]["seconds"],
+        "import_peak_mb": imported["cost"]["peak_memory_mb"],
+        "decoder_bytes": sum(imported["stages"]["pretrain"]["weights"].values()),
+    }
+
+
+def of_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of a run that finetunes."""
+    trained = cell["stages"]["finetune"]
+    return {
+        "cell_bytes": sum(trained["weights"].values()),
+        "cell_peak_mb": cell["cost"]["peak_memory_mb"],
+        "unlock_seconds": cell["stages"]["unlock"]["seconds"],
+        "prefix_seconds": cell["finetune"]["prefix_seconds"],
+        "finetune_seconds": trained["seconds"],
+        "steps": STEPS,
+    }
 
 
 def main() -> None:
@@ -149,11 +167,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="+", choices=list(LLAMA), metavar="SHAPE", help=", ".join(LLAMA))
     parser.add_argument("--folder", type=Path, required=True, help="is emptied; with room for the weights")
+    parser.add_argument("--only-import", action="store_true", help="do not finetune")
     parser.add_argument("--beside", default="", help="what else the machine was doing, for the page")
     given = parser.parse_args()
     for name in given.shapes:
         found = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
-        found[name] = measured(LLAMA[name], given.folder / name) | {"beside": given.beside}
+        found[name] = measured(LLAMA[name], given.folder / name, not given.only_import) | {"beside": given.beside}
         FIGURES.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         print(name, json.dumps(found[name]), flush=True)
 
