@@ -67,7 +67,7 @@ class SumPlugs(Unlock):
         for run, (_, normalisation) in zip(self._runs, parts, strict=True):
             if [artifact.key for artifact in run.decoder] != decoder:
                 raise ConfigError(f"bridge.plugs: {run.folder} has another decoder than this run")
-            if not Normalisation.load(run.artifact("attach").path(NORMALISATION)).equals(normalisation):
+            if not Normalisation.load(run.artifact("attach").path(NORMALISATION)).alike(normalisation):
                 raise ConfigError(f"bridge.plugs: {run.folder} has another encoder than the part of this run in its "
                                   "place, or another normalisation")  # fmt: skip
         put_several(model, [run.artifact("finetune") for run in self._runs])

@@ -56,6 +56,15 @@ def test_a_saved_normalisation_is_the_same(kind: str, tmp_path: Path) -> None:
     assert torch.equal(Normalisation.load(tmp_path / "normalisation.safetensors")(states), fitted(states))
 
 
+def test_what_differs_by_more_than_rounding_is_not_alike() -> None:
+    states = torch.from_numpy(np.concatenate(arrays(20)))
+    fitted = Normalisation.fit("whiten", [states])
+    assert fitted.alike(Normalisation.fit("whiten", [states * (1 + 1e-6)]))
+    for other in (Normalisation.fit("standardise", [states]), Normalisation.fit("whiten", [states * 1.01])):
+        assert not fitted.alike(other)
+    assert not fitted.alike(Normalisation.fit("whiten", [states[:, :2]]))
+
+
 def test_other_tensors_are_no_normalisation(tmp_path: Path) -> None:
     save_tensors({"weight": torch.ones(2)}, tmp_path / "weights.safetensors")
     with pytest.raises(StoreError, match=r"weights\.safetensors: not a stored normalisation"):

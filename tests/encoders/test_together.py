@@ -73,7 +73,7 @@ def test_the_encoded_set_normalises_each_part_by_its_own_states(tmp_path: Path) 
     states = named.states[named.mask]
     torch.testing.assert_close(second(states), Normalisation.fit("standardise", [states], [16, 16])(states))
     again = EncodedSet.open(tmp_path)
-    assert again.normalisation.equals(stored.normalisation)
+    assert again.normalisation.alike(stored.normalisation)
     assert (again.normalisation.apart, again.normalisation.dim) == (both().apart, both().dim)
     some = again.batch([0, 5])
     for part, alone in zip(some.parted(both().apart), (drawn, named), strict=True):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import lockdec
+from lockdec.caption import main as caption
+from lockdec.data.named_drawings import NamedDrawings
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_decoder
+from lockdec.plugs.folder import write_plug
 from tests.conftest import TinyRun, run_tiny
 
 BOTH = ("data=named_drawings", "encoder=drawing_and_name")
@@ -99,17 +104,61 @@ def test_each_part_is_normalised_as_it_is_alone(tiny: TinyRun, named: TinyRun, j
     parts = EncodedSet.open(find_run(joint.folder).artifact("attach").folder).normalisation.parts
     for (_, part), alone in zip(parts, (tiny, named), strict=True):
         path = find_run(alone.folder).artifact("attach").path("normalisation.safetensors")
-        assert part.equals(Normalisation.load(path))
+        assert part.alike(Normalisation.load(path))
 
 
 def test_captions_of_both_parts_are_those_of_the_run(joint: TinyRun, summed: TinyRun) -> None:
-    from lockdec.data.named_drawings import NamedDrawings
-
     data = NamedDrawings(limit=160, resolution=128)
     for run in (joint, summed):
         rows = [json.loads(line) for line in (run.folder / "captions.jsonl").read_text().splitlines()][:2]
         captions = lockdec.load(run.folder).caption(data.inputs([data.ids.index(row["id"]) for row in rows]))
         assert [caption.text for caption in captions] == [row["caption"] for row in rows]
+
+
+def test_plugs_that_are_loaded_together_caption_as_the_run_that_sums_them(
+    tiny: TinyRun, named: TinyRun, summed: TinyRun, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "drawings", tmp_path / "names"]
+    for folder, run in zip(folders, (tiny, named), strict=True):
+        write_plug(find_run(run.folder), folder)
+    captioner = lockdec.load(plugs=folders, decoder=tiny.folder)
+    assert captioner.modality == "several"
+    whole, example = lockdec.load(summed.folder), NamedDrawings(limit=160, resolution=128).inputs([7])[0]
+    [one], [other] = captioner.caption([example]), whole.caption([example])
+    assert (one.text, one.log_prob) == (other.text, pytest.approx(other.log_prob, abs=1e-4))
+    assert one.attention.shape == (len(one.words), 0)
+    assert "No attention to the states of the input can be drawn" in captioner.figure(example, one).html
+    with pytest.raises(lockdec.DataError, match="the encoder '001' reads text, and the example has image"):
+        captioner.score({"image": np.zeros((8, 8, 3), np.uint8)}, "a flag")
+    with pytest.raises(lockdec.DataError, match="examples in several parts, each a mapping"):
+        captioner.score("flagge", "a flag")
+    with pytest.raises(SystemExit, match="reads examples in several parts, which a command line cannot name"):
+        caption([str(folders[0]), "x.png", "--plug", str(folders[1]), "--decoder", str(tiny.folder)])
+    with pytest.raises(lockdec.StoreError, match="it uses several plugs at once; export each of the runs"):
+        write_plug(find_run(summed.folder), tmp_path / "none")
+
+
+def test_two_plugs_of_one_encoder_read_the_same_picture(
+    tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = run_tiny(tiny.outputs, "other", "finetune.steps=3", "cross_attention.d_v=3")
+    folders = [str(tmp_path / "first"), str(tmp_path / "second")]
+    for folder, run in zip(folders, (tiny, other), strict=True):
+        write_plug(find_run(run.folder), Path(folder))
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
+    captioner = lockdec.load(plugs=folders, decoder=tiny.folder)
+    [found] = captioner.caption(tmp_path / "x.png")
+    caption([folders[0], str(tmp_path / "x.png"), "--plug", folders[1], "--decoder", str(tiny.folder)])
+    assert capsys.readouterr().out == f"{tmp_path / 'x.png'}: {found.text}\n"
+    for given, said in (
+        ({"plugs": folders[:1], "decoder": tiny.folder}, "name two plugs or more, each once"),
+        ({"plugs": folders[:1] * 2, "decoder": tiny.folder}, "name two plugs or more, each once"),
+        ({"plugs": folders}, "name the decoder that they were made for"),
+        ({"path": folders[0], "plugs": folders, "decoder": tiny.folder}, "name either a folder or"),
+        ({}, "name either a folder or"),
+    ):
+        with pytest.raises(lockdec.LockdecError, match=said):
+            lockdec.load(**given)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
