@@ -1,6 +1,7 @@
 """Fill in how far confidences can be trusted: python docs/confidence.py RUN
 
-RUN is the folder of a finished run, whose test inputs are captioned. The place `confidence` of docs/library.md is filled.
+RUN is the folder of a finished run, whose test inputs are captioned. The text after `<!-- confidence -->` in
+docs/library.md is replaced.
 """
 
 from __future__ import annotations

@@ -125,7 +125,8 @@ def test_plugs_that_are_loaded_together_caption_as_the_run_that_sums_them(
     assert captioner.modality == "several"
     whole, example = lockdec.load(summed.folder), NamedDrawings(limit=160, resolution=128).inputs([7])[0]
     [one], [other] = captioner.caption([example]), whole.caption([example])
-    assert (one.text, one.log_prob) == (other.text, pytest.approx(other.log_prob, abs=1e-4))
+    assert one.text == other.text
+    assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
     assert one.attention.shape == (len(one.words), 0)
     assert "No attention to the states of the input can be drawn" in captioner.figure(example, one).html
     with pytest.raises(lockdec.DataError, match="the encoder '001' reads text, and the example has image"):
@@ -148,6 +149,7 @@ def test_two_plugs_of_one_encoder_read_the_same_picture(
     Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
     captioner = lockdec.load(plugs=folders, decoder=tiny.folder)
     [found] = captioner.caption(tmp_path / "x.png")
+    capsys.readouterr()  # what the runs have printed
     caption([folders[0], str(tmp_path / "x.png"), "--plug", folders[1], "--decoder", str(tiny.folder)])
     assert capsys.readouterr().out == f"{tmp_path / 'x.png'}: {found.text}\n"
     for given, said in (
@@ -158,7 +160,7 @@ def test_two_plugs_of_one_encoder_read_the_same_picture(
         ({}, "name either a folder or"),
     ):
         with pytest.raises(lockdec.LockdecError, match=said):
-            lockdec.load(**given)  # type: ignore[arg-type]
+            lockdec.load(**given)
 
 
 @pytest.mark.parametrize(
