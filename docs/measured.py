@@ -413,50 +413,47 @@ MUSIC = ("mlm", "random_mlm", "vqvae", "random_vqvae", "logmel", "whisper_tiny",
 
 
 def music(study: Study) -> dict[str, str]:
-    """Accuracy by attribute: of captions, of copied ones, and of linear probes of the same and of all inputs."""
-    found: dict[str, dict[int, Setting]] = {}
-    for setting in study.settings:
-        name = str(next(iter(setting.runs.values())).text("sweep_name")).removeprefix("music_")
-        found.setdefault(name, {})[int(str(setting.facet("fewshot.shots")))] = setting
-    places = [(name, shots) for name in MUSIC for shots in sorted(found.get(name, {}))]
-    attributes = list(PROPERTIES)
+    """Accuracy by attribute: of captions, of copied ones, and of linear probes of the same and of all inputs.
 
-    def values(setting: Setting, what: str) -> list[Estimate]:
-        runs = setting.runs.values()
-        return [one([run.number(f"{what}.{name}") or 0.0 for run in runs]) for name in attributes]
+    The runs of sweeps music_NAME_probe have no captions, and so make no settings.
+    """
+    found: dict[str, dict[int, list[Run]]] = {}
+    for run in study.runs:
+        name, words = run.text("sweep_name").removeprefix("music_"), dict(word.split("=", 1) for word in run.overrides)
+        if run.status == "ok":
+            found.setdefault(name, {}).setdefault(int(words["fewshot.shots"]), []).append(run)
+    names = [name for each in MUSIC for name in (each, f"{each}_probe") if name in found]
+    names = [name for name in names if name.removesuffix("_probe") not in found or not name.endswith("_probe")]
+    attributes, ours, same = list(PROPERTIES), "attributes.caption", "probe.support"
 
-    def ahead(setting: Setting, of: str) -> list[Estimate]:
-        """The paired differences over seeds of the captions' accuracies to those of something else."""
-        runs, ours = setting.runs.values(), "attributes.caption"
-        pairs = ([(run.number(f"{ours}.{name}"), run.number(f"{of}.{name}")) for run in runs] for name in attributes)
-        return [one([(mine or 0.0) - (other or 0.0) for mine, other in several]) for several in pairs]
+    def line(seeds: Sequence[Run], what: str, less: str | None = None) -> list[str]:
+        """For each attribute the accuracy, or the paired difference of two over the seeds."""
+        cells = []
+        for attribute in attributes:
+            values = [run.number(f"{what}.{attribute}") or 0.0 for run in seeds]
+            if less is not None:
+                others = (run.number(f"{less}.{attribute}") or 0.0 for run in seeds)
+                values = [value - other for value, other in zip(values, others, strict=True)]
+            cells.append(interval(one(values), 2, signed=less is not None))
+        return cells
 
-    def rows(what: str) -> list[list[str]]:
+    def rows(what: str, less: str | None = None) -> list[list[str]]:
+        captioned = [name for name in names if what == same or not name.endswith("_probe")]
         return [
-            [f"`{name}`", str(shots), *(interval(value, 2) for value in values(found[name][shots], what))]
-            for name, shots in places
+            [f"`{name.removesuffix('_probe')}`", str(shots), *line(found[name][shots], what, less)]
+            for name in captioned
+            for shots in sorted(found[name])
         ]
 
-    of_all = [
-        [f"`{name}`", *(f"{value.mean:.2f}" for value in values(found[name][max(found[name])], "probe.train"))]
-        for name in dict.fromkeys(name for name, _ in places)
-    ]
-    chance = values(found[places[0][0]][places[0][1]], "probe.commonest")
-    of_all.append(["the commonest value", *(f"{value.mean:.2f}" for value in chance)])
-    gaps = [
-        [
-            f"`{name}`",
-            str(shots),
-            *(interval(gap, 2, signed=True) for gap in ahead(found[name][shots], "probe.support")),
-        ]
-        for name, shots in places
-    ]
+    largest = {name: found[name][max(found[name])] for name in names}
+    of_all = [[f"`{name.removesuffix('_probe')}`", *line(largest[name], "probe.train")] for name in names]
+    of_all.append(["the commonest value", *line(largest[names[0]], "probe.commonest")])
     head = ["encoder", "pairs", *attributes]
     return {
-        "music": table(head, rows("attributes.caption")),
+        "music": table(head, rows(ours)),
         "music copied": table(head, rows("attributes.nearest_neighbour")),
-        "music probe": table(head, rows("probe.support")),
-        "music ahead": table(head, gaps),
+        "music probe": table(head, rows(same)),
+        "music ahead": table(head, rows(ours, same)),
         "music ceiling": table(["encoder", *attributes], of_all),
     }
 

@@ -101,6 +101,7 @@ class Study:
     """All findings of a collection of runs. Runs that did not end well, or have no metrics, take no part."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = tuple(runs)  # all of them
         self.settings, self.notes = group(runs)
         self._number = {setting: number for number, setting in enumerate(self.settings)}
         self.metrics = tuple(m for m in ALL_METRICS if any(setting.values(m) for setting in self.settings))
