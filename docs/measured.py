@@ -409,8 +409,8 @@ def together(study: Study) -> dict[str, str]:
 
 
 # The encoders of the sweeps music_*, in the order of the tables.
-MUSIC = ("mlm", "random_mlm", "vqvae", "random_vqvae", "vae", "random_vae", "logmel")
-MUSIC += ("whisper_tiny", "random_whisper_tiny")
+AUTOENCODERS = ("vqvae", "random_vqvae", "vae", "random_vae")
+MUSIC = ("mlm", "random_mlm", *AUTOENCODERS, "logmel", "whisper_tiny", "random_whisper_tiny")
 
 
 def music(study: Study) -> dict[str, str]:
