@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 from placeholders import fill
+from scipy.stats import spearmanr
 
 from lockdec.config.building import TRUSTED, Builder
 from lockdec.data.captions import CaptionSet
@@ -44,21 +45,6 @@ def error(found: Sequence[Point], power: float = 1.0) -> float:
     return fmean(abs(fmean(c**power for c, _ in part) - fmean(f1 for _, f1 in part)) for part in parts)
 
 
-def ranks(values: Sequence[float]) -> list[float]:
-    """The rank of each value; equal ones share the mean of theirs."""
-    return [
-        sum(other < value for other in values) + (sum(other == value for other in values) - 1) / 2 for value in values
-    ]
-
-
-def correlation(found: Sequence[Point]) -> float:
-    """Spearman's: the correlation of the ranks."""
-    xs, ys = (ranks(values) for values in zip(*found, strict=True))
-    x, y = fmean(xs), fmean(ys)
-    shared = sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True))
-    return shared / (sum((a - x) ** 2 for a in xs) * sum((b - y) ** 2 for b in ys)) ** 0.5
-
-
 def main(folder: Path) -> None:
     """Write the section of the page."""
     run = find_run(folder)
@@ -79,8 +65,9 @@ def main(folder: Path) -> None:
     head = ["most confident", "mean confidence", "mean token F1", "share of F1 1", "token F1 of all so far"]
     table = "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *rows])
     off, after = error(test), error(test, power)
+    correlation = spearmanr([confidence for confidence, _ in test], [f1 for _, f1 in test]).statistic
     told = [
-        f"Spearman's correlation with token F1 is {correlation(test):.2f}, over {len(test)} test inputs.",
+        f"Spearman's correlation with token F1 is {correlation:.2f}, over {len(test)} test inputs.",
         f"Confidence less F1 is {off:.3f} off, as a mean over ten parts.",
         f"Raising the confidence to the power that suits the {len(support)} support inputs best, {power:g}, makes that",
         f"{after:.3f}: their mean F1 is {fmean(f1 for _, f1 in support):.3f}, since they were trained on.",
