@@ -38,7 +38,19 @@ METRIC = "token_f1"
 CONTROLS = ("locked", "shuffled", "nearest_neighbour")  # those that every run has
 FULL = 32  # the largest dimension, the reference for the others
 STEPS = 400  # of finetuning, by default
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000")  # Okabe and Ito
+COLOURS = (  # Okabe and Ito, and grey
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000", "#999999",
+)  # fmt: skip
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#d55e00",
+    "#f0e442",
+    "#000000",
+    "#999999",
+)  # Okabe and Ito
 Key = tuple[object, ...]
 
 
@@ -463,6 +475,7 @@ BRIDGES = (  # in the order of docs/bridges.md
     "cross_attention",
     "prefix_linear",
     "prefix_mlp",
+    "prefix_states",
     "lora",
     "full",
     "resampler",

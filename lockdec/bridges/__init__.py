@@ -23,6 +23,7 @@ __all__ = [
     "Resampler",
     "Retrieval",
     "RetrievalWithCrossAttention",
+    "StatePrefix",
     "known",
 ]
 

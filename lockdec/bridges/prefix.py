@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lockdec.errors import ConfigError
+from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.plugs import PluggableModel
@@ -39,13 +40,15 @@ class Prefix(Bridge):
         super().__post_init__()
         if self.length < 1:
             raise ConfigError(f"bridge.length={self.length}: use at least 1 embedding")
+        self._takes = 0
 
     @property
     def positions(self) -> int:
-        return self.length
+        return self._takes
 
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         self.encoder_dim = encoder_dim
+        self._takes = self.length if decoder.config.position == "rope" else 0
         self.map = self.mapping(encoder_dim, self.length * decoder.config.d_model)
 
     @abstractmethod
@@ -59,7 +62,7 @@ class Prefix(Bridge):
 
 @dataclass(eq=False, kw_only=True)
 class LinearPrefix(Prefix):
-    """A linear map (LiMBeR, Merullo et al. 2022; Frozen, Tsimpoukelli et al. 2021).
+    """A linear map (Frozen, Tsimpoukelli et al. 2021).
 
     Attributes:
         rank: of the map, which is then a product of two; None for a single matrix.
@@ -105,3 +108,42 @@ class MLPPrefix(Prefix):
     def mapping(self, inputs: int, outputs: int) -> nn.Module:
         width = outputs // 2 if self.width is None else self.width
         return nn.Sequential(nn.Linear(inputs, width), nn.Tanh(), nn.Linear(width, outputs))
+
+
+@dataclass(eq=False, kw_only=True)
+class StatePrefix(Prefix):
+    """An embedding for each state, mapped by itself: linearly (LiMBeR), or by a hidden layer (LLaVA-1.5).
+
+    As in Merullo et al. 2022 and Liu et al. 2023, whose encoders give as many states for every picture.
+
+    A masked state has an embedding of zeros, so that the prompts of all inputs are equally long.
+
+    Attributes:
+        length: k, the most states that an input has.
+        width: of the hidden layer; None for a linear map.
+    """
+
+    kind: ClassVar[str] = "prefix_states"
+    sized_by: ClassVar[str | None] = "width"
+    length: int = 64
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width is not None and self.width < 1:
+            raise ConfigError(f"bridge.width={self.width}: use at least 1, or null for a linear map")
+
+    def mapping(self, inputs: int, outputs: int) -> nn.Module:
+        each = outputs // self.length
+        if self.width is None:
+            return nn.Linear(inputs, each)
+        return nn.Sequential(nn.Linear(inputs, self.width), nn.GELU(), nn.Linear(self.width, each))
+
+    def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"]:
+        missing = self.length - encoded.states.shape[1]
+        if missing < 0:
+            raise LockdecError(
+                f"bridge.length={self.length}: an input has {encoded.states.shape[1]} states; give as many embeddings"
+            )
+        embeddings: Tensor = self.map(encoded.states) * encoded.mask.unsqueeze(-1).to(encoded.states)
+        return F.pad(embeddings, (0, 0, 0, missing))

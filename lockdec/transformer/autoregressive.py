@@ -231,9 +231,15 @@ class StackedModel(AutoregressiveModel):
         self, before: Float[Tensor, "b k d_model"], tokens: Int[Tensor, "b t"]
     ) -> Float[Tensor, "b k_and_t d_model"]:
         """The embedded tokens after a soft prompt."""
-        self.embedding.require_room(before.shape[1] + tokens.shape[1])
+        self._require_room(before, tokens.shape[1])
         vectors = self.embedding(tokens, self.start)
         return torch.cat((before.to(vectors), vectors), dim=1)
+
+    def _require_room(self, before: Float[Tensor, "b k d_model"] | None, tokens: int) -> None:
+        """Raise LockdecError where tokens after a soft prompt are beyond the last position."""
+        relative = self.config.position == "rope"
+        first = before.shape[1] if before is not None and relative else self.start
+        self.embedding.require_room(first + tokens)
 
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         return self.embedding.logits(hidden)
@@ -241,7 +247,7 @@ class StackedModel(AutoregressiveModel):
     def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> DecoderCache:
         admitted, before = self.admit(encoded), self.soft_prompt(encoded)
         positions, like = 0 if before is None else before.shape[1], self.embedding.tokens.weight
-        self.embedding.require_room(positions + max_len)
+        self._require_room(before, max_len)
         cache = DecoderCache(self.decoder.remember(admitted), len(encoded), beams, positions + max_len, like)
         if before is not None:
             cache.begin(shared=positions)

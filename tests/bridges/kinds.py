@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.prefix import LinearPrefix, MLPPrefix, StatePrefix
 from lockdec.bridges.resampler import Resampler
 from lockdec.bridges.retrieval import Retrieval, RetrievalWithCrossAttention
 from lockdec.bridges.tuning import Full, LoRA
@@ -32,6 +32,7 @@ KINDS: dict[str, Callable[[], Bridge]] = {
     "retrieval_cross_attention": lambda: RetrievalWithCrossAttention(length=4),
     "resampler": lambda: Resampler(queries=3, width=8, layers=2, heads=2),
     "prefix_mlp": lambda: MLPPrefix(length=2, width=5),
+    "prefix_states": lambda: StatePrefix(length=6, width=7),
 }
 
 

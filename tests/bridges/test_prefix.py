@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lockdec.bridges.prefix import LinearPrefix, MLPPrefix, pooled
-from lockdec.errors import ConfigError
+from lockdec.bridges.prefix import LinearPrefix, MLPPrefix, StatePrefix, pooled
+from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.models import Encoded
 from lockdec.transformer.positional import LearnedPositions
 from tests.bridges.kinds import bridged
@@ -52,6 +52,23 @@ def test_clipcap_has_one_hidden_layer_with_a_tanh() -> None:
     assert usual.map[0].out_features == 3 * 12 // 2  # as its authors have it
 
 
+def test_each_state_has_an_embedding_of_its_own_and_a_masked_one_zeros() -> None:
+    encoded = encoded_batch()
+    (first, first_bias, second, second_bias), found = prompts("prefix_states", encoded)
+    assert found.shape == (3, 6, 12)
+    hidden = nn.functional.gelu(encoded.states @ first.T + first_bias)
+    states = encoded.states.shape[1]
+    close(found[:, :states], (hidden @ second.T + second_bias) * encoded.mask[..., None])
+    assert found[:, states:].eq(0).all()
+    plain = StatePrefix(length=5)
+    plain.draw(locking_model(), ENCODER_DIM)
+    assert isinstance(plain.map, nn.Linear)  # LiMBeR
+    few = StatePrefix(length=2)
+    few.draw(locking_model(), ENCODER_DIM)
+    with pytest.raises(LockdecError, match=rf"^bridge\.length=2: an input has {states} states; give as many"):
+        few.soft_prompt(encoded)
+
+
 def test_the_embeddings_are_read_as_if_they_were_those_of_tokens() -> None:
     """Where positions are relative, a prefix that repeats the vectors of two tokens gives what these tokens give."""
     model, tokens, encoded = bridged("prefix_linear", position="rope"), token_batch(), encoded_batch()
@@ -67,7 +84,7 @@ def test_the_embeddings_are_read_as_if_they_were_those_of_tokens() -> None:
     close(found, model(both)[:, 2:])
 
 
-@pytest.mark.parametrize("kind", ["prefix_linear", "prefix_mlp", "lora"])
+@pytest.mark.parametrize("kind", ["prefix_linear", "prefix_mlp", "prefix_states", "lora"])
 def test_tokens_keep_the_positions_of_pretraining(kind: str) -> None:
     """Those of a prefix are nobody's: a decoder that learned from texts that begin at position 0 still reads such."""
     model, tokens, encoded = bridged(kind, position="learned"), token_batch(), encoded_batch()
@@ -84,6 +101,7 @@ def test_tokens_keep_the_positions_of_pretraining(kind: str) -> None:
         (lambda: LinearPrefix(length=0), r"^bridge\.length=0: use at least 1 embedding$"),
         (lambda: LinearPrefix(rank=0), r"^bridge\.rank=0: use at least 1, or null for a full matrix$"),
         (lambda: MLPPrefix(width=0), r"^bridge\.width=0: use at least 1, or null for half"),
+        (lambda: StatePrefix(width=0), r"^bridge\.width=0: use at least 1, or null for a linear map$"),
     ],
 )
 def test_impossible_sizes_are_refused(build: object, message: str) -> None:
