@@ -38,19 +38,8 @@ METRIC = "token_f1"
 CONTROLS = ("locked", "shuffled", "nearest_neighbour")  # those that every run has
 FULL = 32  # the largest dimension, the reference for the others
 STEPS = 400  # of finetuning, by default
-COLOURS = (  # Okabe and Ito, and grey
-    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000", "#999999",
-)  # fmt: skip
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#d55e00",
-    "#f0e442",
-    "#000000",
-    "#999999",
-)  # Okabe and Ito
+# Okabe and Ito, and a grey
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000", "#999999")
 Key = tuple[object, ...]
 
 
