@@ -471,68 +471,46 @@ BRIDGES = (  # in the order of docs/bridges.md
     "retrieval",
     "retrieval_cross_attention",
 )
-RIVALS = {"rivals_drawings": "drawings", "rivals_names": "German names", "rivals_smollm2": "drawings, SmolLM2"}
 
 
 def rivals(study: Study) -> dict[str, str]:
-    """One row per bridge and budget and one column per number of shots: scores, and differences to cross-attention."""
-    found: dict[tuple[str, int], dict[tuple[str, int], Setting]] = {}
-    for setting in study.settings:
-        sweep = next(iter(setting.runs.values())).text("sweep_name")
-        budget, shots = (int(str(setting.facet(name))) for name in ("bridge.wanted", "fewshot.shots"))
-        found.setdefault((sweep, budget), {})[str(setting.facet("bridge.kind")), shots] = setting
-    order = sorted(found, key=lambda key: (list(RIVALS).index(key[0]), key[1]))
-    columns = sorted({shots for settings in found.values() for _, shots in settings})
+    """One row per bridge and one column per number of shots: scores, and differences to cross-attention."""
+    found = by(study, "bridge.kind", "fewshot.shots")
+    settings = {(str(kind), int(str(count))): setting for (kind, count), setting in found.items()}
+    shots = sorted({count for _, count in settings})
+    kinds = [kind for kind in BRIDGES if (kind, shots[-1]) in settings]
+    ours = {count: settings[BRIDGES[0], count] for count in shots}
     scores, gaps, others = [], [], []
-    for sweep, budget in order:
-        settings = found[sweep, budget]
-        for kind in BRIDGES:
-            line = {shots: settings[kind, shots] for shots in columns if (kind, shots) in settings}
-            if not line:
-                continue
-            trained = {round(setting.parameters or 0) for setting in line.values()}
-            at = [
-                RIVALS[sweep],
-                f"`{kind}`",
-                " to ".join(f"{count:,}" for count in sorted({min(trained), max(trained)})),
-            ]
-            scores.append([*at, *(interval(score(line[n])) if n in line else "" for n in columns)])
-            if kind != "cross_attention":
-                against = {n: settings.get(("cross_attention", n)) for n in columns}
-                pairs = [(line.get(n), against[n]) for n in columns]
-                gaps.append([*at, *(interval(loss(a, b), signed=True) if a and b else "" for a, b in pairs)])
-            shots = 256 if 256 in line else max(line)
-            views = (interval(score(line[shots], view=name), signed=True) for name in ("prior", *CONTROLS[1:]))
-            rest = (interval(score(line[shots], name)) for name in ("exact", "cider_d", "chrf"))
-            others.append([*at, f"{shots:,}", *rest, *views])
-        for name in ("nearest_neighbour", "prior"):
-            cells = [settings.get(("cross_attention", n)) for n in columns]
-            values = [interval(control(cell, name)) if cell else "" for cell in cells]
-            scores.append([RIVALS[sweep], f"control `{name}`", "", *values])
-    drawn = {sweep: max(budget for name, budget in order if name == sweep) for sweep, _ in order}
-    figure, panels = pyplot.subplots(1, len(drawn), figsize=(5 * len(drawn), 4.2), layout="constrained", squeeze=False)
-    for axes, (sweep, budget) in zip(panels[0], drawn.items(), strict=True):
-        settings = found[sweep, budget]
-        for number, kind in enumerate(kind for kind in BRIDGES if any(name == kind for name, _ in settings)):
-            xs = [n for n in columns if (kind, n) in settings]
-            points = [score(settings[kind, n]) for n in xs]
-            colour = COLOURS[number % len(COLOURS)]
-            whiskers(axes, [n * 1.02 ** (number - 3) for n in xs], points, colour, kind)
-        xs = [n for n in columns if ("cross_attention", n) in settings]
-        copied = [neighbour(settings["cross_attention", n]).mean for n in xs]
-        axes.plot(xs, copied, ":", color="#888888", label="nearest_neighbour")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(columns, [f"{n:,}" for n in columns])
-        axes.set_xlabel("pairs")
-        axes.set_title(f"{RIVALS[sweep]}: token F1 at {budget:,} parameters", fontsize=10)
-    panels[0][0].legend(frameon=False, fontsize=8)
+    figure, axes = pyplot.subplots(figsize=(7, 4.6), layout="constrained")
+    for number, (kind, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
+        line = {count: settings[kind, count] for count in shots if (kind, count) in settings}
+        last = line[shots[-1]]
+        at = [f"`{kind}`", f"{last.parameters or 0:,.0f}"]
+        scores.append([*at, *(interval(score(line[count])) if count in line else "" for count in shots)])
+        if kind != BRIDGES[0]:
+            both = [(line.get(count), ours[count]) for count in shots]
+            gaps.append([*at, *(interval(loss(one, other), signed=True) if one else "" for one, other in both)])
+        rest = (interval(score(last, name)) for name in ("exact", "cider_d", "chrf"))
+        views = (interval(score(last, view=name), signed=True) for name in ("prior", *CONTROLS[1:]))
+        others.append([*at, *rest, *views])
+        shifted = [count * 1.02 ** (number - len(kinds) / 2) for count in line]
+        whiskers(axes, shifted, [score(setting) for setting in line.values()], colour, kind)
+    for name in ("nearest_neighbour", "prior"):
+        scores.append([f"control `{name}`", "", *(interval(control(ours[count], name)) for count in shots)])
+    copied = [neighbour(ours[count]).mean for count in shots]
+    axes.plot(shots, copied, ":", color="#888888", label="nearest_neighbour")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(shots, [f"{count:,}" for count in shots])
+    axes.set_xlabel("pairs")
+    axes.set_title("token F1 at 400,000 trained parameters", fontsize=10)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(STUDY / "rivals.png", dpi=130)
-    head, heads_of = ["data", "`bridge=`", "trained"], [f"{n:,} pairs" for n in columns]
+    head, pairs = ["`bridge=`", "trained"], [f"{count:,} pairs" for count in shots]
     over = ["over prior", "over shuffled", "over nearest_neighbour"]
     return {
-        "rivals": table([*head, *heads_of], scores),
-        "rivals difference": table([*head, *heads_of], gaps),
-        "rivals metrics": table([*head, "pairs", "exact", "CIDEr-D", "chrF", *over], others),
+        "rivals": table([*head, *pairs], scores),
+        "rivals difference": table([*head, *pairs], gaps),
+        "rivals metrics": table([*head, "exact", "CIDEr-D", "chrF", *over], others),
     }
 
 
@@ -627,7 +605,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "decoders": ("decoders", decoders),
     "optimizers": ("optimizers_*", optimizers),
     "attributes": ("attributes", attributes),
-    "rivals": ("rivals_[!t]*", rivals),
+    "rivals": ("rivals_drawings", rivals),
     "rivals_tuning": ("rivals_tuning", rivals_tuning),
     "language_models": ("language*", language_models),
     "language_tuning": ("tuning_language", language_tuning),

@@ -37,13 +37,13 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
     [
         ("cross_attention.dk=2", "cross_attention.dk: no such key (allowed: heads, d_q, d_k, d_v,"),
         ("cross_attention.d_k=two", "cross_attention.d_k=two: Value 'two' of type 'str' could not be converted to Int"),
-        ("encoder=nope", "encoder=nope: no such option (there are: efficientnet_lite0"),
+        ("encoder=nope", "encoder=nope: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
         ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
         ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
         (
             "experiment=[adamw,nope]",
-            "experiment=nope: no such option (there are: adamw, adapt, locked_translation, tran",
+            "experiment=nope: no such option (there are: adamw, adapt, locked_translation, music, tran",
         ),
         ("objective=f1", "objective=f1 is not one of: bleu1, "),
         ("hydra.job.chdir=true", "hydra.job.chdir=true: paths are relative to the folder that lockdec is started in"),

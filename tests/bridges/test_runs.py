@@ -142,7 +142,7 @@ def test_a_stored_bridge_is_data(tiny: TinyRun, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["bridge=prefix_linear", "bridge.length=40"], r"decoder\.max_len=48 is too little.*40 positions"),
+        (["bridge=retrieval", "bridge.length=40"], r"decoder\.max_len=48 is too little.*40 positions"),
         (["bridge=prefix_linear", "bridge.length=0"], r"bridge\.length=0: use at least 1"),
         (["bridge=lora", "trainer.strategy=fsdp"], r"^trainer\.strategy=fsdp: bridge=lora is not sharded; use ddp$"),
         (["bridge=retrieval", "fewshot.shots=1"], r"^fewshot\.shots=1: bridge=retrieval shows each input the captions"),

@@ -12,6 +12,7 @@ from lockdec.bridges.budget import sized
 from lockdec.bridges.tuning import Full, LoRA, LowRankUpdate
 from lockdec.errors import ConfigError
 from lockdec.transformer.models import LockingDecoderModel
+from lockdec.transformer.positional import LearnedPositions
 from tests.bridges.kinds import bridged
 from tests.transformer.tiny_transformers import (
     ENCODER_DIM,
@@ -38,12 +39,14 @@ def test_an_update_is_the_product_of_two_matrices_and_initially_nothing() -> Non
 
 
 def after_a_token(model: LockingDecoderModel) -> None:
-    """Make the soft prompt the vector of token 5, whatever the input."""
+    """Make the soft prompt the vector of token 5, whatever the input, and learned positions nothing."""
     assert isinstance(model.bridge, LoRA | Full)
     assert isinstance(model.bridge.map, torch.nn.Linear)
     with torch.no_grad():
         model.bridge.map.weight.zero_()
         model.bridge.map.bias.copy_(model.embedding.tokens.weight[5])
+        if isinstance(model.embedding.positions, LearnedPositions):
+            model.embedding.positions.weight.zero_()
 
 
 @pytest.mark.parametrize("style", [{}, {"kv_heads": 1, "position": "rope", "bias": "none"}], ids=["gpt", "llama"])

@@ -195,4 +195,7 @@ def test_what_cannot_be_captioned_is_named(players: Mapping[str, Player]) -> Non
 def test_an_opening_is_what_load_takes() -> None:
     import inspect
 
-    assert set(asdict(Opening())) == set(inspect.signature(lockdec.load).parameters) - {"path"}
+    assert set(asdict(Opening())) == set(inspect.signature(lockdec.load).parameters) - {
+        "path",
+        "plugs",
+    }  # it opens one at a time
