@@ -106,9 +106,11 @@ def _run(operation: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
 
 
 def numbers(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers among a stage's metrics by their dotted names, to be compared with those from another device."""
+    """The numbers among a stage's metrics by their dotted names, without how long it took."""
     flat: dict[str, float] = {}
     for name, value in metrics.items():
+        if name == "seconds":
+            continue
         if isinstance(value, Mapping):
             flat |= numbers(value, f"{prefix}{name}.")
         elif isinstance(value, int | float):

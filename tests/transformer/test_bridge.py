@@ -79,8 +79,9 @@ def test_it_works_beside_cross_attention_and_maps_leave_its_positions_out() -> N
     [more] = model.attention_maps(longer[:, :7], encoded)
     assert not more.weights.equal(found.weights)
     close(found.weights.sum(-1), torch.ones(3, 2, 7))
+    assert model(token_batch(length=16), encoded).shape[1] == 16  # tokens keep their positions
     with pytest.raises(LockdecError, match="longer than"):
-        model(token_batch(length=16), encoded)
+        model(token_batch(length=17), encoded)
 
 
 def test_attaching_another_replaces_it_and_locks() -> None:
