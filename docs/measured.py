@@ -518,16 +518,18 @@ def rivals_tuning(study: Study) -> dict[str, str]:
     """One row per bridge and setting of its optimizer, on the validation split."""
     rows = []
     for setting in study.settings:
-        run = next(iter(setting.runs.values()))
-        shared = ("bridge=", "evaluate.split=", "fewshot.shots=", "bridge.parameters=", "logger=", "trainer.", "seed=")
-        typed = " ".join(w for w in run.overrides if not w.startswith((*shared, "sweep_name=", "name=")))
+        run, place = next(iter(setting.runs.values())), BRIDGES.index(str(setting.facet("bridge.kind")))
+        typed = dict(word.split("=", 1) for word in run.overrides)
+        adamw = "finetune.optimizer.kind" in typed or BRIDGES[place] in ("lora", "full")
+        rate = float(typed.get("finetune.optimizer.learning_rate", 0.03))
+        sizes = " ".join(f"{name}={typed[name]}" for name in ("bridge.length", "encoder.grid") if name in typed)
         scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
         training = setting.mean("finetune.loss")
-        place = BRIDGES.index(str(setting.facet("bridge.kind")))
-        row = [f"`bridge={BRIDGES[place]}`", f"`{typed}`" if typed else "as it is", *scores]
-        rows.append((place, typed, [*row, "" if training is None else f"{training:.3f}"]))
-    head = ["", "", "token F1", "exact", "CIDEr-D", "training loss"]
-    return {"rivals_tuning": table(head, [row for *_, row in sorted(rows, key=lambda row: row[:2])])}
+        optimizer = "" if training is None else f"{'AdamW' if adamw else 'Muon'} at {rate:g}"
+        row = [f"`bridge={BRIDGES[place]}{' ' if sizes else ''}{sizes}`", optimizer, *scores]
+        rows.append((place, sizes, adamw, rate, [*row, "" if training is None else f"{training:.3f}"]))
+    head = ["", "optimizer", "token F1", "exact", "CIDEr-D", "training loss"]
+    return {"rivals_tuning": table(head, [row for *_, row in sorted(rows, key=lambda row: row[:-1])])}
 
 
 def attributes(study: Study) -> dict[str, str]:
