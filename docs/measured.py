@@ -514,22 +514,22 @@ def rivals(study: Study) -> dict[str, str]:
     }
 
 
-def rivals_tuning(study: Study) -> dict[str, str]:
+def rivals_tuning(study: Study, name: str = "rivals_tuning") -> dict[str, str]:
     """One row per bridge and setting of its optimizer, on the validation split."""
     rows = []
     for setting in study.settings:
         run, place = next(iter(setting.runs.values())), BRIDGES.index(str(setting.facet("bridge.kind")))
         typed = dict(word.split("=", 1) for word in run.overrides)
         adamw = "finetune.optimizer.kind" in typed or BRIDGES[place] in ("lora", "full")
-        rate = float(typed.get("finetune.optimizer.learning_rate", 0.03))
-        sizes = " ".join(f"{name}={typed[name]}" for name in ("bridge.length", "encoder.grid") if name in typed)
-        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
+        rate = 10 * (setting.mean("finetune.learning_rate") or 0.0)  # the last of a cosine that falls to a tenth
+        sizes = " ".join(f"{key}={typed[key]}" for key in ("bridge.length", "encoder.grid") if key in typed)
+        scores = (interval(score(setting, metric)) for metric in ("token_f1", "exact", "cider_d"))
         training = setting.mean("finetune.loss")
-        optimizer = "" if training is None else f"{'AdamW' if adamw else 'Muon'} at {rate:g}"
+        optimizer = "" if training is None else f"{'AdamW' if adamw else 'Muon'} at {rate:.1g}"
         row = [f"`bridge={BRIDGES[place]}{' ' if sizes else ''}{sizes}`", optimizer, *scores]
         rows.append((place, sizes, adamw, rate, [*row, "" if training is None else f"{training:.3f}"]))
     head = ["", "optimizer", "token F1", "exact", "CIDEr-D", "training loss"]
-    return {"rivals_tuning": table(head, [row for *_, row in sorted(rows, key=lambda row: row[:-1])])}
+    return {name: table(head, [row for *_, row in sorted(rows, key=lambda row: row[:-1])])}
 
 
 def attributes(study: Study) -> dict[str, str]:
@@ -609,6 +609,7 @@ PARTS: dict[str, tuple[str, Part]] = {
     "attributes": ("attributes", attributes),
     "rivals": ("rivals_drawings", rivals),
     "rivals_tuning": ("rivals_tuning", rivals_tuning),
+    "rivals_language": ("smollm2_tuning", lambda study: rivals_tuning(study, "rivals_language")),
     "language_models": ("language*", language_models),
     "language_tuning": ("tuning_language", language_tuning),
     "together": ("together_*", together),
