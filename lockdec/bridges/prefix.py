@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.transformer.bridge import Bridge
+from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.plugs import PluggableModel
 
@@ -48,7 +49,8 @@ class Prefix(Bridge):
 
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         self.encoder_dim = encoder_dim
-        self._takes = self.length if decoder.config.position == "rope" else 0
+        relative = isinstance(decoder.config, DecoderConfig) and decoder.config.position == "rope"
+        self._takes = self.length if relative else 0
         self.map = self.mapping(encoder_dim, self.length * decoder.config.d_model)
 
     @abstractmethod
