@@ -80,6 +80,16 @@ def test_controls_are_judged_by_intervals() -> None:
     )
 
 
+def test_only_a_bridge_that_changes_nothing_initially_is_asked_whether_it_did() -> None:
+    def warned(kind: str) -> list[str]:
+        return headline.warnings([run_of(0.5, also={"unlock.max_abs_logit_delta": 0.5, "bridge.kind": kind})])
+
+    for kind in ("cross_attention", "resampler"):
+        assert "Unlocking left the logits unchanged" in warned(kind)[0]
+    for kind in ("prefix_mlp", "lora", "full", "retrieval", "retrieval_cross_attention", "sum"):
+        assert warned(kind) == []
+
+
 def test_failed_checks_are_warned_of() -> None:
     failed = run_of(0.5, seed=1, also={"frozen.decoder_ok": False, "unlock.max_abs_logit_delta": 0.5})
     runs = [run_of(0.5), failed]
