@@ -1,0 +1,64 @@
+"""docs/encoders.md: one encoder beside the other."""
+
+from __future__ import annotations
+
+from matplotlib import pyplot
+
+from lockdec.report.headline import interval
+from lockdec.report.settings import Setting
+from lockdec.report.study import Study
+from measurements.estimates import COLOURS, CONTROLS, DOCS, neighbour, score, table, whiskers
+
+
+def encoders(study: Study) -> dict[str, str]:
+    """One row per encoder and number of shots, for drawings and for German names."""
+    rows: list[tuple[str, str, int, list[str]]] = []
+    lines: dict[str, dict[str, dict[int, Setting]]] = {}
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        name, data = str(run.text("sweep_name")).removeprefix("encoder_"), str(run.text("data.name"))
+        shots = int(str(setting.facet("fewshot.shots")))
+        lines.setdefault(data, {}).setdefault(name, {})[shots] = setting
+        gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
+        copied = f"{neighbour(setting).mean:.3f}"
+        cost = [f"{setting.parameters:,.0f}", f"{setting.mean('cost.seconds'):.0f}"]
+        scores = [interval(score(setting)), interval(score(setting, "cider_d")), interval(score(setting, "exact"))]
+        rows.append((data, name, shots, [f"`{name}`", str(shots), *scores, *gaps, copied, *cost]))
+    figure, panels = pyplot.subplots(1, len(lines), figsize=(5 * len(lines), 4.2), layout="constrained", squeeze=False)
+    for axes, (data, named) in zip(panels[0], sorted(lines.items()), strict=True):
+        for colour, (name, by_shots) in zip(COLOURS, named.items(), strict=False):
+            shots_line = sorted(by_shots)
+            settings = [by_shots[shots] for shots in shots_line]
+            whiskers(axes, shots_line, [score(setting) for setting in settings], colour, name)
+            axes.plot(shots_line, [neighbour(setting).mean for setting in settings], ":", color=colour, linewidth=1)
+        axes.set_xscale("log", base=2)
+        ticks = sorted({shots for by_shots in named.values() for shots in by_shots})
+        axes.set_xticks(ticks, [str(shots) for shots in ticks])
+        axes.set_xlabel("shots")
+        axes.set_title(f"{data}: token F1 (dotted: nearest_neighbour)", fontsize=10)
+        axes.legend(frameon=False, fontsize=8)
+    figure.savefig(DOCS / "encoders.png", dpi=130)
+    head = [
+        "encoder",
+        "shots",
+        "token F1",
+        "CIDEr-D",
+        "exact",
+        "over locked",
+        "over shuffled",
+        "over nearest_neighbour",
+    ]
+    body = [row for *_, row in sorted(rows, key=lambda row: row[:3])]
+    return {"encoders": table([*head, "nearest_neighbour", "trained", "seconds"], body)}
+
+
+def remedies(study: Study) -> dict[str, str]:
+    """One row per setting that was tried, on the validation split."""
+    rows = []
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages.", "finetune."))]
+        views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS)]
+        rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
+    head = ["", "token F1", "over locked", "over shuffled", "over nearest_neighbour", "nearest_neighbour"]
+    return {"remedies": table(head, sorted(rows))}

@@ -1,0 +1,64 @@
+"""docs/language_models.md: SmolLM2 behind the lock, beside the small decoder."""
+
+from __future__ import annotations
+
+from lockdec.report.headline import interval
+from lockdec.report.settings import Setting
+from lockdec.report.study import Study
+from measurements.estimates import CONTROLS, difference, score, table
+
+RIVAL = ("exact", "cider_d", "chrf")  # metrics by which copying the neighbour is often ahead
+LANGUAGE_MODELS = {  # sweep: the decoder in words
+    "language_small_unread": "small, which has not read the names",
+    "language_small": "small, as it is by default",
+    "language": "SmolLM2-135M",
+    "language_adapted": "SmolLM2-135M, adapted",
+}
+COMPARED = (  # sweeps whose decoders are compared, and in words
+    ("language_adapted", "language", "SmolLM2 adapted, less not adapted"),
+    ("language", "language_small_unread", "SmolLM2, less the small decoder that has not read the names either"),
+    ("language_adapted", "language_small", "SmolLM2 adapted, less the small decoder as it is by default"),
+)
+
+
+def language_models(study: Study) -> dict[str, str]:
+    """For each split and number of shots, one row per decoder: its scores, and how far it is ahead of the controls."""
+    found: dict[tuple[str, int], dict[str, Setting]] = {}
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
+        shots = int(str(setting.facet("fewshot.shots")))
+        found.setdefault((split, shots), {})[run.text("sweep_name")] = setting
+    rows, ahead, paired = [], [], []
+    shown = ("token_f1", "exact", "cider_d", "chrf")
+    for (split, shots), by_sweep in sorted(found.items()):
+        for first, second, words in COMPARED:
+            if first in by_sweep and second in by_sweep:
+                gaps = (interval(difference(by_sweep[first], by_sweep[second], name), signed=True) for name in shown)
+                paired.append([split, str(shots), words, *gaps])
+        for sweep, decoder in LANGUAGE_MODELS.items():
+            if sweep not in by_sweep:
+                continue
+            setting, at = by_sweep[sweep], [split, str(shots), decoder]
+            rows.append([*at, *(interval(score(setting, name)) for name in shown)])
+            gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
+            ahead.append([*at, *gaps, *(interval(score(setting, name, CONTROLS[2]), signed=True) for name in RIVAL)])
+    head = ["split", "shots", "decoder"]
+    over = ["over prior", "over shuffled", "over nearest_neighbour"]
+    return {
+        "language_models": table([*head, "token F1", "exact", "CIDEr-D", "chrF"], rows),
+        "language_models paired": table([*head[:2], "", "token F1", "exact", "CIDEr-D", "chrF"], paired),
+        "language_models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
+    }
+
+
+def language_tuning(study: Study) -> dict[str, str]:
+    """One row per setting of finetuning that was tried with a language model, on the validation split."""
+    shared, rows = ("decoder=", "data.split=", "experiment=", "evaluate.split=", "logger=", "trainer.", "name="), []
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        chosen = " ".join(word for word in run.overrides if not word.startswith(shared))
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf", "loss"))
+        rows.append([f"`{chosen}`" if chosen else "as it is", *scores, f"{setting.mean('finetune.loss'):.3f}"])
+    head = ["", "token F1", "exact", "CIDEr-D", "chrF", "loss", "training loss"]
+    return {"language_tuning": table(head, sorted(rows))}
