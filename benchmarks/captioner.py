@@ -21,10 +21,10 @@ from torch.nn import functional as F
 
 from benchmarks.decoders import gpt2
 from benchmarks.side_by_side import Subject
-from lockdec.data.tokenizer import SpecialTokens
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_tokenizer
+from lockdec.transformer.decoding.tokens import SpecialTokens
 from lockdec.transformer.importing.gpt2 import gpt2_weights
 from lockdec.transformer.models import Encoded, LockingDecoderModel
 

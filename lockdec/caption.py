@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockdec.errors import DataError, LockdecError, said, visible
-from lockdec.terminal import forgive
+from lockdec.errors import DataError, visible
+from lockdec.terminal import forgive, plain_errors
 from lockdec.transformer.configuration import STRATEGIES
 
 if TYPE_CHECKING:
@@ -54,18 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; errors that the user can fix end the process with one plain line."""
     options = _parser().parse_args(arguments)
     forgive(closed_pipes=False)
-    try:
-        failed = _caption(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the pipe has closed it; Python would print an error at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (LockdecError, OSError) as error:
-        sys.exit(f"lockdec: {said(error)}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    if failed:
-        sys.exit(1)
+    with plain_errors():
+        try:
+            failed = _caption(options)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of the pipe has closed it; Python would print an error at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            failed = True
+        if failed:
+            sys.exit(1)
 
 
 def named_inputs(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lockdec.errors import LockdecError, StoreError, said, visible_lines
-from lockdec.terminal import forgive
+from lockdec.errors import StoreError, visible_lines
+from lockdec.terminal import forgive, plain_errors
 
 READ_BY_ENCODERS = (".json", ".txt", ".model", ".npy", ".safetensors")
 DESCRIPTION = """\
@@ -44,10 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     write = export_plug if options.plug else export
     forgive()
-    try:
+    with plain_errors():
         print(visible_lines(write(Path(options.run_dir), Path(options.out), options.trust, options.allow_download)))
-    except (LockdecError, OSError) as error:
-        sys.exit(f"lockdec: {said(error)}")
 
 
 def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> str:
@@ -101,7 +98,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Col
 def export_plug(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> str:
     """Write the plug of a run to a new folder; arguments, result and errors are those of `export`."""
     from lockdec.evaluation.finished import find_run
-    from lockdec.plugs.folder import write_plug
+    from lockdec.plugs.writing import write_plug
 
     run = find_run(run_dir)
     write_plug(run, out, trusted, downloads)

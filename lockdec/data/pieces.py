@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -17,7 +16,8 @@ from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Modality, Sp
 from lockdec.data.composing import PROPERTIES, SAMPLE_RATE, Piece, Properties, compose
 from lockdec.data.midi import midi_file
 from lockdec.data.splits import FEWEST, random_split, sizes
-from lockdec.errors import ConfigError, DataError, LockdecError, StoreError, visible
+from lockdec.errors import ConfigError, DataError, StoreError, visible
+from lockdec.terminal import forgive, plain_errors
 
 Form: TypeAlias = Literal["symbols", "roll", "sound"]
 PieceSplit: TypeAlias = Literal["random", "compositional", "attribute"]
@@ -179,13 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     held_out = options.count // 8
-    try:
+    forgive()
+    with plain_errors():
         pieces = Pieces(
             seed=options.seed, count=options.count, wrong_notes=options.wrong_notes, val=held_out, test=held_out
         )
         pieces.save(options.folder)
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(str(error))}")
     print(f"{visible(str(options.folder))}: {len(pieces)} pieces, each a .mid and a .wav, and captions.csv")
 
 

@@ -14,7 +14,6 @@ import io
 import lzma
 import random
 import re
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lockdec.data.captions import Split
-from lockdec.errors import DataError, LockdecError, StoreError, visible
+from lockdec.errors import DataError, StoreError, visible
+from lockdec.terminal import forgive, plain_errors
 
 LANGUAGES: Mapping[str, str] = {
     "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish", "fi": "finnish",
@@ -161,11 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="for the recordings")
     parser.add_argument("--seed", type=int, default=0, help="of the split (%(default)s)")
     options = parser.parse_args(arguments)
-    try:
+    forgive()
+    with plain_errors():
         recordings = read_package(options.package)
         save(recordings, options.folder, options.seed)
-    except LockdecError as error:
-        sys.exit(f"lockdec: {visible(str(error))}")
     languages = len({each.language for each in recordings})
     words = len({each.word for each in recordings})
     print(f"{visible(str(options.folder))}: {len(recordings)} recordings of {words} words in {languages} languages")

@@ -21,20 +21,9 @@ from torch.nn import functional as F
 from lockdec.data.captions import Case
 from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.store.reading import MOST_BYTES, from_json, read_bytes, read_text
+from lockdec.transformer.decoding.tokens import SpecialTokens
 
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2  # of a tokenizer trained here
-
-
-@dataclass(frozen=True)
-class SpecialTokens:
-    """The ids of the tokens that begin a text, end it, and pad a batch.
-
-    They are plain numbers to the transformer, which knows nothing of tokenizers.
-    """
-
-    bos: int
-    eos: int
-    pad: int
 
 
 @dataclass(frozen=True)

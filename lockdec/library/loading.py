@@ -10,7 +10,8 @@ import torch
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run, open_captioner
 from lockdec.library.captioner import Captioner
-from lockdec.plugs.folder import RECORD, open_plug, open_plugs
+from lockdec.plugs.folder import open_plug, open_plugs
+from lockdec.plugs.record import RECORD
 
 
 def load(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import socket
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from lockdec.errors import ConfigError, LockdecError, said
-from lockdec.terminal import forgive
+from lockdec.errors import ConfigError
+from lockdec.terminal import forgive, plain_errors
 
 HOST, PORT = "127.0.0.1", 8642
 DESCRIPTION = """\
@@ -25,12 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command: serves until Ctrl-C. Errors that the user can fix end the process with one plain line."""
     options = _parser().parse_args(arguments)
     forgive()
-    try:
+    with plain_errors(), suppress(KeyboardInterrupt):  # which is how it ends
         _serve(options)
-    except (LockdecError, OSError) as error:
-        sys.exit(f"lockdec: {said(error)}")
-    except KeyboardInterrupt:  # is how it ends
-        pass
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -22,7 +22,8 @@ from lockdec.evaluation.attention_maps import Attention
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.library.captioner import Caption, Captioner, Comparison
 from lockdec.library.loading import load, open_run
-from lockdec.plugs.folder import RECORD, PlugRecord, read_plug
+from lockdec.plugs.folder import read_plug
+from lockdec.plugs.record import RECORD, PlugRecord
 from lockdec.store.reading import read_bytes, read_json_lines, within
 
 EXAMPLES = 24  # that are offered of a run

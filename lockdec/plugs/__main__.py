@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError, StoreError, said, visible_lines
-from lockdec.terminal import forgive
+from lockdec.errors import LockdecError, StoreError, visible_lines
+from lockdec.terminal import forgive, plain_errors
 
 DESCRIPTION = """\
 List, show and share plugs. `lockdec export RUN OUT --plug` writes one, and `lockdec caption PLUG INPUT --decoder RUN`
@@ -25,15 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command; errors that the user can fix end the process with one plain line."""
     options = _parser().parse_args(arguments)
     forgive()
-    try:
+    with plain_errors():
         print(visible_lines(_answer(options)))
-    except (LockdecError, OSError) as error:
-        sys.exit(f"lockdec: {said(error)}")
 
 
 def _answer(options: argparse.Namespace) -> str:
-    from lockdec.plugs.folder import CARD, RECORD, read_plug
+    from lockdec.plugs.folder import read_plug
     from lockdec.plugs.hub import pull, push
+    from lockdec.plugs.record import CARD, RECORD
     from lockdec.store.reading import MOST_BYTES, read_text
 
     if options.command == "list":

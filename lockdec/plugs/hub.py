@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lockdec.errors import StoreError
-from lockdec.plugs.folder import CARD, MOST_FILE, RECORD, PlugRecord, read_plug
+from lockdec.plugs.folder import MOST_FILE, read_plug
+from lockdec.plugs.record import CARD, RECORD, PlugRecord
 from lockdec.store.reading import MOST_BYTES, is_name, read_object, within
 
 MOST_FILES, MOST_PLUG = 100, 2 * MOST_FILE  # of a plug that is downloaded, and their bytes together

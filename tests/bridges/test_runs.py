@@ -18,7 +18,7 @@ from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import BRIDGE, BRIDGE_WEIGHTS, load_captioner
 from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import assemble
-from lockdec.plugs.folder import write_plug
+from lockdec.plugs.writing import write_plug
 from lockdec.stages import finetune
 from lockdec.stages.stage import Work
 from lockdec.store import Store

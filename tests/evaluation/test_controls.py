@@ -48,6 +48,7 @@ def test_each_shift_gives_every_item_another_one(items: list[int]) -> None:
 
 def test_shifts_are_spread_over_the_list_half_of_it_first() -> None:
     assert shifts(60) == [30, 20, 40, 10, 50]
+    assert shifted("abcdef", 2) == list("cdefab")
 
 
 def test_scores_are_averaged_metric_by_metric() -> None:

@@ -21,7 +21,7 @@ from lockdec.caption import main as caption
 from lockdec.errors import visible
 from lockdec.evaluation.finished import find_run
 from lockdec.play.player import EXAMPLES, Asked, Opening, Player, open_players
-from lockdec.plugs.folder import write_plug
+from lockdec.plugs.writing import write_plug
 from tests.conftest import TinyRun
 
 

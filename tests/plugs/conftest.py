@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lockdec.evaluation.finished import find_run
-from lockdec.plugs.folder import write_plug
+from lockdec.plugs.writing import write_plug
 from tests.conftest import TinyRun
 
 
@@ -17,3 +19,15 @@ def plug(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("plugs") / "plug"
     write_plug(find_run(tiny.folder), folder)
     return folder
+
+
+@pytest.fixture
+def copied(plug: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return shutil.copytree(plug, tmp_path / "plug")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
+    return tmp_path / "x.png"

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
 import lockdec
-from lockdec.caption import main as caption
 from lockdec.evaluation.finished import find_run
-from lockdec.export import main as export
-from lockdec.plugs.folder import GIVEN, RECORD, _located, _portable, read_plug, write_plug
+from lockdec.plugs.record import GIVEN, RECORD
+from lockdec.plugs.writing import write_plug
 from tests.conftest import TinyRun, run_tiny
-
-
-@pytest.fixture
-def copied(plug: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
-    return shutil.copytree(plug, tmp_path / "plug")
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    Image.new("RGB", (40, 40), "red").save(tmp_path / "x.png")
-    return tmp_path / "x.png"
 
 
 def change(folder: Path, *places: str, to: Any) -> None:
@@ -47,32 +32,6 @@ def test_a_plug_captions_as_its_run_does(tiny: TinyRun, plug: Path, picture: Pat
         lockdec.load(plug, decoder=tiny.folder).caption(picture),
     )
     assert (plugged.text, plugged.log_prob) == (whole.text, whole.log_prob)
-
-
-def test_the_commands_write_and_use_one(
-    tiny: TinyRun, tmp_path: Path, picture: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    export([str(tiny.folder), str(tmp_path / "mine"), "--plug"])
-    assert "a plug of" in capsys.readouterr().out
-    assert not list((tmp_path / "mine").rglob("decoder*"))
-    caption([str(tmp_path / "mine"), str(picture), "--decoder", str(tiny.folder)])
-    assert capsys.readouterr().out.startswith(f"{picture}: ")
-    with pytest.raises(SystemExit, match="a plug has no decoder of its own: name the one that it was made for"):
-        caption([str(tmp_path / "mine"), str(picture)])
-    with pytest.raises(SystemExit, match=r"only a plug takes a decoder or an encoder, and there is no plug\.json"):
-        caption([str(tiny.folder), str(picture), "--decoder", str(tiny.folder)])
-
-
-def test_its_record_says_what_it_was_made_for(tiny: TinyRun, plug: Path) -> None:
-    record = read_plug(plug)
-    assert record.metrics == pytest.approx(tiny.result["metrics"])
-    assert record.controls.keys() == tiny.result["controls"].keys()
-    assert record.training["fewshot"]["shots"] == 16
-    assert record.cross_attention is not None
-    assert record.cross_attention["d_v"] == 2
-    assert record.bridge is None
-    assert "Apache-2.0" in record.licences["encoder"]
-    assert str(tiny.outputs) not in (plug / RECORD).read_text() + (plug / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -127,13 +86,6 @@ def linked(path: Path) -> None:
     path.symlink_to("/etc/hostname")
 
 
-def test_a_plug_of_the_schema_before_bridges_is_read(tiny: TinyRun, copied: Path) -> None:
-    record = json.loads((copied / RECORD).read_text())
-    del record["bridge"]
-    (copied / RECORD).write_text(json.dumps(record | {"schema": 1}))
-    assert lockdec.load(copied, decoder=tiny.folder).modality == "image"
-
-
 SPOILED: dict[str, Callable[[Path], object]] = {
     "changed": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"),
     "gone": Path.unlink,
@@ -150,15 +102,6 @@ def test_a_spoiled_file_is_named(kind: str, name: str, tiny: TinyRun, copied: Pa
         lockdec.LockdecError, match=name if (kind, name) != ("gone", RECORD) else r"no result\.json|plug"
     ):
         lockdec.load(copied, decoder=tiny.folder)
-
-
-def test_paths_of_this_machine_do_not_travel(tmp_path: Path) -> None:
-    (tmp_path / "clip").mkdir()
-    config = {"_target_": "x", "path": str(tmp_path / "clip"), "inner": [{"path": "owner/model"}]}
-    travels = _portable(config)
-    assert travels == {"_target_": "x", "path": f"{GIVEN}clip", "inner": [{"path": "owner/model"}]}
-    back = _located(travels, tmp_path, tmp_path / "clip")
-    assert back == config
 
 
 def test_two_plugs_on_one_decoder_caption_as_each_does_alone(

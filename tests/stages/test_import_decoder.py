@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lockdec.caption import main as caption
 from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
-from lockdec.data.tokenizer import SpecialTokens, Tokenizer, pad, real_targets
+from lockdec.data.tokenizer import Tokenizer, pad, real_targets
 from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.stored import load_decoder
 from lockdec.pipeline.assembling import assemble
@@ -24,6 +24,7 @@ from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact, Store
 from lockdec.store.tensors import load_tensors
+from lockdec.transformer.decoding.tokens import SpecialTokens
 from tests.conftest import TinyRun, composed, run_tiny
 from tests.stages.checkpoints import SAVE
 from tests.transformer.importing.gguf_files import write_gguf_of

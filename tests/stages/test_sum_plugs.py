@@ -19,7 +19,7 @@ from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_decoder
-from lockdec.plugs.folder import write_plug
+from lockdec.plugs.writing import write_plug
 from tests.conftest import TinyRun, run_tiny
 
 BOTH = ("data=named_drawings", "encoder=drawing_and_name")

@@ -19,7 +19,7 @@ Step = Callable[[Int[Tensor, "b 1"]], Float[Tensor, "b vocab"]]  # the last toke
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """The tokens that begin a sequence, end it, and pad what follows."""
+    """The ids of the tokens that begin a sequence, end it, and pad what follows."""
 
     bos: int
     eos: int

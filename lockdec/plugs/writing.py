@@ -1,0 +1,149 @@
+"""A finished run as a plug: a folder with its trained weights, its normalisation, a record and a card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lockdec.encoders.contract import Encoder, PretrainedHere
+from lockdec.encoders.encoded import NORMALISATION
+from lockdec.errors import StoreError
+from lockdec.evaluation.finished import FinishedRun, build_encoder
+from lockdec.evaluation.stored import (
+    BRIDGE,
+    BRIDGE_WEIGHTS,
+    CROSS_ATTENTION,
+    CROSS_ATTENTION_WEIGHTS,
+    SEVERAL,
+    decoder_fingerprint,
+    load_decoder,
+    load_prompt,
+    load_tokenizer,
+)
+from lockdec.plugs.card import card
+from lockdec.plugs.record import (
+    CARD,
+    ENCODER,
+    GIVEN,
+    RECORD,
+    SCHEMA,
+    DecoderRecord,
+    EncoderRecord,
+    FileRecord,
+    PlugRecord,
+)
+from lockdec.redaction import redacted
+from lockdec.store import file_sha256
+from lockdec.store.reading import read_object, within
+from lockdec.store.writing import write_json, write_text
+from lockdec.version import __version__
+
+_KNOWN = {  # by the class that reads them
+    "OpenMoji": "drawings CC BY-SA 4.0 (openmoji.org), names Unicode-3.0",
+    "EfficientNetLite0": "weights Apache-2.0",
+    "MiniLM": "weights Apache-2.0",
+}
+
+
+def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> PlugRecord:
+    """Write the plug of a finished run to a new or an empty folder.
+
+    Args:
+        trusted, downloads: see `lockdec.evaluation.finished.build_encoder`.
+
+    Raises:
+        StoreError: the folder is not empty, an artifact is missing or damaged, or the run uses several plugs at once.
+        ConfigError: the encoder's class is not trusted or cannot be built.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out}: exists already; name a new or an empty folder")
+    finetune, attach = run.artifact("finetune"), run.artifact("attach")
+    if finetune.path(SEVERAL).is_file():
+        raise StoreError(f"{run.folder}: it uses several plugs at once; export each of the runs that trained them")
+    trained = {CROSS_ATTENTION: CROSS_ATTENTION_WEIGHTS, BRIDGE: BRIDGE_WEIGHTS}
+    trained = {config: weights for config, weights in trained.items() if finetune.path(config).is_file()}
+    encoder = build_encoder(run, trusted, downloads)
+    pretrained = run.artifact(encoder.stage) if isinstance(encoder, PretrainedHere) else None
+    if isinstance(encoder, PretrainedHere) and pretrained is not None:
+        encoder = encoder.open(pretrained.folder)
+    assert isinstance(encoder, Encoder)
+    model, tokenizer = load_decoder(*run.decoder), load_tokenizer(*run.decoder)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        names = {
+            **{name: finetune.path(name) for name in trained.values()},
+            NORMALISATION: attach.path(NORMALISATION),
+        }
+        for file in run.needed_files(pretrained) if pretrained else ():
+            names[f"{ENCODER}/{file}"] = pretrained.path(file) if pretrained else Path(file)
+        for name, source in names.items():
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, within(out, name))
+    except OSError as error:
+        raise StoreError(f"{error.filename or out}: cannot be copied ({error.strerror})") from error
+    result = run.result
+    record = PlugRecord(
+        schema=SCHEMA,
+        lockdec=__version__,
+        name=str(result.get("name")),
+        decoder=DecoderRecord(decoder_fingerprint(model), tokenizer.fingerprint, asdict(model.config), _source(result)),
+        encoder=EncoderRecord(
+            type(encoder).__name__,
+            encoder.modality,
+            redacted(_portable(dict(run.encoder))),
+            encoder.fingerprint,
+            encoder.dim,
+        ),
+        cross_attention=read_object(finetune.path(CROSS_ATTENTION)) if CROSS_ATTENTION in trained else None,
+        prompt=load_prompt(finetune),
+        decoding=dict(run.evaluate),
+        training=redacted(_training(result, run.config)),
+        metrics=_numbers(result.get("metrics")),
+        controls={name: _numbers(scores) for name, scores in _object(result.get("controls")).items()},
+        licences=_licences(run.config, type(encoder).__name__),
+        files={name: FileRecord((out / name).stat().st_size, file_sha256(out / name)) for name in sorted(names)},
+        bridge=read_object(finetune.path(BRIDGE)) if BRIDGE in trained else None,
+    )
+    write_json(out / RECORD, asdict(record))
+    write_text(out / CARD, card(asdict(record)))
+    return record
+
+
+def _portable(node: Any, name: str = "") -> Any:
+    """The encoder's config, with a mark for each path that only this machine has."""
+    if isinstance(node, Mapping):
+        return {key: _portable(value, key) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_portable(value, name) for value in node]
+    local = name == "path" and isinstance(node, str) and Path(node).expanduser().exists()
+    return f"{GIVEN}{Path(node).name}" if local else node
+
+
+def _source(result: Mapping[str, Any]) -> str | None:
+    source = _object(result.get("decoder")).get("source")
+    return source if isinstance(source, str) and not Path(source).expanduser().exists() else None
+
+
+def _training(result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """How the cross-attention was trained, as plain values and without paths."""
+    finetune = {name: value for name, value in _object(config.get("finetune")).items() if name != "callbacks"}
+    data = {name: value for name, value in _object(result.get("data")).items() if isinstance(value, str | int)}
+    return {"data": data, "fewshot": _object(result.get("fewshot")), "finetune": finetune, "seed": result.get("seed")}
+
+
+def _numbers(node: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in _object(node).items() if isinstance(value, int | float)}
+
+
+def _object(node: Any) -> dict[str, Any]:
+    return dict(node) if isinstance(node, Mapping) else {}
+
+
+def _licences(config: Mapping[str, Any], encoder: str) -> dict[str, str]:
+    """What is known of the licences of the data and of the encoder's weights."""
+    data = str(_object(config.get("data")).get("_target_", "")).rpartition(".")[2]
+    found = {"data": _KNOWN.get(data), "encoder": _KNOWN.get(encoder)}
+    return {name: licence or "not known to lockdec: see where it comes from" for name, licence in found.items()}
