@@ -10,6 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from placeholders import names
 
+from lockdec.report.tables import results_csv
+
 PAGES = [page for page in figures.pages() if set(names(page.read_text(encoding="utf-8"))) & set(measured.PARTS)]
 
 
@@ -24,5 +26,5 @@ def test_a_page_filled_again_from_its_runs_stays_what_it_is(page: Path, monkeypa
 def test_what_results_csv_writes_is_read_again(tmp_path: Path) -> None:
     runs = measured.read_csv(measured.results(next(page for page in PAGES if page.name == "how_long.md")))
     written = tmp_path / "again.csv"
-    written.write_text(measured.results_csv(runs), encoding="utf-8")
+    written.write_text(results_csv(runs), encoding="utf-8")
     assert measured.read_csv(written) == runs
