@@ -23,6 +23,7 @@ MOST_SERIES = 8
 MOST_GRIDS = 6
 MOST_ROWS = 40
 MOST_POINTS = 400
+HEIGHT = 380  # of a figure, in pixels
 LEAST_SMOOTHED = 30  # points of a learning curve, from which on it is smoothed
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "triangle-down", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
@@ -43,7 +44,7 @@ class Figure:
     views: tuple[str, ...]
     traces: tuple[Trace, ...]
     layout: dict[str, Any]
-    height: int = 380
+    height: int = HEIGHT
 
 
 def of_study(study: Study) -> list[Figure]:
@@ -80,6 +81,9 @@ def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
             shared = users[stage, key] - 1
             also = f" and {shared} other setting{'s' if shared > 1 else ''}" if shared else ""
             lines.append((name if users[stage, key] == len(runs) else f"{name}, {label}{also}", losses[name]))
+        kinds = {name.partition(", ")[0] for name, _ in lines}
+        if len(lines) > 1 and len(kinds) == 1:  # what all lines show is said once, at the axis
+            lines = [(name.partition(", ")[2], points) for name, points in lines]
         shown = lines[:MOST_SERIES]
         smooth = any(len(points) >= LEAST_SMOOTHED for _, points in shown)
         caption = "Loss by training step, from the stage's metrics.csv."
@@ -94,7 +98,10 @@ def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
                 caption,
                 ("given",),
                 tuple(trace for place, (name, points) in enumerate(shown) for trace in _curve(place, name, points)),
-                {"xaxis": {"title": {"text": "step"}, "zeroline": False}, "yaxis": {"title": {"text": "loss"}}},
+                {
+                    "xaxis": {"title": {"text": "step"}, "zeroline": False},
+                    "yaxis": {"title": {"text": kinds.pop() if len(kinds) == 1 else "loss"}},
+                },
             )
         )
     return found
@@ -131,13 +138,19 @@ def _over_dimension(study: Study) -> list[Figure]:
     if not lines:
         return []
     axis, shown = lines[0].axis, lines[:MOST_SERIES]
+    dimensions = [axis.value(s) or 0.0 for line in shown for s in line.settings]
     names, shared = study.distinguish([line.context for line in shown])
     traces = [
         _style(number, names[number])
-        | _points(study, line.settings, [axis.value(s) or 0.0 for s in line.settings], _spread(number, len(shown)))
+        | _points(
+            study,
+            line.settings,
+            [axis.value(s) or 0.0 for s in line.settings],
+            _spread(number, len(shown), dimensions),
+        )
         for number, line in enumerate(shown)
     ]
-    layout = {"xaxis": _log_axis(f"{axis.name} per head", [axis.value(s) for li in shown for s in li.settings])}
+    layout = {"xaxis": _log_axis(f"{axis.name} per head", dimensions)}
     caption = _held(_dimensions(shown[0].fixed), shared) + WHISKERS
     return [
         Figure(
@@ -168,14 +181,15 @@ def _over_shots(study: Study) -> list[Figure]:
         return []
     shown = _spread_out(groups)
     names, shared = study.distinguish([without(group[0].facets, ("fewshot.shots",)) for group in shown])
+    shots = [float(s.facet("fewshot.shots") or 0) for group in shown for s in group]
     traces = [
         _style(number, names[number])
-        | _points(study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown)))
+        | _points(
+            study, group, [float(s.facet("fewshot.shots") or 0) for s in group], _spread(number, len(shown), shots)
+        )
         for number, group in enumerate(shown)
     ]
-    layout = {
-        "xaxis": _log_axis("shots (pairs in the support set)", [s.facet("fewshot.shots") for g in shown for s in g])
-    }
+    layout = {"xaxis": _log_axis("shots (pairs in the support set)", shots)}
     caption = _held(shared) + WHISKERS
     return [
         Figure(
@@ -243,10 +257,11 @@ def _pareto(study: Study) -> list[Figure]:
     ]
     for number, (name, group) in enumerate(list(groups.items())[:MOST_SERIES]):
         style = _style(number, name) | {"mode": "markers"}
-        traces.append(style | _points(study, group, [s.parameters or 0.0 for s in group], 1.0))
+        traces.append(style | _points(study, group, [s.parameters or 0.0 for s in group]))
     caption = (
         "The line is the Pareto front: settings that no other beats with as few or fewer trained parameters. "
         + WHISKERS
+        + (" Settings that train nothing are left out." if len(settings) < len(study.settings) else "")
     )
     sizes = [s.parameters for s in settings if s.parameters]
     steps = [(f, 10**power) for power in range(13) for f in (1, 2, 5)]
@@ -272,16 +287,18 @@ def _choice(study: Study, facet: str) -> Figure | None:
     shown = _spread_out(groups)
     names, shared = study.distinguish([without(group[0].facets, (facet,)) for group in shown])
     values = list(dict.fromkeys(str(s.facet(facet) or "none") for group in shown for s in group))
+    listed = len(values) > 3 or sum(map(len, values)) > 36  # below each other, where names would not fit side by side
     traces = []
     for number, group in enumerate(shown):
-        offset = (number - (len(shown) - 1) / 2) * min(0.12, 0.7 / len(shown))
+        offset = (number - (len(shown) - 1) / 2) * min(0.24 if listed else 0.12, 0.7 / len(shown))
         places = [values.index(str(s.facet(facet) or "none")) + offset for s in group]
         style = _style(number, names[number]) | {"mode": "markers"}
-        traces.append(style | _points(study, group, places, 1.0))
-    ticks = {
-        "tickvals": list(range(len(values))),
-        "ticktext": [_wrapped(html.escape(value, quote=False)) for value in values],
-    }
+        traces.append(style | _points(study, group, places, fill="x" if listed else "y"))
+    labels = [_wrapped(html.escape(value, quote=False)) for value in values]
+    axis = {"tickvals": list(range(len(values))), "ticktext": labels, "zeroline": False}
+    ends = [-0.5, len(values) - 0.5]
+    layout = {"yaxis": axis | {"range": ends[::-1]}} if listed else {"xaxis": axis | {"range": ends}}
+    room = max(14 * (max(label.count("<br>") for label in labels) + 1), 9 * len(shown)) + 14
     name = "Encoders" if facet == "encoder.name" else FACETS[facet].capitalize()
     return Figure(
         f"choice-{list(FACETS).index(facet)}",
@@ -289,7 +306,8 @@ def _choice(study: Study, facet: str) -> Figure | None:
         f"Settings that differ in this choice only. {_held(shared)}{WHISKERS}" + _left_out(groups),
         SCORE_AND_GAP,
         tuple(traces),
-        {"xaxis": ticks | {"range": [-0.5, len(values) - 0.5], "zeroline": False}},
+        layout,
+        height=120 + room * len(values) if listed else HEIGHT,
     )
 
 
@@ -336,11 +354,13 @@ def _spread_out(groups: list[list[Setting]]) -> list[list[Setting]]:
     return [groups[round(number * step)] for number in range(MOST_SERIES)]
 
 
-def _points(study: Study, settings: Sequence[Setting], places: Sequence[float], spread: float) -> Trace:
+def _points(
+    study: Study, settings: Sequence[Setting], places: Sequence[float], spread: float = 1.0, fill: str = "y"
+) -> Trace:
     return {
-        "fill": "y",
+        "fill": fill,
         "settings": [study.number(s) for s in settings],
-        "x": [place * spread for place in places],
+        "x" if fill == "y" else "y": [place * spread for place in places],
     }
 
 
@@ -355,19 +375,24 @@ def _style(number: int, name: str) -> Trace:
     }
 
 
-def _spread(number: int, count: int) -> float:
-    """A factor that sets whiskers at one place of a log axis side by side."""
-    return float(1.025 ** (number - (count - 1) / 2))
+def _spread(number: int, count: int, values: Sequence[float]) -> float:
+    """A factor that sets whiskers at one place of a log axis side by side, a hundredth of the axis apart."""
+    low, high = _log_range(values)
+    return float(10 ** (0.01 * (high - low) * (number - (count - 1) / 2)))
 
 
-def _log_axis(title: str, values: Sequence[Any]) -> dict[str, Any]:
-    ticks = sorted({float(value) for value in values if value})
-    low, high = math.log10(ticks[0]), math.log10(ticks[-1])
+def _log_range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = (math.log10(end(value for value in values if value)) for end in (min, max))
     room = max(0.1, 0.08 * (high - low))
+    return low - room, high + room
+
+
+def _log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    ticks = sorted({value for value in values if value})
     return {
         "type": "log",
         "title": {"text": title},
-        "range": [low - room, high + room],
+        "range": list(_log_range(values)),
         "tickvals": ticks,
         "ticktext": [f"{tick:g}" for tick in ticks],
         "minor": {"ticks": ""},
@@ -392,7 +417,8 @@ def _held(*shared: str) -> str:
 
 
 def _left_out(groups: Sequence[Any], most: int = MOST_SERIES) -> str:
-    return "" if len(groups) <= most else f" {len(groups) - most} more are in the settings table."
+    more = len(groups) - most
+    return f" {more} more {'is' if more == 1 else 'are'} in the settings table." if more > 0 else ""
 
 
 def _wrapped(text: str, width: int = 28) -> str:

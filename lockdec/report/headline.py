@@ -9,11 +9,14 @@ from lockdec.evaluation.metrics import ONE_INPUT
 from lockdec.evaluation.result import CONTROLS
 from lockdec.report.over_inputs import JUDGED, OverInputs, over_inputs
 from lockdec.report.results import Run
-from lockdec.report.settings import DIMENSIONS, HEADLINE_METRIC, Setting, describe
+from lockdec.report.settings import DIMENSIONS, FACETS, HEADLINE_METRIC, Setting, describe, without
 from lockdec.report.statistics import LEAST_SEEDS, Estimate, verdicts
 from lockdec.report.study import ALL_METRICS, MARGIN, METRIC_LABELS, HowLow, Study
 
 SILENT = ("", "cross_attention", "resampler")  # bridges that initially change nothing
+SHOWN = {"above": "is better than", "below": "is worse than", "either": "is not shown to differ from"}
+CHOICES = ("encoder.name", "bridge.kind", "cross_attention.unlock", "cross_attention.layers", "overrides")
+MOST_NAMED = 10  # in one sentence
 FEW_SEEDS = 10  # below which an interval is wide by its few seeds
 
 Sides = Mapping[str, Mapping[str, str]]
@@ -52,7 +55,8 @@ def of_study(study: Study) -> list[str]:
     named = list(zip(findings, names, strict=True))
     sentences = [_how_low(finding, name, study) for finding, name in named if finding.smallest is not None]
     if study.best is not None:
-        sentences += [_best(study, study.best), *_best_over_metrics(study, study.best), *_against_controls(study)]
+        sentences += [_best(study, study.best), *_best_over_metrics(study, study.best)]
+        sentences += [*_best_over_choices(study, study.best), *_against_controls(study)]
     sentences += [_how_low(finding, name, study) for finding, name in named if finding.smallest is None]
     fewest = min((s.n for setting in study.settings if (s := study.estimate(setting))), default=LEAST_SEEDS)
     if fewest < LEAST_SEEDS:
@@ -113,11 +117,7 @@ def _over_metrics(who: str, run: Run, inputs: OverInputs) -> list[str]:
             if control not in inputs.verdicts and own is not None and other is not None:
                 side = "above" if own > other else "below" if own < other else "either"
                 bare.setdefault(control, {})[metric] = side
-    shown = _compared(
-        who,
-        inputs.verdicts,
-        {"above": "is better than", "below": "is worse than", "either": "is not shown to differ from"},
-    )
+    shown = _compared(who, inputs.verdicts, SHOWN)
     counted = _compared(
         who,
         {control: sides for control, sides in bare.items() if len(sides) > 1},
@@ -220,9 +220,12 @@ def _best(study: Study, best: Setting) -> str:
         for control in CONTROLS
         if (gap := study.estimate(best, view=control)) is not None
     ]
-    name = study.label(best) or "the only setting"
+    name = study.label(best) or "The only setting"
     held = seeds(score.n) if score else ""
-    return f"The highest mean has {name}: token F1 {interval(score)} ({held}); {'; '.join(gaps) or 'no control'}."
+    return (
+        f"{name} has the highest mean token F1, {interval(score)} ({held}): "
+        f"{', '.join(gaps) or 'it was compared with no control'}."
+    )
 
 
 def _best_over_metrics(study: Study, best: Setting) -> list[str]:
@@ -236,11 +239,37 @@ def _best_over_metrics(study: Study, best: Setting) -> list[str]:
     over = "over seeds"
     if not sides:
         sides, over = dict(over_inputs(next(iter(best.runs.values()))).verdicts), "over the inputs of its first seed"
-    words = {"above": "is better than", "below": "is worse than", "either": "is not shown to differ from"}
     return [
         f"{sentence.removesuffix('.')} ({over}, corrected for the number of metrics)."
-        for sentence in _compared("It", sides, words)
+        for sentence in _compared("It", sides, SHOWN)
     ]
+
+
+def _best_over_choices(study: Study, best: Setting) -> list[str]:
+    """How the best setting compares with those that differ from it in one choice: of encoder, bridge, ..."""
+    sentences = []
+    for facet in (name for name in CHOICES if name in study.varying):
+        rest = without(best.facets, (facet,))
+        alike = [setting for setting in study.settings if without(setting.facets, (facet,)) == rest]
+        pairs = [pair for pair in study.comparisons if pair.first in alike and pair.second in alike]
+        found: dict[str, list[str]] = {}
+        for pair, side in zip(pairs, verdicts([pair.difference for pair in pairs]), strict=True):
+            if best is pair.second:
+                side = {"above": "below", "below": "above"}.get(side, side)
+            other = pair.second if best is pair.first else pair.first
+            if best in (pair.first, pair.second):
+                found.setdefault(side, []).append(describe([(facet, other.facet(facet))]))
+        parts = [
+            f"{word} {_listed(names) if len(names) <= MOST_NAMED else f'{len(names)} others'}"
+            for side, word in SHOWN.items()
+            if (names := found.get(side))
+        ]
+        if parts:
+            corrected = f", corrected for {len(pairs)} pairs" if len(pairs) > 1 else ""
+            sentences.append(
+                f"By {FACETS[facet]}, all else equal, it {_listed(parts)} (token F1, paired over seeds{corrected})."
+            )
+    return sentences
 
 
 def _against_controls(study: Study) -> list[str]:

@@ -65,6 +65,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
   if (filters.length) filterRows(table, filters);
 }
 
+// Long names break where their parts meet, not in the middle of a word.
+for (const cell of document.querySelectorAll("table.sortable tbody th")) {
+  cell.replaceChildren(...cell.textContent.split(/(?<=[_/=])/).flatMap((part) => [part, document.createElement("wbr")]));
+}
+
 // A table that is wider than the page says so: where scrollbars are hidden, nothing else does.
 for (const box of document.querySelectorAll(".scroll")) {
   const hint = document.createElement("p");
@@ -93,6 +98,9 @@ for (const article of document.querySelectorAll(".gallery article")) {
 
 const source = document.getElementById("chart-data");
 const data = source ? JSON.parse(source.textContent) : null;
+
+const FONT = { family: "system-ui, DejaVu Sans, sans-serif", size: 12 };
+const SYMBOL = 50; // pixels that an entry of a legend takes beside its text
 
 function withColours(value, style) {
   if (typeof value === "string" && value.startsWith("var(")) return style.getPropertyValue(value.slice(4, -1)).trim();
@@ -153,13 +161,38 @@ function titleOf(view, metric) {
   return view === "full" ? `${label}, difference to full size` : `${label}, gap over ${view}`;
 }
 
-function layoutOf(figure, view, metric, narrow) {
+// How wide a text is in the figures' font, in pixels.
+const measure = document.createElement("canvas").getContext("2d");
+measure.font = `${FONT.size}px ${FONT.family}`;
+function widthOf(text) {
+  return measure.measureText(text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&")).width;
+}
+
+function wrapped(text, width) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && widthOf(longer) <= width) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+// The height of a legend below the plot: its names are wrapped to the figure's width and stand in columns.
+function legendHeight(entries, width) {
+  const names = entries.map((trace) => wrapped(trace.name, width - SYMBOL));
+  const perRow = Math.max(1, Math.floor(width / (Math.max(...names.flat().map(widthOf)) + SYMBOL)));
+  const lines = Math.max(...names.map((name) => name.length));
+  return (16 * lines + 6) * Math.ceil(names.length / perRow) + 8;
+}
+
+function layoutOf(figure, view, metric, width) {
   const axis = { gridcolor: "var(--rule)", zerolinecolor: "var(--muted)", linecolor: "var(--rule)", automargin: true };
   const layout = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", dragmode: false,
-    font: { color: "var(--ink)", family: "system-ui, DejaVu Sans, sans-serif", size: 12 },
+    font: { color: "var(--ink)", ...FONT },
     margin: { l: 56, r: 12, t: 36, b: 48 },
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0 },
+    legend: { orientation: "h", xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom" },
     hoverlabel: { bgcolor: "var(--page)", bordercolor: "var(--muted)", font: { color: "var(--ink)" }, align: "left" },
     xaxis: { ...axis, ...figure.layout.xaxis }, yaxis: { ...axis, ...figure.layout.yaxis },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: "var(--muted)", activecolor: "var(--ink)" },
@@ -167,7 +200,7 @@ function layoutOf(figure, view, metric, narrow) {
   };
   const traces = figure.traces;
   const filledAxis = traces[0].fill === "x" ? "x" : "y";
-  if (view !== "given") layout.title = { text: titleOf(view, metric), font: { size: 13 }, x: 0, xref: "paper", xanchor: "left" };
+  if (view !== "given") layout.title = { text: titleOf(view, metric), font: { size: 13 }, x: 0, xref: filledAxis === "x" ? "container" : "paper", xanchor: "left" };
   const line = (value, dash) => ({
     type: "line", layer: "below", line: { color: "var(--muted)", width: 1.5, dash },
     ...(filledAxis === "y" ? { xref: "paper", x0: 0, x1: 1, y0: value, y1: value } : { yref: "paper", y0: 0, y1: 1, x0: value, x1: value }),
@@ -178,9 +211,7 @@ function layoutOf(figure, view, metric, narrow) {
   const entries = traces.filter((trace) => trace.showlegend !== false && trace.fill !== "z");
   layout.showlegend = entries.length > 1;
   if (layout.showlegend) {
-    const longest = Math.max(...entries.map((trace) => trace.name.length));
-    const perRow = Math.max(1, Math.floor((narrow ? 42 : 76) / (longest + 8)));
-    const room = 22 * Math.ceil(entries.length / perRow) + 8;
+    const room = legendHeight(entries, width);
     layout.height += room;
     layout.margin.b += room;
   }
@@ -195,7 +226,8 @@ function draw() {
     const figure = data.figures.find((one) => one.id === panel.dataset.figure);
     const view = panel.dataset.view === "control" ? control : panel.dataset.view;
     const traces = figure.traces.map((trace) => filled(trace, metric, view));
-    const layout = layoutOf(figure, view, metric, panel.clientWidth < 480);
+    for (const trace of traces.filter((one) => one.name)) trace.name = wrapped(trace.name, panel.clientWidth - SYMBOL).join("<br>");
+    const layout = layoutOf(figure, view, metric, panel.clientWidth);
     const empty = traces.every((trace) => ![trace.x, trace.z, trace.y].every((list) => !list || list.flat().some((v) => v !== null)));
     if (empty) layout.annotations.push({ text: "no numbers for this choice", showarrow: false, xref: "paper", yref: "paper", x: 0.5, y: 0.5 });
     const options = { responsive: true, displaylogo: false, modeBarButtons: [["toImage"]] };
@@ -223,7 +255,14 @@ async function start() {
   draw();
   document.getElementById("choose")?.addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  matchMedia("(max-width: 44rem)").addEventListener("change", draw);
+  let width = innerWidth;
+  let waiting;
+  addEventListener("resize", () => {
+    if (innerWidth === width) return; // a phone hides its address bar
+    width = innerWidth;
+    clearTimeout(waiting);
+    waiting = setTimeout(draw, 150);
+  });
   document.documentElement.dataset.ready = "true";
 }
 

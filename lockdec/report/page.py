@@ -120,6 +120,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         meanings_of=CONTROLS,
         lower_is_better=LOWER_IS_BETTER,
         margin=MARGIN,
+        sizes_differ=any(full is not setting for setting, full in study.full_size.items()),
         cells=collection.runs[:MOST_CELLS],
         settings=study.settings[:MOST_SETTINGS],
         comparisons=study.comparisons[:MOST_COMPARISONS],

@@ -52,6 +52,8 @@ _CHOOSES_NOTHING = re.compile(
     r"|(paths|logger|hydra|hparams_search|callbacks|console)([./]|$)"
 )
 
+_OF_A_BRIDGE = re.compile(r"bridge\.").match
+
 Facets = tuple[tuple[str, Scalar], ...]
 
 
@@ -120,10 +122,8 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
     """The settings of all runs that ended well, in the order of their facets, and what should be noted."""
     groups: dict[Facets, dict[Unit, Run]] = {}
     repeated, decoders = 0, dict[Facets, set[str]]()
-    for run in runs:
-        if run.status != "ok" or run.number(f"metrics.{HEADLINE_METRIC}") is None:
-            continue
-        facets = _facets(run)
+    taking_part = [run for run in runs if run.status == "ok" and run.number(f"metrics.{HEADLINE_METRIC}") is not None]
+    for run, facets in zip(taking_part, _facets_of(taking_part), strict=True):
         units = groups.setdefault(facets, {})
         unit = (_whole(run.number("seed")), _whole(run.number("fewshot.support_seed")))
         if unit in units:
@@ -141,7 +141,20 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
     return tuple(Setting(facets, units) for facets, units in ordered), notes
 
 
-def _facets(run: Run) -> Facets:
+def _facets_of(runs: Sequence[Run]) -> list[Facets]:
+    """The facets of each run. Options of a bridge are no choice of their own where it has the same ones in all runs."""
+    chosen = [_choices(run) for run in runs]
+    options: dict[Scalar, set[tuple[str, ...]]] = {}
+    for found, others in chosen:
+        options.setdefault(found["bridge.kind"], set()).add(tuple(filter(_OF_A_BRIDGE, others)))
+    for found, others in chosen:
+        alike = len(options[found["bridge.kind"]]) == 1
+        found["overrides"] = " ".join(o for o in others if not (alike and _OF_A_BRIDGE(o)))
+    return [tuple(found.items()) for found, _ in chosen]
+
+
+def _choices(run: Run) -> tuple[dict[str, Scalar], list[str]]:
+    """The recorded choices of a run by facet, and those that no other facet records."""
     found = {name: run.values.get(name) for name in FACETS}
     found["bridge.kind"] = found["bridge.kind"] or "cross_attention"  # as of older runs
     if found["bridge.wanted"] is not None:
@@ -154,8 +167,7 @@ def _facets(run: Run) -> Facets:
             found[f"{key}.name"] = choice
         elif found.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
             others.append(override.lstrip("+"))
-    found["overrides"] = " ".join(sorted(others))
-    return tuple(found.items())
+    return found, sorted(others)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -190,16 +202,17 @@ def describe(facets: Iterable[tuple[str, Scalar]]) -> str:
     together = ((DIMENSIONS, "d"), (DIMENSIONS[:2], "d_q, d_k"), *(((d,), FACETS[d]) for d in DIMENSIONS))
     for members, name in together:
         if all(member in rest for member in members) and len({rest[member] for member in members}) == 1:
-            parts.append(f"{name} {rest[members[0]]}")
+            if rest[members[0]] is not None:
+                parts.append(f"{name} {rest[members[0]]}")
             rest = {other: value for other, value in rest.items() if other not in members}
     for name, value in rest.items():
         if name == "fewshot.shots":
             parts.append(f"{value} shots")
         elif name == "overrides":
-            parts.append(str(value) if value else "no other choice")
-        else:
+            parts += [str(value)] if value else []
+        elif value is not None:
             parts.append(str(value) if name in ("encoder.name", "bridge.kind") else f"{FACETS[name]} {value}")
-    return " · ".join(parts)
+    return " · ".join(parts) or ("no other choice" if "overrides" in rest else "")
 
 
 def _sort_key(value: Scalar) -> tuple[int, float, str]:

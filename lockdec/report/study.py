@@ -214,12 +214,12 @@ class Study:
         return sorted(compared, key=lambda comparison: comparison.change)
 
     def front(self, metric: str, view: str) -> list[Setting]:
-        """Settings that no other beats with as few trained parameters, fewest first (the Pareto front)."""
+        """Settings that no other beats with as few trained parameters (but some), fewest first: the Pareto front."""
         sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
         ranked = sorted(
             (s.parameters, -sign * e.mean, self.number(s))
             for s in self.settings
-            if s.parameters is not None and (e := self.estimate(s, metric, view)) is not None
+            if s.parameters and (e := self.estimate(s, metric, view)) is not None
         )
         front, reached = [], float("inf")
         for _, cost, number in ranked:

@@ -171,6 +171,39 @@ def test_one_seed_has_an_open_marker_and_no_whisker(page: Page, sweep: Path) -> 
     assert "no interval" in trace["text"][-1]
 
 
+@pytest.mark.parametrize("screen", [DESKTOP, (800, 900, False), PHONE], ids=["desktop", "tablet", "phone"])
+def test_no_name_in_a_figure_is_left_out_or_cut_off(page: Page, tmp_path: Path, screen: tuple[int, int, bool]) -> None:
+    """Nine bridges, with learning curves, whose names are long."""
+    kinds = ["lora", "full", "resampler", *(f"retrieval_cross_attention_{number}" for number in range(6))]
+    for number, (kind, shots) in enumerate((kind, shots) for kind in kinds for shots in (16, 256)):
+        typed = (f"bridge={kind}", f"fewshot.shots={shots}")
+        write_run(
+            tmp_path / str(number), result(shots=shots, overrides=typed, bridge={"kind": kind, "wanted": 400_000})
+        )
+    page.open(write_report([tmp_path]).report, screen)
+    assert page.run("return document.querySelectorAll('[data-figure]').length") > 6
+    for text in ("legendtext", "xtick", "ytick"):
+        outside = page.run(
+            """
+            return [...document.querySelectorAll("[data-figure]")].flatMap((panel) => {
+              const box = panel.getBoundingClientRect();
+              return [...panel.querySelectorAll(`.${arguments[0]}`)].filter((text) => {
+                const { left, right, bottom } = text.getBoundingClientRect();
+                return left < box.left - 1 || right > box.right + 1 || bottom > box.bottom + 1;
+              }).map((text) => `${panel.dataset.figure}: ${text.textContent}`);
+            });
+            """,
+            text,
+        )
+        assert outside == [], text
+    ticks = "[...document.querySelectorAll('[data-figure=choice-11] .ytick')].map((tick) => tick.textContent)"
+    shown = page.run(f"return {ticks}")
+    assert sorted(shown) == sorted([*kinds, *kinds]), "once in each panel"
+    offered = "return document.querySelector(`select[data-column=${arguments[0]}]`).checkVisibility()"
+    assert page.run(offered, "bridge")
+    assert not page.run(offered, "d_q"), "all cells have the same: nothing to choose"
+
+
 @pytest.mark.parametrize("metric", ["token_f1", "chrf", "loss"])
 def test_what_is_plotted_is_valid_plotly(page: Page, sweep: Path, metric: str) -> None:
     from plotly.graph_objects import Figure
@@ -264,8 +297,6 @@ def test_what_files_say_never_runs(page: Page, tmp_path: Path) -> None:
     nasty = result(overrides=(f"stages.finetune.note={NASTY}",), name=NASTY, command=NASTY)
     nasty["encoder"]["name"] = NASTY
     write_run(tmp_path / "s<b>" / "0", nasty, captions={"x": NASTY})
-    chosen = result((4, 4, 4), overrides=(f"encoder={NASTY}",))
-    chosen = result((4, 4, 4), overrides=(f"encoder={NASTY}",))
     chosen = result((4, 4, 4), overrides=(f"encoder={NASTY}",))
     write_run(tmp_path / "s<b>" / "1", chosen, captions={"x": NASTY})
     write_run(tmp_path / "s<b>" / "2", result((2, 2, 2)), captions={"x": NASTY})

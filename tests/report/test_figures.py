@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import pytest
+
 from lockdec.report import results
-from lockdec.report.figures import MOST_SERIES, learning_curves, of_study
+from lockdec.report.figures import MOST_SERIES, Figure, learning_curves, of_study
+from lockdec.report.results import Run
 from lockdec.report.study import Study
 from tests.report.runs import result, run_of, write_run
 
@@ -63,7 +67,8 @@ def test_curves_of_a_sweep_are_named_once_for_each_artifact(tmp_path: Path) -> N
     finetune, pretrain = learning_curves(runs)
     assert [trace["name"] for trace in pretrain.traces if trace.get("showlegend", True)] == ["val/loss"]
     named = [trace["name"] for trace in finetune.traces if trace.get("showlegend", True)]
-    assert named == ["val/loss, d 4 \u00b7 seed 0", "val/loss, d 8 \u00b7 seed 0"]
+    assert named == ["d 4 \u00b7 seed 0", "d 8 \u00b7 seed 0"], "which loss it is stands once, at the axis"
+    assert finetune.layout["yaxis"]["title"]["text"] == "val/loss"
 
 
 def test_settings_of_similar_size_have_ticks_to_read_and_room_at_the_ends() -> None:
@@ -96,6 +101,49 @@ def test_more_series_than_a_figure_holds_are_counted() -> None:
     figure = next(figure for figure in of_study(study) if figure.id == "dimension")
     assert len(figure.traces) == MOST_SERIES
     assert "3 more are in the settings table" in figure.caption
+
+
+def bridges(*kinds: str, parameters: int = 50_000) -> list[Run]:
+    """Runs of three seeds for each bridge, with 64 and 256 pairs."""
+    return [
+        run_of(0.5, (2, 2, 2), seed, shots, parameters, also={"bridge.kind": kind, "bridge.wanted": 50_000})
+        for kind in kinds
+        for seed in range(3)
+        for shots in (64, 256)
+    ]
+
+
+def test_many_choices_stand_below_each_other_where_their_names_have_room() -> None:
+    def of(*kinds: str) -> Figure:
+        return next(f for f in of_study(Study(bridges(*kinds))) if f.title == "Bridge side by side")
+
+    few, many = of("full", "lora"), of("full", "lora", "prefix_linear", "prefix_mlp", "resampler")
+    assert few.layout["xaxis"]["ticktext"] == ["full", "lora"]
+    assert many.layout["yaxis"]["ticktext"] == ["full", "lora", "prefix_linear", "prefix_mlp", "resampler"]
+    bottom, top = many.layout["yaxis"]["range"]
+    assert bottom > top, "the first is at the top"
+    for trace in many.traces:
+        assert trace["fill"] == "x"
+        assert [round(y) for y in trace["y"]] == [0, 1, 2, 3, 4]
+    assert [trace["name"] for trace in many.traces] == ["64 shots", "256 shots"]
+
+
+def test_whiskers_of_many_series_stay_near_their_place() -> None:
+    """Eight bridges at two numbers of pairs: a tenth of the axis for all of them."""
+    study = Study(bridges(*(f"bridge{number}" for number in range(8))))
+    figure = next(figure for figure in of_study(study) if figure.id == "shots")
+    low, high = figure.layout["xaxis"]["range"]
+    first, last = figure.traces[0]["x"], figure.traces[-1]["x"]
+    assert math.log10(last[0] / first[0]) == pytest.approx(0.07 * (high - low))
+    assert first[0] * last[0] == pytest.approx(64**2)
+
+
+def test_what_trains_nothing_has_no_place_on_a_log_axis_of_parameters() -> None:
+    study = Study([*bridges("lora"), *bridges("full", parameters=100_000), *bridges("retrieval", parameters=0)])
+    figure = next(figure for figure in of_study(study) if figure.id == "pareto")
+    assert "train nothing are left out" in figure.caption
+    assert all(x > 0 for trace in figure.traces for x in trace["x"])
+    assert all(setting.parameters for setting in study.front("token_f1", "score"))
 
 
 def test_one_setting_needs_no_figures() -> None:

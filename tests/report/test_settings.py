@@ -52,13 +52,38 @@ def test_bridges_of_one_budget_differ_in_the_bridge_alone() -> None:
     cross = of("cross_attention", (8, 8, 1))
     study = Study([*cross, *of("lora", (8, 8, 8)), *of("cross_attention", (2, 2, 9), "cross_attention.d_k=2")])
     assert {study.label(setting) for setting in study.settings} == {
-        "cross_attention · no other choice",
+        "cross_attention",
         "cross_attention · cross_attention.d_k=2",
-        "lora · no other choice",
+        "lora",
     }
     assert {comparison.change for comparison in study.comparisons} == {"bridge", "other choices"}
     plain = Study([*of("lora", (8, 8, 8)), run_of(0.5, overrides=("bridge=cross_attention",)), run_of(0.5, seed=1)])
     assert len(plain.settings) == 2  # without a budget, cross-attention is what a run has by default
+
+
+def test_options_of_a_bridge_split_its_settings_only_where_they_differ() -> None:
+    """So that bridges are compared, each with options of its own."""
+
+    def of(kind: str, *options: str) -> list[Run]:
+        kinds: dict[str, Scalar] = {"bridge.kind": kind, "bridge.wanted": 50_000}
+        return [run_of(0.5 + s / 100, seed=s, overrides=(f"bridge={kind}", *options), also=kinds) for s in range(3)]
+
+    linear, lora = of("prefix_linear", "bridge.length=16"), of("lora", "bridge.prefix_rank=16")
+    alone = Study([*linear, *lora])
+    assert [alone.label(setting) for setting in alone.settings] == ["lora", "prefix_linear"]
+    assert [comparison.change for comparison in alone.comparisons] == ["bridge"]
+    both = Study([*linear, *lora, *of("prefix_linear", "bridge.length=4")])
+    assert {both.label(setting) for setting in both.settings} == {
+        "lora",
+        "prefix_linear · bridge.length=16",
+        "prefix_linear · bridge.length=4",
+    }
+
+
+def test_a_choice_without_a_value_is_named_by_the_others() -> None:
+    none = ("overrides", "")
+    assert describe([("encoder.name", "vae"), ("bridge.wanted", None), none]) == "vae"
+    assert describe([none]) == "no other choice"
 
 
 def test_a_repeated_seed_counts_once_and_the_last_counts() -> None:
