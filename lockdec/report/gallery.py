@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from lockdec.evaluation.metrics import words
 from lockdec.report.results import AttentionMap, Captioned, Run, drawing, read_attention, read_captions
 
@@ -36,7 +38,7 @@ class Exhibit:
     """One evaluated input and its captions. `picture` is a PNG in base64, empty without a drawing."""
 
     id: str
-    picture: str
+    picture: Markup
     references: tuple[str, ...]
     captions: tuple[Shown, ...]
     grid: tuple[int, int]
@@ -61,12 +63,12 @@ def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], li
         return [], notes
     shown = columns[0][1]
     rows = list(by_run[shown.label].values())
-    pictures, total = dict[str, str](), 0
+    pictures, total = dict[str, Markup](), 0
     for row in rows:
         content = drawing(shown, row.id) if len(pictures) < MOST_INPUTS else None
         if content is not None and total + len(content) <= MOST_BYTES:
             total += len(content)
-            pictures[row.id] = base64.b64encode(content).decode()
+            pictures[row.id] = Markup(base64.b64encode(content).decode())  # whatever it may look like
     attention = read_attention(shown)
     chosen = [row for row in rows if row.id in pictures] or rows[:MOST_INPUTS]
     return [_exhibit(row, pictures, attention, columns, by_run) for row in chosen], notes
@@ -74,7 +76,7 @@ def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], li
 
 def _exhibit(
     row: Captioned,
-    pictures: Mapping[str, str],
+    pictures: Mapping[str, Markup],
     attention: Mapping[str, AttentionMap],
     columns: Sequence[tuple[str, Run, str]],
     by_run: Mapping[str, Mapping[str, Captioned]],
@@ -88,7 +90,7 @@ def _exhibit(
     found = attention.get(row.id)
     return Exhibit(
         row.id,
-        pictures.get(row.id, ""),
+        pictures.get(row.id, Markup()),
         row.references,
         tuple(captions),
         found.grid if found else (0, 0),

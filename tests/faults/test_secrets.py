@@ -33,6 +33,9 @@ IN_CONFIG = {  # what is planted: how it is typed, below callbacks.notifier
     SHAPED: "note='made with {}'",
     ENVIRONMENT: "greeting='as {} says'",
     "wrapped“in”quotes": "passphrase='{}'",
+    "key-below-the-name-of-a-service": "services={{wandb:{{key:{}}}}}",
+    "default-of-a-field": "fields=[{{Name:password,Default:{}}}]",
+    "Zq8vT3kLm0Xy7Rw2Np5Bs6Ud": "remark='generated as {}'",
     "s3cr-t": "passcode={}",  # short, so found where it stands alone
 }
 PLANTED = (
@@ -66,6 +69,9 @@ class Notifier(L.Callback):
         note: str,
         greeting: str,
         passphrase: str,
+        services: Any,
+        fields: Any,
+        remark: str,
         passcode: str,
         fails: str = "",
     ) -> None:
