@@ -17,7 +17,8 @@ POSITIONS = ("learned", "sinusoidal", "rope")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "swiglu", "geglu_tanh")
 BIASES = ("all", "qkv", "none")
 STRATEGIES = ("greedy", "beam", "nucleus", "top_k")
-UNLOCKS = ("zero_output", "tanh_gate", "rezero", "layerscale", "plain")
+ZERO_INITIALISED = ("zero_output", "tanh_gate", "rezero", "layerscale")  # unlocking by these changes no logits
+UNLOCKS = (*ZERO_INITIALISED, "plain")
 
 
 def _choices(options: Sequence[object]) -> str:

@@ -3,7 +3,8 @@
 A kind decides two things: the initial value of the gate, if it has one, and how the gate scales what cross-attention
 adds to the decoder. All kinds but `plain` initially add exactly nothing.
 
-To add a kind, write its class here, register it in `GATES` and add its name to `configuration.UNLOCKS`.
+To add a kind, write its class here, register it in `GATES` and add its name to `configuration.UNLOCKS`, or to
+`configuration.ZERO_INITIALISED` if it initially adds nothing.
 """
 
 from __future__ import annotations
