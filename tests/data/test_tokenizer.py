@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockdec.data.openmoji import OpenMoji
-from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, pad, train_tokenizer
+from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, pad, real_targets, train_tokenizer
 from lockdec.errors import ConfigError, StoreError
 from tests.data.fresh_process import output
 
@@ -60,6 +60,17 @@ def test_decoding_stops_at_the_end_and_skips_padding() -> None:
     assert batch.dtype == torch.int64
     assert TOKENIZER.decode_batch(batch) == ["red hat", "a"]
     assert TOKENIZER.decode_batch(batch.tolist()) == ["red hat", "a"]
+
+
+def test_words_end_only_at_white_space() -> None:
+    frequent = train_tokenizer(["medium-dark o'clock"] * 50, 300)
+    assert [len(ids) for ids in frequent.encode_batch(["medium-dark", "o'clock", "o'clock medium-dark"])] == [1, 1, 2]
+
+
+def test_targets_are_the_text_and_its_end_but_neither_bos_nor_prompt_nor_padding() -> None:
+    tokens = torch.tensor([[BOS_ID, 5, 6, EOS_ID, PAD_ID], [BOS_ID, 7, EOS_ID, EOS_ID, EOS_ID], [BOS_ID, 5, 6, 7, 8]])
+    assert real_targets(tokens, EOS_ID).int().tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
+    assert real_targets(tokens, EOS_ID, prompt=2).int().tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
 def test_padding_is_on_the_right() -> None:
