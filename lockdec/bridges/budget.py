@@ -66,7 +66,7 @@ def nearest_size(key: str, wanted: int, count: Callable[[int], int], most: int |
 def sized(
     bridge: Bridge | None, config: CrossAttentionConfig, wanted: int, decoder: LockingModel, encoder_dim: int
 ) -> tuple[Bridge | None, CrossAttentionConfig, Size | None]:
-    """A bridge and its cross-attention with as many parameters as wanted, as nearly as there is a size for that.
+    """A bridge and its cross-attention whose number of parameters is as close to the wanted one as a size allows.
 
     The size is what the bridge is sized by, or else the d_v of cross-attention; all other sizes stay.
 
@@ -75,10 +75,10 @@ def sized(
         config: of the cross-attention, where there is any.
 
     Returns:
-        Bridge, cross-attention and the size; without a size, and as they were, where none can be chosen.
+        Bridge, cross-attention and the size; the first two as they were, and None, where no size can be chosen.
 
     Raises:
-        ConfigError: no size has so few parameters, or so many.
+        ConfigError: no size comes close to this number.
     """
 
     def resized(value: int) -> tuple[Bridge | None, CrossAttentionConfig]:

@@ -45,7 +45,7 @@ class Attention:
             has the sum 1. There are no states where the bridge does not attend to them, or several plugs do at once.
         grid: where the states of a picture form one: its rows and columns, and how many states before it belong to no
             place, such as a class token.
-        labels: of each state, where the input has words: which it encodes.
+        labels: the word that each state encodes, where the input is a text.
     """
 
     weights: Float[Tensor, "words states"]
@@ -60,7 +60,7 @@ class Attention:
 
 
 def layout(states: int) -> Layout | None:
-    """The square grid that so many states of a picture form; None if they form none, as a single state does."""
+    """The square grid that this many states of a picture form; None if they form none, as a single state."""
     for apart in _APART:
         side = math.isqrt(max(states - apart, 0))
         if side > 1 and side * side == states - apart:

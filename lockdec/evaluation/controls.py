@@ -24,7 +24,7 @@ SUPPORT = "support.jsonl"  # the ids and captions of the support set, in its ord
 
 
 class ConstantState:
-    """What a captioner reads that must not see its input: one state, the same for all.
+    """The states of a captioner that must not see its input: one state, the same for all inputs.
 
     Attributes:
         dim: channels of the state.
@@ -40,7 +40,7 @@ class ConstantState:
 
 
 def shifts(count: int) -> list[int]:
-    """Up to `SHIFTS` different distances, evenly spaced, at which each of so many items meets another; half first.
+    """Up to `SHIFTS` different distances by which to shift a list of this length: evenly spaced, half of it first.
 
     Neighbours in a caption set are variants of each other, so the wrong input is far away in the list.
     """
@@ -49,7 +49,7 @@ def shifts(count: int) -> list[int]:
 
 
 def shifted(items: Sequence[Item], shift: int) -> list[Item]:
-    """Each item replaced by the one so many places further on, around the end."""
+    """Each item replaced by the one `shift` places further on; the list wraps around."""
     return [*items[shift:], *items[:shift]]
 
 

@@ -76,5 +76,5 @@ class LinearProbe(Generic[Label]):
 
 
 def commonest(labels: Sequence[Label]) -> Label:
-    """The most frequent label, of equals the first: what somebody says who sees no input."""
+    """The most frequent label, the first of equals: the best guess without an input."""
     return Counter(labels).most_common(1)[0][0]

@@ -70,7 +70,7 @@ class Captioning(PartlyFrozen):
         return Measured({"loss": self.objective(batch)}, len(batch.tokens))
 
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
-        """What a step lowers: mean cross-entropy in nats, given perturbed states."""
+        """What a step minimises: mean cross-entropy in nats, given perturbed states."""
         encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout, self.apart)
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
@@ -105,7 +105,7 @@ def perturbed(encoded: Encoded, noise: float, dropout: float, apart: Sequence[in
 def dropped(mask: Bool[Tensor, "b s"], share: float) -> Bool[Tensor, "b s"]:
     """A random choice of each input's states: this share of them, rounded up or down at random, and never all.
 
-    To drop each state by itself would drop as many on average, but a batch is as wide as its fullest row.
+    Dropping each state independently would drop as many on average, but a batch is as wide as its fullest row.
     """
     noise = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)  # what is not there comes last
     real = mask.sum(1, keepdim=True)

@@ -20,7 +20,7 @@ class Measured(NamedTuple):
     """What a module measures on a batch.
 
     Attributes:
-        metrics: `loss`, which a step lowers, and whatever else is logged.
+        metrics: `loss`, which a step minimises, and whatever else is logged.
         weight: over how many tokens or pictures, for the mean over validation batches.
     """
 

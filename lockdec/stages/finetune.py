@@ -194,8 +194,8 @@ class Finetune(TrainingStage):
         """The hidden states of the captions below the lowest cross-attention, which no step changes.
 
         None where every layer has cross-attention or another bridge works below it, where dropout changes them in each
-        step (of a hosted decoder, nobody knows it), and where several ranks train, since a rank may have only its shard
-        of these layers.
+        step (a hosted decoder may have some of its own), and where several ranks train, since a rank may have only its
+        shard of these layers.
         """
         layers = model.frozen_layers
         random = self.fit.decoder_dropout and (model.config.dropout > 0 or isinstance(model.config, HostedConfig))
@@ -257,7 +257,7 @@ def prompted(tokenizer: Tokenizer, template: ChatTemplate | None, prompt: str | 
 
 
 def require_room(prompt: int, caption: int, max_len: int, before: int = 0) -> None:
-    """Raise ConfigError unless a prompt and a caption of so many tokens fit into a decoder.
+    """Raise ConfigError unless a prompt and a caption of these lengths, in tokens, fit into a decoder.
 
     Args:
         before: positions that a bridge takes before them.

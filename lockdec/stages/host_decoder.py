@@ -66,7 +66,7 @@ class HostDecoder(ImportDecoder):
 
 
 def _take(file: Path, to: Path) -> None:
-    """Make a file appear at another place, without a copy where the file system can."""
+    """Link a file to another place, or copy it where the file system cannot link."""
     to.unlink(missing_ok=True)  # of a killed attempt
     real = file.resolve()  # in the hub's cache, files are symbolic links
     try:

@@ -53,8 +53,8 @@ class PretrainVAEConfig(PretrainAutoencoderConfig):
     """How a variational autoencoder learns (Kingma and Welling 2014).
 
     Attributes:
-        kl_weight: of the divergence in nats beside the squared error summed over pixels; so twice the variance of the
-            noise that pixels are thought to have.
+        kl_weight: of the divergence in nats against the squared error summed over pixels: twice the variance of the
+            noise that a pixel is assumed to have.
         free_bits: nats per latent number, the mean over pictures and cells, below which the divergence of a channel
             costs nothing (Kingma et al. 2016, C.8); 0 for none.
     """

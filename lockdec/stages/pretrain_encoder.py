@@ -26,7 +26,7 @@ class PretrainEncoderConfig(TrainingConfig):
     Attributes:
         seed: moves the initial weights, the order of the texts and what is masked.
         vocab_size: of its tokenizer, the special tokens and the 256 bytes included.
-        model: the encoder's sizes; its tokenizer's `vocab_size` counts, not the one in here.
+        model: the encoder's sizes, except `vocab_size`, which is the tokenizer's.
         batch_tokens: how many tokens (padding included) a batch holds at most.
         masked: share of the tokens to be predicted; of these 80 % are masked, 10 % replaced and 10 % left.
     """
@@ -49,7 +49,7 @@ class PretrainEncoderConfig(TrainingConfig):
 class PretrainEncoder(TrainingStage):
     """Trains a tokenizer and a masked language model; `lockdec.encoders.mlm` opens them.
 
-    Captions are not read, nor any input of the validation and test splits but to measure the validation loss.
+    It reads no captions, no test inputs, and validation inputs only to measure the loss.
 
     Attributes:
         untrained: keep the initial weights: a control that shows what training contributes.

@@ -38,7 +38,7 @@ class PriorConfig(TrainingConfig):
 
     Attributes:
         batch_size: captions a step.
-        layers: which layers learn a vector, as `cross_attention.layers` says which attend.
+        layers: which layers learn a vector, chosen as by `cross_attention.layers`.
     """
 
     batch_size: int = MISSING

@@ -75,7 +75,8 @@ class Stage(ABC):
         reads: the kinds of stages whose artifacts it reads, in the order in which its key names them. Of each kind it
             reads every stage that comes before it in the pipeline.
         neutral: the keys of its subtree that cannot change its result, and so are no part of its artifact key:
-            `name`, `name.name`, or `name=value` or `name is null` where one value cannot; `*` stands for any part.
+            `name`, `name.name`, or `name=value` or `name is null` where only that value cannot; `*` stands for any
+            part.
         section: types the section of the config that has the stage's name; None where there is none.
         code: the modules, beside its own, whose code decides its result.
         exports: files of its artifact that a run's folder gets a copy of.
@@ -121,7 +122,7 @@ class Stage(ABC):
         return
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
-        """Raise ConfigError where it cannot work with what the stages before it are; called as `check` is."""
+        """Raise ConfigError where it cannot follow the stages before it; called when `check` is."""
         return
 
     def rehearse(self, device: torch.device) -> None:

@@ -130,7 +130,7 @@ def known_pairs(data: TextPairs, shots: int | None, support_seed: int) -> list[P
     """The pairs a translator may know: a support set, or every text of the training split with each translation.
 
     Raises:
-        ConfigError: there are not so many.
+        ConfigError: there are fewer.
     """
     if shots is not None:
         return support_set(data, shots, support_seed)

@@ -1,4 +1,4 @@
-"""Unlock the decoder: draw the few weights of its cross-attention, or of another bridge, and see what that changes."""
+"""Unlock the decoder: draw the few weights of its cross-attention, or another bridge, and measure what that changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What frozen layers make of sequences that training repeats: computed once, and read again in every step.
+"""The hidden states that frozen layers give sequences which training repeats: computed once, read in every step.
 
 Below the lowest layer that learns or attends to an encoder, the hidden states of a sequence depend on its tokens alone.
 """
@@ -27,7 +27,7 @@ _TOKENS = 2048  # computed at a time
 class FrozenPrefix:
     """The hidden states of sequences below a layer.
 
-    Equal to what the layers compute in each step, but for the order of summation.
+    Equal to what the layers would compute in each step, except for the order of summation.
 
     Args:
         model: in evaluation mode; its layers below `layers` must not change as long as this is used.

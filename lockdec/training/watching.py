@@ -1,6 +1,6 @@
 """What is measured beside training without changing it: throughput and gradient norms.
 
-It goes to the loggers alone, beside the stage's other metrics, and not into artifacts.
+It goes only to the loggers, beside the stage's other metrics, and not into artifacts.
 """
 
 from __future__ import annotations

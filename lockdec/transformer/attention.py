@@ -6,12 +6,15 @@ Read from the top:
     scaled_dot_product_attention   the same times V in one fused call; all layers use this one
     MultiHeadAttention             queries, keys and values each with a size of their own, from inputs of any width
     SelfAttention                  the common special case: one input, and a cache of its past
+    Attachment                     the parameters that a locked cross-attention is given
     LockingMultiHeadAttention      cross-attention that yields zeros and has no parameters until it is given some
 
 Masks are true where a query may attend to a key. A query that may attend to nothing yields zeros.
 
-Wherever this file calls `fast`, a plainer form gives the same result: `fast.step_attention` and
-`fast.attention_by_products` are `scaled_dot_product_attention`, and a `fast.Packing` is a batch without its padding.
+A `Memory` holds the projected keys and values that a cross-attention attends to, and a `KeyValueCache` those of a
+sequence's past; `decoding.caching` has both. Wherever this file calls `fast`, a plainer form gives the same result:
+`fast.step_attention` and `fast.attention_by_products` are `scaled_dot_product_attention`, and a `fast.Packing` is a
+batch without its padding.
 """
 
 from __future__ import annotations

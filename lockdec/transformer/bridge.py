@@ -28,7 +28,7 @@ class Bridge(nn.Module, ABC):
         kind: its name in configs and artifacts, which no other bridge has.
         version: raised when its results change, so that its artifacts are made anew and those of others are not.
         sized_by: the field by which the number of its parameters can be chosen; None where it cannot be.
-        keeps_layers: whether the layers below the lowest cross-attention compute what they compute without the bridge.
+        keeps_layers: whether the layers below the lowest cross-attention compute the same as without the bridge.
         encoder_dim: the width of the states it was drawn for.
         own: which inputs of the data a batch has, within `leaving_out`; else None.
     """
@@ -95,7 +95,7 @@ class Bridge(nn.Module, ABC):
 
     @contextmanager
     def leaving_out(self, rows: Int[Tensor, " b"] | None) -> Iterator[None]:
-        """Within, each input of a batch gets nothing that was remembered of itself.
+        """Within this context, no input of a batch is given what was remembered of itself.
 
         Args:
             rows: which input of the data each is; None where none is of the support set.
@@ -118,7 +118,7 @@ class Bridge(nn.Module, ABC):
         """Embeddings that stand before the tokens of each input (Lester et al. 2021), as the first layer gets them.
 
         No positions are added to them, and tokens keep those that they were pretrained at, from `start` on. So a
-        decoder whose every text began at position 0 reads them as it has learned to. Positions that rotate queries and
+        decoder whose texts all began at position 0 reads them as it has learned to. Positions that rotate queries and
         keys go on from the prompt to the tokens: they are relative.
         """
         return None

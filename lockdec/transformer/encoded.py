@@ -53,7 +53,7 @@ class Encoded:
         return Encoded(states, self.mask.gather(1, kept))
 
     def parted(self, apart: Sequence[int]) -> list[Encoded]:
-        """The states of each of several encoders side by side, in its own channels; see `present`.
+        """The states of several encoders, side by side, taken apart: those of each encoder in its own channels.
 
         Args:
             apart: how many channels each encoder has.
@@ -69,9 +69,9 @@ class Encoded:
 
 
 def present(states: Float[Tensor, "*b d"], apart: Sequence[int]) -> Bool[Tensor, "*b d"]:
-    """Which channels of states of several encoders side by side are those of the encoder of the state.
+    """Of states of several encoders side by side: which channels are those of the encoder that gave the state.
 
-    A state whose channels are all zero is of none of them.
+    A state whose channels are all zero belongs to none of them.
 
     Args:
         apart: how many channels each encoder has.

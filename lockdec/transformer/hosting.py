@@ -269,9 +269,9 @@ class HostedDecoderModel(LockingModel):
         return states
 
     def _can_resume(self, layers: int) -> bool:
-        """Whether the model computes the same on a few tokens where it is given the states below its layer `layers`.
+        """Whether the model computes the same from the states below its layer `layers`, tried on a few tokens.
 
-        It does not where later layers read more of the earlier ones than the states, such as their keys and values.
+        It does not if later layers read more of the earlier ones than their states, such as keys and values.
         """
         tokens = torch.arange(3, device=next(self.parameters()).device).remainder(self.config.vocab_size)[None]
         training, yielded = self.training, list[Any]()
@@ -362,12 +362,12 @@ class _ReachedError(Exception):
 
 
 def _left_out(values: int, hidden_states: Tensor, *_: Any, **__: Any) -> Any:
-    """In the place of a layer whose states are not needed, of which one yields so many values in a tuple, or none."""
+    """Stands in for a layer whose states are not needed; its layers yield tuples of this many values, or no tuple."""
     return (hidden_states, *[None] * (values - 1)) if values else hidden_states
 
 
 class _Given:
-    """In the place of a stack of layers and of its output: hidden states, and None for whatever else is asked for."""
+    """Stands in for a stack of layers and for its output: hidden states, and None for whatever else is asked for."""
 
     def __init__(self, states: Tensor) -> None:
         self.last_hidden_state, self.used = states, False

@@ -1,4 +1,4 @@
-"""The places for cross-attention in a decoder: one in a layer, attached, locked and unlocked together."""
+"""The places for cross-attention in a decoder: one per layer, attached, locked and unlocked together."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class LockingPlace(nn.Module):
         memory: Memory | PlugMemory[Attachment],
         packing: Packing | None = None,
     ) -> Float[Tensor, "b t d_model"]:
-        """Cross-attention, added and normalised, in the precision of its own weights; memory is of `remember`."""
+        """Cross-attention, added and normalised, in the precision of its own weights; memory is from `remember`."""
         wide = x.to(self.cross_attention.dtype)
         return cast(Tensor, self.cross_attention_norm(wide, lambda y: self.cross_attention(y, memory, packing))).to(x)
 

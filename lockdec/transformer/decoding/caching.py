@@ -118,8 +118,8 @@ class Ancestry:
         shared: how many tokens the present step adds for all beams together; 0 where each beam has its own.
         places: where its tokens go.
         until: how many places it attends to, a multiple of PIECE.
-        bias: made by `mask_bias` over these places: true at the beam's ancestors and its own token; of shared tokens,
-            one after the other.
+        bias: made by `mask_bias` over these places: true at the beam's ancestors and its own token; causal for shared
+            tokens.
     """
 
     places: slice
@@ -136,7 +136,7 @@ class Ancestry:
         """Begin the next step, in which every beam also attends to the token that it adds.
 
         Args:
-            shared: add so many tokens that all beams share instead; before any that they do not share.
+            shared: how many tokens to add that all beams share instead; only before any that they do not share.
         """
         start, self.shared = self._filled, shared
         self.step, self._next = self._next, self._next + (shared or 1)
@@ -159,7 +159,7 @@ class Ancestry:
 
 
 def whole_pieces(places: int) -> int:
-    """So many places, rounded up to a multiple of PIECE."""
+    """This number of places, rounded up to a multiple of PIECE."""
     return -(-places // PIECE) * PIECE
 
 
@@ -253,7 +253,7 @@ class DecoderCache:
         return self._ancestry.step
 
     def begin(self, shared: int = 0) -> None:
-        """Begin the step that adds the next token of every row, or first so many that the beams of an input share."""
+        """Begin the step that adds the next token of every row, or, before any of these, `shared` ones of all beams."""
         self._ancestry.begin(shared)
 
     def select(self, inputs: Int[Tensor, " n"] | None, parents: Int[Tensor, "b beams"] | None = None) -> None:

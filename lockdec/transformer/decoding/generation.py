@@ -68,7 +68,7 @@ def generate(
 
 
 def _after(first: Float[Tensor, "b vocab"], step: Step) -> Step:
-    """A step whose first prediction has been made: the prefill has read BOS, with which every strategy begins."""
+    """A step whose first prediction is known: the prefill has read the BOS that every strategy begins with."""
     waiting = [first]
 
     def prefilled(tokens: Int[Tensor, "b 1"]) -> Float[Tensor, "b vocab"]:

@@ -23,7 +23,7 @@ Head = Callable[[Tensor], Tensor]  # hidden states (n, d_model) -> logits (n, vo
 
 
 def chunks(positions: int, vocab_size: int) -> Iterator[slice]:
-    """All positions, so many at a time that their logits are few; a single slice where the vocabulary is small."""
+    """Slices over all positions, each with at most `MOST` logits; a single one where the vocabulary is small."""
     size = max(1, MOST // vocab_size)
     return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
 

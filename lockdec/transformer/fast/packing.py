@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-MULTIPLE = 8  # of which the number of packed positions is one
+MULTIPLE = 8  # the number of packed positions is a multiple of this
 
 
 class Packing:
@@ -34,7 +34,7 @@ class Packing:
         self.positions = torch.cat([places, filling]).squeeze(1)  # (n,) of b * t
 
     def preceded(self, positions: int) -> Packing:
-        """The same sequences, each after so many more real positions."""
+        """The same sequences, each after this many more real positions."""
         real = torch.zeros(self.shape, dtype=torch.bool, device=self.positions.device)
         real.view(-1)[self.positions] = True
         return Packing(F.pad(real, (positions, 0), value=True))

@@ -94,13 +94,13 @@ def check_files(path: Path) -> None:
 
 
 def promised(path: Path, hosted: bool = False) -> dict[str, int]:
-    """What a checkpoint says of `max_len` and `layers`, as far as it does; reads no weights, and needs no library.
+    """`max_len` and `layers`, as far as a checkpoint's config names them; reads no weights, and needs no library.
 
     Args:
         hosted: whether its own code runs it, in which texts may be longer than an attention window.
 
     Raises:
-        LockdecError: the config is missing or is none.
+        LockdecError: the config is missing, or is no config.
     """
     if path.suffix == SUFFIX:
         options = gguf_options(path)
