@@ -119,13 +119,13 @@ class Evaluate(Stage):
         scores["caption"] = score(captions["caption"], references) | scores["caption"]
         laps.end("metrics")
         if Prior.name in work.parents:
-            blind = Captioner(
+            prior = Captioner(
                 load_captioner(*work.decoder, work.parent(Prior)), tokenizer, ConstantState(), self.decode, device
             )
-            place_on(blind.model, work.device)
-            captions["prior"] = [blind.any_caption()] * len(rows)
-            scores["prior"] = score(captions["prior"], references) | {"loss": blind.loss(rows, read)}
-            del blind
+            place_on(prior.model, work.device)
+            captions["prior"] = [prior.any_caption()] * len(rows)
+            scores["prior"] = score(captions["prior"], references) | {"loss": prior.loss(rows, read)}
+            del prior
         laps.end("prior")
         wrong = []
         for shift in shifts(len(rows)):
@@ -153,7 +153,7 @@ class Evaluate(Stage):
         own = scores.pop("caption")
         looking = captioner.attention_statistics(rows, references)
         laps.end("pictures and attention")
-        blind_control = "prior" if "prior" in scores else "locked"
+        reference = "prior" if "prior" in scores else "locked"
         return {
             "data": {
                 "name": type(self.data).__name__,
@@ -162,7 +162,7 @@ class Evaluate(Stage):
             },
             "metrics": own,
             "controls": scores,
-            f"gap_over_{blind_control}": {name: value - scores[blind_control][name] for name, value in own.items()},
+            f"gap_over_{reference}": {name: value - scores[reference][name] for name, value in own.items()},
             "looking": looking,
             work.stage: {"seconds": laps.seconds},
             **self._attributes(captions, references),
