@@ -130,8 +130,13 @@ function show() {
     return [make("dt", name), said];
   });
   $("beside").querySelector("dl").replaceChildren(...beside);
-  const alone = "An export or a plug holds no inputs of its run, so there is no unrelated one and no neighbour.";
-  $("missing").textContent = answer.missing || (answer.comparison.length === 1 ? alone : "");
+  const names = answer.comparison.map(({ name }) => name);
+  $("missing").textContent = answer.missing;
+  if (!answer.missing && !names.includes("shuffled")) {
+    $("missing").textContent = "An export or a plug holds no inputs of its run, so there is no unrelated one and no neighbour.";
+  } else if (!answer.missing && !names.includes("nearest neighbour")) {
+    $("missing").textContent = "The run has kept no support set, so there is no nearest neighbour.";
+  }
   showCode();
 }
 
@@ -147,7 +152,10 @@ function showInput(drawing) {
   $("apart").replaceChildren();
   if (input.kind === "image") {
     const frame = make("div", "", { class: "frame" });
-    frame.append(make("img", "", { src: input.src, alt: given.reference || given.name }));
+    const picture = make("img", "", { alt: given.reference || given.name });
+    picture.addEventListener("load", () => frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight));
+    picture.src = input.src;
+    frame.append(picture);
     if (attention.grid) {
       const over = drawing ? $("veil") : make("div", "", { class: "over" });
       over.style.gridTemplateColumns = `repeat(${attention.grid.columns}, 1fr)`;
@@ -231,11 +239,13 @@ function showWords() {
   }));
   const evidence = "The bar of a word is its evidence in nats: how much likelier the input makes it than the words before it do alone.";
   if (!answer.words.length) $("hint").textContent = "The caption is empty.";
+  else if (!answer.attention.states) $("hint").textContent = `${evidence} This bridge has no attention over the states of the input to show.`;
   else if (!cells.length) $("hint").textContent = `${evidence} The encoder gives one state, so there is no attention to show.`;
-  else $("hint").textContent = `Point at a word to see what it attends to. ${evidence}`;
+  else $("hint").textContent = `Point at a word, or tap it, to see what it attends to. ${evidence}`;
 }
 
 function attend(place) {
+  if (!answer) return; // the pointer leaves a word that has just gone
   const weights = place < 0 ? null : answer.attention.weights[place];
   const kind = answer.input.kind;
   for (const [state, cell] of cells.entries()) {
@@ -274,7 +284,9 @@ function choose(number) {
   const before = captioners[chosen]?.reads;
   const kept = given;
   chosen = number;
-  const { reads, seconds, strategy, facts, examples } = captioner();
+  const { reads, seconds, strategy, facts } = captioner();
+  const lending = captioner().examples.length ? chosen : captioners.findIndex((other) => other.reads === reads && other.examples.length);
+  const examples = captioners[lending]?.examples ?? []; // a plug has none of its own
   const recorded = navigator.mediaDevices?.getUserMedia !== undefined;
   const ways = WAYS[reads].filter(([way]) => way !== "record" || recorded);
   if (before !== reads || !kept) {
@@ -297,7 +309,7 @@ function choose(number) {
   list.classList.toggle("lines", reads === "text");
   list.replaceChildren(...examples.map((example, place) => {
     const button = make("button", "", { "aria-pressed": "false", title: example.reference, "data-name": example.name });
-    const url = `captioners/${chosen}/examples/${place}`;
+    const url = `captioners/${lending}/examples/${place}`;
     if (example.text !== null) button.textContent = example.text;
     else button.append(make("img", "", { src: url, alt: example.reference, loading: "lazy" }));
     button.addEventListener("click", async () => {
@@ -315,6 +327,7 @@ function choose(number) {
     return item;
   }));
   $("examples").hidden = !examples.length;
+  $("examples").querySelector("h3").textContent = `Inputs that ${lending === chosen ? "the run" : captioners[lending]?.name} was evaluated on`;
   if (kept && before === reads) {
     given = kept;
     ask();
@@ -516,7 +529,9 @@ $("captioner").addEventListener("change", () => choose(Number($("captioner").val
 
 try {
   captioners = await (await fetched("captioners")).json();
-  $("captioner").replaceChildren(...captioners.map(({ name, folder }, place) => make("option", `${name} (${folder})`, { value: place })));
+  const short = captioners.map(({ name, folder }) => `${name} (${folder.split("/").filter(Boolean).at(-1)})`);
+  const labels = new Set(short).size === short.length ? short : captioners.map(({ name, folder }) => `${name} (${folder})`);
+  $("captioner").replaceChildren(...labels.map((label, place) => make("option", label, { value: place })));
   $("choose").hidden = captioners.length < 2;
   $("alone").hidden = captioners.length > 1;
   $("alone").textContent = captioners[0].folder;

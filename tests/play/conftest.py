@@ -12,32 +12,41 @@ import soundfile
 import torch
 from PIL import Image
 
+from lockdec.bridges.prefix import LinearPrefix
 from lockdec.data.tokenizer import train_tokenizer
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.features import Features
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.encoders.sound import LogMel
+from lockdec.encoders.vae import VAE
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.finished import NewInputCaptioner
 from lockdec.library.captioner import Captioner
 from lockdec.play.player import Opening, Player, open_players
+from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, LockingDecoderModel
 from tests.conftest import TinyRun, run_tiny
-from tests.encoders.kinds import TEXTS, mlm
+from tests.encoders.kinds import TEXTS, autoencoder, mlm
 
 
-def captioner(encoder: Encoder) -> Captioner:
-    """A captioner of what an encoder reads, which says something else of each input."""
+def captioner(encoder: Encoder, bridge: Bridge | None = None) -> Captioner:
+    """A captioner of what an encoder reads, of which each input has its own; with a bridge it does not attend."""
     tokenizer = train_tokenizer(TEXTS, 300)
     torch.manual_seed(0)
     model = LockingDecoderModel(
         DecoderConfig(vocab_size=tokenizer.vocab_size, max_len=16, d_model=16, layers=2, heads=2, d_ff=32)
     ).eval()
-    model.attach(CrossAttentionConfig(heads=2, d_q=4, d_k=4, d_v=4, unlock="plain"), encoder_dim=encoder.dim)
+    if bridge is None:
+        model.attach(CrossAttentionConfig(heads=2, d_q=4, d_k=4, d_v=4, unlock="plain"), encoder_dim=encoder.dim)
+    else:
+        bridge.draw(model, encoder.dim)
+        model.attach_bridge(bridge)
     model.unlock()
     decode = EvaluateConfig(split="test", batch_size=4, seed=0, max_new_tokens=6, min_new_tokens=2)
+    generator = torch.Generator().manual_seed(0)
+    plugs = () if bridge else ("default",)
     return Captioner(
-        NewInputCaptioner(encoder, Normalisation(), model, tokenizer, decode, torch.Generator().manual_seed(0))
+        NewInputCaptioner(encoder, Normalisation(), model, tokenizer, decode, generator, plugs=plugs, bridge=bridge)
     )
 
 
@@ -55,11 +64,15 @@ def talking(tiny: TinyRun) -> TinyRun:
 
 @pytest.fixture(scope="session")
 def players(talking: TinyRun, hearing: Captioner) -> Mapping[str, Player]:
-    """By what they read: a finished run that reads pictures, and captioners of texts, sounds and arrays."""
+    """By what they read: a finished run that reads pictures, and captioners of texts, sounds and arrays.
+
+    The last, `prefix`, reads pictures too, is no run, and does not attend.
+    """
     others = {"text": captioner(mlm()), "sound": hearing, "array": captioner(Features(dim=3))}
+    others["prefix"] = captioner(autoencoder(VAE), LinearPrefix(length=2))
     [run] = open_players([str(talking.folder)], Opening())
     return {"image": run} | {
-        reads: Player(f"runs/{reads}", reads, one, Opening(), [("encoder", reads)]) for reads, one in others.items()
+        name: Player(f"runs/{name}", name, one, Opening(), [("encoder", name)]) for name, one in others.items()
     }
 
 

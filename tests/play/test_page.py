@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -19,6 +20,7 @@ from lockdec.errors import visible
 from lockdec.play.__main__ import address, listening
 from lockdec.play.player import Player
 from lockdec.play.server import application
+from tests.conftest import TinyRun
 from tests.report.test_browser import CHROMIUM, DESKTOP, Page, page
 
 __all__ = ["page"]  # the fixture
@@ -143,6 +145,32 @@ def test_pointing_at_a_word_shows_what_it_attends_to(
     assert float(kept) == pytest.approx(0.8 * min(1.0, float(expected.attention.weights[0, 0]) * 16), abs=1e-3)
 
 
+@pytest.mark.parametrize("screen", [DESKTOP, (800, 900, False), PHONE], ids=["desktop", "tablet", "phone"])
+@pytest.mark.parametrize("size", [(300, 900), (900, 300)], ids=["high", "wide"])
+def test_a_picture_keeps_its_shape(
+    play: Playground, tmp_path: Path, screen: tuple[int, int, bool], size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size, "teal").save(tmp_path / "picture.png")
+    play.visit(screen)
+    play.one("#chosen").send_keys(str(tmp_path / "picture.png"))
+    play.answered()
+    play.wait("return document.querySelector('#sheet img').complete")
+    shown, over = (play.one(selector).rect for selector in ("#sheet img", "#sheet .over"))
+    assert shown["width"] / shown["height"] == pytest.approx(size[0] / size[1], rel=0.02)
+    assert (over["width"], over["height"]) == pytest.approx((shown["width"], shown["height"]), abs=1)
+    assert shown["height"] <= 0.65 * screen[1]
+
+
+def test_pointing_at_a_word_that_goes_away_is_no_error(play: Playground, picture: Path) -> None:
+    play.visit()
+    play.one("#chosen").send_keys(str(picture))
+    play.answered()
+    play.all("#caption button")[0].click()
+    play.one("[data-way=draw]").click()
+    ActionChains(play.chrome).move_to_element(play.one("footer")).perform()
+    assert play.complaints() == []
+
+
 def test_a_drawing_is_captioned_when_the_pen_rests(play: Playground) -> None:
     play.visit()
     play.one("[data-way=draw]").click()
@@ -189,6 +217,22 @@ def test_an_array_or_the_id_of_stored_states(play: Playground) -> None:
     play.one("#id").send_keys("input 3")
     play.one("#look button").click()
     assert "encoder=features without encoder.path reads arrays, not 'input 3'" in play.refused()
+
+
+def test_a_plug_borrows_the_examples_and_says_why_it_shows_no_attention(play: Playground, talking: TinyRun) -> None:
+    play.visit()
+    assert play.texts("#captioner option")[-1] == "prefix (prefix)"
+    play.all("#examples button")[0].click()
+    play.answered()
+    Select(play.one("#captioner")).select_by_index(4)
+    play.wait("return document.querySelector('#code').textContent.includes('runs/prefix')")
+    assert play.one("#examples h3").text == f"Inputs that {talking.result['name']} was evaluated on"
+    play.all("#examples button")[1].click()
+    play.wait("return document.querySelectorAll('#examples [aria-pressed=true]').length === 1")
+    play.answered()
+    assert "This bridge has no attention over the states of the input to show." in play.one("#hint").text
+    assert play.one("#missing").text.startswith("An export or a plug holds no inputs of its run")
+    assert play.complaints() == []
 
 
 def test_what_cannot_be_read_is_one_line_and_the_next_is_captioned(

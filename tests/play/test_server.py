@@ -74,7 +74,7 @@ def test_no_file_of_this_machine_is_opened_by_its_name(
 
 def test_captioners_and_their_examples(client: TestClient, players: Mapping[str, Player]) -> None:
     about = client.get("/captioners").json()
-    assert [one["reads"] for one in about] == ["image", "text", "sound", "array"]
+    assert [one["reads"] for one in about] == ["image", "text", "sound", "array", "image"]
     answer = client.get("/captioners/0/examples/1")
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == players["image"].examples[1].content
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_is_one_visible_line(client: TestClient) -> None:
     assert answer.status_code == 422
     assert answer.json()["error"].startswith("a\ufffd[2J\ufffdb.png: not a picture of a kind")
     assert asked(client, b"", "x.png").json() == {"error": "there is nothing to caption"}
-    assert asked(client, b"x", captioner=9).json() == {"error": "there are only 4 captioners"}
+    assert asked(client, b"x", captioner=9).json() == {"error": "there are only 5 captioners"}
     assert client.get("/captioners/0/examples/99").status_code == 404
     assert client.get("/../pyproject.toml").status_code == 404
 
