@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -17,11 +17,13 @@ from lockdec.data.captions import Input, Modality
 from lockdec.encoders.configuration import AutoencoderConfig
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.pictures import POSITION, pixels, positions
-from lockdec.store.tensors import save_tensors
+from lockdec.store.reading import read_dataclass
+from lockdec.store.tensors import load_module, save_tensors
 from lockdec.store.writing import write_json
 from lockdec.transformer.encoded import Encoded
 
 CONFIG, WEIGHTS = "encoder.json", "encoder.safetensors"
+Sizes = TypeVar("Sizes", bound=AutoencoderConfig)
 
 
 class Autoencoder(nn.Module, ABC):
@@ -130,3 +132,21 @@ def save_autoencoder(model: Autoencoder, folder: Path) -> None:
     """Write the sizes and weights of the model."""
     write_json(folder / CONFIG, asdict(model.config))
     save_tensors(model.state_dict(), folder / WEIGHTS)
+
+
+def open_autoencoder(
+    folder: Path, model: Callable[[Sizes], Autoencoder], sizes: type[Sizes], position: bool
+) -> AutoencoderEncoder:
+    """The encoder that `save_autoencoder` has written.
+
+    Args:
+        model, sizes: the class of the autoencoder, and that of its config.
+        position: see `AutoencoderEncoder`.
+
+    Raises:
+        ConfigError: its sizes are impossible.
+        StoreError: a file is missing or damaged.
+    """
+    config = read_dataclass(folder / CONFIG, sizes)
+    config.check(f"{folder / CONFIG}: encoder")
+    return AutoencoderEncoder(load_module(lambda: model(config), folder / WEIGHTS), position)

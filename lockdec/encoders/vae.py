@@ -11,18 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lockdec.data.captions import Modality
-from lockdec.encoders.autoencoder import (
-    CONFIG,
-    WEIGHTS,
-    Autoencoder,
-    AutoencoderEncoder,
-    to_cells,
-    to_grid,
-)
+from lockdec.encoders.autoencoder import Autoencoder, open_autoencoder, to_cells, to_grid
 from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
-from lockdec.store.reading import read_dataclass
-from lockdec.store.tensors import load_module
 
 # A channel is active if its posterior means vary more than this over the pictures (Burda et al. 2016, section 5.1).
 ACTIVE_VARIANCE = 0.01
@@ -95,6 +86,4 @@ class PretrainedVAE(PretrainedHere):
     stage: str = "pretrain_vae"
 
     def open(self, folder: Path) -> Encoder:
-        config = read_dataclass(folder / CONFIG, VAEConfig)
-        config.check(f"{folder / CONFIG}: encoder")
-        return AutoencoderEncoder(load_module(lambda: VAE(config), folder / WEIGHTS), self.position)
+        return open_autoencoder(folder, VAE, VAEConfig, self.position)

@@ -12,18 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.data.captions import Modality
-from lockdec.encoders.autoencoder import (
-    CONFIG,
-    WEIGHTS,
-    Autoencoder,
-    AutoencoderEncoder,
-    to_cells,
-    to_grid,
-)
+from lockdec.encoders.autoencoder import Autoencoder, open_autoencoder, to_cells, to_grid
 from lockdec.encoders.configuration import VQVAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
-from lockdec.store.reading import read_dataclass
-from lockdec.store.tensors import load_module
 
 _DECAY = 0.99  # of the moving averages, per step
 _DEAD = 0.5  # cells per step, on average: a code that is chosen less often is reinitialised
@@ -106,6 +97,4 @@ class PretrainedVQVAE(PretrainedHere):
     stage: str = "pretrain_vqvae"
 
     def open(self, folder: Path) -> Encoder:
-        config = read_dataclass(folder / CONFIG, VQVAEConfig)
-        config.check(f"{folder / CONFIG}: encoder")
-        return AutoencoderEncoder(load_module(lambda: VQVAE(config), folder / WEIGHTS), self.position)
+        return open_autoencoder(folder, VQVAE, VQVAEConfig, self.position)
