@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +17,25 @@ PHRASES = ["woman singer dark skin tone", "man singer", "bus stop", "stop sign",
 def test_rare_parts_and_parts_of_words_count() -> None:
     queries = ["woman singers, dark", "buses", "apples, red", "a sign that says stop"]
     assert nearest_phrases(queries, PHRASES) == [0, 2, 4, 3]
+
+
+def cosine(query: str, phrase: str, phrases: list[str]) -> float:
+    """TF-IDF over character 1- to 5-grams by its definition: term frequency times 1 + ln(n / document frequency)."""
+
+    def grams(text: str) -> Counter[str]:
+        return Counter(f" {text} "[at : at + size] for size in range(1, 6) for at in range(len(text) + 3 - size))
+
+    known = [grams(one) for one in phrases]
+    rarity = {gram: 1 + math.log(len(known) / sum(gram in one for one in known)) for one in known for gram in one}
+    a, b = ({gram: n * rarity[gram] for gram, n in grams(one).items() if gram in rarity} for one in (query, phrase))
+    return sum(a[gram] * b[gram] for gram in a.keys() & b.keys()) / (math.hypot(*a.values()) * math.hypot(*b.values()))
+
+
+@given(st.text("abcd ", min_size=1), st.lists(st.text("abc ", min_size=1), min_size=2, max_size=6, unique=True))
+def test_the_cosine_is_that_of_tf_idf_vectors(query: str, phrases: list[str]) -> None:
+    (found,) = nearest_phrases([query], phrases)
+    similar = [cosine(query, phrase, phrases) for phrase in phrases]
+    assert similar[found] == pytest.approx(max(similar))
 
 
 @given(st.lists(st.text("abc ", min_size=1), min_size=1, max_size=8, unique=True), st.data())

@@ -47,6 +47,15 @@ def test_perturbed_states_are_those_that_are_left_with_noise() -> None:
     assert (noisy.states - encoded.states).std() == pytest.approx(0.5, rel=0.05)
 
 
+def test_noise_stays_in_the_channels_of_the_encoder_that_a_state_is_of() -> None:
+    torch.manual_seed(0)
+    first = torch.tensor([True, True, False, False])
+    states = torch.where(first, 1.0, 0.0).repeat(2, 1)[None]  # two states of the first encoder
+    states = torch.cat([states, 1.0 - states], dim=1)  # and two of the second, which has the other channels
+    noisy = perturbed(Encoded(states, torch.ones(1, 4, dtype=torch.bool)), noise=0.5, dropout=0.0, apart=(2, 2)).states
+    assert ((noisy == states) == (states == 0)).all()
+
+
 @pytest.mark.parametrize(("kind", "wanted"), [("adamw", torch.optim.AdamW), ("muon", Muon)])
 def test_cross_attention_is_finetuned_by_the_optimizer_of_the_config(
     kind: str, wanted: type[torch.optim.Optimizer]
