@@ -1,4 +1,4 @@
-"""Every number and every switch of the stages that learn changes what is learned: none is there and does nothing."""
+"""Every number and every switch of the stages that learn changes what is learned, and counts in the artifact key."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def other(config: DictConfig, key: str) -> str | None:
     return str(value * 2 or (0.5 if isinstance(value, float) else 1))
 
 
-def learned(tiny: TinyRun, folder: Path, name: str, *overrides: str) -> Mapping[str, Tensor]:
-    """The weights that a stage leaves; those before it are of the tiny run, or made for it."""
+def learned(tiny: TinyRun, folder: Path, name: str, *overrides: str) -> tuple[Mapping[str, Tensor], str]:
+    """The weights that a stage leaves, and its key; the stages before it are of the tiny run, or made for it."""
     outputs, known = folder.parent, tiny.outputs / "stages"
     paths = (f"paths.outputs={outputs}", f"paths.stores=[{known}]")
     config = composed(*TINY, *paths, "logger.kinds=[csv]", *overrides)
@@ -75,20 +75,24 @@ def learned(tiny: TinyRun, folder: Path, name: str, *overrides: str) -> Mapping[
     folder.mkdir(exist_ok=True)
     stage.make(Work(name, folder, parents, [], torch.device("cpu")))
     (weights,) = folder.glob("*.safetensors")
-    return load_file(weights)
+    return load_file(weights), assembly.keys[name]
 
 
 @pytest.mark.parametrize("stage", LEARNING)
-def test_every_option_changes_what_is_learned(stage: str, tiny: TinyRun, tmp_path: Path) -> None:
-    plain = learned(tiny, tmp_path / "plain", stage)
-    assert all(weight.equal(plain[name]) for name, weight in learned(tiny, tmp_path / "again", stage).items())
-    config, idle = composed(*TINY), []
+def test_every_option_changes_what_is_learned_and_the_key(stage: str, tiny: TinyRun, tmp_path: Path) -> None:
+    plain, plain_key = learned(tiny, tmp_path / "plain", stage)
+    again, again_key = learned(tiny, tmp_path / "again", stage)
+    assert all(weight.equal(plain[name]) for name, weight in again.items())
+    assert again_key == plain_key
+    config, idle, uncounted = composed(*TINY), list[str](), list[str]()
     tried = [key for section in LEARNING[stage] for key in leaves(config[section], section)]
     assert {"finetune": "cross_attention.dropout", "prior": "prior.steps", "adapt": "adapt.repeats"}[stage] in tried
     for key in tried:
         value = other(config, key)
         if value is not None:
-            changed = learned(tiny, tmp_path / key, stage, f"{key}={value}")
+            changed, changed_key = learned(tiny, tmp_path / key, stage, f"{key}={value}")
             same = changed.keys() == plain.keys() and all(weight.equal(plain[name]) for name, weight in changed.items())
             idle += [f"{key}={value}"] if same else []
+            uncounted += [f"{key}={value}"] if changed_key == plain_key else []
     assert not idle, "these change nothing"
+    assert not uncounted, "these change the result and not the key"
