@@ -6,6 +6,7 @@ All imports count, also those inside functions and those for types alone. And ev
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -36,6 +37,7 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
 TESTED_ELSEWHERE = {  # modules without a test file of their own
     "evaluation/scoring.py": "library/test_captioner.py",
     "library/loading.py": "library/test_captioner.py",
+    "transformer/cross_attention.py": "transformer/test_locking.py",
     "transformer/places.py": "transformer/test_locking.py",
     "version.py": "test_imports.py",  # a single name
 }
@@ -124,6 +126,13 @@ def test_the_transformer_imports_nothing_but_errors() -> None:
         if room(file) == "transformer" and room(other) not in ("transformer", "errors")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_transformer_says_in_which_order_its_modules_are_read() -> None:
+    transformer = PACKAGE / "transformer"
+    text = ast.get_docstring(ast.parse((transformer / "__init__.py").read_text(encoding="utf-8"))) or ""
+    named = {*re.findall(r"^    (\w+)/? ", text, re.MULTILINE), *re.findall(r"`(\w+)/?`", text)}
+    assert named == {path.stem for path in transformer.iterdir() if not path.stem.startswith("__")}
 
 
 def test_no_files_import_each_other() -> None:

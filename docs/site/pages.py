@@ -27,7 +27,10 @@ REFERENCE = {
         ["lockdec.library.loading", "lockdec.library.captioner", "lockdec.library.stored", "lockdec.library.figure"],
     ),
     "captions": ("Captions and their scores", ["lockdec.evaluation.scoring", "lockdec.evaluation.attention_maps"]),
-    "attention": ("Attention", ["lockdec.transformer.attention", "lockdec.transformer.gates"]),
+    "attention": (
+        "Attention",
+        ["lockdec.transformer.attention", "lockdec.transformer.gates", "lockdec.transformer.cross_attention"],
+    ),
     "layers": (
         "Layers",
         ["lockdec.transformer.layers", "lockdec.transformer.sublayers", "lockdec.transformer.positional"],

@@ -73,6 +73,7 @@ class Prior(TrainingStage):
         "lockdec.modules.language_modeling",
         "lockdec.training.prefix",
         "lockdec.transformer.attention",
+        "lockdec.transformer.cross_attention",
     )
     fit: PriorConfig
     data: CaptionSet

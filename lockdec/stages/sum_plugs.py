@@ -33,7 +33,11 @@ class SumPlugs(Unlock):
 
     version: ClassVar[int] = 1
     neutral: ClassVar[tuple[str, ...]] = (*Unlock.neutral, "plugs", "cross_attention", "seed")
-    code: ClassVar[tuple[str, ...]] = ("lockdec.evaluation.stored", "lockdec.transformer.attention")
+    code: ClassVar[tuple[str, ...]] = (
+        "lockdec.evaluation.stored",
+        "lockdec.transformer.attention",
+        "lockdec.transformer.cross_attention",
+    )
     plugs: list[str]
     prompt: str | None = None
 

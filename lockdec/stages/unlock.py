@@ -54,6 +54,7 @@ class Unlock(Stage):
         "lockdec.data.fewshot",
         "lockdec.evaluation.stored",
         "lockdec.transformer.attention",
+        "lockdec.transformer.cross_attention",
     )
     data: CaptionSet
     cross_attention: CrossAttentionConfig

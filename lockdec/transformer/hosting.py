@@ -21,10 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.attention import Attachment, LockingMultiHeadAttention
 from lockdec.transformer.autoregressive import Prefix
 from lockdec.transformer.bridge import Bridge
 from lockdec.transformer.configuration import CrossAttentionConfig, HostedConfig, TransformerConfig
+from lockdec.transformer.cross_attention import Attachment, LockingMultiHeadAttention
 from lockdec.transformer.decoding.caching import Memory, PlugMemory, Rows
 from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Packing

@@ -16,8 +16,9 @@ from typing import cast
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from lockdec.transformer.attention import Attachment, LockingMultiHeadAttention, MultiHeadAttention, SelfAttention
+from lockdec.transformer.attention import MultiHeadAttention, SelfAttention
 from lockdec.transformer.configuration import TransformerConfig
+from lockdec.transformer.cross_attention import Attachment, LockingMultiHeadAttention
 from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, Memory, PlugMemory
 from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Packing

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
-from lockdec.transformer.attention import Attachment, LockingMultiHeadAttention
 from lockdec.transformer.configuration import CrossAttentionConfig
+from lockdec.transformer.cross_attention import Attachment, LockingMultiHeadAttention
 from lockdec.transformer.decoding.caching import Memory, PlugMemory
 from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Packing

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lockdec.errors import ConfigError, LockdecError
-from lockdec.transformer.attention import Attachment
 from lockdec.transformer.autoregressive import AutoregressiveModel
 from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfig, HostedConfig
+from lockdec.transformer.cross_attention import Attachment
 from lockdec.transformer.places import LockingPlaces
 
 UNNAMED = "default"  # the name of a plug that is attached without one
