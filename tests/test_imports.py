@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 import lockdec
 
 PACKAGE = Path(lockdec.__file__).parent
@@ -162,6 +164,12 @@ def test_every_module_has_its_tests_where_one_looks_for_them() -> None:
     assert not (lacking := missing - TESTED_ELSEWHERE.keys()), f"{sorted(lacking)}: add tests/FOLDER/test_MODULE.py"
     assert missing == TESTED_ELSEWHERE.keys(), "those that have tests of their own by now leave TESTED_ELSEWHERE"
     assert all((tests / other).is_file() for other in TESTED_ELSEWHERE.values())
+
+
+def test_shapes_are_checked_in_every_module_that_annotates_them(pytestconfig: pytest.Config) -> None:
+    *checked, _ = pytestconfig.getoption("--jaxtyping-packages").split(",")
+    annotated = {name for name, path in files().items() if "from jaxtyping import" in path.read_text()}
+    assert {name for name in annotated if not any(f"{name}.".startswith(f"{room}.") for room in checked)} == set()
 
 
 def test_each_folder_has_a_line_in_the_map_of_the_readme() -> None:
