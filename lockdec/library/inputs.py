@@ -74,13 +74,13 @@ def read(given: Given, modality: Modality, rate: int | None = None, name: str = 
             return open_sound(path, str(given), rate)
         return load_array(path, str(given)) if path.suffix.lower() == ".npy" else composed(str(given))
     wanted = _WANTED[modality] if rate is None else _SOUNDS.format(rate=rate)
-    raise DataError(f"{_shown(given)} is none of the inputs of this captioner, which are {wanted}")
+    raise DataError(f"{_shown(given)} is no input of this captioner, which reads {wanted}")
 
 
 def _example(given: Mapping[Modality, GivenPart], modality: Modality, rate: int | None, name: str) -> Input:
     """The parts of an example, each read by its modality."""
     if modality != "several":
-        raise DataError(f"an example in several parts is none of the inputs of this captioner, which are "
+        raise DataError(f"an example in several parts is no input of this captioner, which reads "
                         f"{_WANTED[modality]}")  # fmt: skip
     found: dict[Modality, Part] = {}
     for kind, part in given.items():

@@ -86,7 +86,7 @@ class Attach(Stage):
         if len(compared) > 1 and compared.states.eq(compared.states[:1]).all():
             console.print(
                 f"  {work.stage}: the states of {len(compared)} inputs that were compared are all the same, so no "
-                "caption can depend on its input: look at the inputs and at the encoder"
+                "caption can depend on its input: check the inputs and the encoder"
             )
         return {
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},

@@ -170,7 +170,7 @@ class PretrainVAE(PretrainAutoencoder):
         active = int(model.active.sum())
         if not active:
             console.print(
-                "  pretrain_vae: no channel says anything about the pictures: train longer, or lower kl_weight"
+                "  pretrain_vae: no channel carries information about the pictures: train longer, or lower kl_weight"
             )
         return {"active_channels": active}
 

@@ -259,7 +259,7 @@ def json_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise LockdecError(f"{path}: not JSON ({plain_reason(error)})") from error
     if not isinstance(found, dict):
-        raise LockdecError(f"{path}: a {type(found).__name__}, and an object belongs there")
+        raise LockdecError(f"{path}: a {type(found).__name__} where an object is needed")
     return found
 
 

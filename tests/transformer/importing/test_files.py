@@ -52,7 +52,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "something else": (weights(lambda whole: b"PK" + whole), "not a safetensors file"),
     "a missing shard": (indexed, r"model-2\.safetensors is missing, which model\.safetensors\.index\.json names"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: not JSON"),
-    "a list": (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: a list, and an object"),
+    "a list": (lambda folder: (folder / "config.json").write_text("[]"), r"config\.json: a list where an object"),
     "no config": (lambda folder: (folder / "config.json").unlink(), r"config\.json: missing"),
     "no width": (config(n_embd=0), "n_embd=0|no decoder has these|d_model=0"),
     "a negative size": (config(n_inner=-4), "d_ff=-4"),
