@@ -62,6 +62,7 @@ def test_the_figure_of_the_idea_shows_that_only_training_changes_logits(
     page.complaints()
     page.requests()
     page.chrome.get((site / "idea.html").as_uri())
+    page.wait("return document.querySelector('.locking-states button')?.innerText")
 
     def shown(state: str, cell: int) -> tuple[str, list[str]]:
         buttons = page.chrome.find_elements(By.CSS_SELECTOR, ".locking-states button")
@@ -93,3 +94,24 @@ def test_search_works_on_files(page: Page, site: Path) -> None:
     page.chrome.find_element(By.CSS_SELECTOR, ".md-search__input").send_keys("nearest_neighbour")
     page.wait("return document.querySelectorAll('.md-search-result__item').length > 0")
     assert page.complaints() == []
+
+
+@in_a_browser
+def test_wide_tables_scroll_and_break_neither_names_nor_intervals(page: Page, site: Path) -> None:
+    size = {"width": PHONE[0], "height": PHONE[1], "deviceScaleFactor": 1, "mobile": True}
+    page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.chrome.get((site / "study" / "rivals.html").as_uri())
+    assert page.run("return document.documentElement.scrollWidth") <= PHONE[0]
+    assert page.run("return document.querySelectorAll('td code').length") > 9
+    broken = "return [...document.querySelectorAll('td code')].filter((name) => name.getClientRects().length > 1)"
+    assert page.run(f"{broken}.map((name) => name.textContent)") == []
+    intervals = re.findall(r"\[[+\u2212]?0\.\d+,(.)[+\u2212]?0\.\d+\]", (site / "study" / "rivals.html").read_text())
+    assert set(intervals) == {"\u00a0"}
+
+
+@in_a_browser
+def test_dark_and_light_follow_the_system_on_every_visit(page: Page, site: Path) -> None:
+    for scheme, name in (("light", "default"), ("dark", "slate")):
+        page.prefer(scheme)
+        page.chrome.get((site / "index.html").as_uri())
+        page.wait(f"return document.body.dataset.mdColorScheme === '{name}'")

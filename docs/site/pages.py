@@ -45,7 +45,13 @@ REFERENCE = {
             "lockdec.transformer.encoded",
         ],
     ),
-    "bridges": ("Bridges", ["lockdec.transformer.bridge"]),
+    "bridges": (
+        "Bridges",
+        [
+            "lockdec.transformer.bridge",
+            *(f"lockdec.bridges.{name}" for name in ("prefix", "tuning", "resampler", "retrieval", "budget")),
+        ],
+    ),
     "configuration": ("Sizes and choices", ["lockdec.transformer.configuration"]),
     "encoders": ("Encoders", ["lockdec.encoders.contract"]),
     "data": ("Data", ["lockdec.data.captions", "lockdec.data.fewshot"]),
@@ -53,6 +59,7 @@ REFERENCE = {
     "stages": ("Stages", ["lockdec.stages.stage"]),
     "errors": ("Errors", ["lockdec.errors"]),
 }
+PROSE = 32  # characters of a table's cell, from which on it is read as a sentence
 LECTURE = ROOT / "docs" / "lecture.ipynb"
 
 
@@ -86,6 +93,17 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     for name, place in PLACES.items():
         markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(name)}(#[^)]*)?\)", rf"]({place}\1)", markdown)
     return re.sub(r"\]\(docs/", "](", markdown).replace("](lecture.ipynb)", "](lecture.md)")
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep intervals of tables in one line, and cells of prose wide enough to read: such tables scroll."""
+    html = re.sub(r"\[([+\u2212]?\d[\d.,]*), ([+\u2212]?\d[\d.,]*)\]", "[\\1,\u00a0\\2]", html)
+    return re.sub(r"<td([^>]*)>(.*?)</td>", _cell, html, flags=re.DOTALL)
+
+
+def _cell(found: re.Match[str]) -> str:
+    prose = len(re.sub(r"<[^>]*>", "", found[2])) >= PROSE
+    return f"<td{found[1]}{' class=prose' if prose else ''}>{found[2]}</td>"
 
 
 def lecture(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
