@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST, _END = 2_000, 600  # characters of an error that are printed, and those of them at its end
+
 
 class LockdecError(Exception):
     """An error that the user can fix. Its text is one line, which the command line prints without a traceback."""
@@ -28,7 +30,12 @@ def said(error: LockdecError | OSError) -> str:
     text = str(error)
     if isinstance(error, OSError):
         text = f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror or text
-    return visible(" ".join(text.split()))
+    return shortened(visible(" ".join(text.split())))
+
+
+def shortened(line: str) -> str:
+    """The line without its middle, if it is long: an error may quote a value, and what is right stands at its end."""
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - _END]} ... {line[-_END:]}"
 
 
 def visible(text: str) -> str:

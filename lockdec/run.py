@@ -25,7 +25,7 @@ from lockdec import redaction
 from lockdec.config.overrides import arranged
 from lockdec.config.schema import config_folder, register
 from lockdec.distributed import ranks
-from lockdec.errors import ConfigError, LockdecError, visible
+from lockdec.errors import ConfigError, LockdecError, shortened, visible
 from lockdec.runtime.interruption import InterruptedRunError
 from lockdec.runtime.process import end_with_parent, ready
 from lockdec.sweeps.callback import DryRun, Refused, end_progress, failed_cells
@@ -149,7 +149,7 @@ def _end(error: Exception) -> NoReturn:
 
 def one_line(error: Exception) -> str:
     """The error as one line that is safe to print: without secrets and control characters."""
-    return visible(redaction.text(explain(error)))
+    return shortened(visible(redaction.text(explain(error))))
 
 
 def explain(error: Exception) -> str:

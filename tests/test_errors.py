@@ -70,6 +70,13 @@ def test_a_folder_that_cannot_be_is_one_line_in_every_command(
     assert LONG in lines[0]
 
 
+def test_a_long_value_does_not_fill_the_terminal_and_what_is_right_is_still_said() -> None:
+    line = said(ConfigError(f"decoder.norm={'x' * 100_000}: use pre or post"))
+    assert len(line) < 2100
+    assert line.startswith("decoder.norm=xxx")
+    assert line.endswith("x: use pre or post")
+
+
 def test_an_error_of_the_system_names_its_file() -> None:
     assert said(FileNotFoundError(2, "No such file or directory", "a\x1bb")) == (
         "a\N{REPLACEMENT CHARACTER}b: No such file or directory"

@@ -60,8 +60,8 @@ class Builder:
         if isinstance(node, Mapping):
             if (kind := _dataclass_of(hint)) is not None:
                 return self._call(kind, node, key)
-            return {name: self.build(value, f"{key}.{name}", _inner(hint, value)) for name, value in node.items()}
-        if isinstance(node, list):
+            node = {name: self.build(value, f"{key}.{name}", _inner(hint, value)) for name, value in node.items()}
+        elif isinstance(node, list):
             node = [self.build(value, f"{key}.{index}", _inner(hint, value)) for index, value in enumerate(node)]
         return _checked(node, hint, key)
 
@@ -81,7 +81,7 @@ class Builder:
             if self.trusted is None:
                 _find_in_current_folder(module)
             target = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError) as error:  # TypeError: it begins with a dot
             raise ConfigError(f"{key}._target_={path} cannot be imported ({error})") from error
         if not callable(target):
             raise ConfigError(f"{key}._target_={path} is not a class")

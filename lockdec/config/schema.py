@@ -27,6 +27,7 @@ from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfi
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SEEDS, MOST_SEED = ("seed", "support_seed", "split_seed"), 2**32 - 1  # the largest that numpy takes
 MOST_THREADS = 1024
+SMALLEST_VOCABULARY, MOST_TOKENS = 259, 1_000_000  # a larger one has no use, and ends the process in tokenizers
 NO_PROJECT = "/\\#?%:"  # what W&B takes in no name of a project
 
 
@@ -72,6 +73,12 @@ class TokenizerConfig:
     """The byte-level BPE; `vocab_size` counts the special tokens and the 256 bytes."""
 
     vocab_size: int = MISSING
+
+    def check(self) -> None:
+        """Raise ConfigError where a value is out of range."""
+        if not SMALLEST_VOCABULARY <= self.vocab_size <= MOST_TOKENS:
+            raise ConfigError(f"tokenizer.vocab_size={self.vocab_size} must be from {SMALLEST_VOCABULARY} (256 bytes "
+                              f"and 3 special tokens) to {MOST_TOKENS}")  # fmt: skip
 
 
 @dataclass
@@ -284,6 +291,7 @@ def checked(config: DictConfig) -> Config:
     typed.decoder.check()
     typed.cross_attention.check()
     typed.fewshot.check()
+    typed.tokenizer.check()
     typed.trainer.check()
     typed.logger.check()
     for name in typed.pipeline.order:

@@ -12,6 +12,7 @@ from lockdec.config.schema import TokenizerConfig
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
 from lockdec.data.tokenizer import train_tokenizer
+from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
 from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.stages.stage import DecoderStage, Work
@@ -61,6 +62,11 @@ class Pretrain(TrainingStage, DecoderStage):
     data: CaptionSet
     sources: dict[str, TextSource]
     name_repeats: int
+
+    def check(self) -> None:
+        super().check()
+        if self.name_repeats < 0:
+            raise ConfigError(f"text.name_repeats={self.name_repeats} must be at least 0")
 
     @property
     def sizes(self) -> dict[str, int]:

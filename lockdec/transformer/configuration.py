@@ -19,6 +19,7 @@ BIASES = ("all", "qkv", "none")
 STRATEGIES = ("greedy", "beam", "nucleus", "top_k")
 ZERO_INITIALISED = ("zero_output", "tanh_gate", "rezero", "layerscale")  # unlocking by these changes no logits
 UNLOCKS = (*ZERO_INITIALISED, "plain")
+MOST_LAYERS = 10_000  # of a transformer; the deepest that are trained have some hundreds
 
 
 def _choices(options: Sequence[object]) -> str:
@@ -129,6 +130,7 @@ class TransformerConfig:
         group = self.group
         require_counts(group, vocab_size=self.vocab_size, max_len=self.max_len, d_model=self.d_model)
         require_counts(group, layers=self.layers, heads=self.heads, kv_heads=self.key_heads, d_ff=self.d_ff)
+        require(self.layers <= MOST_LAYERS, f"{group}.layers", self.layers, f"use at most {MOST_LAYERS}")
         require_choice(f"{group}.norm", self.norm, NORMS)
         require_choice(f"{group}.norm_kind", self.norm_kind, NORM_KINDS)
         require_choice(f"{group}.position", self.position, POSITIONS)

@@ -57,6 +57,30 @@ def test_nested_targets_are_built_and_equal_nodes_give_one_object() -> None:
     assert (first.inner, first.many, Outer.built - before) == (Inner(3), [1, 2], 1)
 
 
+def several(inners: dict[str, Inner], size: int | None = None) -> tuple[dict[str, Inner], int | None]:
+    """Something that holds others by name."""
+    return inners, size
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, "a", [1], {"a": 1}, None, True])
+def test_values_inside_a_dict_have_the_type_of_its_values(wrong: object) -> None:
+    node = {"_target_": f"{HERE}.several", "inners": {"first": inner(size=3)}}
+    assert Builder().build(node, "node") == ({"first": Inner(3)}, None)
+    node["inners"]["second"] = wrong  # type: ignore[index]
+    with pytest.raises(ConfigError, match=r"^node\.inners"):
+        Builder().build(node, "node")
+
+
+def test_a_dict_is_refused_where_a_number_belongs() -> None:
+    with pytest.raises(ConfigError, match=r"^node\.size={'a': 1}: input should be a valid integer"):
+        Builder().build({"_target_": f"{HERE}.several", "inners": {}, "size": {"a": 1}}, "node")
+
+
+def test_a_target_that_begins_with_dots_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^node\._target_=\.\./x cannot be imported"):
+        Builder().build({"_target_": "../x"}, "node")
+
+
 def test_a_node_without_a_target_is_the_dataclass_that_belongs_there() -> None:
     node = {"_target_": f"{HERE}.Outer", "inner": {"size": 3}, "many": [], "plain": {"size": 4}}
     outer = Builder().build(node, "outer")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -65,6 +67,9 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
         ("trainer.precision=16-true", r"^trainer\.precision=16-true is not one of: 32-true, bf16-mixed, 16-mixed$"),
         ("trainer.precision=16-mixed", r"^trainer\.precision=16-mixed needs a GPU; on a CPU use bf16-mixed"),
         ("evaluate.max_new_tokens=65", r"^evaluate\.max_new_tokens=65: the decoder has room for 64 tokens"),
+        ("tokenizer.vocab_size=258", r"^tokenizer\.vocab_size=258 must be from 259 \(256 bytes and 3 special tokens\)"),
+        ("tokenizer.vocab_size=2147483648", r"^tokenizer\.vocab_size=2147483648 must be .* to 1000000$"),
+        ("decoder.layers=1000000000000", r"^decoder\.layers=1000000000000: use at most 10000$"),
         ("evaluate.batch_size=0", r"^evaluate\.batch_size=0 must be at least 1$"),
         ("logger.project=team/project", r"^logger\.project=team/project: use a name of 1 to 128 characters without /"),
         ("logger.project=", r"^logger\.project=: use a name"),
@@ -81,6 +86,21 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
 def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         checked_subtrees(composed(override), Builder())
+
+
+def header_commands() -> Iterator[str]:
+    """The commands in the comments that config files begin with, up to a wide gap, without those that start sweeps."""
+    for path in sorted(config_folder().rglob("*.yaml")):
+        for line in re.findall(r"^#.*?python -m lockdec\.run (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            command = re.split(r" {2,}|, then", line)[0].strip()
+            if command and not command.startswith("-m "):
+                yield command
+
+
+@pytest.mark.parametrize("command", sorted({*header_commands()}))
+def test_the_command_in_the_first_lines_of_a_config_file_is_one_that_starts(command: str) -> None:
+    typed, subtrees = checked_subtrees(composed(*shlex.split(command)), Builder())
+    assert list(subtrees) == typed.pipeline.order
 
 
 @pytest.mark.parametrize("stage", [stage for stage in STAGES if stage.section], ids=lambda stage: stage.__name__)
