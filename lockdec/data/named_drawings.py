@@ -33,7 +33,7 @@ class NamedDrawings(OpenMoji):
         show: Shown = "both",
         split: SplitKind = "compositional",
         split_seed: int = 0,
-        resolution: int = 192,
+        resolution: int = 128,
         val: int = 400,
         test: int = 400,
         limit: int | None = None,

@@ -104,7 +104,7 @@ class OpenMoji(CaptionSet):
         self,
         split: SplitKind = "compositional",
         split_seed: int = 0,
-        resolution: int = 192,
+        resolution: int = 128,
         val: int = 400,
         test: int = 400,
         limit: int | None = None,

@@ -43,7 +43,7 @@ class WikipediaLeads(TextSource):
     """
 
     descriptions: bool = True
-    sentences: int = 1
+    sentences: int = 0
 
     def __post_init__(self) -> None:
         if self.sentences < 0:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from pydoc import locate
 from typing import Any
 
 import pytest
@@ -168,3 +170,27 @@ def test_the_surface_of_options_is_this() -> None:
         config.pop(name)
     found = {name: set(names(value)) if isinstance(value, dict) else set() for name, value in config.items()}
     assert found == {name: set(keys.split()) for name, keys in SURFACE.items()}
+
+
+def targets(node: Any) -> Iterator[Mapping[str, Any]]:
+    """The nodes of a config file that name a class of lockdec."""
+    if isinstance(node, Mapping):
+        if str(node.get("_target_")).startswith("lockdec."):
+            yield node
+        for value in node.values():
+            yield from targets(value)
+
+
+@pytest.mark.parametrize("group", ["data", "text", "encoder", "bridge", "stage"])
+def test_a_class_has_no_other_defaults_than_its_config_file(group: str) -> None:
+    other = []
+    for path in (config_folder() / group).glob("*.yaml"):
+        for node in targets(OmegaConf.to_container(OmegaConf.load(path))):
+            target: Any = locate(node["_target_"])
+            for name, parameter in inspect.signature(target).parameters.items():
+                given = node.get(name, parameter.default)
+                refers = isinstance(given, str) and given.startswith(("${", "?"))
+                if parameter.default is parameter.empty or refers or (name, parameter.default) == ("collections", None):
+                    continue  # no collections named are all of them
+                other += [f"{path.name}: {name}={given}, and {parameter.default}"] if given != parameter.default else []
+    assert not other
