@@ -33,7 +33,7 @@ def listening(host: str, port: int) -> socket.socket:
     """A socket that listens at an address; ConfigError if that is not possible."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError) as error:  # TypeError: no name that can be encoded
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"--host {host} --port {port}: cannot listen there ({reason}); --port 0 takes a free port"

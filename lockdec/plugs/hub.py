@@ -80,7 +80,6 @@ def _download(repository: str, name: str, out: Path, revision: str | None, most:
                 f"{repository}: {name} has {size} bytes, and at most {min(most, MOST_FILE):,} are downloaded"
             )
         hub.hf_hub_download(repository, name, revision=revision, local_dir=out)
-        shutil.rmtree(out / ".cache", ignore_errors=True)  # what the library knows of the download
         return int(size)
     except StoreError:
         raise
@@ -88,6 +87,8 @@ def _download(repository: str, name: str, out: Path, revision: str | None, most:
         raise StoreError("the hub needs huggingface_hub (pip install 'lockdec[huggingface]')") from error
     except Exception as error:  # network errors, or whatever a proxy answers
         raise StoreError(f"{repository}: {name} cannot be downloaded ({_reason(error)})") from error
+    finally:
+        shutil.rmtree(out / ".cache", ignore_errors=True)  # what the library knows of the download
 
 
 def _reason(error: Exception) -> str:

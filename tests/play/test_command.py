@@ -26,6 +26,13 @@ def test_help_answers_without_torch() -> None:
     assert "IMPORTED set()" in shown
 
 
+@pytest.mark.parametrize("host", ["999.1.1.1", "a" * 300, "\udcff", "no such host"])
+def test_a_host_that_cannot_be_is_refused(host: str) -> None:
+    """A byte that is not UTF-8 arrives as half a surrogate pair."""
+    with pytest.raises(ConfigError, match="cannot listen there"):
+        listening(host, 0)
+
+
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_a_missing_package_is_named_with_what_to_type(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
 import lockdec
+from lockdec.errors import ConfigError, StoreError
 from lockdec.evaluation.finished import find_run
+from lockdec.plugs.folder import open_decoder, put_plug, read_plug
 from lockdec.plugs.record import GIVEN, RECORD
 from lockdec.plugs.writing import write_plug
 from tests.conftest import TinyRun, run_tiny
+from tests.faults.test_fuzz import replaced
 
 
 def change(folder: Path, *places: str, to: Any) -> None:
@@ -24,6 +30,37 @@ def change(folder: Path, *places: str, to: Any) -> None:
         node = node[place]
     node[places[-1]] = to
     (folder / RECORD).write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="module")
+def plugs(tiny: TinyRun, plug: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A plug of cross-attention, one of another bridge, and one of both."""
+    made = {"cross_attention": plug}
+    for bridge in ("prefix_linear", "resampler"):
+        run = run_tiny(tiny.outputs, f"plug_of_{bridge}", f"bridge={bridge}")
+        made[bridge] = tmp_path_factory.mktemp("bridges") / bridge
+        write_plug(find_run(run.folder), made[bridge])
+    return made
+
+
+@pytest.mark.parametrize("bridge", ["cross_attention", "prefix_linear", "resampler"])
+def test_a_record_with_odd_values_is_refused_or_opened(
+    bridge: str, plugs: dict[str, Path], tiny: TinyRun, tmp_path: Path
+) -> None:
+    """A value that no run writes, in any place of plug.json, raises nothing that is not documented."""
+    model, tokenizer = open_decoder(tiny.folder)
+    copy = shutil.copytree(plugs[bridge], tmp_path / "plug")
+
+    @settings(max_examples=40, deadline=None, database=None)
+    @given(content=replaced(json.loads((copy / RECORD).read_text())))
+    def opened(content: bytes) -> None:
+        (copy / RECORD).write_bytes(content)
+        for name in list(model.plugs):
+            model.detach(name)
+        with suppress(StoreError, ConfigError):
+            put_plug(copy, read_plug(copy), model, tokenizer, "the decoder")
+
+    opened()
 
 
 def test_a_plug_captions_as_its_run_does(tiny: TinyRun, plug: Path, picture: Path) -> None:

@@ -13,7 +13,8 @@ from typing import ClassVar
 
 import pytest
 
-from lockdec.errors import StoreError
+from lockdec.errors import StoreError, said
+from lockdec.plugs.folder import read_plug
 from lockdec.plugs.hub import pull, push
 
 COMMIT = "c" * 40
@@ -214,3 +215,59 @@ def test_the_command_lists_shows_pushes_and_pulls(
     assert "## What it reaches" in shown
     with pytest.raises(SystemExit, match=r"^lockdec: .*nowhere/plug\.json: cannot be read"):
         main(["show", str(tmp_path / "nowhere")])
+
+
+ANSWERED = {"ETag": '"a"', "X-Repo-Commit": COMMIT}
+
+
+def sized(content: bytes) -> tuple[int, dict[str, str], bytes]:
+    return 200, {**ANSWERED, "Content-Length": str(len(content))}, content
+
+
+REPLIES = {
+    "no length": (200, ANSWERED, b"{}"),
+    "a length below 0": (200, {**ANSWERED, "Content-Length": "-5"}, b""),
+    "a length of letters": (200, {**ANSWERED, "Content-Length": "abc"}, b""),
+    "a length of 400 digits": (200, {**ANSWERED, "Content-Length": "9" * 400}, b""),
+    "no hash": (200, {"Content-Length": "2"}, b"{}"),
+    "a hash that is a path": (200, {"ETag": '"../../x"', "X-Repo-Commit": "../../../x", "Content-Length": "2"}, b"{}"),
+    "a list": sized(b"[1]"),
+    "an infinite number": sized(b'{"files": 1e999}'),
+    "bytes": sized(b"\xff\xfe\0\0"),
+    "a list of files": sized(b'{"files": ["a"]}'),
+    "a file without a name": sized(b'{"files": {"": {}}}'),
+    "a file above": sized(b'{"files": {"../a": null}}'),
+    "half a letter": sized(b'{"files": {"\\ud800": 1}}'),
+    "a circle": (302, {"Location": "/x", "Content-Length": "0"}, b""),
+    "another place": (302, {"Location": "http://127.0.0.1:9/x", "Content-Length": "0"}, b""),
+    "a file of this machine": (302, {"Location": "file:///etc/passwd", "Content-Length": "0"}, b""),
+    "a long reason": (404, {"X-Error-Message": "\x1b[2J" + "x" * 5000, "Content-Length": "0"}, b""),
+    **{
+        f"status {status}": (status, {"Content-Length": "0"}, b"")
+        for status in (204, 301, 401, 403, 418, 429, 500, 503)
+    },
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_whatever_a_server_answers_is_one_line_and_leaves_no_plug(
+    reply: str, hub: dict[str, dict[str, bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(self: Hub) -> None:
+        status, headers, content = REPLIES[reply]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    monkeypatch.setattr(Hub, "do_GET", answer)
+    monkeypatch.setattr(Hub, "do_HEAD", answer)
+    with pytest.raises(StoreError) as refused:
+        pull("somebody/plug", tmp_path / "plug")
+    assert len(said(refused.value)) < 500
+    assert "planted" not in str(refused.value)
+    with pytest.raises(StoreError):
+        read_plug(tmp_path / "plug")
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} <= {"plug.json", "README.md"}
