@@ -8,7 +8,8 @@ reads the run of the cell.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,11 +138,25 @@ def log_files(run: wandb.Run, folder: Path, stage: str, weights: bool) -> None:
     import wandb
 
     try:
-        log_captions(run, folder)
-        if weights:
-            log_weights(run, folder, stage)
+        with _staged_beside(run):
+            log_captions(run, folder)
+            if weights:
+                log_weights(run, folder, stage)
     except (wandb.errors.Error, OSError, StoreError) as error:
         console.print(f"  W&B refused the files of {stage} ({error}); they are in {folder.parent}", markup=False)
+
+
+@contextmanager
+def _staged_beside(run: wandb.Run) -> Iterator[None]:
+    """Within it, files that W&B keeps until it has uploaded them wait beside the runs, not in the home folder."""
+    if "WANDB_DATA_DIR" in os.environ:  # the user has chosen a place
+        yield
+        return
+    os.environ["WANDB_DATA_DIR"] = str(Path(run.dir).resolve().parents[1])
+    try:
+        yield
+    finally:
+        del os.environ["WANDB_DATA_DIR"]
 
 
 def log_captions(run: wandb.Run, folder: Path) -> None:

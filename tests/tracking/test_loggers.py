@@ -107,6 +107,17 @@ def test_the_rows_of_the_cell_are_those_of_result_json(tracked: TinyRun, offline
     assert [row["evaluate/metrics/token_f1"] for row in measured] == [tracked.result["metrics"]["token_f1"]]
 
 
+def test_pictures_of_an_offline_table_wait_beside_its_run(tracked: TinyRun, offline: dict[str, OfflineRun]) -> None:
+    """Not in the home folder, where W&B would keep them: they leave with the outputs."""
+    tables = [record for record in offline["evaluate"].of("artifact") if record["type"] == "run_table"]
+    [files] = [record["manifest"]["contents"] for record in tables]
+    pictures = [Path(file["local_path"]) for file in files if file["path"].endswith(".png")]
+    assert len(pictures) == len((tracked.folder / "captions.jsonl").read_text().splitlines())
+    for picture in pictures:
+        assert picture.is_relative_to(tracked.outputs.resolve() / "wandb")
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_curves_have_a_step_and_a_best_value(offline: dict[str, OfflineRun]) -> None:
     run = offline["finetune"]
     losses = {row["trainer/global_step"]: row["finetune/loss"] for row in run.rows if "finetune/loss" in row}

@@ -38,6 +38,7 @@ class Recorded:
         self.tables: list[Any] = []
         self.artifacts: list[Any] = []
         self.refuses = refuses
+        self.dir = "outputs/wandb/offline-run-1/files"
 
     def log(self, what: dict[str, Any]) -> None:
         if self.refuses:
