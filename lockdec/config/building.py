@@ -147,5 +147,11 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
         kind = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True, strict=True))
         return kind.validate_python(value)
     except ValidationError as error:
-        reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in error.errors()))
+        problems = error.errors()
+        if isinstance(value, Mapping):  # only what is wrong in it
+            for part in problems[0]["loc"]:
+                if part in value:
+                    key, value = f"{key}.{part}", value[part]
+                    break
+        reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in problems))
         raise ConfigError(f"{key}={value}: {reasons}") from error

@@ -67,7 +67,7 @@ def test_values_inside_a_dict_have_the_type_of_its_values(wrong: object) -> None
     node = {"_target_": f"{HERE}.several", "inners": {"first": inner(size=3)}}
     assert Builder().build(node, "node") == ({"first": Inner(3)}, None)
     node["inners"]["second"] = wrong  # type: ignore[index]
-    with pytest.raises(ConfigError, match=r"^node\.inners"):
+    with pytest.raises(ConfigError, match=r"^node\.inners\.second"):
         Builder().build(node, "node")
 
 
