@@ -8,12 +8,22 @@ from pathlib import Path
 
 from PIL import Image
 
-from lockdec.errors import DataError
+from lockdec.errors import ConfigError, DataError
+
+MOST_SIDE = 8_000  # pixels of a picture, as many as of one that is read
 
 _REFERENCE = re.compile(
     r"""<!doctype|<!entity|<\?xml-stylesheet|@import|<[\w:]*image\b|href\s*=\s*["'](?!#)|url\(\s*["']?(?!["'#])|\0""",
     re.I,
 )
+
+
+def require_resolution(resolution: int) -> None:
+    """Raise ConfigError unless drawings can have so many pixels a side."""
+    if resolution < 1:
+        raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
+    if resolution > MOST_SIDE:
+        raise ConfigError(f"data.resolution={resolution}: at most {MOST_SIDE} pixels")
 
 
 def read_svg(path: Path) -> str:

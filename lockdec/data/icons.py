@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lockdec.data.captions import CaptionSet, Case, Input, Split
-from lockdec.data.drawings import draw, svg_text
+from lockdec.data.drawings import draw, require_resolution, svg_text
 from lockdec.data.packaged import how_to_fetch
 from lockdec.data.splits import sizes
 from lockdec.errors import ConfigError, DataError
@@ -89,8 +89,7 @@ class Icons(CaptionSet):
         limit: int | None = None,
         case: Case = "lower",
     ) -> None:
-        if resolution < 1:
-            raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
+        require_resolution(resolution)
         self.resolution, self._wheel = resolution, Path(path).expanduser()
         drawings: dict[str, list[Icon]] = {}  # by content
         for svg, icon in _icons(self._wheel):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lockdec.data.captions import CaptionSet, Case, Input, Lexicon, Modality, Split, fold
-from lockdec.data.drawings import draw, read_svg
+from lockdec.data.drawings import draw, read_svg, require_resolution
 from lockdec.data.splits import random_split, sizes
 from lockdec.errors import ConfigError, DataError
 
@@ -110,8 +110,7 @@ class OpenMoji(CaptionSet):
         limit: int | None = None,
         case: Case = "lower",
     ) -> None:
-        if resolution < 1:
-            raise ConfigError(f"data.resolution={resolution}: at least 1 pixel")
+        require_resolution(resolution)
         self._folder = _drawings()
         names = _names(self._folder)
         ids = sorted(names)

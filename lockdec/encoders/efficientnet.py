@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.data.captions import Input, Modality
+from lockdec.data.drawings import MOST_SIDE
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.pictures import POSITION, pixels, positions
 from lockdec.errors import ConfigError, DataError
@@ -49,8 +50,8 @@ class EfficientNetLite0(Encoder):
         untrained: bool = False,
     ) -> None:
         super().__init__()
-        if resolution < 32:
-            raise ConfigError(f"encoder.resolution={resolution}: at least 32 pixels")
+        if not 32 <= resolution <= MOST_SIDE:
+            raise ConfigError(f"encoder.resolution={resolution}: from 32 to {MOST_SIDE} pixels")
         known = layers and all(layer in (STEM, HEAD) or layer in range(_BLOCKS) for layer in layers)
         if not known or len(set(layers)) < len(layers):
             raise ConfigError(

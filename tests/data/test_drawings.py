@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lockdec.data.drawings import draw, svg_text
-from lockdec.errors import DataError
+from lockdec.data.drawings import draw, require_resolution, svg_text
+from lockdec.errors import ConfigError, DataError
 
 BLACK = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}"><rect width="100%" height="100%"/></svg>'
 
@@ -25,3 +25,10 @@ def test_what_cannot_be_drawn_is_named() -> None:
         draw("no drawing", "a.svg", 16)
     with pytest.raises(DataError, match=r"a\.svg: cannot be read as SVG"):
         svg_text(b"\xff", "a.svg")
+
+
+@pytest.mark.parametrize(("side", "said"), [(0, "at least 1 pixel"), (10**12, "at most 8000 pixels")])
+def test_a_size_that_no_picture_has_is_refused_before_one_is_drawn(side: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.resolution={side}: {said}$"):
+        require_resolution(side)
+    require_resolution(128)
