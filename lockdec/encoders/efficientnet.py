@@ -51,7 +51,7 @@ class EfficientNetLite0(Encoder):
     ) -> None:
         super().__init__()
         if not 32 <= resolution <= MOST_SIDE:
-            raise ConfigError(f"encoder.resolution={resolution}: from 32 to {MOST_SIDE} pixels")
+            raise ConfigError(f"encoder.resolution={resolution}: at least 32 and at most {MOST_SIDE} pixels")
         known = layers and all(layer in (STEM, HEAD) or layer in range(_BLOCKS) for layer in layers)
         if not known or len(set(layers)) < len(layers):
             raise ConfigError(
