@@ -63,6 +63,12 @@ class FinishedRun:
         return {name: _unbundled(value, self.folder) for name, value in node.items()}
 
     @property
+    def captions(self) -> bool:
+        """Whether it has a finetuned bridge; a run that ended with a probe, say, has none."""
+        stages = self.result.get("stages")
+        return isinstance(stages, Mapping) and "finetune" in stages
+
+    @property
     def bridge(self) -> str | None:
         """The class of its bridge; None for cross-attention."""
         found = self._node("stages", "unlock", "bridge", "_target_")
@@ -172,6 +178,8 @@ class NewInputCaptioner:
 def find_run(folder: Path) -> FinishedRun:
     """The finished run in a folder; of a sweep, the best cell by the sweep's objective; of several runs, the newest.
 
+    Below a folder, only runs that can caption count.
+
     Raises:
         StoreError: there is none.
     """
@@ -185,6 +193,10 @@ def find_run(folder: Path) -> FinishedRun:
     for path in sorted(below, key=lambda path: (len(path.name), path.as_posix())):
         with suppress(StoreError):  # not finished
             runs.append(_read_run(path))
+    if runs and not any(run.captions for run in runs):
+        raise StoreError(f"{folder}: none of the {len(runs)} finished runs below it has a stage finetune, which "
+                         "captioning needs")  # fmt: skip
+    runs = [run for run in runs if run.captions]
     cells = [run for run in runs if run.folder.name.isdecimal() or run.result.get("sweep_name") is not None]
     if cells:
         if best := _best(folder, cells, len(below)):
@@ -255,12 +267,13 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
     from lockdec.evaluation.configuration import EvaluateConfig
     from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
 
+    finetune = run.artifact("finetune")  # first of all, since not every run has it
     decode = Builder(()).build(dict(run.evaluate), "evaluate", EvaluateConfig)
     decode.check()
     encoder = build_encoder(run, trusted, downloads)
     if isinstance(bridge := run.bridge, str):
         Builder((*TRUSTED, *trusted)).locate(bridge, "stages.unlock.bridge", Bridge)  # so that it is known by its kind
-    decoder, finetune, attach = run.decoder, run.artifact("finetune"), run.artifact("attach")
+    decoder, attach = run.decoder, run.artifact("attach")
     with readable(run.folder):
         if isinstance(encoder, PretrainedHere):
             encoder = encoder.open(run.artifact(encoder.stage).folder)

@@ -36,7 +36,9 @@ def finished(folder: Path, value: object, split: str = "val", **result: object) 
     """A folder that looks like that of a finished run whose objective has this value."""
     folder.mkdir(parents=True)
     metrics = {"loss": value, "token_f1": value}
-    write_json(folder / "result.json", {"schema": 2, "status": "ok", "metrics": metrics} | result)
+    write_json(
+        folder / "result.json", {"schema": 2, "status": "ok", "metrics": metrics, "stages": {"finetune": {}}} | result
+    )
     (folder / "config.yaml").write_text(f"objective: {folder.parent.name}\nevaluate: {{split: {split}}}\n")
     return folder
 
@@ -57,7 +59,12 @@ def test_of_several_runs_the_newest_that_ended_well_is_taken(tmp_path: Path) -> 
         finished(tmp_path / "runs" / name, 0.5, finished=end, status=status)
     run = find_run(tmp_path / "runs")
     assert (run.folder.name, run.chosen) == ("a", "the newest of 2 finished runs")
-    with pytest.raises(StoreError, match=r"no result.json .* \(. of . finished\); there are runs in runs below"):
+    finished(tmp_path / "runs" / "d", None, finished="2034", stages={"attach": {}, "probe": {}})
+    assert find_run(tmp_path / "runs").folder.name == "a", "a probe captions nothing"
+    finished(tmp_path / "probes" / "0", None, stages={"attach": {}, "probe": {}})
+    with pytest.raises(StoreError, match="none of the 1 finished runs below it has a stage finetune"):
+        find_run(tmp_path / "probes")
+    with pytest.raises(StoreError, match=r"no result.json .* \(. of . finished\); there are runs in probes, runs below"):
         find_run(tmp_path)
 
 
