@@ -22,7 +22,7 @@ demo: .venv/installed
 	$(BIN)/python -m lockdec.run
 
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)  # a thread for each worker, each module to one
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)  # a thread and whole modules for each
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jaxtyping
 import pytest
 from hydra import compose, initialize_config_dir
 from hypothesis import HealthCheck, settings
@@ -27,6 +28,12 @@ settings.register_profile(
     "shared machine", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("shared machine")
+TESTS = Path(__file__).parent
+COMPUTING = {  # folders whose tests check shapes; in the others, that would take a quarter of the time
+    *("bridges", "data", "distributed", "encoders", "evaluation", "library", "modules", "optimizers", "stages"),
+    *("training", "transformer"),
+}
+LONG = {"config", "faults", "runtime", "sweeps"}  # folders in which a few tests take half a minute
 SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a skipped test fail
 
 
@@ -62,6 +69,17 @@ def settings_of_the_process() -> Iterator[None]:
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32 = tf32
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shapes_checked(request: pytest.FixtureRequest) -> None:
+    """Types and shapes are checked at run time in the tests of what computes with tensors, whole runs among them."""
+    jaxtyping.config.update("jaxtyping_disable", request.path.relative_to(TESTS).parts[0] not in COMPUTING)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no worker is left with it alone; otherwise the order stays random."""
+    items.sort(key=lambda item: item.path.relative_to(TESTS).parts[0] not in LONG)
 
 
 def composed(*overrides: str) -> DictConfig:
