@@ -14,6 +14,7 @@ from lockdec.transformer.fast import undrawn
 from lockdec.transformer.locking import LockingModel
 from lockdec.transformer.models import CrossAttentionConfig
 
+BEYOND = 2**63  # more numbers than torch can count
 TOLERANCE = 0.02  # by which share of the wanted number a bridge may have more or less
 
 
@@ -107,6 +108,20 @@ def sized(
             key, most = f"bridge.{bridge.sized_by}", probe.largest
     found = nearest_size(key, wanted, count, most)
     return *resized(found.value), found
+
+
+def bridge_size(bridge: Bridge, decoder: LockingModel, encoder_dim: int) -> tuple[int, int | None]:
+    """How many parameters a bridge has, and the width of what cross-attention attends to after it.
+
+    A number beyond those of torch is `BEYOND`. 0 where the bridge draws in a way that needs values.
+    """
+    other = replace(bridge)
+    try:
+        with undrawn():
+            other.draw(decoder, encoder_dim)
+    except (RuntimeError, TypeError) as error:
+        return (BEYOND if "overflow" in str(error).lower() else 0), None
+    return _size(other), other.attended
 
 
 def cross_attention_size(config: CrossAttentionConfig, decoder: LockingModel, encoder_dim: int) -> int:

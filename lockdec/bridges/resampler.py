@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lockdec.errors import ConfigError
 from lockdec.transformer.attention import MultiHeadAttention
 from lockdec.transformer.bridge import Bridge
+from lockdec.transformer.configuration import MOST_LAYERS
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.plugs import PluggableModel
 
@@ -70,6 +71,8 @@ class Resampler(Bridge):
         for name in ("queries", "width", "layers", "heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"bridge.{name}={getattr(self, name)}: use at least 1")
+        if self.layers > MOST_LAYERS:
+            raise ConfigError(f"bridge.layers={self.layers}: use at most {MOST_LAYERS}")
         if self.width % self.heads:
             raise ConfigError(f"bridge.heads={self.heads} does not divide bridge.width={self.width}")
 

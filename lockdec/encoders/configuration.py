@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from omegaconf import MISSING
 
@@ -29,6 +30,13 @@ class AutoencoderConfig:
     def grid(self) -> int:
         """Cells along each side of the grid."""
         return self.resolution >> len(self.widths)
+
+    @property
+    def least_parameters(self) -> int:
+        """The weights of its convolutions, without biases and without those between the grid and the latents."""
+        steps = sum(32 * before * after for before, after in pairwise([3, *self.widths]))  # 4 x 4, down and up
+        last = self.widths[-1]
+        return steps + self.blocks * 20 * last * max(1, last // 2)  # 3 x 3 and 1 x 1, down and up
 
     def check(self, key: str) -> None:
         """Raise ConfigError, which names the key below `key`, if a value is out of range."""

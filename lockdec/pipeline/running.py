@@ -184,9 +184,11 @@ def artifacts(
     store = Store(own, layers)
     keys = assembly.keys
     records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
-    for name in names:
-        if not (located([*layers, own], name, keys[name]) / METADATA).is_file():
-            assembly.stages[name].rehearse(device)
+    before: dict[str, Stage] = {}
+    for name, stage in assembly.stages.items():
+        if name in names and not (located([*layers, own], name, keys[name]) / METADATA).is_file():
+            stage.rehearse(device, before)
+        before[name] = stage
     found: dict[str, Artifact] = {}
     for name in names:
         stage = assembly.stages[name]

@@ -1,8 +1,9 @@
-"""Reports when host or device memory runs out: which batch did not fit, and which keys to lower."""
+"""Refuses sizes that no memory here holds, and reports when host or device memory runs out: what to lower."""
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,10 +11,24 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from lockdec.errors import LockdecError
+from lockdec.errors import ConfigError, LockdecError
 
+WEIGHT_BYTES = 4  # of a number in 32 bits, as all weights are drawn
 BATCH_KEYS = ("batch_size", "batch_tokens")
 _TEXTS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+
+
+def require_memory(sizes: str, parameters: int) -> None:
+    """Raise ConfigError unless this machine could hold so many parameters, even if it held nothing else.
+
+    Args:
+        sizes: what has them, and which of its sizes decide how many, as a user types them.
+        parameters: at least how many there are. They are drawn in this machine's memory, whatever device trains them.
+    """
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if parameters * WEIGHT_BYTES > total:
+        raise ConfigError(f"{sizes}: {parameters:.2g} parameters or more, and this machine's memory ({total >> 30} GiB)"
+                          f" holds {total // WEIGHT_BYTES:.2g} at most; use smaller sizes")  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -56,7 +56,7 @@ class Attach(Stage):
         else:  # how many groups of channels it has is known once it is pretrained
             kinds_of(self.normalise, 1 if isinstance(self.normalise, str) else len(self.normalise))
 
-    def rehearse(self, device: torch.device) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
         """Encode a few inputs: an encoder that cannot must not fail only after a decoder has been pretrained."""
         if isinstance(self.encoder, Encoder):  # the weights of the other kind do not exist yet
             rows = spread(self.data.splits["train"], _REHEARSED)

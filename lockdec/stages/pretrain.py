@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightning as L
+import torch
 from omegaconf import MISSING
 
 from lockdec.config.schema import TokenizerConfig
@@ -15,10 +17,11 @@ from lockdec.data.tokenizer import train_tokenizer
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
 from lockdec.modules.language_modeling import LanguageModeling
-from lockdec.stages.stage import DecoderStage, Work
+from lockdec.runtime.memory import require_memory
+from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import TextDataModule
-from lockdec.transformer.models import DecoderConfig, LockingDecoderModel
+from lockdec.transformer.models import DecoderConfig, LockingDecoderModel, LockingModel
 
 
 @dataclass
@@ -71,6 +74,12 @@ class Pretrain(TrainingStage, DecoderStage):
     @property
     def sizes(self) -> dict[str, int]:
         return {"max_len": self.decoder.max_len, "layers": self.decoder.layers}
+
+    def undrawn(self) -> LockingModel:
+        return LockingDecoderModel.undrawn(self.decoder)
+
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+        require_memory(self.decoder.described, self.decoder.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:
         return {"captions": self.data.text_fingerprint} | {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,13 +20,14 @@ from torch import Tensor
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.encoders.autoencoder import Autoencoder, from_bytes, save_autoencoder
-from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
+from lockdec.encoders.configuration import AutoencoderConfig, VAEConfig, VQVAEConfig
 from lockdec.encoders.vae import ACTIVE_VARIANCE, VAE
 from lockdec.encoders.vqvae import VQVAE
 from lockdec.errors import ConfigError
 from lockdec.modules.autoencoding import Autoencoding, VariationalAutoencoding, VectorQuantisedAutoencoding
 from lockdec.runtime.devices import place_on
-from lockdec.stages.stage import Work
+from lockdec.runtime.memory import require_memory
+from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
 from lockdec.transformer.configuration import require
@@ -125,6 +127,16 @@ class PretrainAutoencoder(TrainingStage):
             raise ConfigError(f"encoder: an autoencoder reads image inputs, "
                               f"but data: {type(self.data).__name__} has {self.data.modality} inputs")  # fmt: skip
 
+    @property
+    @abstractmethod
+    def sizes(self) -> AutoencoderConfig:
+        """Of the autoencoder."""
+
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+        sizes = self.sizes
+        described = f"{self.name}.model (widths={list(sizes.widths)}, blocks={sizes.blocks}, channels={sizes.channels})"
+        require_memory(described, sizes.least_parameters)
+
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.caseless_fingerprint}
 
@@ -159,6 +171,10 @@ class PretrainVAE(PretrainAutoencoder):
     section = PretrainVAEConfig
     fit: PretrainVAEConfig
 
+    @property
+    def sizes(self) -> VAEConfig:
+        return self.fit.model
+
     def module(self, stage: str) -> Autoencoding:
         fit, model = self.fit, VAE(self.fit.model)
         return VariationalAutoencoding(model, fit.optimizer, fit.steps, stage, fit.kl_weight, fit.free_bits)
@@ -182,6 +198,10 @@ class PretrainVQVAE(PretrainAutoencoder):
     name: ClassVar[str] = "pretrain_vqvae"
     section = PretrainVQVAEConfig
     fit: PretrainVQVAEConfig
+
+    @property
+    def sizes(self) -> VQVAEConfig:
+        return self.fit.model
 
     def module(self, stage: str) -> Autoencoding:
         fit, model = self.fit, VQVAE(self.fit.model)

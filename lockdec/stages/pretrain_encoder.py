@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import lightning as L
+import torch
 from omegaconf import MISSING
 
 from lockdec.data.captions import CaptionSet, Split
@@ -13,7 +15,8 @@ from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
 from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
-from lockdec.stages.stage import Work
+from lockdec.runtime.memory import require_memory
+from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.batching import TextDataModule
 from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
@@ -75,6 +78,9 @@ class PretrainEncoder(TrainingStage):
         if self.fit.batch_tokens < self.fit.model.max_len:
             raise ConfigError(f"pretrain_encoder.batch_tokens={self.fit.batch_tokens}: at least "
                               f"pretrain_encoder.model.max_len={self.fit.model.max_len}")  # fmt: skip
+
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+        require_memory(f"pretrain_encoder.model: {self.fit.model.described}", self.fit.model.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}

@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from lockdec.config.schema import Section
 from lockdec.store import Artifact
+from lockdec.transformer.locking import LockingModel
 
 
 class Laps:
@@ -125,13 +126,14 @@ class Stage(ABC):
         """Raise ConfigError where it cannot follow the stages before it; called when `check` is."""
         return
 
-    def rehearse(self, device: torch.device) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
         """Raise what the work would raise, as far as a small part of it shows; called before any stage works.
 
         It is not called where the artifact is there already.
 
         Args:
             device: where it will compute what no Trainer does.
+            before: all stages of the pipeline that come before it.
         """
         return
 
@@ -157,3 +159,7 @@ class DecoderStage(Stage):
     def sizes(self) -> dict[str, int]:
         """`max_len` and `layers` of the decoder that this stage makes, as far as they are known before it works."""
         return {}
+
+    def undrawn(self) -> LockingModel | None:
+        """The decoder that this stage makes, without values; None where its config is not known before it works."""
+        return None

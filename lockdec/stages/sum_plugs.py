@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from lockdec.data.captions import digest
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import NORMALISATION, EncodedSet
@@ -59,6 +61,9 @@ class SumPlugs(Unlock):
                 raise ConfigError(f"finetune.prompt={self.prompt}: {run.folder} was trained with {prompt!r}")
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
+        return
+
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
         return
 
     def fingerprints(self) -> dict[str, str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import lightning as L
+import torch
 from omegaconf import MISSING
 
 from lockdec.config.schema import TokenizerConfig
@@ -15,7 +17,8 @@ from lockdec.data.tokenizer import PAD_ID, Tokenizer, train_tokenizer
 from lockdec.data.translation import TextPairs
 from lockdec.errors import ConfigError
 from lockdec.modules.translation import Translation
-from lockdec.stages.stage import Work
+from lockdec.runtime.memory import require_memory
+from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_object
@@ -79,6 +82,9 @@ class Translate(TrainingStage):
 
     def check(self) -> None:
         known_pairs(self.data, self.fit.shots, self.fit.support_seed)
+
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+        require_memory(self.decoder.described, 2 * self.decoder.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}

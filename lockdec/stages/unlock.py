@@ -9,16 +9,18 @@ from typing import Any, ClassVar
 import lightning as L
 import torch
 
-from lockdec.bridges.budget import sized
+from lockdec.bridges.budget import bridge_size, sized
 from lockdec.config.schema import FewshotConfig
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.data.tokenizer import Tokenizer
+from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_bridge
 from lockdec.runtime.devices import place_on
+from lockdec.runtime.memory import require_memory
 from lockdec.stages.attach import Attach
 from lockdec.stages.host_decoder import HostDecoder
 from lockdec.stages.stage import DecoderStage, Stage, Work
@@ -83,6 +85,35 @@ class Unlock(Stage):
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+        """Refuse sizes that no memory here holds, before a decoder is pretrained for them."""
+        if self.parameters is not None:
+            require_memory(f"bridge.parameters={self.parameters}", self.parameters)
+        decoder, attach = before.get(DecoderStage.name), before.get(Attach.name)
+        model = decoder.undrawn() if isinstance(decoder, DecoderStage) else None
+        if model is not None and isinstance(attach, Attach):
+            # The width of states of an encoder that is pretrained here is not known yet: at least 1.
+            self.require_memory(model, attach.encoder.dim if isinstance(attach.encoder, Encoder) else 1)
+
+    def require_memory(self, model: LockingModel, encoder_dim: int) -> None:
+        """Raise ConfigError unless this machine could hold what is drawn.
+
+        Sizes are those of the config. One that `parameters` chooses is at least 1.
+        """
+        bridge, attention, attended = self.bridge, self.cross_attention, encoder_dim
+        if self.parameters is not None and (bridge is None or bridge.sized_by is None):
+            attention = replace(attention, d_v=1)
+        elif self.parameters is not None and bridge is not None and bridge.sized_by is not None:
+            bridge = replace(bridge, **{bridge.sized_by: 1})
+        if bridge is not None:
+            size, width = bridge_size(bridge, model, encoder_dim)
+            require_memory(bridge.described, size)
+            if width is None:
+                return
+            attended = width
+        layers = len(attention.layer_numbers(model.config.layers))
+        require_memory(attention.described, layers * attention.least_parameters(model.config.d_model, attended))
+
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
         if encoded.max_states == 1 and self.bridge is None:
@@ -130,6 +161,7 @@ class Unlock(Stage):
             ConfigError: it cannot have the wanted number of parameters.
         """
         bridge, attention, size, encoder_dim = self.bridge, self.cross_attention, None, encoded.dim
+        self.require_memory(model, encoder_dim)
         if self.parameters is not None:
             bridge, attention, size = sized(bridge, attention, self.parameters, model, encoder_dim)
         L.seed_everything(self.seed, verbose=False)

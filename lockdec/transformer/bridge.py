@@ -49,6 +49,12 @@ class Bridge(nn.Module, ABC):
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
 
     @property
+    def described(self) -> str:
+        """Its kind and its settings, as a user types them."""
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"bridge={self.kind} ({settings})"
+
+    @property
     def positions(self) -> int:
         """How many positions of the decoder its soft prompt takes at most."""
         return 0

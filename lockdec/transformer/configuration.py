@@ -125,6 +125,19 @@ class TransformerConfig:
         """How many heads of keys and values self-attention has."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
+    @property
+    def least_parameters(self) -> int:
+        """The numbers in its embeddings, positions and matrices, without biases, norms and an output projection."""
+        positions = self.max_len * (self.d_head if self.position == "rope" else self.d_model)
+        attention = 2 * self.d_model * self.d_head * (self.heads + self.key_heads)
+        return self.vocab_size * self.d_model + positions + self.layers * (attention + 2 * self.d_model * self.d_ff)
+
+    @property
+    def described(self) -> str:
+        """The sizes that decide how many parameters it has, as a user types them."""
+        names = ("vocab_size", "max_len", "d_model", "layers", "d_ff")
+        return f"{self.group} ({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+
     def check(self) -> None:
         """Raise ConfigError, naming the key, unless such a transformer can be built."""
         group = self.group
@@ -208,6 +221,15 @@ class CrossAttentionConfig:
         require_counts(group, heads=self.heads, d_k=self.d_k, d_q=self.d_q, d_v=self.d_v)
         require_choice(f"{group}.unlock", self.unlock, UNLOCKS)
         require(0.0 <= self.dropout < 1.0, f"{group}.dropout", self.dropout, "use 0 or more and less than 1")
+
+    def least_parameters(self, d_model: int, encoder_dim: int) -> int:
+        """The weights of its four projections in one layer, without biases, the bilinear map and a gate."""
+        return self.heads * (d_model * (self.d_q + self.d_v) + encoder_dim * (self.d_k + self.d_v))
+
+    @property
+    def described(self) -> str:
+        """The sizes that decide how many parameters it has, as a user types them."""
+        return f"cross_attention (heads={self.heads}, d_q={self.d_q}, d_k={self.d_k}, d_v={self.d_v})"
 
     def layer_numbers(self, layers: int) -> tuple[int, ...]:
         """Which of a decoder's layers get cross-attention; ConfigError if none or no such layer."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from lockdec.bridges.budget import Size, cross_attention_size, nearest_size, sized
+from lockdec.bridges.budget import BEYOND, Size, bridge_size, cross_attention_size, nearest_size, sized
 from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.resampler import Resampler
+from lockdec.bridges.tuning import Full, LoRA
 from lockdec.errors import ConfigError
 from lockdec.transformer.bridge import Bridge
+from lockdec.transformer.plugs import PluggableModel
 from tests.transformer.tiny_transformers import ENCODER_DIM, cross_attention_config, locking_model
 
 
@@ -68,3 +71,29 @@ def test_cross_attention_is_sized_by_its_values() -> None:
     assert found == cross_attention_config(d_v=7)
     assert size == Size("cross_attention.d_v", 7, here + 7 * each + 10, here + 7 * each)
     assert not model.attached
+
+
+@pytest.mark.parametrize("bridge", [LinearPrefix(), Full(), LoRA(), Resampler(width=8)], ids=lambda bridge: bridge.kind)
+def test_a_bridge_is_counted_without_being_drawn(bridge: Bridge) -> None:
+    model = locking_model()
+    size, attended = bridge_size(bridge, model, ENCODER_DIM)
+    assert not list(bridge.parameters())
+    bridge.draw(model, ENCODER_DIM)
+    assert (size, attended) == (sum(weight.numel() for weight in bridge.parameters()), bridge.attended)
+
+
+@pytest.mark.parametrize("length", [10**18, 10**19], ids=["of bytes", "of numbers"])
+def test_more_parameters_than_torch_can_count_are_counted_as_beyond(length: int) -> None:
+    assert bridge_size(LinearPrefix(length=length), locking_model(), ENCODER_DIM) == (BEYOND, None)
+
+
+class NeedsValues(LinearPrefix):
+    """Draws in a way that needs values."""
+
+    def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
+        super().draw(decoder, encoder_dim)
+        assert float(next(self.parameters()).detach().sum()) != 0
+
+
+def test_a_bridge_that_draws_by_values_is_not_counted() -> None:
+    assert bridge_size(NeedsValues(), locking_model(), ENCODER_DIM) == (0, None)

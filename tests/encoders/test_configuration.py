@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lockdec.encoders.configuration import VAEConfig, VQVAEConfig
+from lockdec.encoders.vae import VAE
 from lockdec.errors import ConfigError
 
 SIZES: dict[str, Any] = {"resolution": 32, "widths": [8, 12], "blocks": 1, "channels": 6}
@@ -37,3 +38,11 @@ def test_the_size_of_the_codebook_is_checked_beside_the_others() -> None:
 def test_impossible_sizes_are_refused_by_their_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"pretrain_vae\.model\.{message}"):
         VAEConfig(**SIZES | changes, vector=False).check("pretrain_vae.model")
+
+
+@pytest.mark.parametrize("widths", [[8], [8, 16], [12, 5, 3]])
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_an_autoencoder_has_at_least_as_many_weights_as_its_config_says(widths: list[int], blocks: int) -> None:
+    config = VAEConfig(resolution=32, widths=widths, blocks=blocks, channels=2, vector=False)
+    weights = sum(weight.numel() for weight in VAE(config).parameters())
+    assert 0.7 * weights < config.least_parameters <= weights

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from lockdec.data.captions import spread
-from lockdec.errors import LockdecError
+from lockdec.errors import ConfigError, LockdecError
 from lockdec.pipeline.running import run
 from lockdec.sweeps.jobs import SHOWN, run_job
 from tests.conftest import TinyRun, composed, run_tiny
@@ -30,6 +30,38 @@ def artifact(run: TinyRun, stage: str) -> Path:
 
 def reused(run: TinyRun) -> list[str]:
     return [name for name, entry in run.result["stages"].items() if entry["reused"]]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["bridge=prefix_linear", "bridge.length=1000000000"],
+            r"bridge=prefix_linear \(length=1000000000, rank=None\):",
+        ),
+        (["bridge=lora", "bridge.rank=1000000000000"], "bridge=lora "),
+        (["bridge=full", "bridge.length=1000000000000000000"], "bridge=full "),
+        (["bridge=resampler", "bridge.width=1000000000"], "bridge=resampler "),
+        (["bridge=resampler", "bridge.layers=1000000000"], "bridge.layers=1000000000: use at most"),
+        (["bridge.parameters=1000000000000"], "bridge.parameters=1000000000000:"),
+        (
+            ["bridge=prefix_linear", "bridge.parameters=9", "bridge.length=1000000000000"],
+            r"bridge=prefix_linear \(length=",
+        ),
+        (["cross_attention.d_v=1000000000"], r"cross_attention \(heads=2, d_q=2, d_k=2, d_v=1000000000\):"),
+        (["cross_attention.heads=1000000000000"], "cross_attention "),
+        (["decoder.d_ff=1000000000000"], "decoder .* d_ff=1000000000000"),
+        (["decoder.max_len=1000000000000"], "decoder .* max_len=1000000000000"),
+        (["encoder=vae", "pretrain_vae.model.widths=[1000000,100000]"], r"pretrain_vae.model \(widths="),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_sizes_that_no_memory_holds_are_refused_before_any_stage_works(
+    overrides: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^{said}"):
+        run_tiny(tmp_path, "huge", *overrides)
+    assert not list(tmp_path.glob("stages/*/*"))
 
 
 def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:

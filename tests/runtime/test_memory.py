@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lockdec.runtime.memory import batch_keys, describe_shapes, is_out_of_memory, out_of_memory
+from lockdec.errors import ConfigError
+from lockdec.runtime.memory import batch_keys, describe_shapes, is_out_of_memory, out_of_memory, require_memory
 from tests.conftest import composed
 
 FULL = [
@@ -59,3 +60,11 @@ def test_shapes_are_found_in_tuples_and_dataclasses() -> None:
     batch = Batch(torch.zeros(10, 48), Encoded(torch.zeros(10, 4, 2), torch.ones(10, 4)))
     assert describe_shapes(batch) == "tokens 10 x 48, states 10 x 4 x 2, mask 10 x 4"
     assert describe_shapes(torch.zeros(3)) == "batch 3"
+
+
+def test_what_no_memory_of_this_machine_holds_is_refused() -> None:
+    require_memory("decoder (d_model=8)", 1000)
+    with pytest.raises(
+        ConfigError, match=r"^decoder \(d_model=8\): 1e\+18 parameters or more, and this machine's memory"
+    ):
+        require_memory("decoder (d_model=8)", 10**18)

@@ -98,3 +98,28 @@ def test_heads_share_the_width_unless_their_size_is_given() -> None:
     decoder_config(heads=5, head_size=7).check()  # 5 does not divide the width, and need not
     with pytest.raises(ConfigError, match=r"^decoder\.rope_thetas=\[1\.0\]: name one for each layer"):
         decoder_config(rope_thetas=[1.0]).check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"position": "rope", "kv_heads": 1, "activation": "swiglu", "norm_kind": "rms", "bias": "none"},
+        {"position": "sinusoidal", "max_len": 40},
+        {"head_size": 8, "layers": 5, "tied": False},
+    ],
+)
+def test_a_transformer_has_at_least_as_many_numbers_as_its_config_says(changes: dict[str, Any]) -> None:
+    config = decoder_config(**changes)
+    model = LockingDecoderModel(config)
+    numbers = sum(tensor.numel() for tensor in [*model.parameters(), *model.buffers()])
+    assert 0.4 * numbers < config.least_parameters <= numbers
+
+
+@pytest.mark.parametrize("changes", [{}, {"d_q": 2}, {"d_k": 5, "bias": True, "heads": 3}])
+def test_cross_attention_has_at_least_as_many_weights_as_its_config_says(changes: dict[str, Any]) -> None:
+    model, config = locking_model(), cross_attention_config(**changes)
+    model.attach(config, ENCODER_DIM)
+    weights = sum(weight.numel() for weight in model.cross_attention_parameters().values())
+    least = model.config.layers * config.least_parameters(model.config.d_model, ENCODER_DIM)
+    assert 0.7 * weights < least <= weights
