@@ -80,7 +80,11 @@ def test_unlocking_changes_nothing_and_an_input_without_states_never_does() -> N
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"queries": 0}, r"^bridge\.queries=0: use at least 1$"), ({"heads": 3}, r"^bridge\.heads=3 does not divide")],
+    [
+        ({"queries": 0}, r"^bridge\.queries=0: use at least 1$"),
+        ({"layers": 10**9}, r"^bridge\.layers=1000000000: use at most 10000$"),
+        ({"heads": 3}, r"^bridge\.heads=3 does not divide"),
+    ],
 )
 def test_impossible_sizes_are_refused(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
