@@ -177,7 +177,7 @@ def _meant(word: str, line: str, folder: Path) -> str:
         "/shared/stages": lambda: f"{folder}/shared",
         "FOLDER_OR_HUB_ID": lambda: checkpoint,
         "=FOLDER": lambda: "=features",
-        "=DATA": lambda: "=arrays",
+        "=DATA": lambda: "=ids" if "encoder.path=FOLDER" in line else "=arrays",
         "path=...": lambda: f"path={checkpoint}",
         "layers=[3,-1]": lambda: "layers=[1,-1]",
         "encoder.dim=768": lambda: "encoder.dim=6",
@@ -197,7 +197,7 @@ def _newest(folder: Path, modality: str) -> str:
     for path in reversed(runs):
         result = json.loads(path.read_text(encoding="utf-8"))
         texts = result.get("encoder", {}).get("name") in ("PretrainedMLM", "MiniLM", "MaskedLanguageModelEncoder")
-        if result["status"] == "ok" and "encoder" in result and texts == (modality == "text"):
+        if result["status"] == "ok" and "finetune" in result["stages"] and texts == (modality == "text"):
             return str(path.parent.relative_to(folder))
     return "outputs/runs/default"
 
@@ -240,6 +240,10 @@ def prepare(folder: Path) -> None:
     generator = np.random.default_rng(0)
     (folder / "features").mkdir()
     np.save(folder / "features" / "states.npy", generator.normal(size=(48, 4, 6)).astype(np.float32))
+    ids = [f"id {number}" for number in range(48)]
+    (folder / "features" / "ids.txt").write_text("\n".join(ids), encoding="utf-8")
+    (folder / "ids").mkdir()
+    write_csv(folder / "ids", list(zip(ids, texts, strict=True)))
     _karpathy(folder, rows)
     _dataset(folder, rows)
 

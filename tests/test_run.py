@@ -69,6 +69,13 @@ def test_a_mistake_gets_one_plain_line(mistake: str, line: str, warm: Warm, tmp_
     assert bool(left) == bool(list(tmp_path.iterdir()))
 
 
+def test_an_option_of_one_bridge_in_a_sweep_of_bridges_says_what_to_type(warm: Warm, tmp_path: Path) -> None:
+    sweep = ("-m", "debug=tiny", "dry_run=true", "bridge=prefix_linear,prefix_mlp")
+    answer = warm.lockdec(*sweep, "bridge.length=4", cwd=tmp_path)
+    assert "no such key (allowed: parameters); where a sweep chooses bridge, write ++bridge.length=" in answer.stderr
+    assert "2 cells: 0 finished, 2 to run" in warm.lockdec(*sweep, "++bridge.length=4", cwd=tmp_path).stdout
+
+
 def test_a_mistake_in_the_config_costs_no_import_of_torch(tmp_path: Path) -> None:
     code = (
         "import runpy, sys; sys.argv = ['lockdec', 'fewshot.shots=0']\n"

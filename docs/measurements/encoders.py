@@ -7,11 +7,21 @@ from matplotlib import pyplot
 from lockdec.report.headline import interval
 from lockdec.report.settings import Setting
 from lockdec.report.study import Study
-from measurements.estimates import COLOURS, CONTROLS, DOCS, neighbour, score, table, whiskers
+from measurements.estimates import COLOURS, CONTROLS, DOCS, difference, neighbour, score, table, whiskers
+
+PAIRS = (  # each with what it is compared with
+    ("efficientnet_lite0", "random_efficientnet_lite0"),
+    ("vae", "random_vae"),
+    ("random_efficientnet_lite0", "vae"),
+    ("vae", "vqvae"),
+    ("mlm", "random_mlm"),
+    ("minilm", "mlm"),
+    ("minilm", "random_mlm"),
+)
 
 
 def encoders(study: Study) -> dict[str, str]:
-    """One row per encoder and number of shots, for drawings and for German names."""
+    """One row per encoder and number of shots, for drawings and for German names; and some in pairs, seed by seed."""
     rows: list[tuple[str, str, int, list[str]]] = []
     lines: dict[str, dict[str, dict[int, Setting]]] = {}
     for setting in study.settings:
@@ -19,7 +29,7 @@ def encoders(study: Study) -> dict[str, str]:
         name, data = str(run.text("sweep_name")).removeprefix("encoder_"), str(run.text("data.name"))
         shots = int(str(setting.facet("fewshot.shots")))
         lines.setdefault(data, {}).setdefault(name, {})[shots] = setting
-        gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
+        gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
         copied = f"{neighbour(setting).mean:.3f}"
         cost = [f"{setting.parameters:,.0f}", f"{setting.mean('cost.seconds'):.0f}"]
         scores = [interval(score(setting)), interval(score(setting, "cider_d")), interval(score(setting, "exact"))]
@@ -38,18 +48,18 @@ def encoders(study: Study) -> dict[str, str]:
         axes.set_title(f"{data}: token F1 (dotted: nearest_neighbour)", fontsize=10)
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(DOCS / "encoders.png", dpi=130)
-    head = [
-        "encoder",
-        "shots",
-        "token F1",
-        "CIDEr-D",
-        "exact",
-        "over locked",
-        "over shuffled",
-        "over nearest_neighbour",
-    ]
+    head = ["encoder", "shots", "token F1", "CIDEr-D", "exact", "over prior", "over shuffled", "over nearest_neighbour"]
     body = [row for *_, row in sorted(rows, key=lambda row: row[:3])]
-    return {"encoders": table([*head, "nearest_neighbour", "trained", "seconds"], body)}
+    named = {name: by_shots for by_name in lines.values() for name, by_shots in by_name.items()}
+    counts = sorted({count for by_shots in named.values() for count in by_shots})
+    pairs = [
+        [f"`{one}`", f"`{other}`", *(interval(difference(named[one][n], named[other][n]), signed=True) for n in counts)]
+        for one, other in PAIRS
+    ]
+    return {
+        "encoders": table([*head, "nearest_neighbour", "trained", "seconds"], body),
+        "encoders pairs": table(["encoder", "less", *(f"{count:,} shots" for count in counts)], pairs),
+    }
 
 
 def remedies(study: Study) -> dict[str, str]:
@@ -58,7 +68,7 @@ def remedies(study: Study) -> dict[str, str]:
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
         choices = [word for word in run.overrides if word.startswith(("encoder", "pretrain_", "stages.", "finetune."))]
-        views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS)]
+        views = [interval(score(setting, view=view), signed=view != "score") for view in ("score", *CONTROLS[1:])]
         rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
-    head = ["", "token F1", "over locked", "over shuffled", "over nearest_neighbour", "nearest_neighbour"]
+    head = ["", "token F1", "over shuffled", "over nearest_neighbour", "nearest_neighbour"]
     return {"remedies": table(head, sorted(rows))}
