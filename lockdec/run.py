@@ -165,10 +165,11 @@ def explain(error: Exception) -> str:
         known = error.options or sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
         return f"{group}={option}: no such option (there are: {', '.join(known)})"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
-        group = cause.full_key.partition(".")[0]
+        missing = str(cause.full_key)
+        group = missing.partition(".")[0]
         swept = any(word.startswith(f"{group}=") and "," in word for word in sys.argv[1:])
-        hint = f"; where a sweep chooses {group}, write ++{cause.full_key}=..." if swept else ""
-        return f"{cause.full_key}: no such key (allowed: {', '.join(map(str, cause.parent_node))}){hint}"
+        hint = f"; where a sweep chooses {group}, write ++{missing}=..." if swept else ""
+        return f"{missing}: no such key (allowed: {', '.join(map(str, cause.parent_node))}){hint}"
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
         return f"{found[1]}: {str(cause).splitlines()[0]}"
     key = getattr(error, "full_key", None)
