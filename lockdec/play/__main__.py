@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket that listens at an address; ConfigError if that is not possible."""
+    if not host.strip():  # which the socket takes for all addresses
+        raise ConfigError(f"--host '{host}': name an address; 127.0.0.1 is this machine alone, 0.0.0.0 all networks")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError, TypeError) as error:  # TypeError: no name that can be encoded

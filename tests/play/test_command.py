@@ -33,6 +33,13 @@ def test_a_host_that_cannot_be_is_refused(host: str) -> None:
         listening(host, 0)
 
 
+@pytest.mark.parametrize("host", ["", " "])
+def test_an_empty_host_does_not_open_the_page_to_all(host: str) -> None:
+    """As `--host $UNSET` gives it: a socket would listen at every address."""
+    with pytest.raises(ConfigError, match=rf"^--host '{host}': name an address"):
+        listening(host, 0)
+
+
 @pytest.mark.parametrize("package", ["starlette", "uvicorn"])
 def test_a_missing_package_is_named_with_what_to_type(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
