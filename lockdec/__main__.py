@@ -1,4 +1,4 @@
-"""The command `lockdec`: one of the commands below, or `lockdec.run` with the given overrides.
+"""The command `lockdec`: one of the commands below, or `lockdec.run` with the given overrides; alone, it lists them.
 
 As an installed script it imports nothing from the current folder, unlike `python -m lockdec`: with `-m`, Python itself
 imports some modules before lockdec can leave that folder out.
@@ -25,13 +25,13 @@ COMMANDS = {  # name: module with a `main`, and what it does
 
 
 def main() -> None:
-    """Run the command that the first argument names; other arguments are overrides of `lockdec run`."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "run"
+    """Run the command that the first argument names; without one, list them. Other arguments are overrides of `run`."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"  # and no run, which takes minutes
     if name in ("-h", "--help"):
         forgive()
         for command, (_, about) in COMMANDS.items():
             print(f"lockdec {command:<10} {about}")
-        print("\n`lockdec COMMAND --help` says more; `lockdec [OVERRIDE...]` is `lockdec run [OVERRIDE...]`.")
+        print("\n`lockdec COMMAND --help` says more; `lockdec OVERRIDE...` is `lockdec run OVERRIDE...`.")
         return
     if name in COMMANDS:
         del sys.argv[1:2]

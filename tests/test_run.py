@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hydra.errors import ConfigCompositionException
 
+from lockdec.__main__ import COMMANDS, main
 from lockdec.run import explain
 from tests.conftest import composed
 from tests.faults.warm import Warm
@@ -30,6 +31,18 @@ def test_help_lists_the_groups_and_imports_neither_torch_nor_lightning(tmp_path:
     for group in ("cross_attention", "data", "decoder", "encoder", "fewshot", "logger", "stage", "text", "trainer"):
         assert f"\n{group}: " in answer.stdout
     assert "IMPORTED set()" in answer.stdout
+
+
+def test_without_a_command_there_is_a_list_of_them_and_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lockdec"])
+    main()
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()[: len(COMMANDS)]] == [
+        ["lockdec", command] for command in COMMANDS
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
