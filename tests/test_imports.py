@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,12 @@ def names_imported(path: Path) -> Iterator[str]:
             start = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*start, *([node.module] if node.module else [])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("name", [name for name, path in files().items() if "\n__all__ = " in path.read_text("utf-8")])
+def test_what_a_module_says_it_exports_is_there(name: str) -> None:
+    module = import_module(name)
+    assert [exported for exported in module.__all__ if not hasattr(module, exported)] == []
 
 
 def imports() -> dict[str, set[str]]:

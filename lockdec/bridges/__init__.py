@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 
-from lockdec.bridges.prefix import LinearPrefix, MLPPrefix
+from lockdec.bridges.prefix import LinearPrefix, MLPPrefix, StatePrefix
 from lockdec.bridges.resampler import Resampler
 from lockdec.bridges.retrieval import Retrieval, RetrievalWithCrossAttention
 from lockdec.bridges.tuning import Full, LoRA
