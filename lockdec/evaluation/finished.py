@@ -206,9 +206,10 @@ def find_run(folder: Path) -> FinishedRun:
         chosen = f"the newest of {len(runs)} finished runs" if runs[1:] else "the only finished run"
         return replace(newest, chosen=chosen)
     deeper = sorted({path.parent.parent.name for path in folder.glob(f"*/*/{RESULT}")})
-    hint = f"; there are runs in {', '.join(deeper[:10])} below it: name one" if deeper else ""
-    raise StoreError(f"{folder}: no {RESULT} of a finished run here, in the runs or in the cells of a sweep below "
-                     f"({len(runs)} of {len(below)} finished){hint}")  # fmt: skip
+    hint = f"; name one of the folders below it that hold runs: {', '.join(deeper[:10])}" if deeper else ""
+    count = f" ({len(runs)} of {len(below)} finished)" if below else ""
+    raise StoreError(f"{folder}: no {RESULT} of a finished run here, in the runs or in the cells of a sweep below"
+                     f"{count}{hint}")  # fmt: skip
 
 
 def _best(sweep: Path, cells: Sequence[FinishedRun], total: int) -> FinishedRun | None:

@@ -64,7 +64,7 @@ def test_of_several_runs_the_newest_that_ended_well_is_taken(tmp_path: Path) -> 
     finished(tmp_path / "probes" / "0", None, stages={"attach": {}, "probe": {}})
     with pytest.raises(StoreError, match="none of the 1 finished runs below it has a stage finetune"):
         find_run(tmp_path / "probes")
-    with pytest.raises(StoreError, match=r"no result.json .*; there are runs in probes, runs below"):
+    with pytest.raises(StoreError, match=r"no result.json .* below; name one .* that hold runs: probes, runs$"):
         find_run(tmp_path)
 
 
