@@ -52,6 +52,11 @@ class Attention:
     grid: Layout | None
     labels: tuple[str, ...] | None
 
+    def __repr__(self) -> str:
+        """Its sizes in place of the weights, which would fill a screen."""
+        words, states = self.shape
+        return f"Attention({words} words, {states} states, grid={self.grid}, labels={self.labels})"
+
     @property
     def shape(self) -> tuple[int, int]:
         """(words, states)."""

@@ -120,6 +120,10 @@ class Captioner:
         parts.encoder.to(self._device)
         parts.model.to(self._device)
 
+    def __repr__(self) -> str:
+        run = "" if self._run is None else f" of {self._run.folder}"
+        return f"<Captioner{run}: {type(self._parts.encoder).__name__}, inputs of kind {self.modality!r}>"
+
     def caption(
         self,
         inputs: Given | Sequence[Given],

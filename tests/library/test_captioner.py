@@ -16,6 +16,7 @@ import lockdec
 from lockdec.config.building import Builder
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import normalised
+from lockdec.evaluation.attention_maps import Attention, layout
 from lockdec.evaluation.finished import NewInputCaptioner, find_run, open_captioner
 from lockdec.evaluation.scoring import evidence, locked, scored
 from lockdec.library.inputs import Given
@@ -42,6 +43,12 @@ print(caption.text)
 @pytest.fixture(scope="module")
 def captioner(tiny: TinyRun) -> lockdec.Captioner:
     return lockdec.load(tiny.folder)
+
+
+def test_what_a_notebook_shows_names_the_run_and_fits_a_line(captioner: lockdec.Captioner, tiny: TinyRun) -> None:
+    assert repr(captioner) == f"<Captioner of {tiny.folder}: EfficientNetLite0, inputs of kind 'image'>"
+    attention = Attention(torch.full((2, 64), 1 / 64), layout(64), None)
+    assert repr(attention) == "Attention(2 words, 64 states, grid=Layout(rows=8, columns=8, apart=0), labels=None)"
 
 
 @pytest.fixture(scope="module")
