@@ -94,7 +94,7 @@ def sized(
         with undrawn():
             other.draw(decoder, encoder_dim)
         own = _size(other)
-        return own if other.attended is None else own + cross_attention_size(attention, decoder, other.attended)
+        return own if other.attended_dim is None else own + cross_attention_size(attention, decoder, other.attended_dim)
 
     key, most = "cross_attention.d_v", None
     if bridge is not None:
@@ -102,7 +102,7 @@ def sized(
         assert probe is not None
         with undrawn():
             probe.draw(decoder, encoder_dim)
-        if bridge.sized_by is None and probe.attended is None:
+        if bridge.sized_by is None and probe.attended_dim is None:
             return bridge, config, None
         if bridge.sized_by is not None:
             key, most = f"bridge.{bridge.sized_by}", probe.largest
@@ -121,7 +121,7 @@ def bridge_size(bridge: Bridge, decoder: LockingModel, encoder_dim: int) -> tupl
             other.draw(decoder, encoder_dim)
     except (RuntimeError, TypeError) as error:
         return (BEYOND if "overflow" in str(error).lower() else 0), None
-    return _size(other), other.attended
+    return _size(other), other.attended_dim
 
 
 def cross_attention_size(config: CrossAttentionConfig, decoder: LockingModel, encoder_dim: int) -> int:

@@ -77,7 +77,7 @@ class Resampler(Bridge):
             raise ConfigError(f"bridge.heads={self.heads} does not divide bridge.width={self.width}")
 
     @property
-    def attended(self) -> int:
+    def attended_dim(self) -> int:
         return self.width
 
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:

@@ -76,13 +76,11 @@ class Retrieval(Bridge):
         similarity = F.normalize(pooled(encoded).to(self.keys), dim=-1) @ self.keys.T  # (b, entries)
         if self.own is not None:
             similarity = similarity.masked_fill(self.own[:, None] == self.rows, -torch.inf)
-        order, known = (
-            similarity.sort(dim=1, descending=True, stable=True).indices.tolist(),
-            similarity.isfinite().sum(1),
-        )
+        order = similarity.sort(dim=1, descending=True, stable=True).indices.tolist()
+        known = similarity.isfinite().sum(1).tolist()
         texts = [[token for token in ids if token != NONE] for ids in self.captions.tolist()]
         found = []
-        for ranking, count in zip(order, known.tolist(), strict=True):
+        for ranking, count in zip(order, known, strict=True):
             ids: list[int] = []
             for entry in cycle(ranking[:count]):
                 ids = texts[entry] + ids
@@ -103,5 +101,5 @@ class RetrievalWithCrossAttention(Retrieval):
     kind: ClassVar[str] = "retrieval_cross_attention"
 
     @property
-    def attended(self) -> int:
+    def attended_dim(self) -> int:
         return self.encoder_dim

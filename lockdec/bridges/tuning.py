@@ -115,11 +115,11 @@ class Full(LinearPrefix):
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         super().draw(decoder, encoder_dim)
         own = {
-            name: weight
+            name.replace(".", "/"): weight.detach().clone()
             for name, weight in decoder.named_parameters()
             if ".cross_attention." not in name and not name.startswith("bridge.")
         }
-        self.weights = nn.ParameterDict({name.replace(".", "/"): own[name].detach().clone() for name in own})
+        self.weights = nn.ParameterDict(own)
 
     def enter(self, decoder: PluggableModel) -> None:
         for name, weight in self.weights.items():

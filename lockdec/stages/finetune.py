@@ -116,7 +116,7 @@ class Finetune(TrainingStage):
     seed: int
 
     def check(self) -> None:
-        self.learned()
+        self.split_support()
 
     def support(self) -> list[Pair]:
         """The pairs of the support set."""
@@ -130,7 +130,7 @@ class Finetune(TrainingStage):
         if self.trainer.strategy == "fsdp" and isinstance(unlock, Unlock) and unlock.bridge is not None:
             raise ConfigError(f"trainer.strategy=fsdp: bridge={unlock.bridge.kind} is not sharded; use ddp")
 
-    def learned(self) -> tuple[list[Pair], list[Pair]]:
+    def split_support(self) -> tuple[list[Pair], list[Pair]]:
         """The pairs to learn from, and those that the step is chosen by."""
         return hold_out(self.support()) if self.fit.select == "held_out" else (self.support(), [])
 
@@ -144,7 +144,7 @@ class Finetune(TrainingStage):
         return {"data": self.data.fingerprint} | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
-        pairs, held_out = self.learned()
+        pairs, held_out = self.split_support()
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.prompt, self.fit.chat)
         if tokenizer.prompt is not None:
@@ -161,17 +161,14 @@ class Finetune(TrainingStage):
             steps=self.fit.steps,
             seed=self.seed,
         )
-        eos, watched = tokenizer.special.eos, list[L.Callback]()
-        if seen := self.data.splits["val"][:WATCHED]:
-            captions = tokenizer.batch([self.data.captions[row][0] for row in seen], model.room)
-            watched = [AttentionStatistics(work.stage, captions, encoded.batch(seen), eos, prompt)]
         learns = bool(model.bridge_parameters()) and not model.apart  # neither retrieval alone does, nor trained plugs
         best = self.best_step(held_out, tokenizer, encoded, model.room) if learns else []
+        callbacks = [*self.statistics(tokenizer, encoded, model.room), *best]
         frozen = decoder_fingerprint(model)
-        module = self.module(model, eos, prompt, encoded.normalisation.apart)
+        module = self.module(model, tokenizer.special.eos, prompt, encoded.normalisation.apart)
         batches.prefix = prefix = self.prefix(model, batches.sequences, work)
         try:
-            metrics = self.train(module, batches, work, self.seed, [*watched, *best]) if learns else {}
+            metrics = self.train(module, batches, work, self.seed, callbacks) if learns else {}
         finally:
             if prefix is not None:
                 prefix.close()
@@ -203,6 +200,15 @@ class Finetune(TrainingStage):
             return None
         place_on(model, work.device)
         return FrozenPrefix(model, sequences, layers, work.folder)
+
+    def statistics(self, tokenizer: Tokenizer, encoded: EncodedSet, max_len: int) -> list[L.Callback]:
+        """What logs how the bridge attends to some validation inputs; nothing where there are none."""
+        rows = self.data.splits["val"][:WATCHED]
+        if not rows:
+            return []
+        captions = tokenizer.batch([self.data.captions[row][0] for row in rows], max_len)
+        prompt = len(tokenizer.prompt_tokens)
+        return [AttentionStatistics(self.name, captions, encoded.batch(rows), tokenizer.special.eos, prompt)]
 
     def best_step(
         self, held_out: Sequence[Pair], tokenizer: Tokenizer, encoded: EncodedSet, max_len: int

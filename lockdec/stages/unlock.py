@@ -174,9 +174,9 @@ class Unlock(Stage):
                 captions = tokenizer.sequences([pair.caption for pair in pairs], model.config.max_len)
                 bridge.remember(encoded.pooled(rows), captions, rows)
             model.attach_bridge(bridge)
-        attended = encoder_dim if bridge is None else bridge.attended
-        if attended is not None:
-            model.attach(attention, attended)
+        attended_dim = encoder_dim if bridge is None else bridge.attended_dim
+        if attended_dim is not None:
+            model.attach(attention, attended_dim)
         sections: dict[str, Any] = {}
         had = sum(weight.numel() for weight in model.bridge_parameters().values())
         if model.plug is not None:

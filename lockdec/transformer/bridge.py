@@ -65,7 +65,7 @@ class Bridge(nn.Module, ABC):
         return 0
 
     @property
-    def attended(self) -> int | None:
+    def attended_dim(self) -> int | None:
         """The width of what cross-attention attends to; None where the bridge works without cross-attention."""
         return None
 

@@ -45,7 +45,7 @@ class AddNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "b t d_model"], sublayer: Sublayer, of: Tensor | None = None
     ) -> Float[Tensor, "b t d_model"]:
-        """Apply the sublayer to x; or to `of`, for which x only is what the result is added to."""
+        """Apply the sublayer to x, or to `of` if it is given, and add the result to x."""
         if self.pre:
             added = sublayer(self.norm(x if of is None else of))
             return x + cast(Tensor, self.dropout(added if self.after is None else self.after(added)))

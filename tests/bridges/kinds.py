@@ -45,8 +45,8 @@ def bridged(kind: str, seed: int = 0, **changes: Any) -> LockingDecoderModel:
     drawn = torch.Generator().manual_seed(seed + 9)
     bridge.remember(torch.randn(len(CAPTIONS), ENCODER_DIM, generator=drawn), CAPTIONS, range(len(CAPTIONS)))
     model.attach_bridge(bridge)
-    if bridge.attended is not None:
-        model.attach(cross_attention_config(), bridge.attended)
+    if bridge.attended_dim is not None:
+        model.attach(cross_attention_config(), bridge.attended_dim)
     generator = torch.Generator().manual_seed(seed + 5)
     with torch.no_grad():
         for weight in model.bridge_parameters().values():

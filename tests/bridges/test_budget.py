@@ -79,7 +79,7 @@ def test_a_bridge_is_counted_without_being_drawn(bridge: Bridge) -> None:
     size, attended = bridge_size(bridge, model, ENCODER_DIM)
     assert not list(bridge.parameters())
     bridge.draw(model, ENCODER_DIM)
-    assert (size, attended) == (sum(weight.numel() for weight in bridge.parameters()), bridge.attended)
+    assert (size, attended) == (sum(weight.numel() for weight in bridge.parameters()), bridge.attended_dim)
 
 
 @pytest.mark.parametrize("length", [10**18, 10**19], ids=["of bytes", "of numbers"])

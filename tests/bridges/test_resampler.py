@@ -65,7 +65,7 @@ def test_unlocking_changes_nothing_and_an_input_without_states_never_does() -> N
     locked, bridge = model(tokens), Resampler(queries=3, width=8, heads=2)
     bridge.draw(model, ENCODER_DIM)
     model.attach_bridge(bridge)
-    model.attach(cross_attention_config(layers=[1]), bridge.attended)
+    model.attach(cross_attention_config(layers=[1]), bridge.attended_dim)
     model.unlock()
     assert model(tokens, encoded).equal(locked)
     assert model.encoder_dim == ENCODER_DIM

@@ -48,7 +48,7 @@ def test_the_kept_step_has_the_lowest_loss_on_what_was_held_out(
     monkeypatch.setattr(selection, "MEASURE_EVERY", 4)
     kept, metrics = finetuned(choosing, tmp_path / "kept", made)
     tokenizer, encoded = load_tokenizer(made["pretrain"]), EncodedSet.open(made["attach"].folder)
-    learned, held_out = choosing.learned()
+    learned, held_out = choosing.split_support()
     assert (len(learned), len(held_out)) == (14, metrics["held_out_pairs"]) == (14, 2)
 
     class Stopped(L.Callback):
