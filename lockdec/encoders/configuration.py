@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from omegaconf import MISSING
 
+from lockdec.data.drawings import MOST_SIDE
 from lockdec.transformer.configuration import require, require_counts
 
 
@@ -33,14 +34,15 @@ class AutoencoderConfig:
 
     @property
     def least_parameters(self) -> int:
-        """The weights of its convolutions, without biases and without those between the grid and the latents."""
+        """The weights of its convolutions, without biases, and two for each channel of a latent, if no more."""
         steps = sum(32 * before * after for before, after in pairwise([3, *self.widths]))  # 4 x 4, down and up
         last = self.widths[-1]
-        return steps + self.blocks * 20 * last * max(1, last // 2)  # 3 x 3 and 1 x 1, down and up
+        return steps + self.blocks * 20 * last * max(1, last // 2) + 2 * self.channels  # 3 x 3 and 1 x 1, down and up
 
     def check(self, key: str) -> None:
         """Raise ConfigError, which names the key below `key`, if a value is out of range."""
         require_counts(key, resolution=self.resolution, channels=self.channels)
+        require(self.resolution <= MOST_SIDE, f"{key}.resolution", self.resolution, f"use at most {MOST_SIDE} pixels")
         require(bool(self.widths) and min(self.widths) >= 1, f"{key}.widths", list(self.widths), "one or more counts")
         require(self.blocks >= 0, f"{key}.blocks", self.blocks, "must not be negative")
         step = 1 << len(self.widths)
@@ -72,6 +74,10 @@ class VQVAEConfig(AutoencoderConfig):
     """
 
     codes: int = MISSING
+
+    @property
+    def least_parameters(self) -> int:
+        return super().least_parameters + self.codes * self.channels
 
     def check(self, key: str) -> None:
         super().check(key)

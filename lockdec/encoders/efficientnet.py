@@ -57,8 +57,8 @@ class EfficientNetLite0(Encoder):
             raise ConfigError(
                 f"encoder.layers={list(layers)}: one or more of {STEM}, 0 to {_BLOCKS - 1} and {HEAD}, each once"
             )
-        if grid is not None and grid < 1:
-            raise ConfigError(f"encoder.grid={grid}: at least 1 cell a side, or null")
+        if grid is not None and not 1 <= grid <= resolution:
+            raise ConfigError(f"encoder.grid={grid}: at least 1 cell a side and at most {resolution}, or null")
         self.resolution, self.layers, self.grid, self.position = resolution, tuple(layers), grid, position
         self.network = _untrained(resolution) if untrained else _pretrained(resolution)
         fold_batch_norms(self.network)

@@ -11,7 +11,7 @@ from omegaconf import MISSING
 from lockdec.config.schema import require_at_least
 from lockdec.errors import ConfigError
 from lockdec.evaluation.attributes import require_attributes
-from lockdec.transformer.configuration import STRATEGIES, GenerationConfig, require_choice
+from lockdec.transformer.configuration import MOST_SEQUENCES, STRATEGIES, GenerationConfig, require, require_choice
 
 MBR = "mbr"
 # What a stage that evaluates captions is without these keys.
@@ -74,6 +74,7 @@ class EvaluateConfig(EvaluateTextConfig):
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
         require_at_least("evaluate", self, candidates=1)
+        require(self.candidates <= MOST_SEQUENCES, "evaluate.candidates", self.candidates, f"at most {MOST_SEQUENCES}")
         require_choice("evaluate.strategy", self.strategy, (*STRATEGIES, MBR))
         require_choice("evaluate.utility", self.utility, UTILITIES)
         require_attributes("evaluate.attributes", self.attributes)

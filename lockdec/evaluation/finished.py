@@ -18,6 +18,7 @@ from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.result import current
 from lockdec.store import METADATA, Artifact, damage
 from lockdec.store.reading import CONFIG, MULTIRUN, RESULT, is_name, read_config, read_object, run_folders, within
+from lockdec.transformer.configuration import MOST_SEQUENCES
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from lockdec.transformer.models import LockingModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
-MOST_SEQUENCES = 1_000  # that are generated for one input
 # Of the encoded data a captioner needs this file only; of other artifacts, all files but the learning curve.
 _OF_ATTACH = ("normalisation.safetensors",)
 _NO_DECODER = ("attach", "unlock")  # all other stages that finetuning reads make or change the decoder

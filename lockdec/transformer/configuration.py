@@ -19,6 +19,7 @@ BIASES = ("all", "qkv", "none")
 STRATEGIES = ("greedy", "beam", "nucleus", "top_k")
 ZERO_INITIALISED = ("zero_output", "tanh_gate", "rezero", "layerscale")  # unlocking by these changes no logits
 UNLOCKS = (*ZERO_INITIALISED, "plain")
+MOST_SEQUENCES = 1_000  # that are generated for one input
 MOST_LAYERS = 10_000  # of a transformer; the deepest that are trained have some hundreds
 
 
@@ -259,6 +260,7 @@ class GenerationConfig:
         group = self.group
         require_choice(f"{group}.strategy", self.strategy, STRATEGIES)
         require_counts(group, max_new_tokens=self.max_new_tokens, beams=self.beams, top_k=self.top_k)
+        require(self.beams <= MOST_SEQUENCES, f"{group}.beams", self.beams, f"at most {MOST_SEQUENCES}")
         least, most = self.min_new_tokens, self.max_new_tokens
         require(0 <= least <= most, f"{group}.min_new_tokens", least, f"use 0 to max_new_tokens={most}")
         require(self.no_repeat_ngram >= 0, f"{group}.no_repeat_ngram", self.no_repeat_ngram, "use 0 or more")

@@ -30,6 +30,7 @@ def test_the_size_of_the_codebook_is_checked_beside_the_others() -> None:
     ("changes", "message"),
     [
         ({"resolution": 30}, r"resolution=30: use a multiple of 4, since 2 widths halve it as often"),
+        ({"resolution": 2**30}, "resolution=1073741824: use at most 8000 pixels"),
         ({"widths": []}, r"widths=\[\]: one or more counts"),
         ({"channels": 0}, "channels=0"),
         ({"blocks": -1}, "blocks=-1: must not be negative"),

@@ -155,6 +155,7 @@ def test_what_is_not_an_image_is_refused(encoder: EfficientNetLite0) -> None:
         ({"layers": ["heads"]}, r"encoder\.layers=\['heads'\]"),
         ({"layers": [3, 3]}, r"encoder\.layers=\[3, 3\].*each once"),
         ({"grid": 0}, r"encoder\.grid=0"),
+        ({"grid": 10**9}, r"encoder\.grid=1000000000: at least 1 cell a side and at most 128"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_key(arguments: dict[str, Any], message: str) -> None:

@@ -36,6 +36,8 @@ def test_every_option_of_generation_is_handed_on_and_no_other() -> None:
         ({"batch_size": 0}, "^evaluate.batch_size=0 must be at least 1"),
         ({"top_p": 0.0}, "^evaluate.top_p=0.0: use a number above 0"),
         ({"beams": 0}, "^evaluate.beams=0: use a whole number"),
+        ({"beams": 1001}, "^evaluate.beams=1001: at most 1000"),
+        ({"candidates": 10**9}, "^evaluate.candidates=1000000000: at most 1000"),
     ],
 )
 def test_what_cannot_work_is_refused_by_the_key_of_its_section(changes: dict[str, Any], message: str) -> None:

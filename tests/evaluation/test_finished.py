@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lockdec.errors import ConfigError, StoreError
+from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.evaluation.finished import find_run, open_captioner
 from lockdec.export import export
 from lockdec.pipeline.assembling import Assembly
@@ -127,5 +127,5 @@ def test_a_strangers_config_cannot_ask_for_work_without_end(
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["evaluate"] |= {"strategy": "mbr", name: value}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(StoreError, match=rf"config\.yaml: evaluate\.{name}={value}: at most \d+$"):
+    with pytest.raises(LockdecError, match=rf"evaluate\.{name}={value}: at most \d+$"):
         open_captioner(find_run(run))

@@ -79,6 +79,7 @@ def test_an_impossible_decoder_is_refused_by_key(changes: dict[str, Any], messag
         ({"max_new_tokens": 0}, "^generation.max_new_tokens=0: use a whole number of at least 1"),
         ({"min_new_tokens": 25}, "^generation.min_new_tokens=25: use 0 to max_new_tokens=24"),
         ({"beams": 0}, "^generation.beams=0"),
+        ({"beams": 10**9}, "^generation.beams=1000000000: at most 1000"),
         ({"top_k": 0}, "^generation.top_k=0"),
         ({"top_p": 0.0}, "^generation.top_p=0.0: use a number above 0 and at most 1"),
         ({"temperature": 0.0}, "^generation.temperature=0.0: use a number above 0"),
