@@ -193,9 +193,9 @@ def _how_low(finding: HowLow, context: str, study: Study) -> str:
         )
     loss = dict(finding.losses)[finding.smallest]
     also = ""
-    blind = "prior" if "prior" in study.controls else "locked"
-    if (gap := study.estimate(full, view=blind)) is not None and gap.verdict != "above":
-        also += f" Full size itself is not shown to beat {blind}, so being close to it means little."
+    control = "prior" if "prior" in study.controls else "locked"
+    if (gap := study.estimate(full, view=control)) is not None and gap.verdict != "above":
+        also += f" Full size itself is not shown to beat {control}, so being close to it means little."
     return (
         f"{where}{axis.name} = {axis.value(finding.smallest):g} is enough: token F1 "
         f"{number(_mean(study, finding.smallest))}, {interval(loss, signed=True)} to full size ({top}), "

@@ -157,13 +157,13 @@ def test_ids_are_shown_as_the_files_were_called(tmp_path: Path) -> None:
 def test_attributes_have_a_table_where_they_were_counted(tmp_path: Path) -> None:
     counted = {"caption": {"tone": 0.75, "hair": 0.5}, "prior": {"tone": 0.25, "hair": 0.125}}
     page = write_report([write_run(tmp_path / "run", result() | {"attributes": counted}, extras=False)]).report
-    table = page.read_text().split("Attributes told right</h3>")[1].split("</table>")[0]
+    table = page.read_text().split("Attributes named correctly</h3>")[1].split("</table>")[0]
     cells = [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", table)]
     assert cells[:3] == ["Attribute", "captioner", "prior"]
     assert cells[6:9] == ["tone", "0.750", "0.250"]
     assert cells[12:15] == ["hair", "0.500", "0.125"]
     without = write_report([write_run(tmp_path / "without", extras=False)]).report
-    assert "Attributes told right" not in without.read_text()
+    assert "Attributes named correctly" not in without.read_text()
 
 
 def test_what_is_shown_to_differ_over_the_inputs_is_coloured(tmp_path: Path) -> None:
