@@ -29,10 +29,6 @@ settings.register_profile(
 )
 settings.load_profile("shared machine")
 TESTS = Path(__file__).parent
-COMPUTING = {  # folders whose tests check shapes; in the others, that would take a quarter of the time
-    *("bridges", "data", "distributed", "encoders", "evaluation", "library", "modules", "optimizers", "stages"),
-    *("training", "transformer"),
-}
 LONG = {"config", "faults", "runtime", "sweeps"}  # folders in which a few tests take half a minute
 SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a skipped test fail
 
@@ -73,8 +69,13 @@ def settings_of_the_process() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="module")
 def shapes_checked(request: pytest.FixtureRequest) -> None:
-    """Types and shapes are checked at run time in the tests of what computes with tensors, whole runs among them."""
-    jaxtyping.config.update("jaxtyping_disable", request.path.relative_to(TESTS).parts[0] not in COMPUTING)
+    """Types and shapes are checked at run time in the tests of the folders that annotate them.
+
+    In the other folders, that would take a quarter of the time.
+    """
+    *rooms, _ = request.config.getoption("--jaxtyping-packages").split(",")
+    computing = {room.split(".")[1] for room in rooms}
+    jaxtyping.config.update("jaxtyping_disable", request.path.relative_to(TESTS).parts[0] not in computing)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

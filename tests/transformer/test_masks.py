@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jaxtyping
 import pytest
 import torch
 
@@ -27,3 +28,9 @@ def test_softmax_gives_nothing_to_what_the_bias_masks_and_never_nan(dtype: torch
     weights = (scores + mask_bias(mask, dtype)).softmax(-1)
     assert weights[0].tolist() == [0.5, 0.0, 0.5]
     assert weights.isfinite().all()
+
+
+def test_types_and_shapes_are_checked_here() -> None:
+    """By the hook of pytest, whose absence no other test would notice."""
+    with pytest.raises(jaxtyping.TypeCheckError, match="mask"):
+        mask_bias(torch.zeros(2, 3), torch.float32)  # not booleans
