@@ -41,9 +41,10 @@ def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: P
     assert not surely_finished(config, folder)
 
 
-def test_a_finished_sweep_starts_no_cell_and_imports_no_torch(tiny: TinyRun) -> None:
-    arguments = ["debug=tiny", f"paths.outputs={tiny.outputs}", "sweep_name=done", "finetune.steps=2"]
-    folder = tiny.outputs / "sweeps" / "done"
+def test_a_finished_sweep_starts_no_cell_and_imports_no_torch(tiny: TinyRun, tmp_path: Path) -> None:
+    places = (f"paths.outputs={tmp_path}", f"paths.stores=[{tiny.outputs / 'stages'}]")
+    arguments = ["debug=tiny", *places, "sweep_name=done", "finetune.steps=2"]
+    folder = tmp_path / "sweeps" / "done"
     for number in (0, 1):
         run_job(composed(*arguments, f"seed={number}"), folder / str(number), [], str(number))
     before = [(folder / number / RESULT).read_bytes() for number in "01"]
