@@ -53,6 +53,7 @@ class Suite(Protocol):
         GOALS: by subject, the speed-up that lockdec should reach; by "matmul", the share of the peak.
         MEMORY_GOALS: by subject, how many times as much memory lockdec may take; optional.
         ENVIRONMENT: by subject, additions to the environment of its process; optional.
+        ON: the only kind of device that it is measured on: "cpu" or "cuda"; optional.
     """
 
     TITLE: str
@@ -96,6 +97,16 @@ class Worker:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    def wait(self) -> None:
+        """Wait until the subject is built and warmed up."""
+        ready = self.ask(steps=0)
+        self.work, self.flops = ready["work"], ready["flops"]
+
+    def calibrate(self) -> None:
+        """Make turns long enough."""
+        while (seconds := float(self.ask(steps=self.steps)["seconds"])) < TURN:
+            self.steps = max(self.steps + 1, int(self.steps * min(8.0, 1.1 * TURN / seconds)))
+
     def turn(self) -> None:
         """Do the steps of a turn and note their rate."""
         self.rates.append(self.steps / float(self.ask(steps=self.steps)["seconds"]))
@@ -103,7 +114,7 @@ class Worker:
 
 @contextmanager
 def worker(suite: str, subject: str, threads: int, tree: Path = ROOT) -> Iterator[Worker]:
-    """A subject, built and warmed up, with turns that are long enough."""
+    """The process of a subject, which begins to build it and to warm it up."""
     from lockdec.runtime.process import (
         waits,  # here, since an earlier lockdec may not have it
     )
@@ -117,12 +128,7 @@ def worker(suite: str, subject: str, threads: int, tree: Path = ROOT) -> Iterato
         command, cwd=tree, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         try:
-            started = Worker(process, 0.0, None)
-            ready = started.ask(steps=0)
-            started.work, started.flops = ready["work"], ready["flops"]
-            while (seconds := float(started.ask(steps=started.steps)["seconds"])) < TURN:
-                started.steps = max(started.steps + 1, int(started.steps * min(8.0, 1.1 * TURN / seconds)))
-            yield started
+            yield Worker(process, 0.0, None)
         finally:
             process.kill()
 
@@ -146,6 +152,10 @@ def measure(name: str, threads: int, rounds: int, against: str | None = None) ->
         if against:
             tree = stack.enter_context(checkout(against))
             workers[BEFORE] = stack.enter_context(worker(name, OURS, threads, tree))
+        for one in workers.values():  # they are built side by side
+            one.wait()
+        for one in workers.values():
+            one.calibrate()
         for number in range(rounds):
             # In alternating order, so that no subject always comes first.
             for turning in list(workers.values())[:: -1 if number % 2 else 1]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,7 +54,7 @@ class Caption:
     confidence: float
     alternatives: tuple[Candidate, ...]
     words: tuple[Word, ...]
-    attention: Attention
+    attention: Attention = field(compare=False)  # tensors, which do not compare to a single truth value
 
 
 @dataclass(frozen=True)

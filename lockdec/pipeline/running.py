@@ -125,9 +125,15 @@ def run(
 
 
 def cost(since: float) -> dict[str, float]:
-    """Seconds since that moment of the monotonic clock, and the most memory this process has ever held."""
+    """Seconds since that moment of the monotonic clock, and the most memory this process has ever held.
+
+    Where it has used a GPU, also the most that its tensors have taken there (`peak_gpu_memory_mb`).
+    """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": round(time.monotonic() - since, 3), "peak_memory_mb": round(peak / 1024, 1)}
+    found = {"seconds": round(time.monotonic() - since, 3), "peak_memory_mb": round(peak / 1024, 1)}
+    if torch.cuda.is_initialized():
+        found["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return found
 
 
 def _config_text(config: DictConfig) -> str:
