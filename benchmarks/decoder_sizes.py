@@ -4,7 +4,7 @@ python -m benchmarks.decoder_sizes 135m 1b --folder /tmp/decoder_sizes          
 python -m benchmarks.decoder_sizes 135m 1b --folder /tmp/decoder_sizes --trainer gpu
 
 A checkpoint of each shape is made with random weights in bfloat16 (2.5 GB at 1.24 B), imported, and finetuned for a few
-steps on tiny data, each by a command of its own; then it is deleted. The figures go into
+steps on tiny data, each by a command of its own (one for both with a GPU); then it is deleted. The figures go into
 docs/performance/decoder_sizes.json (with a GPU, decoder_sizes_gpu.json), from which `python docs/scaling.py` fills the
 tables of docs/scaling.md, with larger decoders by arithmetic.
 """
@@ -35,7 +35,7 @@ LLAMA: dict[str, dict[str, Any]] = {  # as SmolLM2, Llama 3.2 and Mistral have t
 STEPS = {"default": 10, "gpu": 200}
 CELL = {  # overrides, by trainer
     "default": ("cross_attention.layers=last_6", "finetune.batch_size=8", "trainer.threads=1"),
-    "gpu": ("cross_attention.layers=last_6", "finetune.batch_size=8", "trainer=gpu"),
+    "gpu": ("cross_attention.layers=last_6", "finetune.batch_size=8", "trainer=gpu", "trainer.compile=false"),
 }
 
 
@@ -119,7 +119,7 @@ def make_checkpoint(shape: Mapping[str, Any], folder: Path) -> None:
 def run(outputs: Path, name: str, *overrides: str) -> dict[str, Any]:
     """The result.json of one command on tiny data."""
     folder = outputs / name
-    places = (f"paths.outputs={outputs}", f"hydra.run.dir={folder}")
+    places = (f"paths.outputs={outputs}", f"hydra.run.dir={folder}", "logger=none")
     command = [sys.executable, "-m", "lockdec.run", "debug=tiny", "decoder=llama", *places, *overrides]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -137,23 +137,25 @@ def measured(shape: Mapping[str, Any], folder: Path, trainer: str, cell: bool = 
     try:
         make_checkpoint(shape, folder / "checkpoint")
         path = f"decoder.path={folder / 'checkpoint'}"
+        order, steps = "pipeline.order=[pretrain,attach,unlock,finetune]", STEPS[trainer]
+        whole = (path, order, f"finetune.steps={steps}", *CELL[trainer])
+        if trainer == "gpu":
+            made = run(folder / "out", "cell", *whole)
+            return of_import(shape, made) | of_cell(made, steps)
         bare = run(folder / "out", "bare", path, "pipeline.order=[attach]")
-        found = of_import(shape, bare, run(folder / "out", "import", path, "pipeline.order=[pretrain]"))
+        found = of_import(shape, run(folder / "out", "import", path, "pipeline.order=[pretrain]"))
+        found["bare_peak_mb"] = bare["cost"]["peak_memory_mb"]
         if cell:
-            order, steps = "pipeline.order=[pretrain,attach,unlock,finetune]", STEPS[trainer]
-            found |= of_cell(
-                run(folder / "out", "cell", path, order, f"finetune.steps={steps}", *CELL[trainer]), steps
-            )
+            found |= of_cell(run(folder / "out", "cell", *whole), steps)
         return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def of_import(shape: Mapping[str, Any], bare: Mapping[str, Any], imported: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of two runs: one without any decoder, and one that imports."""
+def of_import(shape: Mapping[str, Any], imported: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of a run that imports."""
     return {
         "numbers": numbers(shape),
-        "bare_peak_mb": bare["cost"]["peak_memory_mb"],
         "import_seconds": imported["stages"]["pretrain"]["seconds"],
         "import_peak_mb": imported["cost"]["peak_memory_mb"],
         "decoder_bytes": sum(imported["stages"]["pretrain"]["weights"].values()),
