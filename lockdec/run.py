@@ -149,7 +149,7 @@ def _end(error: Exception) -> NoReturn:
 
 def one_line(error: Exception) -> str:
     """The error as one line that is safe to print: without secrets and control characters."""
-    return shortened(visible(redaction.text(explain(error))))
+    return shortened(visible(redaction.of_error(explain(error))))
 
 
 def explain(error: Exception) -> str:

@@ -50,8 +50,10 @@ def test_without_a_command_there_is_a_list_of_them_and_no_run(
     [
         ("cross_attention.dk=2", "cross_attention.dk: no such key (allowed: heads, d_q, d_k, d_v,"),
         ("cross_attention.d_k=two", "cross_attention.d_k=two: Value 'two' of type 'str' could not be converted to Int"),
+        ("encoder=3", "encoder=3: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("encoder=nope", "encoder=nope: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
+        ("+Authorization=x", "Authorization - no such key (allowed: seed,"),
         ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
         ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
         (
@@ -64,7 +66,7 @@ def test_without_a_command_there_is_a_list_of_them_and_no_run(
         ("name=" + "n" * 300, "name=nnnnnnnnnnnnnnnnnnnn...: use at most 128 bytes, not 300"),
         ("finetune=null", "finetune: stages.prior.prompt reads finetune.prompt, but there is no such section"),
         ("decoder.heads=5", "decoder.heads=5 does not divide d_model=32"),
-        ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training drawings"),
+        ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training inputs"),
         ("data.split=sideways", "data.split=sideways: "),
         ("data=folder", "data.path has to be given: data.path=..."),
         ("data.resolution=big", "data.resolution=big: input should be a valid integer"),
@@ -123,7 +125,7 @@ def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(war
     sweep = tmp_path / "outputs" / "sweeps" / "s"
     assert first.returncode == 1
     assert "2 of 3 cells done" in first.stdout
-    assert "cell 1 failed: fewshot.shots=5000: there are only 48 training drawings" in first.stdout
+    assert "cell 1 failed: fewshot.shots=5000: there are only 48 training inputs" in first.stdout
     statuses = [json.loads((sweep / str(cell) / "result.json").read_text())["status"] for cell in range(3)]
     assert statuses == ["ok", "failed", "ok"]
     assert (sweep / "report.html").is_file()

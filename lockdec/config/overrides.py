@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from lockdec.config.schema import config_folder
 from lockdec.errors import ConfigError
 
 SWITCHES = (
@@ -112,8 +113,16 @@ def _quoted(word: str, sweeping: bool, words: Sequence[str]) -> str:
             return quoted
         raise ConfigError(f"{word}: several values are a sweep: python -m lockdec.run -m {shlex.join(words)}; "
                           f"for one text, quote it: {_typed(quoted)}")  # fmt: skip
+    if parsed.is_sweep_override():
+        return word
+    if _is_group(key):  # whose options have names, though a name may be a number
+        return quoted if isinstance(parsed.value(), int | float) else word
     is_changed = value != value.strip() or not isinstance(parsed.value(), str | None)
-    return quoted if is_text and is_changed and not parsed.is_sweep_override() else word
+    return quoted if is_text and is_changed else word
+
+
+def _is_group(key: str) -> bool:
+    return "." not in key and (config_folder() / key.lstrip("+~").partition("@")[0]).is_dir()
 
 
 def _typed(word: str) -> str:

@@ -31,7 +31,7 @@ from lockdec.distributed import ranks
 from lockdec.errors import PrunedError, StoreError, visible
 from lockdec.evaluation.result import SCHEMA
 from lockdec.pipeline.assembling import Assembly, assemble
-from lockdec.redaction import redacted, text
+from lockdec.redaction import of_error, redacted, text
 from lockdec.runtime.devices import device_of, exact
 from lockdec.runtime.interruption import InterruptedRunError, stoppable
 from lockdec.runtime.memory import is_out_of_memory, out_of_memory
@@ -114,7 +114,7 @@ def run(
     finally:
         result["cost"] = result.get("cost", {}) | cost(clock)
         result["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-        result = redacted(result)
+        result = redacted(result | {"error": result["error"] and of_error(result["error"])})
         try:
             write_json(folder / RESULT, result)
         except StoreError as error:

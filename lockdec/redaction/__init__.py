@@ -22,13 +22,14 @@ from lockdec.redaction.formats import REDACTED, is_random, without_formats
 from lockdec.redaction.lines import HEADERS, is_filled, without_named
 from lockdec.redaction.names import WORDS, is_secret
 
-__all__ = ["REDACTED", "is_secret", "known", "learn", "redacted", "text"]
+__all__ = ["REDACTED", "is_secret", "known", "learn", "of_error", "redacted", "text"]
 
 _SHORTEST = 8  # characters of a secret that is found anywhere in a text
 _SHORTEST_WORD = 4  # characters of one that is found where it stands alone, if it has more than letters
 _LONGEST_PARSED = 100_000  # characters of a string that is parsed
 _ENCODED = re.compile(r"(?<![A-Za-z0-9+/_=-])eyJ[A-Za-z0-9+/_=-]{20,20000}+")  # JSON in base64
 _ASSIGNMENT = re.compile(r"\s*(?P<key>[+~]{0,2}[^\s=:{}()\[\],]+(?: [^\s=:{}()\[\],]+){0,3})=(?!=)(?P<value>[\s\S]+)")
+_ABOUT_KEY = re.compile(r"(?P<key>[\w.@/+~-]{1,200}+): (?P<reason>.+)", re.DOTALL)
 _CREDENTIALS = re.compile(r"(?:Bearer|Basic|Digest|Negotiate)\s{1,3}([A-Za-z0-9._~+/=-]{8,}+)", re.IGNORECASE)
 _NAMES = {"name", "key", "header", "k", "field", "option", "variable", "type"}  # of a secret, in an object that ...
 _VALUES = {"value", "val", "v", "default", "content", "argument"}  # ... has its value beside it
@@ -62,6 +63,16 @@ def text(line: str, secrets: Sequence[str] | None = None) -> str:
     if "eyJ" in line:
         line = _ENCODED.sub(_without_encoded, line)
     return without_named(without_formats(line))
+
+
+def of_error(line: str) -> str:
+    """The text of an error without its secrets.
+
+    Many begin with the key that they are about. If that has the name of a secret, a dash takes the place of the colon,
+    after which the reason would look like the secret, to this and to every later reader.
+    """
+    about = _ABOUT_KEY.fullmatch(line)
+    return text(f"{about['key']} - {about['reason']}" if about and is_secret(about["key"]) else line)
 
 
 def known(more: Sequence[str] = ()) -> list[str]:

@@ -19,6 +19,7 @@ from lockdec.distributed import ranks
 from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError, LockdecError, PrunedError, StoreError
 from lockdec.pipeline.running import run
+from lockdec.redaction import of_error
 from lockdec.store.reading import read_json_lines
 from lockdec.sweeps.cells import claimed
 from lockdec.sweeps.finished import finished_cell
@@ -68,7 +69,7 @@ def run_job(
         except PrunedError:
             return math.nan
         except Exception as error:  # result.json records it; the other cells still run
-            console.print(f"cell {printable(cell)} failed: {printable(str(error))}", soft_wrap=True)
+            console.print(f"cell {printable(cell)} failed: {printable(of_error(str(error)))}", soft_wrap=True)
             if not isinstance(error, LockdecError):
                 console.print(printable_lines(traceback.format_exc()), soft_wrap=True)
             if ranks.broken():

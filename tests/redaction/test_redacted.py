@@ -11,7 +11,7 @@ import pytest
 
 from lockdec import redaction
 from lockdec.config.schema import plain
-from lockdec.redaction import REDACTED, learn, redacted, text
+from lockdec.redaction import REDACTED, learn, of_error, redacted, text
 from tests.conftest import composed
 
 WORD = "Tr0ub4dor-x91"
@@ -73,6 +73,23 @@ def test_what_was_seen_under_a_secret_key_is_found_without_it(monkeypatch: pytes
         assert "battery" not in text(f"a {form} b")
         assert form not in text(f"a {form} b")
     assert text("s3cr-t, s3cr-ts and basic") == f"{REDACTED}, s3cr-ts and basic"
+
+
+@pytest.mark.parametrize("key", ["Authorization", "cookie", "password", "callbacks.n.api_key", "HF_TOKEN"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "no such key (allowed: seed, name)",
+        "no such key, nor a stage of this name (allowed: seed, name)",
+        "Cannot convert 'ListConfig' to string: '[]'",
+        "Incompatible value 'None' for field of type 'str'",
+    ],
+)
+def test_the_reason_of_an_error_about_the_key_of_a_secret_survives_every_reader(key: str, reason: str) -> None:
+    line = of_error(f"{key}: {reason}")
+    assert line == f"{key} - {reason}"
+    assert text(line) == redacted(line) == of_error(line) == line
+    assert WORD not in of_error(f"{key}={WORD}: {reason}")
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,14 @@ def test_a_cell_that_fails_is_recorded_and_returns_no_objective(tiny: TinyRun, t
     result = json.loads((tmp_path / "0" / RESULT).read_text())
     assert (result["status"], result["error"]) == (
         "failed",
-        "fewshot.shots=5000: there are only 120 training drawings",
+        "fewshot.shots=5000: there are only 120 training inputs",
     )
+
+
+def test_an_error_about_a_key_that_is_named_like_a_secret_keeps_its_reason(tiny: TinyRun, tmp_path: Path) -> None:
+    run_job(tiny_cell(tiny, "+evaluate.password=Tr0ub4dor-x91"), tmp_path / "0", [], "0")
+    error = json.loads((tmp_path / "0" / RESULT).read_text())["error"]
+    assert error.startswith("evaluate.password - no such key (allowed: strategy, "), error
 
 
 def test_cells_of_a_process_read_the_data_and_build_the_encoder_once(
