@@ -35,6 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for skipped in written.skipped:
         print(visible(f"lockdec.report: skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
+    if not written.runs:
+        names = visible(", ".join(map(str, given.folders)))
+        print(f"lockdec.report: {names}: no run here can be read; run its command again", file=sys.stderr)
+        return 1
     print(f"{visible(str(written.report))} ({written.runs} run{'s' if written.runs != 1 else ''})")
     return 0
 

@@ -55,16 +55,19 @@ def of_study(study: Study) -> list[Figure]:
     return figures + _forest(study)
 
 
-def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
+def learning_curves(runs: Sequence[tuple[str, Run]]) -> tuple[list[Figure], list[str]]:
     """A figure for each stage that was measured repeatedly: all losses of one run, or one loss of each of several.
 
-    Of several runs it is the validation loss where there is a curve of it, once for each artifact.
+    The second list has a line for each curve that is damaged. Of several runs it is the validation loss where there is a curve of it, once for each artifact.
     """
     drawn: dict[str, dict[str, tuple[str, dict[str, Points]]]] = {}
     users: dict[tuple[str, str], int] = {}
+    notes: list[str] = []
     for label, run in runs:
         keys = {stage.name: stage.key for stage in run.stages}
-        for stage, metrics in curves(run).items():
+        read, damaged = curves(run)
+        notes += damaged
+        for stage, metrics in read.items():
             losses = {name: points for name, points in metrics.items() if "loss" in name and len(points) > 1}
             if losses:
                 key = keys.get(stage) or run.label
@@ -104,7 +107,7 @@ def learning_curves(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
                 },
             )
         )
-    return found
+    return found, notes
 
 
 def _curve(number: int, name: str, points: Points) -> list[Trace]:

@@ -81,7 +81,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
 
 def render(collection: Collection, study: Study, title: str, run: Run | None) -> str:
     """The page as one HTML text. `run` is given for the report of a single run."""
-    shown = _figures(study, run)
+    shown, damaged = _figures(study, run)
     exhibits, notes = gallery.exhibits(_who(study, run))
     inputs = over_inputs(run) if run else OverInputs()
     script = (HERE / "page.js").read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         sentences=headline.of_run(run, inputs) if run else headline.of_study(study),
         checks=headline.checks(run) if run else [],
         warnings=headline.warnings(collection.runs),
-        notes=[*study.notes, *notes, *_earlier(collection.runs)],
+        notes=[*study.notes, *notes, *damaged, *_earlier(collection.runs)],
         skipped=collection.skipped,
         unfinished=collection.unfinished,
         figures=shown,
@@ -144,14 +144,16 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
     )
 
 
-def _figures(study: Study, run: Run | None) -> list[figures.Figure]:
+def _figures(study: Study, run: Run | None) -> tuple[list[figures.Figure], list[str]]:
+    """The figures of the page, and a line for each curve that is damaged."""
     if run is not None:
         return figures.learning_curves([("", run)])
     first = [s for s in (study.best, study.smallest) if s is not None]
     ordered = list(dict.fromkeys([*first, *study.settings]))
     cells = [(s, next(iter(s.runs.values()))) for s in ordered[: figures.MOST_SERIES]]
     names = [" · ".join(filter(None, (study.label(s), f"seed {run.text('seed')}"))) for s, run in cells]
-    return figures.of_study(study) + figures.learning_curves(list(zip(names, (run for _, run in cells), strict=True)))
+    curves, notes = figures.learning_curves(list(zip(names, (run for _, run in cells), strict=True)))
+    return figures.of_study(study) + curves, notes
 
 
 def _attributes(run: Run) -> list[str]:

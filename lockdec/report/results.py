@@ -257,25 +257,37 @@ def config_text(run: Run) -> str:
         return ""
 
 
-def curves(run: Run) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """(step, value) by stage and metric, from stages/<stage>/metrics.csv of Lightning's CSVLogger.
+def curves(run: Run) -> tuple[dict[str, dict[str, list[tuple[float, float]]]], list[str]]:
+    """(step, value) by stage and metric, from stages/<stage>/metrics.csv, and one line for each damaged file.
 
-    What comes after a row that is not CSV, or a whole file that is too large, is left out.
+    Of a damaged file, the rows up to the first one that is not CSV count, and their finite numbers.
     """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    notes: list[str] = []
     for path in sorted(run.folder.glob("stages/*/metrics.csv")):
         lines: dict[str, list[tuple[float, float]]] = {}
-        with suppress(StoreError, csv.Error):
+        whole = False
+        try:
             content = _content(run, path.relative_to(run.folder).as_posix(), MOST_BYTES) or b""
-            for row in csv.DictReader(io.StringIO(content.decode(errors="replace"), newline="")):
+            table = csv.DictReader(io.StringIO(content.decode(errors="replace"), newline=""))
+            whole = "step" in (table.fieldnames or ())
+            for row in table:
                 step = _finite(row.get("step"))
+                whole = whole and step is not None and all(map(_is_cell, row.values()))
                 for name, text in row.items():
                     value = _finite(text)
                     if name and name not in ("step", "epoch") and step is not None and value is not None:
                         lines.setdefault(name, []).append((step, value))
+        except StoreError as error:
+            notes.append(f"{error}; its curve is left out")
+            continue
+        except csv.Error:
+            whole = False
+        if not whole:
+            notes.append(f"{path}: damaged; what cannot be read of the curve is left out")
         if lines:
             found[path.parent.name] = lines
-    return found
+    return found, notes
 
 
 def columns(runs: Iterable[Run]) -> list[str]:
@@ -379,6 +391,15 @@ def _finite(value: object) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
+
+
+def _is_cell(text: object) -> bool:
+    """Whether a cell of a curve is as runs write it: empty, or a number, which may be NaN."""
+    try:
+        float(str(text) or 0)
+    except ValueError:
+        return False
+    return True
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

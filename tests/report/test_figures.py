@@ -24,7 +24,7 @@ def test_of_several_runs_the_losses_that_are_curves_are_drawn(tmp_path: Path) ->
         (folder / "stages" / "finetune" / "metrics.csv").write_text(f"step,loss,val_loss\n1,3.5,\n{row}\n")
         (run,) = results.read([folder]).runs
         labelled.append((name, run))
-    (figure,) = learning_curves(labelled)
+    (figure,), _ = learning_curves(labelled)
     assert [trace["name"] for trace in figure.traces] == ["loss, once", "val_loss, often"]
 
 
@@ -39,14 +39,17 @@ def curve_of(folder: Path, stage: str, table: str) -> results.Run:
 
 
 def test_what_was_measured_once_is_no_curve(tmp_path: Path) -> None:
-    assert learning_curves([("", curve_of(tmp_path / "run", "evaluate", "step,evaluate/metrics/loss\n0,1.5\n"))]) == []
+    assert learning_curves([("", curve_of(tmp_path / "run", "evaluate", "step,evaluate/metrics/loss\n0,1.5\n"))]) == (
+        [],
+        [],
+    )
 
 
 def test_a_noisy_loss_is_smoothed_with_the_measured_one_behind(tmp_path: Path) -> None:
     """A loss that falls by one each step and jumps by 5 up and down around that."""
     values = [1000 - step + 5 * (-1) ** step for step in range(300)]
     rows = "".join(f"{step},{value}\n" for step, value in enumerate(values))
-    (figure,) = learning_curves([("", curve_of(tmp_path / "run", "pretrain", "step,loss\n" + rows))])
+    (figure,), _ = learning_curves([("", curve_of(tmp_path / "run", "pretrain", "step,loss\n" + rows))])
     raw, smooth = figure.traces
     assert raw["y"] == values
     assert raw["opacity"] < 1
@@ -64,7 +67,7 @@ def test_curves_of_a_sweep_are_named_once_for_each_artifact(tmp_path: Path) -> N
         stages = {"pretrain": shared, "finetune": {"key": f"{number}" * 64, "reused": False, "seconds": 1.0}}
         folder = write_run(tmp_path / str(number), result((4, 4, 4), 16, number) | {"stages": stages})
         runs.append((label, results.read([folder]).runs[0]))
-    finetune, pretrain = learning_curves(runs)
+    (finetune, pretrain), _ = learning_curves(runs)
     assert [trace["name"] for trace in pretrain.traces if trace.get("showlegend", True)] == ["val/loss"]
     named = [trace["name"] for trace in finetune.traces if trace.get("showlegend", True)]
     assert named == ["d 4 \u00b7 seed 0", "d 8 \u00b7 seed 0"], "which loss it is stands once, at the axis"

@@ -259,6 +259,12 @@ def test_the_command_says_where_the_report_is_and_what_was_skipped(
     out, err = capsys.readouterr()
     assert out == f"{folder / 'report.html'} (3 runs)\n"
     assert f"skipped {folder / '2' / 'result.json'}: not JSON" in err
+    for number in (0, 1, 3):
+        (folder / str(number) / "result.json").write_text("{")
+    assert main([str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == f"lockdec.report: {folder}: no run here can be read; run its command again"
     assert main([str(tmp_path / "absent")]) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

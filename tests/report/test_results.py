@@ -10,6 +10,7 @@ import pytest
 
 from lockdec.errors import DataError
 from lockdec.report import results
+from lockdec.report.page import write_report
 from lockdec.store.reading import MADE_BEFORE, RUNNING
 from tests.report.runs import result, write_run, write_sweep
 
@@ -177,10 +178,30 @@ def test_curves_hold_each_metric_at_the_steps_that_have_it(tmp_path: Path) -> No
     folder = write_run(tmp_path / "run")
     (folder / "stages" / "finetune" / "metrics.csv").write_text("step,loss,val_loss\n0,3.5,\n1,nan,2.0\n2,3.0,1.5\n")
     (run,) = results.read([folder]).runs
-    assert results.curves(run)["finetune"] == {
+    curves, notes = results.curves(run)
+    assert curves["finetune"] == {
         "loss": [(0.0, 3.5), (2.0, 3.0)],
         "val_loss": [(1.0, 2.0), (2.0, 1.5)],
     }
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff\xfe\x00", b"a,b,c\n", b"epoch,loss\n0,1.5\n", b"step,loss\n0,3.5\n1\n", b"step,loss\n0,3.5,9\n"),
+        *(b"step,loss\n0,3.5\n,2.0\n", b"step,loss\n0,3.5\n1,three\n", b"step,loss\n0,3.5\n" + b"7" * 200_000),
+    ],
+)
+def test_a_damaged_curve_is_named_and_the_rest_of_it_kept(content: bytes, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    damaged = folder / "stages" / "finetune" / "metrics.csv"
+    damaged.write_bytes(content)
+    (run,) = results.read([folder]).runs
+    curves, notes = results.curves(run)
+    assert notes == [f"{damaged}: damaged; what cannot be read of the curve is left out"]
+    assert curves.get("finetune", {}).get("loss", [])[:1] == ([(0.0, 3.5)] if b"\n0,3.5" in content else [])
+    assert f"{damaged}: damaged" in write_report([folder]).report.read_text()
 
 
 def test_attention_of_the_wrong_shape_is_left_out(tmp_path: Path) -> None:
