@@ -17,7 +17,7 @@ from PIL import Image
 
 from lockdec.data.captions import Input
 from lockdec.data.images import open_image
-from lockdec.errors import DataError, LockdecError, StoreError, visible
+from lockdec.errors import ConfigError, DataError, LockdecError, StoreError, visible
 from lockdec.evaluation.attention_maps import Attention
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.library.captioner import Caption, Captioner, Comparison
@@ -206,10 +206,11 @@ def open_players(folders: Sequence[str], opening: Opening) -> list[Player]:
     Raises:
         LockdecError: as `lockdec.load`.
     """
-    runs: dict[str, Player] = {}
-    for folder in folders:
-        if not (Path(folder) / RECORD).is_file() and folder not in runs:
-            runs[folder] = _run(folder, opening)
+    plugs = {folder for folder in folders if (Path(folder) / RECORD).is_file()}
+    if not plugs and (opening.decoder is not None or opening.encoder is not None):
+        raise ConfigError(f"{', '.join(folders)}: only a plug takes a decoder or an encoder, and there is no {RECORD} "
+                          "here")  # fmt: skip
+    runs = {folder: _run(folder, opening) for folder in dict.fromkeys(folders) if folder not in plugs}
     decoder = opening.decoder or next(iter(runs), None)
     base = next(iter(runs.values())).captioner if runs and opening.decoder is None else None
     found = list[Player]()

@@ -130,6 +130,14 @@ def test_a_plug_alone_needs_a_decoder(plug: Path, talking: TinyRun) -> None:
     assert player.opening.decoder == str(talking.folder)
 
 
+@pytest.mark.parametrize("option", ["decoder", "encoder"])
+def test_a_run_takes_no_other_decoder_or_encoder(option: str, talking: TinyRun) -> None:
+    with pytest.raises(
+        lockdec.ConfigError, match="only a plug takes a decoder or an encoder, and there is no plug.json here"
+    ):
+        open_players([str(talking.folder)], Opening(**{option: "nowhere"}))
+
+
 def test_what_a_run_is_and_its_examples(players: Mapping[str, Player], talking: TinyRun) -> None:
     player = players["image"]
     assert dict(player.facts)["learned from"] == "16 pairs of OpenMoji"
