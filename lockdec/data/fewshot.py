@@ -39,8 +39,7 @@ def support_set(captions: CaptionSet, shots: int, support_seed: int, references:
     """
     rows = captions.splits["train"]
     if shots > len(rows):
-        plural = {"image": "drawings", "text": "texts", "array": "arrays"}[captions.modality]
-        raise ConfigError(f"fewshot.shots={shots}: there are only {len(rows)} training {plural}")
+        raise ConfigError(f"fewshot.shots={shots}: there are only {len(rows)} training inputs")
     if shots < 1:
         raise ConfigError(f"fewshot.shots={shots}: from 1 to {len(rows)}")
     rng = random.Random(support_seed)

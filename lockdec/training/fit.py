@@ -142,7 +142,7 @@ def _trainer(
         callbacks=callbacks,
         plugins=[CheckpointIO(owner(folder)), *processes["plugins"]],
         val_check_interval=min(val_every, steps) if val_every else None,
-        log_every_n_steps=LOG_EVERY,
+        log_every_n_steps=min(LOG_EVERY, steps),
         num_sanity_val_steps=0,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockdec.data.captions import Modality
 from lockdec.data.fewshot import Pair, hold_out, support_set
 from lockdec.data.openmoji import OpenMoji
 from lockdec.errors import ConfigError
@@ -65,13 +68,21 @@ def test_an_eighth_of_the_inputs_is_held_out_with_all_their_captions(shots: int,
 @pytest.mark.parametrize(
     ("shots", "message"),
     [
-        (5000, r"fewshot\.shots=5000: there are only 3153 training drawings"),
+        (5000, r"fewshot\.shots=5000: there are only 3153 training inputs"),
         (0, r"fewshot\.shots=0: from 1 to 3153"),
     ],
 )
 def test_impossible_shots_are_refused(shots: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         support_set(DRAWINGS, shots, 0)
+
+
+@pytest.mark.parametrize("modality", get_args(Modality))
+def test_too_many_shots_are_refused_whatever_the_inputs_are(modality: Modality) -> None:
+    data = Texts([["a"], ["b"], ["c"], ["d"]], (2, 1, 1))
+    data.modality = modality
+    with pytest.raises(ConfigError, match=r"fewshot\.shots=3: there are only 2 training inputs"):
+        support_set(data, 3, 0)
 
 
 def test_the_shots_are_the_same_in_another_process() -> None:

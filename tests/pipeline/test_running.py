@@ -193,7 +193,7 @@ def test_a_damaged_artifact_is_set_aside_and_made_again_the_same(tiny: TinyRun, 
 
 
 def test_more_shots_than_drawings_is_refused_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(LockdecError, match=r"fewshot\.shots=5000: there are only 120 training drawings"):
+    with pytest.raises(LockdecError, match=r"fewshot\.shots=5000: there are only 120 training inputs"):
         run_tiny(tmp_path, "greedy", "fewshot.shots=5000")
     result = json.loads((tmp_path / "runs" / "greedy" / "result.json").read_text())
     assert (result["status"], result["stages"]) == ("failed", {})

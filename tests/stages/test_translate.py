@@ -62,7 +62,7 @@ def test_fewer_pairs_are_the_support_set_for_transformer_and_control(translation
     assert few.result["translate"]["pairs"] == 4
     rows = [json.loads(line) for line in (few.folder / "captions.jsonl").read_text().splitlines()]
     assert len({row["nearest_phrase_input"] for row in rows}) <= 4
-    with pytest.raises(LockdecError, match=r"fewshot\.shots=500: there are only 120 training texts"):
+    with pytest.raises(LockdecError, match=r"fewshot\.shots=500: there are only 120 training inputs"):
         run_as(translation.outputs, "many", *TRANSLATION, "translate.shots=500")
 
 

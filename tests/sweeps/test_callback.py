@@ -19,7 +19,7 @@ def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Pa
     answer = warm.lockdec(*TINY_SWEEP, "fewshot.shots=8,5000", "dry_run=true", cwd=tmp_path)
     assert answer.returncode == 1
     assert "2 cells: 0 finished, 1 to run, 1 cannot run" in answer.stdout, answer.stderr
-    assert "cell 1 cannot run: fewshot.shots=5000: there are only 48 training drawings" in answer.stdout
+    assert "cell 1 cannot run: fewshot.shots=5000: there are only 48 training inputs" in answer.stdout
     assert "nothing in the store" in answer.stdout
     assert list(tmp_path.iterdir()) == []
 

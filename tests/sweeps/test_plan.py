@@ -19,7 +19,7 @@ def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun) -> N
     counts = {name: (stage.made, stage.reused) for name, stage in found.stages.items()}
     assert counts == dict.fromkeys(SHARED, (0, 3)) | dict.fromkeys(("unlock", "finetune", "evaluate"), (1, 2))
     assert (found.cells, found.finished) == (4, 0)
-    assert found.refused == {"3": "fewshot.shots=5000: there are only 120 training drawings"}
+    assert found.refused == {"3": "fewshot.shots=5000: there are only 120 training inputs"}
     known = [
         json.loads(path.read_text())["seconds"]
         for stage in ("unlock", "finetune", "evaluate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lockdec.config.schema import TrainerConfig
 from lockdec.errors import LockdecError
 from lockdec.optimizers import optimization
 from lockdec.optimizers.optimization import OptimizerConfig
+from lockdec.tracking.curves import TableLogger
 from lockdec.training.fit import StepSeed, fit
 from lockdec.training.watching import LOG_EVERY
 
@@ -51,10 +53,14 @@ class Line(L.LightningModule):
 
 
 class Steps(L.LightningDataModule):
-    """Twenty batches."""
+    """So many batches."""
+
+    def __init__(self, number: int = 20) -> None:
+        super().__init__()
+        self.number = number
 
     def train_dataloader(self) -> Any:
-        return torch.utils.data.DataLoader(torch.zeros(20, 1), batch_size=1)  # type: ignore[arg-type]
+        return torch.utils.data.DataLoader(torch.zeros(self.number, 1), batch_size=1)  # type: ignore[arg-type]
 
 
 def train(folder: Path, module: Line) -> Line:
@@ -68,6 +74,16 @@ def test_the_curve_has_a_row_for_every_tenth_step(tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [LOG_EVERY, 2 * LOG_EVERY]
     assert all(float(row["stage/loss"]) >= 0 for row in rows)
+
+
+def test_fewer_steps_than_between_two_rows_are_logged_at_their_end_and_without_a_warning(tmp_path: Path) -> None:
+    table = TableLogger(tmp_path / "table.csv")
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        fit(Line(), Steps(3), stage="stage", folder=tmp_path, loggers=[table], steps=3, seed=3, clip_norm=1.0,
+            trainer=CPU)  # fmt: skip
+    assert [str(one.message) for one in given if "Trainer(" in str(one.message)] == []
+    assert [step for step, row in table.rows.items() if "stage/loss" in row] == [3]
 
 
 def test_noise_in_a_step_depends_on_the_seed_and_the_step_alone(tmp_path: Path) -> None:
