@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 OF_RESOLVER = "ConfigError raised while resolving interpolation: "
+OF_NULL = "'NoneType' object has no attribute 'get'\n    full_key: "  # how OmegaConf fails to fill a section of None
 NO_OPTION = "Config group override must be"  # how Hydra reports a group that was given null
 CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG)
 TRACEBACK_WANTED = os.environ.get(FULL_ERROR) == "1"
@@ -135,7 +136,7 @@ def _end(error: Exception) -> NoReturn:
     if ranks.started().rank > 0 and isinstance(error, ConfigError | HydraException | OmegaConfBaseException):
         sys.exit(1)  # the first rank prints it
     if not TRACEBACK_WANTED:
-        if isinstance(error, LockdecError | HydraException | OmegaConfBaseException):
+        if isinstance(error, LockdecError | HydraException | OmegaConfBaseException) or OF_NULL in str(error):
             sys.exit(f"lockdec: {one_line(error)}")
         if isinstance(error, ValueError) and NO_OPTION in str(error):
             nulls = [word for word in sys.argv[1:] if "null" in word.partition("=")[2].split(",")]
@@ -173,6 +174,8 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
         return f"{found[1]}: {str(cause).splitlines()[0]}"
     key = getattr(error, "full_key", None)
+    if OF_NULL in str(error) and (found := re.search(r"full_key: (\S+)", str(error))):
+        return f"{found[1]} is null here, and on the command line nothing below it can be given; use a config file"
     if found := re.search(r"Error trying to access (\S+): node `(\S+)` is not a container", lines[0]):
         return f"{found[2]}: {key} reads {found[1]}, but there is no such section"
     if isinstance(error, MissingMandatoryValue) and key:

@@ -50,6 +50,10 @@ def test_without_a_command_there_is_a_list_of_them_and_no_run(
     [
         ("cross_attention.dk=2", "cross_attention.dk: no such key (allowed: heads, d_q, d_k, d_v,"),
         ("cross_attention.d_k=two", "cross_attention.d_k=two: Value 'two' of type 'str' could not be converted to Int"),
+        (
+            "decoder.rope_scaling={factor: 8}",
+            "decoder.rope_scaling is null here, and on the command line nothing below it",
+        ),
         ("encoder=3", "encoder=3: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("encoder=nope", "encoder=nope: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),

@@ -26,7 +26,7 @@ from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfi
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SEEDS, MOST_SEED = ("seed", "support_seed", "split_seed"), 2**32 - 1  # the largest that numpy takes
-MOST_THREADS = 1024
+MOST_THREADS = MOST_DEVICES = 1024
 SMALLEST_VOCABULARY, MOST_TOKENS = 259, 1_000_000  # a larger one has no use, and ends the process in tokenizers
 NO_PROJECT = "/\\#?%:"  # what W&B takes in no name of a project
 
@@ -138,9 +138,12 @@ class TrainerConfig:
             raise ConfigError("trainer.precision=16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true")
         if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
             raise ConfigError(f"trainer.threads={self.threads} must be from 1 to {MOST_THREADS}, or null")
-        if self.devices is not None and self.devices < 1:
-            raise ConfigError(f"trainer.devices={self.devices} must be at least 1, or null for as many as there are "
-                              "ranks")  # fmt: skip
+        if self.devices is not None and not 1 <= self.devices <= MOST_DEVICES:
+            raise ConfigError(f"trainer.devices={self.devices} must be from 1 to {MOST_DEVICES}, or null for as many "
+                              "as there are ranks")  # fmt: skip
+        if self.strategy == "auto" and (self.devices or 1) > 1:
+            raise ConfigError(f"trainer.devices={self.devices}: trainer.strategy=auto trains on one; for several use "
+                              f"trainer=ddp trainer.devices={self.devices}")  # fmt: skip
         require_at_least("trainer", self, checkpoint_seconds=0)
 
 
@@ -287,6 +290,8 @@ def checked(config: DictConfig) -> Config:
     check_places(config)
     for name in sorted(map(str, config), key="stages".__eq__):  # their values have shorter names elsewhere
         _refuse_numbers(name, plain(config[name]))
+    if not OmegaConf.is_dict(config.stages):
+        raise ConfigError(f"stages={config.stages}: a stage has a name, and below it what it sees of the config")
     typed = Config(**{name: _as_object(config[name]) for name in shared})
     typed.decoder.check()
     typed.cross_attention.check()
@@ -294,6 +299,8 @@ def checked(config: DictConfig) -> Config:
     typed.tokenizer.check()
     typed.trainer.check()
     typed.logger.check()
+    if not typed.pipeline.order:
+        raise ConfigError(f"pipeline.order=[]: name at least one stage (there are: {', '.join(typed.stages)})")
     for name in typed.pipeline.order:
         require_name("pipeline.order", name)
         if name not in typed.stages:
@@ -314,9 +321,16 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     typed = config.copy()
     for name, kind in kinds.items():
         if not OmegaConf.is_dict(config.get(name)):
-            raise ConfigError(f"{name}: the stage {name} reads this section, but there is none")
+            raise ConfigError(
+                f"{name}={config.get(name)}: the stage {name} reads this section; give it keys and values"
+            )
+        structured = OmegaConf.structured(kind)
+        for inner in map(str, structured):  # OmegaConf refuses these too, but does not say which it was
+            given = config[name].get(inner, {})
+            if OmegaConf.is_dict(structured.get(inner)) and not OmegaConf.is_dict(given):
+                raise ConfigError(f"{name}.{inner}={given}: give values to its keys: {', '.join(structured[inner])}")
         try:
-            typed[name] = OmegaConf.merge(OmegaConf.structured(kind), config[name])
+            typed[name] = OmegaConf.merge(structured, config[name])
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(

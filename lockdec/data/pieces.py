@@ -143,14 +143,14 @@ class Pieces(CaptionSet):
 def _split(
     properties: tuple[Properties, ...], split: PieceSplit, unseen: str, seed: int, val: int, test: int
 ) -> dict[Split, list[int]]:
+    name = next((name for name, values in PROPERTIES.items() if unseen in values), None)
+    if name is None:
+        every = ", ".join(value for values in PROPERTIES.values() for value in values)
+        raise ConfigError(f"data.unseen={unseen} is not one of: {every}")
     if split == "random":
         return random_split(len(properties), seed, val, test)
     rows = random.Random(seed).sample(range(len(properties)), len(properties))
     if split == "attribute":
-        name = next((name for name, values in PROPERTIES.items() if unseen in values), None)
-        if name is None:
-            every = ", ".join(value for values in PROPERTIES.values() for value in values)
-            raise ConfigError(f"data.unseen={unseen} is not one of: {every}")
         having = [row for row in rows if getattr(properties[row], name) == unseen]
         others = [row for row in rows if getattr(properties[row], name) != unseen]
         half = len(having) // 2

@@ -18,6 +18,7 @@ from lockdec.errors import ConfigError, DataError
 # A sentence ends at a full stop, question or exclamation mark before a space and a capital or digit, unless
 # a single letter or a common abbreviation comes before it ("J. S. Bach", "St. Lucia").
 _SENTENCE_END = re.compile(r"(?<!\b[A-Za-z])(?<!\b(?:St|Dr|Mr|Jr|Sr|vs))(?<!\b(?:Mrs|lit))[.?!]\"? (?=[\"A-Z0-9])")
+MOST_REPEATS = 1000
 
 
 class TextSource(ABC):
@@ -138,14 +139,17 @@ def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), n
         name_repeats: how often each training caption occurs in the text, and so in each epoch; 0 for never.
 
     Raises:
-        ConfigError: `text.name_repeats` is negative, or no text is left.
+        ConfigError: `text.name_repeats` is out of range, or no text is left.
     """
-    if name_repeats < 0:
-        raise ConfigError(f"text.name_repeats={name_repeats}: 0 or more")
+    if not 0 <= name_repeats <= MOST_REPEATS:
+        raise ConfigError(f"text.name_repeats={name_repeats}: from 0 to {MOST_REPEATS}")
     held_out = {_bare(text) for split in ("val", "test") for text in captions.references(split)}
     lines = [in_case(line, captions.case) for source in sources for line in source.lines()]
     lines += captions.references("train") * name_repeats
     lines = [line for line in lines if line and _bare(line) not in held_out]
+    if not lines and name_repeats:
+        raise ConfigError("text: no text to pretrain on, since every training caption is a val or test caption, too; "
+                          "add a source")  # fmt: skip
     if not lines:
         raise ConfigError(f"text.name_repeats={name_repeats}: no text to pretrain on; use 1 or more, or add a source")
     return lines

@@ -97,8 +97,8 @@ def require_pool(pool: int, seconds: int) -> None:
     """Raise ConfigError where `encoder.pool` or `encoder.seconds` is out of range."""
     if not 1 <= seconds <= LONGEST:
         raise ConfigError(f"encoder.seconds={seconds}: from 1 to {LONGEST}")
-    if pool < 1:
-        raise ConfigError(f"encoder.pool={pool}: at least 1 frame in a state")
+    if not 1 <= pool <= LONGEST * RATE // HOP:
+        raise ConfigError(f"encoder.pool={pool}: from 1 to {LONGEST * RATE // HOP} frames in a state")
 
 
 class LogMel(Encoder):

@@ -58,7 +58,8 @@ def of_study(study: Study) -> list[Figure]:
 def learning_curves(runs: Sequence[tuple[str, Run]]) -> tuple[list[Figure], list[str]]:
     """A figure for each stage that was measured repeatedly: all losses of one run, or one loss of each of several.
 
-    The second list has a line for each curve that is damaged. Of several runs it is the validation loss where there is a curve of it, once for each artifact.
+    Of several runs it is the validation loss where there is a curve of it, once for each artifact. The second list has
+    a line for each curve that is damaged.
     """
     drawn: dict[str, dict[str, tuple[str, dict[str, Points]]]] = {}
     users: dict[tuple[str, str], int] = {}

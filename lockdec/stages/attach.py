@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from lockdec.config.schema import require_at_least
 from lockdec.console import console
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.encoders.contract import Encoder, PretrainedHere, rehearse
@@ -45,6 +46,7 @@ class Attach(Stage):
         return (self.encoder.stage,) if isinstance(self.encoder, PretrainedHere) else ()
 
     def check(self) -> None:
+        require_at_least("stages.attach", self, batch_size=1)
         if self.encoder.modality != self.data.modality:
             raise ConfigError(
                 f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "

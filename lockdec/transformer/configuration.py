@@ -136,7 +136,8 @@ class TransformerConfig:
     @property
     def described(self) -> str:
         """The sizes that decide how many parameters it has, as a user types them."""
-        names = ("vocab_size", "max_len", "d_model", "layers", "d_ff")
+        names = ["vocab_size", "max_len", "d_model", "layers", "d_ff"]
+        names += ["heads", "head_size"] if self.head_size is not None else []
         return f"{self.group} ({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
 
     def check(self) -> None:

@@ -88,6 +88,7 @@ def test_an_unseen_value_is_in_no_training_piece_and_in_all_others() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"unseen": "lydian"}, r"data\.unseen=lydian is not one of: c, c sharp, d"),
         ({"split": "attribute", "unseen": "lydian"}, r"data\.unseen=lydian is not one of: c, c sharp, d"),
         ({"wrong_notes": 1.5}, r"data\.wrong_notes=1\.5: a share, from 0 to 1"),
         ({"count": 10}, r"data\.count=10: from 32 to 20000 pieces"),

@@ -79,6 +79,12 @@ def test_a_training_caption_that_equals_a_held_out_one_is_left_out() -> None:
     assert pretraining_text(data) == ["a red hat"]
 
 
+def test_captions_that_are_all_held_out_are_said_to_be_so() -> None:
+    data = Texts([["a red hat"], ["a red hat"], ["A red hat."]], (1, 1, 1))
+    with pytest.raises(ConfigError, match="since every training caption is a val or test caption, too; add a source"):
+        pretraining_text(data)
+
+
 def test_names_are_repeated_as_often_as_asked() -> None:
     data = Texts([["one"], ["two"], ["three"]], (1, 1, 1))
     more = Given(("other",))
@@ -86,6 +92,8 @@ def test_names_are_repeated_as_often_as_asked() -> None:
     assert pretraining_text(data, [more], name_repeats=0) == ["other"]
     with pytest.raises(ConfigError, match=r"text\.name_repeats=-1"):
         pretraining_text(data, [more], name_repeats=-1)
+    with pytest.raises(ConfigError, match=r"text\.name_repeats=1001: from 0 to 1000"):
+        pretraining_text(data, [more], name_repeats=1001)
     with pytest.raises(ConfigError, match=r"text\.name_repeats=0: no text"):
         pretraining_text(data, [], name_repeats=0)
 

@@ -76,7 +76,7 @@ def test_what_is_no_sound_is_refused(given: object, said: str) -> None:
         LogMel().encode([given])  # type: ignore[list-item]
 
 
-@pytest.mark.parametrize("options", [{"seconds": 0}, {"seconds": 31}, {"pool": 0}])
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"seconds": 31}, {"pool": 0}, {"pool": 3001}])
 def test_sizes_out_of_range_are_refused(options: dict[str, Any]) -> None:
     [(key, value)] = options.items()
     with pytest.raises(ConfigError, match=f"encoder.{key}={value}: "):

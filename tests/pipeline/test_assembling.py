@@ -17,7 +17,7 @@ from tests.conftest import composed
         ("+finetune.optimizer.rate=3", r"^finetune\.optimizer\.rate: no such key \(allowed: learning_rate, "),
         ("finetune.steps=many", r"^finetune\.steps: Value 'many' of type 'str' could not be converted to Integer$"),
         ("pretrain.optimizer.betas=[a,b]", r"^pretrain\.optimizer\.betas\[0\]: Value 'a' of type 'str' could not"),
-        ("pretrain=null", "^pretrain: the stage pretrain reads this section, but there is none$"),
+        ("pretrain=null", "^pretrain=None: the stage pretrain reads this section; give it keys and values$"),
         ("+fintune.steps=3", r"^fintune: no such key, nor a stage of this name \(allowed: .*\bfinetune\b"),
         ("stages.unlock._target_=pathlib.Path", r"^stages\.unlock\._target_=pathlib\.Path is not a Stage$"),
         (

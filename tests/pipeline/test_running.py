@@ -47,6 +47,7 @@ def reused(run: TinyRun) -> list[str]:
             r"bridge=prefix_linear \(length=",
         ),
         (["cross_attention.d_v=1000000000"], r"cross_attention \(heads=2, d_q=2, d_k=2, d_v=1000000000\):"),
+        (["decoder.head_size=1000000000000"], r"decoder .*, heads=2, head_size=1000000000000\):"),
         (["decoder.d_ff=1000000000000"], "decoder .* d_ff=1000000000000"),
         (["encoder=vae", "pretrain_vae.model.widths=[1000000,100000]"], r"pretrain_vae.model \(widths="),
     ],

@@ -133,7 +133,7 @@ def test_a_plug_alone_needs_a_decoder(plug: Path, talking: TinyRun) -> None:
 @pytest.mark.parametrize("option", ["decoder", "encoder"])
 def test_a_run_takes_no_other_decoder_or_encoder(option: str, talking: TinyRun) -> None:
     with pytest.raises(
-        lockdec.ConfigError, match="only a plug takes a decoder or an encoder, and there is no plug.json here"
+        lockdec.ConfigError, match=r"only a plug takes a decoder or an encoder, and there is no plug\.json"
     ):
         open_players([str(talking.folder)], Opening(**{option: "nowhere"}))
 

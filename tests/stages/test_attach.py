@@ -70,6 +70,11 @@ def attached(inputs: list[Any], folder: Path) -> None:
     stage.make(Work("attach", folder, {}, [], CPU))
 
 
+def test_a_batch_holds_at_least_one_input() -> None:
+    with pytest.raises(ConfigError, match=r"^stages\.attach\.batch_size=0 must be at least 1$"):
+        Attach(data=Given([np.zeros((5, 3))] * 12, "array"), encoder=Scaled(3), normalise="none", batch_size=0).check()
+
+
 def test_it_says_that_all_states_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     constant = [np.full((5, 3), 0.1, np.float32) for _ in range(12)]
     attached(constant, tmp_path)
