@@ -57,7 +57,7 @@ def test_without_a_command_there_is_a_list_of_them_and_no_run(
         ("encoder=3", "encoder=3: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("encoder=nope", "encoder=nope: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
-        ("+Authorization=x", "Authorization - no such key (allowed: seed,"),
+        ("+Authorization=x", "Authorization - no such key, nor a stage of this name (allowed: attach,"),
         ("encoder.colour=red", "encoder.colour: no such key (allowed: _target_,"),
         ("cross_attention.d_k=0", "cross_attention.d_k=0: use a whole number of at least 1"),
         (
