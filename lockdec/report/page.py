@@ -10,12 +10,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from lockdec import redaction
@@ -85,17 +86,9 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
     exhibits, notes = gallery.exhibits(_who(study, run))
     inputs = over_inputs(run) if run else OverInputs()
     script = (HERE / "page.js").read_text(encoding="utf-8")
-    plotly = _plotly() if shown else ""
-    environment = Environment(
-        loader=FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=partial(_shown, secrets=redaction.known()),
-    )
-    environment.filters |= {"number": headline.number, "unescaped": unquote}
-    return environment.get_template("page.html").render(
+    plotly, plotly_hash = _plotly() if shown else ("", "")
+    return _template().render(
+        secrets=redaction.known(),
         title=title,
         run=run,
         runs=collection.runs,
@@ -138,8 +131,8 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=_hash(script),
-        plotly=Markup(base64.b64encode(gzip.compress(plotly.encode(), 6, mtime=0)).decode()) if plotly else "",
-        plotly_hash=_hash(plotly) if plotly else "",
+        plotly=plotly,
+        plotly_hash=plotly_hash,
         data=_embedded(_chart_data(study, shown)) if shown else "",
     )
 
@@ -276,11 +269,27 @@ def _counts(names: Sequence[str]) -> dict[str, int]:
     return {name: names.count(name) for name in STATUSES if name in names}
 
 
-def _shown(value: object, secrets: Sequence[str]) -> object:
+@cache
+def _template() -> Template:
+    """The template of the page; to compile it takes longer than to fill it in."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters |= {"number": headline.number, "unescaped": unquote}
+    return environment.get_template("page.html")
+
+
+@pass_context
+def _shown(context: Context, value: object) -> object:
     """A text from a run without secrets, and without characters that change the direction of the text after it."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value, secrets))
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value, context["secrets"]))
 
 
 def _embedded(data: object) -> Markup:
@@ -294,7 +303,10 @@ def _hash(script: str) -> Markup:
     return Markup(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
 
 
-def _plotly() -> str:
+@cache
+def _plotly() -> tuple[Markup, Markup]:
+    """Plotly's script, compressed as the page carries it, and its hash."""
     from plotly.offline import get_plotlyjs
 
-    return str(get_plotlyjs())
+    script = str(get_plotlyjs())
+    return Markup(base64.b64encode(gzip.compress(script.encode(), 6, mtime=0)).decode()), _hash(script)

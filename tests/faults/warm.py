@@ -13,6 +13,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -194,12 +195,16 @@ def serve() -> None:
 
 
 def _prepare() -> None:
-    """Read and import, once for all commands, what building the stages of the tiny pipeline needs."""
+    """Read and import, once for all commands, what building the stages of the tiny pipeline and a report need."""
     from lockdec.config.building import Builder
     from lockdec.pipeline.assembling import assemble
+    from lockdec.report.page import write_report
     from tests.conftest import composed
+    from tests.report.runs import result, write_run
 
     assemble(composed(*TINY), Builder())
+    with tempfile.TemporaryDirectory() as folder:
+        write_report([write_run(Path(folder) / "run", result())])
 
 
 def _be(question: Mapping[str, Any]) -> None:
