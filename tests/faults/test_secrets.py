@@ -137,6 +137,8 @@ def test_a_sweep_leaves_no_secret(launcher: tuple[str, ...], warm: Warm, tmp_pat
     more = ("-m", "+callbacks.notifier.fails=later", *launcher)
     command = run(warm, tmp_path / "outputs", *more, status=1)
     assert leaks(command) == []
+    assert "0 of 1 cells done" in command.printed
+    assert "cell 0 failed: 401 for user" in command.printed
     assert list(command.folder.glob(".submitit/**/*.out")) or "submitit" not in "".join(launcher)
     written = (command.folder / "multirun.yaml").read_text()
     assert f"+callbacks.notifier.password={REDACTED}" in written

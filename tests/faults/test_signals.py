@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ from lockdec.store import CHECKPOINT
 from tests.faults.causes import Fault
 from tests.faults.conftest import STAGES, bring, contents, essence, leftovers, up_to
 from tests.faults.warm import Command, Warm
+from tests.sweeps.sweeping import cell_results, require_made_first
 from tests.training.test_fit import Line, train
 
 STATUS = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
@@ -96,9 +96,7 @@ def test_a_sweep_stops_before_its_cells_and_continues_from_there(
     assert not list(stopped.folder.glob("[0-9]*"))
     again = warm.run(outputs, *sweep)
     assert "2 of 2 cells done" in again.printed
-    results = [json.loads((again.folder / cell / "result.json").read_text()) for cell in "01"]
-    for stage in ("pretrain", "attach"):
-        assert [result["stages"][stage]["reused"] for result in results] == [True, True]
+    require_made_first(again.folder, cell_results(again.folder), again.printed)
     assert essence(dataclasses.replace(again, folder=again.folder / "1")) == essence(undisturbed)
 
 

@@ -88,6 +88,16 @@ def test_a_sweep_gets_a_page_and_tables_that_agree_with_its_files(tmp_path: Path
         assert section in page
 
 
+def test_a_secret_of_a_later_moment_is_in_no_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template is compiled once; what is secret is asked for each page."""
+    folder = write_run(tmp_path / "run", result() | {"command": "greet with plain-words"}, extras=False)
+    assert "plain-words" in write_report([folder]).report.read_text()
+    monkeypatch.setenv("SERVICE_TOKEN", "plain-words")
+    page = write_report([folder]).report.read_text()
+    assert "greet with" in page
+    assert "plain-words" not in page
+
+
 def test_a_run_gets_a_page_alone(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "2026-01-01", result(), picture=png(8, 8))
     before = {path.name for path in folder.iterdir()}
