@@ -6,6 +6,7 @@ import argparse
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ class _Bundle:
 
         if not isinstance(node, str):
             return node
-        source = Path(node).expanduser()
+        source = Path(expanduser(node))
         if not source.exists():
             self.models.append(node)
             return node

@@ -32,6 +32,7 @@ SWEEP = ("-m", "--multirun")
 # The value of a key with one of these last names is a text, whatever Hydra would make of it.
 TEXTS = ("path", "outputs", "dir", "cache", "images", "name", "sweep_name", "project", "entity", "revision", "subset")
 _KEY = re.compile(r"[+~]{0,2}[\w./@:$-]+")
+_ITEMS = re.compile(r"""\[([^\[\]{}'"]*)\]""")  # a list without lists, dicts or quotes in it
 _OWN_SYNTAX = re.compile(r"""[\[{'"]|\w+\(""")  # how a list, a dict, a quoted text or a function begins
 
 
@@ -104,6 +105,12 @@ def _quoted(word: str, sweeping: bool, words: Sequence[str]) -> str:
     if parsed is None and "," in value and sweeping:
         each = ",".join(QuotedString(one.strip(), Quote.single).with_quotes() for one in value.split(","))
         raise ConfigError(f"{word}: Hydra cannot read this; quote each value: {_typed(f'{key}={each}')}")
+    if parsed is None and (items := _ITEMS.fullmatch(value)):
+        each = ",".join(
+            one if re.fullmatch(r"[\w.+-]+", one) else QuotedString(one, Quote.single).with_quotes()
+            for one in map(str.strip, items[1].split(","))
+        )
+        raise ConfigError(f"{word}: Hydra cannot read this; quote each text: {_typed(f'{key}=[{each}]')}")
     if parsed is None:
         if is_text or not _OWN_SYNTAX.match(value):
             return quoted

@@ -14,6 +14,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,7 +47,7 @@ class PathsConfig:
     @property
     def places(self) -> list[Path]:
         """Where artifacts are looked up, in this order; the last one is written to."""
-        return [*map(Path, self.stores), Path(self.outputs) / "stages"]
+        return [*(Path(expanduser(store)) for store in self.stores), Path(self.outputs) / "stages"]
 
 
 @dataclass
@@ -227,6 +228,8 @@ def check_places(config: DictConfig) -> None:
     outputs = str(config.paths.outputs)
     if not outputs.strip() or not outputs.isprintable():
         raise ConfigError(f"paths.outputs={outputs!r} has to name a folder")
+    if outputs.partition("/")[0] == "~":  # on the command line it has been replaced
+        raise ConfigError(f"paths.outputs={outputs}: write out the home folder; only a command line knows it as ~")
 
 
 @runtime_checkable

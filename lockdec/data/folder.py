@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,7 +70,7 @@ class Folder(ListedCaptions):
     ) -> None:
         if not 1_000 <= rate <= 192_000:
             raise ConfigError(f"data.rate={rate}: from 1000 to 192000 samples a second")
-        folder = Path(path).expanduser()
+        folder = Path(expanduser(path))
         table = _table(folder)
         bad = BadRows(on_bad, str(table))
         rows = list((_csv_rows if table.suffix == ".csv" else _json_rows)(table, bad))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _load(path: str, subset: str | None, revision: str | None) -> Any:
         import datasets
     except ModuleNotFoundError as error:
         raise DataError("data=huggingface needs datasets: pip install 'lockdec[datasets]'") from error
-    folder = Path(path).expanduser()
+    folder = Path(expanduser(path))
     if folder.exists():
         try:
             return datasets.load_from_disk(str(folder))
@@ -172,7 +173,7 @@ class _Cells(InputSource):
 
     def __init__(self, path: str, tables: Mapping[str, Any], column: str) -> None:
         self._tables, self._column = tables, column
-        self._local = Path(path).expanduser().exists()
+        self._local = Path(expanduser(path)).exists()
         self._files = [
             Path(file["filename"]).resolve() for table in tables.values() for file in getattr(table, "cache_files", [])
         ]

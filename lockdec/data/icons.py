@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -90,7 +91,7 @@ class Icons(CaptionSet):
         case: Case = "lower",
     ) -> None:
         require_resolution(resolution)
-        self.resolution, self._wheel = resolution, Path(path).expanduser()
+        self.resolution, self._wheel = resolution, Path(expanduser(path))
         drawings: dict[str, list[Icon]] = {}  # by content
         for svg, icon in _icons(self._wheel):
             drawings.setdefault(svg, []).append(icon)

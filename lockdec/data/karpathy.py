@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Karpathy(ListedCaptions):
         cache: str | None = None,
         case: Case = "lower",
     ) -> None:
-        file, folder = Path(path).expanduser(), Path(images).expanduser()
+        file, folder = Path(expanduser(path)), Path(expanduser(images))
         if not folder.is_dir():
             raise DataError(f"data.images={folder}: no such folder")
         bad, source = BadRows(on_bad, str(file)), ImageFiles(folder)

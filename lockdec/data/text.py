@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from os.path import expanduser
 from pathlib import Path
 
 from lockdec.data.captions import CaptionSet, composed, digest, fold, in_case
@@ -113,7 +114,7 @@ class TextFile(TextSource):
 
     def _content(self) -> bytes:
         try:
-            return Path(self.path).expanduser().read_bytes()
+            return Path(expanduser(self.path)).read_bytes()
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
 

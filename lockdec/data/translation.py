@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 
 from lockdec.data.captions import CaptionSet, Case, Input, Split, digest, fold, in_case
@@ -149,7 +150,7 @@ class TatoebaPairs(TextPairs):
         input_column, caption_column = TATOEBA.index(source), TATOEBA.index(target)
         sources: dict[str, str] = {}
         translations: dict[str, dict[str, str]] = {}
-        for columns in _columns(Path(path).expanduser()):
+        for columns in _columns(Path(expanduser(path))):
             text, translation = columns[input_column], columns[caption_column]
             sources.setdefault(fold(text), text)
             translations.setdefault(fold(text), {}).setdefault(fold(translation), translation)

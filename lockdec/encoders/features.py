@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ class Features(Encoder):
         if (path is None) == (dim is None):
             raise ConfigError(f"encoder.path={path} encoder.dim={dim}: give either path, a folder of states, or dim, "
                               "the channels of the states that the data contains as arrays")  # fmt: skip
-        self.folder = None if path is None else Path(path).expanduser()
+        self.folder = None if path is None else Path(expanduser(path))
         self._stored = None if self.folder is None else _open(self.folder)
         self.dim = self._stored.dim if self._stored else dim or 0
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -252,7 +253,7 @@ class Checkpoint(NamedTuple):
         quiet: Any = logging
         quiet.set_verbosity_error()
         quiet.disable_progress_bar()
-        folder = Path(path).expanduser()
+        folder = Path(expanduser(path))
         if not folder.is_dir():
             return cls(path, local=_on_this_machine(path))
         if not any(folder.glob("*.safetensors")):

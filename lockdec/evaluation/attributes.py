@@ -34,6 +34,28 @@ def lexicon_of(data: CaptionSet, attributes: Mapping[str, Sequence[str]] | None)
     return {name: {words: words for words in values} for name, values in attributes.items()}
 
 
+def unmentioned(key: str, attributes: Mapping[str, Sequence[str]] | None, data: CaptionSet) -> list[str]:
+    """The words of the attributes that no caption of the data mentions, as `colour: purple`.
+
+    Args:
+        key: of the attributes in the config, for errors.
+        attributes: as the config names them; None for those that the data declare, which need no check.
+
+    Raises:
+        ConfigError: no caption mentions any of them.
+    """
+    if attributes is None:
+        return []
+    reader = AttributeReader(lexicon_of(data, attributes))
+    said = {(name, value) for several in data.captions for text in several for name, values in reader.read(text).items()
+            for value in values}  # fmt: skip
+    missing = [f"{name}: {words}" for name, several in attributes.items() for words in several
+               if (name, words) not in said]  # fmt: skip
+    if not said:
+        raise ConfigError(f"{key}={dict(attributes)}: no caption has any of these words")
+    return missing
+
+
 class AttributeReader:
     """Finds the values of attributes in captions by their words.
 

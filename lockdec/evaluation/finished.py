@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +131,8 @@ class FinishedRun:
                 yield place / "stages"
         outputs, stores = self._node("paths", "outputs"), self._node("paths", "stores")
         named = [f"{outputs}/stages", *(stores if isinstance(stores, list) else ())]
-        yield from (Path(place) for place in named if isinstance(place, str) and Path(place).is_absolute())
+        paths = (Path(expanduser(place)) for place in named if isinstance(place, str))
+        yield from (path for path in paths if path.is_absolute())
 
     def _node(self, *names: str) -> Any:
         node: Any = self.config
@@ -194,8 +196,8 @@ def find_run(folder: Path) -> FinishedRun:
         with suppress(StoreError):  # not finished
             runs.append(_read_run(path))
     if runs and not any(run.captions for run in runs):
-        raise StoreError(f"{folder}: none of the {len(runs)} finished runs below it has a stage finetune, which "
-                         "captioning needs")  # fmt: skip
+        none = "the finished run below it has no" if len(runs) == 1 else f"none of the {len(runs)} finished runs has a"
+        raise StoreError(f"{folder}: {none} stage finetune, which captioning needs")
     runs = [run for run in runs if run.captions]
     cells = [run for run in runs if run.folder.name.isdecimal() or run.result.get("sweep_name") is not None]
     if cells:

@@ -161,7 +161,8 @@ def _run_stages(
     for artifact, seconds in artifacts(config, assembly, tracking, list(assembly.stages)):
         name = artifact.stage
         took = {"seconds": round(seconds, 3), "made_in": round(artifact.seconds, 3)}
-        entry = {"key": artifact.key, "reused": artifact.reused, **took, "weights": made_of(artifact.folder)}
+        told = {"key": artifact.key, "version": assembly.stages[name].version, "reused": artifact.reused}
+        entry = told | took | {"weights": made_of(artifact.folder)}
         result["stages"][name] = entry
         _merge(result, artifact.metrics)
         _export(artifact, assembly.stages[name], folder)

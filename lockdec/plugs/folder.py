@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def open_plugs(
 
 def open_decoder(where: str | Path) -> tuple[LockingModel, Tokenizer]:
     """A decoder and its tokenizer, from a run or from a checkpoint; LockdecError if there is none."""
-    folder = Path(where).expanduser()
+    folder = Path(expanduser(where))
     if folder.is_dir() and not ((folder / "config.json").is_file() and not (folder / RESULT).is_file()):
         artifacts = find_run(folder).decoder
         return load_decoder(*artifacts), load_tokenizer(*artifacts)

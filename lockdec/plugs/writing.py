@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,13 @@ def _portable(node: Any, name: str = "") -> Any:
         return {key: _portable(value, key) for key, value in node.items()}
     if isinstance(node, list):
         return [_portable(value, name) for value in node]
-    local = name == "path" and isinstance(node, str) and Path(node).expanduser().exists()
+    local = name == "path" and isinstance(node, str) and Path(expanduser(node)).exists()
     return f"{GIVEN}{Path(node).name}" if local else node
 
 
 def _source(result: Mapping[str, Any]) -> str | None:
     source = _object(result.get("decoder")).get("source")
-    return source if isinstance(source, str) and not Path(source).expanduser().exists() else None
+    return source if isinstance(source, str) and not Path(expanduser(source)).exists() else None
 
 
 def _training(result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:

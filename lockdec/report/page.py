@@ -248,11 +248,23 @@ def _reuse(collection: Collection) -> dict[str, Any]:
 
 
 def _earlier(runs: Sequence[Run]) -> list[str]:
-    """What is measured otherwise in runs of earlier releases."""
-    notes = []
+    """What is measured or made otherwise in runs of earlier releases."""
+    notes = list[str]()
     for metric, meaning in EARLIER.items():
         if count := sum(run.number(f"metrics.{metric}") is not None for run in runs):
-            notes.append(f"{count} of {len(runs)} runs were written by an earlier release: they have {meaning}.")
+            which = (
+                "The run was" if len(runs) == 1 else f"Of {len(runs)} runs, {count} {'was' if count == 1 else 'were'}"
+            )
+            notes.append(f"{which} written by an earlier release, with {meaning}.")
+    versions: dict[str, set[int]] = {}
+    for stage in (stage for run in runs for stage in run.stages):
+        if stage.version is not None:
+            versions.setdefault(stage.name, set()).add(stage.version)
+    for name, several in versions.items():
+        if len(several) > 1:
+            numbers = ", ".join(map(str, sorted(several)))
+            notes.append(f"{name}: made by several versions of its code ({numbers}), which give other results; "
+                         "the same command again makes all cells by today's.")  # fmt: skip
     return notes
 
 

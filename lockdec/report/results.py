@@ -61,6 +61,7 @@ class Stage:
         reused: whether that was there already.
         seconds: until it was there.
         made_in: the seconds that making it took, in this run or before; None where an older run does not say.
+        version: of the code that made it; None where an older run does not say.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Stage:
     reused: bool
     seconds: float
     made_in: float | None = None
+    version: int | None = None
 
 
 @dataclass(frozen=True)
@@ -348,7 +350,10 @@ def _stage(name: str, stage: object) -> Stage:
     key, reused, seconds, made_in = (fields.get(field) for field in ("key", "reused", "seconds", "made_in"))
     if not isinstance(reused, bool | None) or any(isinstance(s, bool | str | list | dict) for s in (seconds, made_in)):
         raise DataError(f"stages.{name} needs key, reused (true or false) and seconds")
-    return Stage(name, str(key or ""), bool(reused), _finite(seconds) or 0.0, _finite(made_in))
+    version = fields.get("version")
+    if not isinstance(version, int | None) or isinstance(version, bool):
+        raise DataError(f"stages.{name}.version={version!r} is not a whole number")
+    return Stage(name, str(key or ""), bool(reused), _finite(seconds) or 0.0, _finite(made_in), version)
 
 
 def _object(value: object, name: str) -> dict[str, object]:

@@ -134,9 +134,11 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
         decoders.setdefault(facets, set()).update(decoder[-1:])
     notes = []
     if repeated:
-        notes.append(f"{repeated} runs repeat a setting and seed; the one that finished last counts.")
+        runs_repeat = "1 run repeats" if repeated == 1 else f"{repeated} runs repeat"
+        notes.append(f"{runs_repeat} a setting and seed; the one that finished last counts.")
     if mixed := sum(len(keys) > 1 for keys in decoders.values()):
-        notes.append(f"{mixed} settings mix several pretrained decoders; their intervals also cover that choice.")
+        settings_mix = "1 setting mixes" if mixed == 1 else f"{mixed} settings mix"
+        notes.append(f"{settings_mix} several pretrained decoders; the intervals also cover that choice.")
     ordered = sorted(groups.items(), key=lambda item: [_sort_key(value) for _, value in item[0]])
     return tuple(Setting(facets, units) for facets, units in ordered), notes
 

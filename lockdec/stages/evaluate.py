@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from lockdec.config.schema import FewshotConfig
-from lockdec.console import console
+from lockdec.console import console, printable
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
-from lockdec.evaluation.attributes import AttributeReader, lexicon_of
+from lockdec.evaluation.attributes import AttributeReader, lexicon_of, unmentioned
 from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import (
@@ -83,6 +83,9 @@ class Evaluate(Stage):
         prior = (Prior.name,) if Prior.name in before else ()
         return (*super().parents(before), *prior)
 
+    def check(self) -> None:
+        unmentioned("evaluate.attributes", self.decode.attributes, self.data)
+
     def check_after(self, before: Mapping[str, Stage]) -> None:
         """Refuse captions that the decoder has no room for behind the prompt, a token a word; `make` counts tokens."""
         decoder, finetune = before[DecoderStage.name], before[Finetune.name]
@@ -97,6 +100,8 @@ class Evaluate(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         laps = Laps()
+        if missing := unmentioned("evaluate.attributes", self.decode.attributes, self.data):
+            console.print(f"  {work.stage}: no caption has {printable(', '.join(missing))}", soft_wrap=True)
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = load_tokenizer(*work.decoder).with_prompt(load_prompt(work.parent(Finetune)))
         model = load_captioner(*work.decoder, work.parent(Finetune), device=work.device)

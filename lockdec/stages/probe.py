@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lockdec.config.schema import FewshotConfig
+from lockdec.console import console, printable
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
-from lockdec.evaluation.attributes import AttributeReader, lexicon_of, require_attributes
+from lockdec.evaluation.attributes import AttributeReader, lexicon_of, require_attributes, unmentioned
 from lockdec.evaluation.probing import LinearProbe, commonest
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Stage, Work
@@ -64,11 +65,14 @@ class Probe(Stage):
                 f"probe: data: {type(self.data).__name__} declares no attributes; name their words, as in "
                 "probe.attributes={colour: [red, dark green], size: [small, large]}"
             )
+        unmentioned("probe.attributes", self.settings.attributes, self.data)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
+        if missing := unmentioned("probe.attributes", self.settings.attributes, self.data):
+            console.print(f"  {work.stage}: no caption has {printable(', '.join(missing))}", soft_wrap=True)
         encoded = EncodedSet.open(work.parent(Attach).folder)
         support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
         known = {"support": [pair.index for pair in support], "train": list(self.data.splits["train"])}

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{'would remove' if given.dry_run else 'removed'} {_line(entry)}")
             if not given.dry_run:
                 remove(given.outputs, entry)
-        print(f"{len(going)} folders, {format_bytes(sum(entry.bytes for entry in going))}")
+        print(_total(going))
     except (LockdecError, OSError) as error:
         print(f"lockdec.store: {said(error)}", file=sys.stderr)
         return 1
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(listed: Sequence[Entry]) -> int:
     for entry in listed:
         print(_line(entry))
-    print(f"{len(listed)} folders, {format_bytes(sum(entry.bytes for entry in listed))}")
+    print(_total(listed))
     return 0
 
 
@@ -109,8 +109,14 @@ def _verify(outputs: Path, listed: Sequence[Entry]) -> int:
     return 1 if wrong else 0
 
 
+def _total(entries: Sequence[Entry]) -> str:
+    folders = "1 folder" if len(entries) == 1 else f"{len(entries)} folders"
+    return f"{folders}, {format_bytes(sum(entry.bytes for entry in entries))}"
+
+
 def _line(entry: Entry) -> str:
-    runs = f"{len(entry.runs)} runs" if entry.state in ("whole", "shared") else entry.state
+    runs = "1 run" if len(entry.runs) == 1 else f"{len(entry.runs)} runs"
+    runs = runs if entry.state in ("whole", "shared") else entry.state
     runs += f", in {entry.folder.parent.parent}" if entry.state == "shared" else ""
     size, days = format_bytes(entry.bytes), entry.age / DAY
     return visible(f"{entry.stage:<16} {entry.key[:12]}  {size:>9}  {days:>6.1f} days  {runs}")

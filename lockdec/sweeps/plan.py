@@ -143,7 +143,9 @@ def show(what: Plan, trials: int | None = None) -> int:
         The exit status: 1 where a cell cannot run.
     """
     if trials:
-        console.print(f"a search of {trials} trials; this is one cell with the values you typed")
+        console.print(
+            f"a search of {trials} trial{'s' if trials > 1 else ''}; this is one cell with the values you typed"
+        )
     else:
         cells = "1 cell" if what.cells == 1 else f"{what.cells} cells"
         left = what.cells - what.finished - len(what.refused)

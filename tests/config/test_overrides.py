@@ -102,6 +102,8 @@ def test_options_come_first_and_overrides_keep_their_order(typed: str, words: li
                                      "\"finetune.steps='range(1,3'\""),
         ("-m 'data.path=a (1),b (2)'", "data.path=a (1),b (2): Hydra cannot read this; quote each value: "
                                        "\"data.path='a (1)','b (2)'\""),
+        ("'paths.stores=[~/stages, /a b]'", "paths.stores=[~/stages, /a b]: Hydra cannot read this; quote each text: "
+                                            "\"paths.stores=['~/stages','/a b']\""),
         ("'x y=1'", "'x y=1': 'x y' is not a key; an override is key=value without spaces"),
     ],
 )  # fmt: skip

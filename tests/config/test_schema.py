@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from pydoc import locate
 from typing import Any
 
@@ -93,11 +94,18 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
         ("name=a/b", "^name='a/b' names one folder"),
         ("name=' a'", "^name=' a' names one folder"),
         ("paths.outputs=", "^paths.outputs='' has to name a folder$"),
+        ("paths.outputs='~/x'", "^paths.outputs=~/x: write out the home folder"),
     ],
 )
 def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         checked_subtrees(composed(override), Builder())
+
+
+def test_stores_of_others_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    typed, _ = checked_subtrees(composed("paths.stores=['~/stages']", "paths.outputs=/x"), Builder())
+    assert typed.paths.places == [Path("/home/ada/stages"), Path("/x/stages")]
 
 
 def header_commands() -> Iterator[str]:

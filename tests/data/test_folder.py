@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from PIL import Image
 from lockdec.data.folder import Folder
 from lockdec.data.images import open_image
 from lockdec.data.listed import usable_id
-from lockdec.data.text import pretraining_text
-from lockdec.errors import ConfigError
+from lockdec.data.text import TextFile, pretraining_text
+from lockdec.encoders.features import Features
+from lockdec.errors import ConfigError, LockdecError
 from tests.data.user_files import (
     TEXTS,
     decomposed,
@@ -168,6 +171,12 @@ def test_texts_and_captions_have_one_unicode_form(tmp_path: Path) -> None:
     one = Folder(str(write_texts(tmp_path, *TEXTS, ("é", "ö"))))
     other = Folder(str(write_texts(tmp_path, *TEXTS, (decomposed("é"), decomposed("ö")))))
     assert one.fingerprint == other.fingerprint
+
+
+@pytest.mark.parametrize("read", [Folder, lambda path: TextFile(path).lines(), Features])
+def test_the_home_folder_of_nobody_is_no_folder(read: Callable[[str], Any]) -> None:
+    with pytest.raises(LockdecError, match="~nobody-of-this-name/x"):
+        read("~nobody-of-this-name/x")
 
 
 def test_impossible_shares_are_refused(tmp_path: Path) -> None:

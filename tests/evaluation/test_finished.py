@@ -62,7 +62,7 @@ def test_of_several_runs_the_newest_that_ended_well_is_taken(tmp_path: Path) -> 
     finished(tmp_path / "runs" / "d", None, finished="2034", stages={"attach": {}, "probe": {}})
     assert find_run(tmp_path / "runs").folder.name == "a", "a probe captions nothing"
     finished(tmp_path / "probes" / "0", None, stages={"attach": {}, "probe": {}})
-    with pytest.raises(StoreError, match="none of the 1 finished runs below it has a stage finetune"):
+    with pytest.raises(StoreError, match="the finished run below it has no stage finetune, which"):
         find_run(tmp_path / "probes")
     with pytest.raises(StoreError, match=r"no result.json .* below; name one .* that hold runs: probes, runs$"):
         find_run(tmp_path)

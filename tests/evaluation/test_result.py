@@ -100,7 +100,7 @@ def test_the_rouge_l_of_earlier_schemas_is_another_metric(tmp_path: Path) -> Non
     assert run.number("metrics.rouge_l") is None
     page = write_report([folder]).report.read_text()
     assert "ROUGE-L (best F1)" in page
-    assert "1 of 1 runs were written by an earlier release" in page
+    assert "The run was written by an earlier release, with ROUGE-L" in page
     today = left(tmp_path / "today", written.replace('"schema": 2', f'"schema": {SCHEMA}'), CAPTIONED_2)
     assert results.read([today]).runs[0].number("metrics.rouge_l") == 0.5
     assert not EARLIER.keys() & set(MEASURED)

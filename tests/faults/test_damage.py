@@ -111,7 +111,7 @@ def test_list_shows_sizes_ages_and_users(copy: Path, capsys: pytest.CaptureFixtu
     assert main(["list", "--outputs", str(copy)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:-1]] == ["attach", "evaluate", "finetune", "pretrain", "prior", "unlock"]
-    assert all(" days  1 runs" in line and "B  " in line for line in lines[:-1])
+    assert all(" days  1 run" in line and "B  " in line for line in lines[:-1])
     total = sum(path.stat().st_size for path in copy.glob("stages/[!.]*/**/*") if path.is_file())
     assert lines[-1] == f"6 folders, {total / 1e6:.1f} MB"
 

@@ -66,7 +66,7 @@ def test_a_run_leaves_what_the_design_promises(tiny: TinyRun) -> None:
     assert result == tiny.result
     assert (result["status"], result["error"], result["seed"]) == ("ok", None, 0)
     assert list(result["stages"]) == STAGES
-    told = {"key", "reused", "seconds", "made_in", "weights"}
+    told = {"key", "version", "reused", "seconds", "made_in", "weights"}
     assert all(entry.keys() == told for entry in result["stages"].values())
     trained = result["cross_attention"]["parameters"]
     assert result["stages"]["finetune"]["weights"] == {"float32": 4 * trained}

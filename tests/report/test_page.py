@@ -300,6 +300,16 @@ def test_a_page_says_what_was_made_before_the_cells_and_what_it_saved(tmp_path: 
     assert "Without reuse they would have spent about 220 s, judged by the mean time of each stage" in text
 
 
+def test_cells_that_different_code_has_made_are_not_compared_without_a_word(tmp_path: Path) -> None:
+    for number, version in enumerate((7, 8, None)):
+        stage = {"key": f"{number}" * 64, "reused": False, "seconds": 1.0}
+        stages = {"evaluate": stage | ({} if version is None else {"version": version})}
+        write_run(tmp_path / "s" / str(number), result((2, 2, 2), 16, number) | {"stages": stages}, extras=False)
+    text = " ".join(Tags(write_report([tmp_path / "s"]).report.read_text()).text.split())
+    assert "evaluate: made by several versions of its code (7, 8), which give other results" in text
+    assert "several versions" not in write_report([tmp_path / "s" / "0"]).report.read_text()
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", extras=False)
     (tmp_path / "file").write_text("")

@@ -44,6 +44,10 @@ def test_a_run_folder_and_the_folders_above_it_are_read_alike(tmp_path: Path) ->
         (json.dumps(result(status="fine")), "status='fine' is none of ok, failed, interrupted"),
         (json.dumps(result(metrics={"token_f1": "high"})), "metrics.token_f1='high' is not a number"),
         (json.dumps(result(stages={"pretrain": {"reused": "yes"}})), "stages.pretrain needs"),
+        (
+            json.dumps(result(stages={"pretrain": {"version": "1"}})),
+            "stages.pretrain.version='1' is not a whole number",
+        ),
         (json.dumps(result(stages=[1])), "stages is not a JSON object"),
         ("[" * 100_000, "not JSON"),
     ],

@@ -89,7 +89,7 @@ def test_a_choice_without_a_value_is_named_by_the_others() -> None:
 def test_a_repeated_seed_counts_once_and_the_last_counts() -> None:
     study = Study([run_of(0.5, also={"finished": "2026-01-02"}), run_of(0.9, also={"finished": "2026-01-01"})])
     assert study.settings[0].values("token_f1") == {(0, None): 0.5}
-    assert "1 runs repeat" in study.notes[0]
+    assert "1 run repeats" in study.notes[0]
 
 
 def test_failed_runs_take_no_part() -> None:

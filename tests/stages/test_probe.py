@@ -72,6 +72,17 @@ def test_data_without_attributes_are_refused() -> None:
         ProbeConfig(split="train").check()
 
 
+def test_words_of_no_caption_are_named_and_refused_where_there_are_no_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probed(Things(), tmp_path)
+    assert "probe: no caption has smell: sweet\n" in capsys.readouterr().out
+    settings = ProbeConfig(attributes={"smell": ["sweet"], "colour": ["purple"]})
+    stage = Probe(data=Things(), fewshot=FewshotConfig(shots=4, support_seed=0), settings=settings)
+    with pytest.raises(ConfigError, match=r"^probe\.attributes=.*purple.*: no caption has any of these words$"):
+        stage.check()
+
+
 def test_an_encoder_is_probed_without_a_decoder(tiny: TinyRun) -> None:
     run = run_tiny(tiny.outputs, "probed", "stage=[attach,probe]", "pipeline.order=[attach,probe]")
     assert list(run.result["stages"]) == ["attach", "probe"]

@@ -9,11 +9,12 @@ from omegaconf import OmegaConf
 
 from lockdec.pipeline.keys import same_results
 from lockdec.store.reading import RESULT
-from lockdec.sweeps.finished import finished_cell, surely_finished
+from lockdec.sweeps.finished import declared_version, finished_cell, surely_finished
 from lockdec.sweeps.jobs import run_job
 from lockdec.sweeps.plan import plan
 from tests.conftest import TinyRun, composed
 from tests.data.fresh_process import output
+from tests.stages.declared import STAGES
 from tests.sweeps.sweeping import tiny_cell
 
 
@@ -39,6 +40,28 @@ def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: P
     path.write_text('{"status": "ok", ')
     assert finished_cell(config, folder) is None
     assert not surely_finished(config, folder)
+
+
+def test_a_cell_that_older_code_has_made_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:
+    config, folder = tiny_cell(tiny), tmp_path / "0"
+    run_job(config, folder, [], "0")
+    result = json.loads((folder / RESULT).read_text())
+    result["stages"]["evaluate"]["version"] -= 1
+    (folder / RESULT).write_text(json.dumps(result))
+    assert not surely_finished(config, folder)
+    assert finished_cell(config, folder) is None
+    for stage in result["stages"].values():  # as before there were versions in it
+        del stage["version"]
+    (folder / RESULT).write_text(json.dumps(result))
+    assert not surely_finished(config, folder)
+    assert finished_cell(config, folder) == result
+
+
+def test_the_version_in_the_source_of_a_stage_is_that_of_its_class() -> None:
+    assert {stage: declared_version(f"{stage.__module__}.{stage.__name__}") for stage in STAGES} == {
+        stage: stage.version for stage in STAGES
+    }
+    assert declared_version("lengths.Lengths") is None
 
 
 def test_a_finished_sweep_starts_no_cell_and_imports_no_torch(tiny: TinyRun, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ weights. To add a family, write a file beside `llama` and register it in `FAMILI
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def located(source: str | Path) -> Path:
     Raises:
         LockdecError: there is no such file or folder, and no such model.
     """
-    path = Path(source).expanduser()
+    path = Path(expanduser(source))
     if path.is_dir() or (path.suffix == SUFFIX and path.is_file()):
         return path
     if path.suffix == SUFFIX or path.is_absolute():
