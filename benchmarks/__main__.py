@@ -1,6 +1,6 @@
 """Measure suites of this folder and keep the results in benchmarks/results.
 
-python -m benchmarks                               all of them that fit this machine (make bench)
+python -m benchmarks                               all of them (make bench)
 python -m benchmarks pretraining corpus            some of them
 python -m benchmarks finetuning --against COMMIT   and an earlier lockdec
 
@@ -22,9 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks.machines import LIBRARIES, compared, libraries
-from benchmarks.side_by_side import load, measure
+from benchmarks.side_by_side import measure
 from benchmarks.table import suite_table
-from benchmarks.worker import device
 
 RESULTS = Path(__file__).parent / "results"
 VERSIONS = ("torch", "lightning", "transformers", "x-transformers", "peft", "hydra-core")
@@ -86,7 +85,7 @@ def main() -> None:
     recorded = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
     here: dict[str, Any] = {LIBRARIES: stamped(dict(libraries(given.threads)))}
     keep(LIBRARIES, here[LIBRARIES])
-    for name in given.suites or [name for name in suites() if getattr(load(name), "ON", device().type) == device().type]:
+    for name in given.suites or suites():
         section = stamped(measure(name, given.threads, given.rounds, given.against))
         key = f"{name}_before" if given.against else name
         here[key] = section

@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from benchmarks.decoders import gpt2
 from benchmarks.side_by_side import Subject
-from benchmarks.worker import device
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_tokenizer
@@ -56,16 +55,15 @@ def captioner() -> Captioner:
     model = load_captioner(run.artifact("pretrain"), run.artifact("finetune"))
     assert isinstance(model, LockingDecoderModel)  # not hosted
     states = EncodedSet.open(run.artifact("attach").folder)
-    model.to(device())
     lines = (run.artifact("evaluate").folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [states.ids.index(json.loads(line)["id"]) for line in lines]
-    return Captioner(model, load_tokenizer(run.artifact("pretrain")).special, states.batch(rows).to(device()))
+    return Captioner(model, load_tokenizer(run.artifact("pretrain")).special, states.batch(rows))
 
 
 def spread(inputs: int) -> Encoded:
     """The states of so many held-out drawings, evenly spaced."""
     encoded = captioner().encoded
-    return encoded.index(torch.arange(inputs, device=device()) * len(encoded) // inputs)
+    return encoded.index(torch.arange(inputs) * len(encoded) // inputs)
 
 
 @torch.no_grad()
@@ -84,7 +82,7 @@ def as_gpt2(model: LockingDecoderModel) -> Any:
         weights[f"{there}.c_proj.weight"].copy_(ours[f"{here}.output.weight"].T)
         for projection in ("q_attn", "c_attn", "c_proj"):
             weights[f"{there}.{projection}.bias"].zero_()
-    return theirs.to(device()).eval()
+    return theirs.eval()
 
 
 def lockdec(inputs: int, **options: Any) -> Subject:
@@ -111,7 +109,7 @@ def transformers(inputs: int, **options: Any) -> Subject:
     def captions() -> Tensor:
         # No mask: every state is real, and to be told so would cost it time.
         tokens: Tensor = theirs.generate(
-            torch.full((inputs, 1), special.bos, device=device()),
+            torch.full((inputs, 1), special.bos),
             encoder_hidden_states=states,
             max_new_tokens=LONGEST,
             do_sample=False,

@@ -1,12 +1,11 @@
 """What importing and finetuning decoders of real size takes: memory, disk and time.
 
 python -m benchmarks.decoder_sizes 135m 1b --folder /tmp/decoder_sizes                 # --only-import: no finetuning
-python -m benchmarks.decoder_sizes 135m 1b --folder /tmp/decoder_sizes --trainer gpu
 
 A checkpoint of each shape is made with random weights in bfloat16 (2.5 GB at 1.24 B), imported, and finetuned for a few
-steps on tiny data, each by a command of its own (one for both with a GPU); then it is deleted. The figures go into
-docs/performance/decoder_sizes.json (with a GPU, decoder_sizes_gpu.json), from which `python docs/scaling.py` fills the
-tables of docs/scaling.md, with larger decoders by arithmetic.
+steps on tiny data, each by a command of its own; then it is deleted. The figures go into
+docs/performance/decoder_sizes.json, from which `python docs/scaling.py` fills the table of docs/scaling.md, with larger
+decoders by arithmetic.
 """
 
 from __future__ import annotations
@@ -20,23 +19,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import device_name
-
-FIGURES = {
-    trainer: Path(__file__).parent.parent / "docs" / "performance" / name
-    for trainer, name in (("default", "decoder_sizes.json"), ("gpu", "decoder_sizes_gpu.json"))
-}
+FIGURES = Path(__file__).parent.parent / "docs" / "performance" / "decoder_sizes.json"
 LLAMA: dict[str, dict[str, Any]] = {  # as SmolLM2, Llama 3.2 and Mistral have them
     "135m": {"layers": 30, "d_model": 576, "heads": 9, "kv_heads": 3, "d_ff": 1536, "vocab": 49_152, "tied": True},
     "1b": {"layers": 16, "d_model": 2048, "heads": 32, "kv_heads": 8, "d_ff": 8192, "vocab": 128_256, "tied": True},
     "3b": {"layers": 28, "d_model": 3072, "heads": 24, "kv_heads": 8, "d_ff": 8192, "vocab": 128_256, "tied": True},
     "7b": {"layers": 32, "d_model": 4096, "heads": 32, "kv_heads": 8, "d_ff": 14_336, "vocab": 32_000, "tied": False},
 }
-STEPS = {"default": 10, "gpu": 200}
-CELL = {  # overrides, by trainer
-    "default": ("cross_attention.layers=last_6", "finetune.batch_size=8", "trainer.threads=1"),
-    "gpu": ("cross_attention.layers=last_6", "finetune.batch_size=8", "trainer=gpu", "trainer.compile=false"),
-}
+STEPS = 10
+CELL = ("cross_attention.layers=last_6", f"finetune.steps={STEPS}", "finetune.batch_size=8", "trainer.threads=1")
 
 
 def tensors(shape: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -119,50 +110,46 @@ def make_checkpoint(shape: Mapping[str, Any], folder: Path) -> None:
 def run(outputs: Path, name: str, *overrides: str) -> dict[str, Any]:
     """The result.json of one command on tiny data."""
     folder = outputs / name
-    places = (f"paths.outputs={outputs}", f"hydra.run.dir={folder}", "logger=none")
+    places = (f"paths.outputs={outputs}", f"hydra.run.dir={folder}")
     command = [sys.executable, "-m", "lockdec.run", "debug=tiny", "decoder=llama", *places, *overrides]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
 
 
-def measured(shape: Mapping[str, Any], folder: Path, trainer: str, cell: bool = True) -> dict[str, Any]:
+def measured(shape: Mapping[str, Any], folder: Path, cell: bool = True) -> dict[str, Any]:
     """Figures of one shape; everything in the folder is deleted.
 
     Args:
-        trainer: of `CELL`.
         cell: whether it is also finetuned.
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
         make_checkpoint(shape, folder / "checkpoint")
         path = f"decoder.path={folder / 'checkpoint'}"
-        order, steps = "pipeline.order=[pretrain,attach,unlock,finetune]", STEPS[trainer]
-        whole = (path, order, f"finetune.steps={steps}", *CELL[trainer])
-        if trainer == "gpu":
-            made = run(folder / "out", "cell", *whole)
-            return of_import(shape, made) | of_cell(made, steps)
         bare = run(folder / "out", "bare", path, "pipeline.order=[attach]")
-        found = of_import(shape, run(folder / "out", "import", path, "pipeline.order=[pretrain]"))
-        found["bare_peak_mb"] = bare["cost"]["peak_memory_mb"]
+        found = of_import(shape, bare, run(folder / "out", "import", path, "pipeline.order=[pretrain]"))
         if cell:
-            found |= of_cell(run(folder / "out", "cell", *whole), steps)
+            found |= of_cell(
+                run(folder / "out", "cell", path, "pipeline.order=[pretrain,attach,unlock,finetune]", *CELL)
+            )
         return found
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def of_import(shape: Mapping[str, Any], imported: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures of a run that imports."""
+def of_import(shape: Mapping[str, Any], bare: Mapping[str, Any], imported: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of two runs: one without any decoder, and one that imports."""
     return {
         "numbers": numbers(shape),
+        "bare_peak_mb": bare["cost"]["peak_memory_mb"],
         "import_seconds": imported["stages"]["pretrain"]["seconds"],
         "import_peak_mb": imported["cost"]["peak_memory_mb"],
         "decoder_bytes": sum(imported["stages"]["pretrain"]["weights"].values()),
     }
 
 
-def of_cell(cell: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def of_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     """Figures of a run that finetunes."""
     trained = cell["stages"]["finetune"]
     return {
@@ -171,8 +158,8 @@ def of_cell(cell: Mapping[str, Any], steps: int) -> dict[str, Any]:
         "unlock_seconds": cell["stages"]["unlock"]["seconds"],
         "prefix_seconds": cell["finetune"]["prefix_seconds"],
         "finetune_seconds": trained["seconds"],
-        "steps": steps,
-    } | {name: value for name, value in cell["cost"].items() if name == "peak_gpu_memory_mb"}
+        "steps": STEPS,
+    }
 
 
 def main() -> None:
@@ -181,15 +168,12 @@ def main() -> None:
     parser.add_argument("shapes", nargs="+", choices=list(LLAMA), metavar="SHAPE", help=", ".join(LLAMA))
     parser.add_argument("--folder", type=Path, required=True, help="is emptied; with room for the weights")
     parser.add_argument("--only-import", action="store_true", help="do not finetune")
-    parser.add_argument("--trainer", choices=list(CELL), default="default", help="gpu: on a GPU, as with trainer=gpu")
     parser.add_argument("--beside", default="", help="what else the machine was doing, for the page")
     given = parser.parse_args()
-    figures = FIGURES[given.trainer]
     for name in given.shapes:
-        found = json.loads(figures.read_text(encoding="utf-8")) if figures.is_file() else {}
-        one = measured(LLAMA[name], given.folder / name, given.trainer, not given.only_import)
-        found[name] = one | {"beside": given.beside, "device": device_name()}
-        figures.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        found = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
+        found[name] = measured(LLAMA[name], given.folder / name, not given.only_import) | {"beside": given.beside}
+        FIGURES.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         print(name, json.dumps(found[name]), flush=True)
 
 

@@ -122,7 +122,7 @@ def captioner() -> LockingDecoderModel:
 
 def on_device(batch: Any) -> Any:
     """The batch on the device of the model."""
-    return type(batch)(*(part.to(device()) for part in batch))
+    return type(batch)(*(part if part is None else part.to(device()) for part in batch))
 
 
 def captioning(model: LockingDecoderModel) -> Captioning:

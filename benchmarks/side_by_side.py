@@ -53,7 +53,6 @@ class Suite(Protocol):
         GOALS: by subject, the speed-up that lockdec should reach; by "matmul", the share of the peak.
         MEMORY_GOALS: by subject, how many times as much memory lockdec may take; optional.
         ENVIRONMENT: by subject, additions to the environment of its process; optional.
-        ON: the only kind of device that it is measured on: "cpu" or "cuda"; optional.
     """
 
     TITLE: str

@@ -1,7 +1,8 @@
-"""Fill in the table of docs/scaling.md: python docs/scaling.py
+"""Fill in the tables of docs/scaling.md: python docs/scaling.py
 
 Measured rows come from docs/performance/decoder_sizes.json (`python -m benchmarks.decoder_sizes`); those of larger
-decoders are arithmetic, from the number of their weights and what the largest measured one took for each.
+decoders are arithmetic, from the number of their weights and what the largest measured one took for each. What runs on
+a GPU took comes from docs/performance/gpu.json, which holds parts of their result.json.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from benchmarks.decoder_sizes import CELL, FIGURES, LLAMA, numbers
 from benchmarks.table import markdown
 
 PAGE = Path(__file__).with_suffix(".md")
+ON_GPU = PAGE.parent / "performance" / "gpu.json"
 HEAD = [
     "decoder",
     "weights",
@@ -64,8 +66,22 @@ def scaled(figure: str, count: int, known: list[dict[str, Any]]) -> float:
     return float(bare + count / largest["numbers"] * (largest[figure] - bare))
 
 
+def on_gpu() -> str:
+    """A row for each run: the seconds of its stages, and the most memory that it took on the GPU and beside it."""
+    rows = []
+    runs = json.loads(ON_GPU.read_text(encoding="utf-8"))
+    for run in runs:
+        seconds = (f"{run['stages'][stage]:.1f}" for stage in ("pretrain", "finetune"))
+        memory = (f"{run['cost'][name] * 2**20 / 1e9:.2f} GB" for name in ("peak_gpu_memory_mb", "peak_memory_mb"))
+        f1 = "" if run["token_f1"] is None else f"{run['token_f1']:.3f}"
+        rows.append([f"`{run['overrides']}`", *seconds, f"{run['cost']['seconds']:.1f}", *memory, f1])
+    head = ["overrides", "pretrain, s", "finetune, s", "all, s", "memory of the GPU", "of the process", "token F1"]
+    where = sorted({f"{run['device']}, torch {run['versions']['torch']}, {run['finished'][:10]}" for run in runs})
+    return f"{markdown(head, rows)}\n\nMeasured on {'; '.join(where)}."
+
+
 def main() -> None:
-    """Write the table."""
+    """Write the tables."""
     known = json.loads(FIGURES.read_text(encoding="utf-8"))
     counts = {name: numbers(shape) for name, shape in LLAMA.items()}
     whole = sorted(known.values(), key=lambda found: "steps" not in found)
@@ -76,7 +92,8 @@ def main() -> None:
     notes += f"Finetuning: {' '.join(f'`{option}`' for option in CELL)}; a step with its share of starting and ending."
     notes += f" Measured beside {beside}: the times are those of a busy machine." if beside else ""
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(fill(text, {"sizes": f"{markdown(HEAD, rows)}\n\n{notes}"}, PAGE.name), encoding="utf-8")
+    tables = {"gpu": on_gpu(), "sizes": f"{markdown(HEAD, rows)}\n\n{notes}"}
+    PAGE.write_text(fill(text, tables, PAGE.name), encoding="utf-8")
 
 
 if __name__ == "__main__":

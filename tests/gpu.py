@@ -32,10 +32,7 @@ from tests.runtime.second_device import numbers
 GPU = torch.device("cuda")
 LOGS = "logger.kinds=[csv]"
 EXACT = ("trainer.accelerator=gpu", LOGS)  # in 32 bits, as on a CPU
-STILL = (  # devices draw other numbers in training, and round differently, which decides draws between equals
-    *("decoder.dropout=0", "finetune.state_dropout=0", "finetune.state_noise=0"),
-    "evaluate.temperature=0.05",
-)
+STILL = ("decoder.dropout=0", "finetune.state_dropout=0", "finetune.state_noise=0")  # devices draw other numbers
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +108,9 @@ def test_an_encoder_gives_the_states_of_a_cpu(name: str, tmp_path: Path) -> None
     assert torch.equal(encoded.mask.cpu(), expected.mask)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"strategy": "beam", "beams": 3}, {"strategy": "nucleus", "seed": 7}, {"strategy": "mbr", "seed": 1}]
-)
+@pytest.mark.parametrize("options", [{}, {"strategy": "beam", "beams": 3}], ids=["greedy", "beam"])
 def test_captions_on_it_are_those_of_a_cpu(options: dict[str, Any], on_cpu: TinyRun) -> None:
+    """Drawn captions are not: among equally likely tokens, as of this decoder, rounding decides which is drawn."""
     drawings = OpenMoji(resolution=64, limit=64).inputs(range(6))
     here, there = (lockdec.load(on_cpu.folder, device=device) for device in ("cpu", "cuda"))
     for expected, found in zip(here.caption(drawings, **options), there.caption(drawings, **options), strict=True):

@@ -163,6 +163,10 @@ def test_what_is_drawn_follows_the_seed(captioner: lockdec.Captioner, pictures: 
     assert (drawn(7), drawn(None)) == (first, next_one)
 
 
+def test_captions_of_the_same_input_are_equal(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    assert captioner.caption(pictures[0]) == captioner.caption(pictures[0]) != captioner.caption(pictures[1])
+
+
 def test_one_picture_is_the_same_in_every_form(
     captioner: lockdec.Captioner, pictures: list[Given], tmp_path: Path
 ) -> None:
