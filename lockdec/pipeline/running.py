@@ -32,7 +32,7 @@ from lockdec.errors import PrunedError, StoreError, visible
 from lockdec.evaluation.result import SCHEMA
 from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.redaction import of_error, redacted, text
-from lockdec.runtime.devices import device_of, exact
+from lockdec.runtime.devices import device_of, exact, tell_unused
 from lockdec.runtime.interruption import InterruptedRunError, stoppable
 from lockdec.runtime.memory import is_out_of_memory, out_of_memory
 from lockdec.stages.stage import Stage, Work
@@ -194,6 +194,7 @@ def artifacts(
     before: dict[str, Stage] = {}
     for name, stage in assembly.stages.items():
         if name in names and not (located([*layers, own], name, keys[name]) / METADATA).is_file():
+            tell_unused(trainer.accelerator)
             stage.rehearse(device, before)
         before[name] = stage
     found: dict[str, Artifact] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from lightning.pytorch.accelerators.cuda import CUDAAccelerator
@@ -46,6 +47,14 @@ def device_of(trainer: TrainerConfig) -> torch.device:
     if needed > count:
         raise ConfigError(f"trainer.devices={needed}: torch finds {count} on this machine ({fitting[0]})")
     return torch.device(fitting[0], number)
+
+
+@cache
+def tell_unused(accelerator: str) -> None:
+    """Say, once in a process, that there is a GPU where the config asks for the CPU."""
+    there = [name for name, gpu in _GPUS.items() if gpu.is_available()] if accelerator == "cpu" else []
+    if there:
+        console.print(f"  This machine has a GPU ({there[-1]}), which trainer=gpu would use")
 
 
 def place_on(model: nn.Module, device: torch.device) -> torch.device:

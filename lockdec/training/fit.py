@@ -33,6 +33,8 @@ from lockdec.training.watching import LOG_EVERY, Pulse
 
 # One process is a valid choice where SLURM is installed.
 warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
+# `lockdec.runtime.devices` says how to use it.
+warnings.filterwarnings("ignore", message=".*GPU available but not used.*")
 # Lightning's notes on devices and its tips would stand between the lines of a run.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 

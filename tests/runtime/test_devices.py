@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.pytorch.accelerators.cuda import CUDAAccelerator
 from torch import Tensor, nn
 
 from lockdec.config.building import Builder
@@ -20,7 +21,7 @@ from lockdec.modules.language_modeling import next_token_loss
 from lockdec.pipeline.assembling import build_stages
 from lockdec.pipeline.running import run
 from lockdec.runtime.acceleration import exact_products
-from lockdec.runtime.devices import device_of, exact, place_on
+from lockdec.runtime.devices import device_of, exact, place_on, tell_unused
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Stage, Work
 from lockdec.store import Store
@@ -66,6 +67,17 @@ def test_a_device_that_is_not_there_is_refused_before_any_work(choice: str, want
         run(config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "result.json").read_text())["stages"] == {}
     assert not (tmp_path / "stages").exists()
+
+
+def test_a_gpu_that_is_not_asked_for_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
+    tell_unused.cache_clear()
+    for accelerator in ("gpu", "cpu", "cpu"):
+        tell_unused(accelerator)
+    tell_unused.cache_clear()
+    assert capsys.readouterr().out == "  This machine has a GPU (cuda), which trainer=gpu would use\n"
 
 
 @dataclass(frozen=True, kw_only=True)
