@@ -14,8 +14,9 @@ from lockdec.console import track
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import States
 from lockdec.evaluation.attention_statistics import attention_statistics
+from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
-from lockdec.evaluation.stored import generate_captions
+from lockdec.evaluation.scoring import Candidate, scored
 from lockdec.modules.language_modeling import next_token_loss
 from lockdec.transformer.models import Encoded, LockingModel, Prefix
 
@@ -52,15 +53,15 @@ class Captioner:
         self.model, self.tokenizer, self.encoded, self.decode, self.device = model, tokenizer, encoded, decode, device
         self.generator = torch.Generator().manual_seed(decode.seed)  # of the CPU: draws the same on every device
 
-    def captions(self, rows: Sequence[int], doing: str) -> list[str]:
-        """One caption a row."""
+    def captions(self, rows: Sequence[int], doing: str) -> list[Candidate]:
+        """One caption a row, and how likely it is."""
         return [
             caption for batch in track(self._batches(rows), doing) for caption in self._generate(self.states(batch))
         ]
 
     def any_caption(self) -> str:
         """The caption of the first input: the same for every input where all have the same states."""
-        return self._generate(self.states([0]))[0]
+        return self._generate(self.states([0]))[0].text
 
     def locked_caption(self) -> str:
         """The caption that the decoder generates while its bridge is locked: the same for every input."""
@@ -103,8 +104,9 @@ class Captioner:
         special, prompt = self.tokenizer.special, self.tokenizer.prompt_tokens
         return attention_statistics(self.model, tokens, encoded, special.eos, prompt=len(prompt))
 
-    def _generate(self, encoded: Encoded) -> list[str]:
-        return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
+    def _generate(self, encoded: Encoded) -> list[Candidate]:
+        found = candidates(self.model, self.tokenizer, encoded, self.decode, self.generator)
+        return scored(self.model, self.tokenizer, [best for best, *_ in found], encoded)
 
     def states(self, rows: Sequence[int]) -> Encoded:
         """The normalised states of some rows, on the model's device."""

@@ -127,6 +127,11 @@ def _curve(number: int, name: str, points: Points) -> list[Trace]:
     ]
 
 
+def line(number: int, name: str, xs: Sequence[float], ys: Sequence[float]) -> Trace:
+    """A line with markers through points that do not depend on the chosen metric."""
+    return _style(number, name) | {"x": list(xs), "y": list(ys)}
+
+
 def _smoothed(values: Sequence[float]) -> list[float]:
     """Means over a fifteenth of the curve around each point; over fewer at the start, where a loss falls fastest."""
     most = max(1, len(values) // 30)

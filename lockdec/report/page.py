@@ -24,6 +24,7 @@ from lockdec.errors import StoreError
 from lockdec.evaluation.metrics import LOWER_IS_BETTER
 from lockdec.evaluation.result import CONTROLS, EARLIER
 from lockdec.report import figures, gallery, headline, tables
+from lockdec.report.confidence import confidence
 from lockdec.report.over_inputs import OverInputs, over_inputs
 from lockdec.report.results import STATUSES, Collection, Run, Skipped, config_text, read
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
@@ -140,7 +141,8 @@ def render(collection: Collection, study: Study, title: str, run: Run | None) ->
 def _figures(study: Study, run: Run | None) -> tuple[list[figures.Figure], list[str]]:
     """The figures of the page, and a line for each curve that is damaged."""
     if run is not None:
-        return figures.learning_curves([("", run)])
+        curves, notes = figures.learning_curves([("", run)])
+        return [*confidence(run), *curves], notes
     first = [s for s in (study.best, study.smallest) if s is not None]
     ordered = list(dict.fromkeys([*first, *study.settings]))
     cells = [(s, next(iter(s.runs.values()))) for s in ordered[: figures.MOST_SERIES]]

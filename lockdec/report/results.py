@@ -152,11 +152,17 @@ class Collection:
 
 @dataclass(frozen=True)
 class Captioned:
-    """One row of captions.jsonl. `captions` has the captioner's under `caption`, the controls' under their names."""
+    """One row of captions.jsonl.
+
+    Attributes:
+        captions: the captioner's under `caption`, the controls' under their names.
+        confidence: of the captioner's caption, from 0 to 1; None in runs of earlier releases.
+    """
 
     id: str
     references: tuple[str, ...]
     captions: Mapping[str, str]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -217,7 +223,11 @@ def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
             continue
         names = current_caption(row)
         captions = {kind: text for kind in ("caption", *CONTROLS) if isinstance(text := names.get(kind), str)}
-        rows.append(Captioned(str(row["id"]), tuple(map(str, references)), captions))
+        confidence = row.get("confidence")
+        known = isinstance(confidence, int | float) and 0 <= confidence <= 1
+        rows.append(
+            Captioned(str(row["id"]), tuple(map(str, references)), captions, float(confidence) if known else None)
+        )
     return rows, notes
 
 

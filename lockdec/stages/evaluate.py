@@ -67,6 +67,7 @@ class Evaluate(Stage):
         "lockdec.evaluation.controls",
         "lockdec.evaluation.metrics",
         "lockdec.evaluation.nearest",
+        "lockdec.evaluation.scoring",
         "lockdec.evaluation.stored",
         "lockdec.transformer.decoding.beam",
         "lockdec.transformer.decoding.generation",
@@ -116,7 +117,8 @@ class Evaluate(Stage):
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
 
         laps.end("loading")
-        captions = {"caption": captioner.captions(rows, "captioning")}
+        found = captioner.captions(rows, "captioning")
+        captions = {"caption": [caption.text for caption in found]}
         laps.end("captions")
         read = captioner.read(references)
         scores = {"caption": {"loss": captioner.loss(rows, read)}}
@@ -149,7 +151,7 @@ class Evaluate(Stage):
             captions[name], scores[name] = copies, score(copies, references)
         laps.end("copied")
 
-        self._keep_captions(work, rows, texts, captions)
+        self._keep_captions(work, rows, texts, captions, [caption.confidence for caption in found])
         write_support(work.folder / SUPPORT, self.data.ids, support)
         shown = spread(range(len(rows)), DRAWINGS)
         self._keep_drawings(work, [rows[index] for index in shown])
@@ -193,13 +195,19 @@ class Evaluate(Stage):
         return copied
 
     def _keep_captions(
-        self, work: Work, rows: Sequence[int], texts: Sequence[str], captions: Mapping[str, Sequence[str]]
+        self,
+        work: Work,
+        rows: Sequence[int],
+        texts: Sequence[str],
+        captions: Mapping[str, Sequence[str]],
+        confidences: Sequence[float],
     ) -> None:
         with (work.folder / CAPTIONS).open("w", encoding="utf-8") as file:
             for index, row in enumerate(rows):
                 line = {"id": self.data.ids[row], "references": list(self.data.captions[row])}
                 line |= {"input": texts[index]} if texts else {}
                 line |= {name: candidates[index] for name, candidates in captions.items()}
+                line["confidence"] = round(confidences[index], 4)  # of `caption`
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _keep_drawings(self, work: Work, rows: Sequence[int]) -> None:

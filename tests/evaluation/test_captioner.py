@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.captioner import Captioner, Read
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import Evaluate
@@ -28,15 +29,34 @@ def of_batch(captioner: Captioner, size: int) -> Captioner:
     return Captioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
 
 
+def texts(captioner: Captioner, rows: Sequence[int]) -> list[str]:
+    return [caption.text for caption in captioner.captions(rows, "texts")]
+
+
 def references(stage: Evaluate, rows: Sequence[int]) -> list[tuple[str, ...]]:
     return [tuple(stage.data.captions[row]) for row in rows]
 
 
 def test_a_caption_depends_on_its_row_alone(captioner: Captioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:5]
-    together = captioner.captions(rows, "together")
-    assert of_batch(captioner, 2).captions(rows[::-1], "in twos") == together[::-1]
+    together = texts(captioner, rows)
+    assert texts(of_batch(captioner, 2), rows[::-1]) == together[::-1]
     assert len(set(together)) > 1
+
+
+def test_the_likelihood_of_a_caption_is_that_of_its_tokens(captioner: Captioner, stage: Evaluate) -> None:
+    rows = stage.data.splits["test"][:5]
+    for row, caption in zip(rows, captioner.captions(rows, "captions"), strict=True):
+        [[ids]] = candidates(
+            captioner.model, captioner.tokenizer, captioner.states([row]), captioner.decode, captioner.generator
+        )
+        tokens = torch.tensor([[captioner.tokenizer.special.bos, *ids]])
+        with torch.no_grad():
+            logits = captioner.model(tokens[:, :-1], captioner.states([row]))
+        assert caption.tokens == len(ids)
+        assert caption.log_prob == pytest.approx(
+            -float(cross_entropy(logits[0], tokens[0, 1:], reduction="sum")), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("locked", [False, True])
@@ -60,11 +80,11 @@ def test_the_loss_is_a_mean_over_tokens_however_many_are_in_a_batch(
 
 def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:4]
-    before = captioner.captions(rows, "before")
+    before = texts(captioner, rows)
     assert captioner.locked_caption() == captioner.locked_caption()
     captioner.loss(rows, captioner.read(references(stage, rows)), locked=True)
     assert not captioner.model.locked
-    assert captioner.captions(rows, "after") == before
+    assert texts(captioner, rows) == before
 
 
 def width(captioner: Captioner) -> int:

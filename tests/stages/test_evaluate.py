@@ -66,8 +66,10 @@ def test_shuffled_captions_are_those_of_other_inputs(
     rows: list[dict[str, Any]], captioner: Captioner, stage: Evaluate
 ) -> None:
     test = stage.data.splits["test"]
-    alone = {row: captioner.captions([row], "alone")[0] for row in test}
+    found = {row: captioner.captions([row], "alone")[0] for row in test}
+    alone = {row: caption.text for row, caption in found.items()}
     assert [row["caption"] for row in rows] == [alone[row] for row in test]
+    assert [row["confidence"] for row in rows] == pytest.approx([found[row].confidence for row in test], abs=1e-4)
     half = len(test) // 2
     others = [*test[half:], *test[:half]]
     assert not any(row == other for row, other in zip(test, others, strict=True))
@@ -171,7 +173,7 @@ def test_attributes_that_the_data_declare_are_counted_for_captions_and_controls(
     rows: list[dict[str, Any]], made: Mapping[str, Artifact], stage: Evaluate
 ) -> None:
     counted = made["evaluate"].metrics["attributes"]
-    assert set(counted) == {name for name in rows[0] if name not in ("id", "references", "input")}
+    assert set(counted) == {name for name in rows[0] if name not in ("id", "references", "input", "confidence")}
     reader = AttributeReader(stage.data.attributes)
     references = [row["references"] for row in rows]
     for name, found in counted.items():
