@@ -129,7 +129,7 @@ class Bridge(System):
     def captions(self) -> list[str]:
         race = self.race
         captioner = Captioner(self.model, race.tokenizer, race.encoded, race.evaluate.decode, torch.device("cpu"))
-        return captioner.captions(race.rows, "captioning")
+        return [caption.text for caption in captioner.captions(race.rows, "captioning")]
 
 
 class Projected(System):

@@ -131,7 +131,7 @@ def cost(since: float) -> dict[str, float]:
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = {"seconds": round(time.monotonic() - since, 3), "peak_memory_mb": round(peak / 1024, 1)}
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         found["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return found
 

@@ -224,10 +224,9 @@ def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
         names = current_caption(row)
         captions = {kind: text for kind in ("caption", *CONTROLS) if isinstance(text := names.get(kind), str)}
         confidence = row.get("confidence")
-        known = isinstance(confidence, int | float) and 0 <= confidence <= 1
-        rows.append(
-            Captioned(str(row["id"]), tuple(map(str, references)), captions, float(confidence) if known else None)
-        )
+        if not isinstance(confidence, int | float) or not 0 <= confidence <= 1:
+            confidence = None
+        rows.append(Captioned(str(row["id"]), tuple(map(str, references)), captions, confidence))
     return rows, notes
 
 

@@ -204,7 +204,7 @@ class Evaluate(Stage):
     ) -> None:
         with (work.folder / CAPTIONS).open("w", encoding="utf-8") as file:
             for index, row in enumerate(rows):
-                line = {"id": self.data.ids[row], "references": list(self.data.captions[row])}
+                line: dict[str, Any] = {"id": self.data.ids[row], "references": list(self.data.captions[row])}
                 line |= {"input": texts[index]} if texts else {}
                 line |= {name: candidates[index] for name, candidates in captions.items()}
                 line["confidence"] = round(confidences[index], 4)  # of `caption`

@@ -54,8 +54,7 @@ def test_reliability_compares_means_of_tenths() -> None:
     assert measured["x"] == pytest.approx([1 - (20 * part + 9.5) / 200 for part in range(PARTS)], abs=1e-4)
     assert measured["y"] == [1.0] * 5 + [0.5] * 5
     assert measured["error_y"]["array"] == [None] * PARTS, "all alike in each tenth"
-    off = sum(abs(x - y) for x, y in zip(measured["x"], measured["y"], strict=True)) / PARTS
-    assert f"{off:.3f} off" in reliability(points).caption
+    assert "they are 0.247 off" in reliability(points).caption  # 0.2475, in binary a little less
 
 
 def test_risk_is_the_mean_error_of_what_is_kept() -> None:
