@@ -212,3 +212,12 @@ def test_a_class_has_no_other_defaults_than_its_config_file(group: str) -> None:
                     continue  # no collections named are all of them
                 other += [f"{path.name}: {name}={given}, and {parameter.default}"] if given != parameter.default else []
     assert not other
+
+
+@pytest.mark.parametrize(
+    ("choices", "sizes"),
+    [([], (8, 8)), (["cross_attention=tied", "cross_attention.d_k=4"], (4, 4)), (["cross_attention.d_v=2"], (8, 2))],
+)
+def test_sizes_of_a_decoder_give_way_to_those_that_are_chosen(choices: list[str], sizes: tuple[int, int]) -> None:
+    chosen = composed("decoder=smollm2", *choices).cross_attention
+    assert (chosen.d_k, chosen.d_v, chosen.layers) == (*sizes, "last_6")
