@@ -13,7 +13,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lockdec.errors import ConfigError
+from lockdec.errors import ConfigError, said
 from lockdec.store import canonical_json
 
 TRUSTED = ("lockdec.",)
@@ -106,7 +106,10 @@ class Builder:
         if missing := [name for name in required if name not in arguments]:
             raise ConfigError(f"{key}.{missing[0]} has to be given")
         built = {name: self.build(value, f"{key}.{name}", hints.get(name, Any)) for name, value in arguments.items()}
-        return target(**built)
+        try:
+            return target(**built)
+        except OSError as error:  # a folder that may not be entered, a name that is too long
+            raise ConfigError(f"{key}: {said(error)}") from error
 
 
 def _find_in_current_folder(module: str) -> None:

@@ -107,14 +107,17 @@ class Store:
             all others, and never written to.
 
     Raises:
-        StoreError: `root` cannot be created or written to, or a layer does not exist.
+        StoreError: `root` cannot be created or written to, or a layer cannot be read.
     """
 
     def __init__(self, root: Path, layers: Sequence[Path] = ()) -> None:
         self.root, self.layers = root, tuple(layers)
         for layer in self.layers:
-            if not layer.is_dir():
-                raise StoreError(f"paths.stores: {layer} is not a folder; name one that holds <stage>/<key>/")
+            try:
+                os.listdir(layer)
+            except OSError as error:
+                raise StoreError(f"paths.stores: {layer} cannot be read ({error.strerror}); name a folder that holds "
+                                 "<stage>/<key>/") from error  # fmt: skip
         try:
             (root / ".locks").mkdir(parents=True, exist_ok=True)
             require_locks(root / ".locks")

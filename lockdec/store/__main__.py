@@ -29,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             going = unreferred(listed, given.keep, given.older_than * DAY, given.referred)
         for entry in going:
-            print(f"{'would remove' if given.dry_run else 'removed'} {_line(entry)}")
             if not given.dry_run:
                 remove(given.outputs, entry)
+            print(f"{'would remove' if given.dry_run else 'removed'} {_line(entry)}")
         print(_total(going))
     except (LockdecError, OSError) as error:
         print(f"lockdec.store: {said(error)}", file=sys.stderr)

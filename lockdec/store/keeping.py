@@ -76,7 +76,7 @@ def entries(outputs: Path, further: Sequence[Path] = (), stores: Sequence[Path] 
     for path, match in found:
         state = _STATES[match[2].rstrip("0123456789")] if path.parent.parent == root else "shared"
         users = tuple(sorted(runs.get(match[1], ()))) if state in ("whole", "shared") else ()
-        age = time.time() - path.stat().st_mtime
+        age = max(0.0, time.time() - path.stat().st_mtime)  # the clock may have been set back
         listed.append(Entry(path, path.parent.name, match[1], state, _size(path), age, users))
     return listed
 

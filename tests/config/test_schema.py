@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from lockdec.config.building import Builder
 from lockdec.config.schema import config_folder, plain
 from lockdec.errors import ConfigError
-from lockdec.pipeline.assembling import checked_subtrees
+from lockdec.pipeline.assembling import assemble, checked_subtrees
 from lockdec.stages.stage import Stage
 from tests.conftest import composed
 from tests.stages.declared import STAGES
@@ -106,6 +106,22 @@ def test_stores_of_others_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", "/home/ada")
     typed, _ = checked_subtrees(composed("paths.stores=['~/stages']", "paths.outputs=/x"), Builder())
     assert typed.paths.places == [Path("/home/ada/stages"), Path("/x/stages")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (["data=folder", "data.path={}"], r"stages\.pretrain\.data"),
+        (["data=karpathy", "data.path=x", "data.images={}"], r"stages\.pretrain\.data"),
+        (["encoder=features", "encoder.path={}"], r"stages\.attach\.encoder"),
+        (["encoder=huggingface", "encoder.path={}"], r"stages\.attach\.encoder"),
+        (["decoder=gpt2", "decoder.path={}"], r"decoder\.path="),
+    ],
+)
+def test_a_path_that_the_system_refuses_is_refused_by_its_key(overrides: list[str], key: str) -> None:
+    too_long = "x" * 300
+    with pytest.raises(ConfigError, match=rf"^{key}.*{too_long}: File name too long$"):
+        assemble(composed(*(word.format(too_long) for word in overrides)), Builder())
 
 
 def header_commands() -> Iterator[str]:

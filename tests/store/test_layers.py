@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import stat
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,30 @@ def test_what_is_damaged_in_a_layer_is_named_and_made_in_the_own_store(tmp_path:
 
 
 def test_a_layer_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"paths\.stores: .*nowhere is not a folder"):
+    with pytest.raises(StoreError, match=r"paths\.stores: .*nowhere cannot be read \(No such file or directory\)"):
         Store(tmp_path / "own", [tmp_path / "nowhere"])
+
+
+@needs_root
+def test_a_layer_that_may_not_be_entered_is_refused_by_name(place: Path) -> None:
+    (place / "closed" / "stages").mkdir(parents=True)
+    (place / "closed").chmod(0o700)
+    answer = told(as_user(BEN, lambda: Store(place / "own", [place / "closed" / "stages"])))
+    assert answer.startswith(f"StoreError: paths.stores: {place}/closed/stages cannot be read (Permission denied)")
+
+
+@needs_root
+def test_what_cannot_be_removed_is_not_said_to_be_removed(place: Path) -> None:
+    assert told(as_user(ANNA, use, place / "stages", umask=0o022)) == "made"
+
+    def collect() -> str:
+        with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as problem:
+            status = main(["gc", "--outputs", str(place), "--older-than", "0"])
+        return f"{status} {out.getvalue()}{problem.getvalue()}"
+
+    answer = told(as_user(BEN, collect))
+    assert answer.startswith("1 lockdec.store: "), answer
+    assert "cannot be removed (Permission denied)" in answer
 
 
 def test_the_command_lists_and_verifies_a_layer_and_removes_nothing_from_it(
@@ -238,3 +262,4 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: p
             assert not make(Store(root)).reused
     assert len(list(folder.parent.glob("*.damaged-*"))) == 2
     assert unreferred(entries(tmp_path), [], 1.0, False) == [], "not unused for long"
+    assert all(entry.age >= 0 for entry in entries(tmp_path)), "people read it"

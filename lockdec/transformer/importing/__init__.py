@@ -132,8 +132,11 @@ def located(source: str | Path) -> Path:
         LockdecError: there is no such file or folder, and no such model.
     """
     path = Path(expanduser(source))
-    if path.is_dir() or (path.suffix == SUFFIX and path.is_file()):
-        return path
+    try:
+        if path.is_dir() or (path.suffix == SUFFIX and path.is_file()):
+            return path
+    except OSError as error:
+        raise LockdecError(f"{path}: {error.strerror}") from error
     if path.suffix == SUFFIX or path.is_absolute():
         raise LockdecError(f"{source}: no such file or folder")
     try:
