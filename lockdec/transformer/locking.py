@@ -151,7 +151,7 @@ class LockingModel(PluggableModel):
             self._require_alone()
             for part in encoded.parts:
                 self._require(part.plug)
-                require_width(part.encoded, self.plugs[part.plug][1])
+                require_width(part.encoded, self.plugs[part.plug].encoder_dim)
             return encoded
         found = self._fitting(encoded, "pass one, or call lock()")
         if self.apart:

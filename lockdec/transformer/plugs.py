@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -43,6 +43,18 @@ class Plug:
             )
 
 
+class PlugSizes(NamedTuple):
+    """What is known of a plug without its parameters.
+
+    Attributes:
+        config: its sizes.
+        encoder_dim: the width of the states it was made for.
+    """
+
+    config: CrossAttentionConfig
+    encoder_dim: int
+
+
 class PluggableModel(AutoregressiveModel):
     """A decoder with places for cross-attention, to which plugs are attached; see `LockingModel`.
 
@@ -55,7 +67,7 @@ class PluggableModel(AutoregressiveModel):
 
     def __init__(self) -> None:
         super().__init__()
-        self.plugs: dict[str, tuple[CrossAttentionConfig, int]] = {}
+        self.plugs: dict[str, PlugSizes] = {}
         self.in_use: tuple[str, ...] = ()
 
     @overload
@@ -104,7 +116,7 @@ class PluggableModel(AutoregressiveModel):
         if isinstance(plug, Plug):
             plug.require_fit(self.config)
             self.decoder.put(name, plug.layers)
-            self.plugs[name] = (plug.config, plug.encoder_dim)
+            self.plugs[name] = PlugSizes(plug.config, plug.encoder_dim)
             self.in_use = (name,)
             self._place()
         else:
@@ -118,7 +130,7 @@ class PluggableModel(AutoregressiveModel):
             raise ConfigError(f"encoder_dim={encoder_dim}: use the width of the encoder's states, at least 1")
         self.decoder.attach(name, config, encoder_dim)
         self._place()
-        self.plugs[name] = (config, encoder_dim)
+        self.plugs[name] = PlugSizes(config, encoder_dim)
         self.in_use = (name,)
 
     def _place(self) -> None:
@@ -160,7 +172,7 @@ class PluggableModel(AutoregressiveModel):
     @property
     def apart(self) -> tuple[int, ...]:
         """The channels of each encoder, where several plugs are in use; empty where one is."""
-        return tuple(self.plugs[name][1] for name in self.in_use) if len(self.in_use) > 1 else ()
+        return tuple(self.plugs[name].encoder_dim for name in self.in_use) if len(self.in_use) > 1 else ()
 
     def detach(self, name: str) -> Plug:
         """Remove a plug, and return it; `attach` puts it back as it was. If it was in use, none is, and all is locked.
@@ -183,12 +195,12 @@ class PluggableModel(AutoregressiveModel):
     @property
     def cross_attention_config(self) -> CrossAttentionConfig | None:
         """The sizes of the plug in use, the first of several."""
-        return self.plugs[self.plug][0] if self.plug is not None else None
+        return self.plugs[self.plug].config if self.plug is not None else None
 
     @property
     def encoder_dim(self) -> int | None:
         """The width of the states that the plugs in use were made for, all together."""
-        return sum(self.plugs[name][1] for name in self.in_use) if self.in_use else None
+        return sum(self.plugs[name].encoder_dim for name in self.in_use) if self.in_use else None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PluggableModel:
         """Apply a change of device or type to the plugs that wait, too."""
