@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from lockdec.config.building import Builder
@@ -21,7 +22,7 @@ from lockdec.config.schema import config_folder, plain
 from lockdec.errors import ConfigError
 from lockdec.pipeline.assembling import assemble, checked_subtrees
 from lockdec.stages.stage import Stage
-from tests.conftest import composed
+from tests.conftest import composed, composed_by_hydra
 from tests.stages.declared import STAGES
 
 
@@ -151,11 +152,46 @@ def test_the_yaml_of_a_stage_gives_every_key_of_its_section(stage: type[Stage]) 
 
 
 def test_hydra_copies_its_sources_but_not_the_store_of_schemas_and_leaves_that_as_it_is() -> None:
-    before = composed()
+    before = composed_by_hydra()
     store = ConfigStore.instance()
     assert copy.deepcopy(store) is store  # what made --help slow: a copy for each group
-    assert composed("cross_attention.d_k=7", "trainer.threads=3").cross_attention.d_k == 7
-    assert composed() == before
+    assert composed_by_hydra("cross_attention.d_k=7", "trainer.threads=3").cross_attention.d_k == 7
+    assert composed_by_hydra() == before
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("debug=tiny", "name=a", "paths.stores=[/a,/b]", "finetune.steps=3", "stages.attach.batch_size=7"),
+        ("finetune.steps=3", "debug=tiny", "experiment=[adamw,adapt]", "encoder=vae", "seed=2", "seed=3"),
+        (
+            "pair={heads:1,d:4}",
+            "cross_attention.heads=${pair.heads}",
+            "data=folder",
+            "data.path=a=b",
+            "objective=bleu1",
+        ),
+        ("~text.sources.wikipedia", "+callbacks.a._target_=b", "++callbacks.a.c=1", "callbacks.a.c=2"),
+        ("decoder=gpt2", "decoder.path=x", "hydra.job.chdir=true", "trainer.threads=null", "finetune.prompt='null'"),
+        ("debug=tiny", "finetune.stpes=3"),
+        ("debug=tiny", "trainer.threads=many"),
+        ("debug=tiny", "seed=1,2"),
+        ("nothing=1",),
+    ],
+)
+def test_the_tests_own_way_to_compose_gives_what_hydra_gives(overrides: tuple[str, ...]) -> None:
+    """A config of the tests is Hydra's, or refused with Hydra's words; and to change it changes no later one."""
+    try:
+        wanted = composed_by_hydra(*overrides)
+    except HydraException as refused:
+        with pytest.raises(type(refused), match=f"^{re.escape(str(refused))}$"):
+            composed(*overrides)
+        return
+    for _ in range(2):
+        config = composed(*overrides)
+        assert OmegaConf.to_yaml(config) == OmegaConf.to_yaml(wanted)
+        assert OmegaConf.is_struct(config)
+        config.cross_attention.heads, config.encoder = 99, {}
 
 
 def test_the_seed_moves_the_support_set_and_not_the_pretraining() -> None:
