@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -11,7 +12,7 @@ from lockdec.data.fewshot import Pair, hold_out, support_set
 from lockdec.data.openmoji import OpenMoji
 from lockdec.errors import ConfigError
 from tests.data.caption_rows import Texts
-from tests.data.fresh_process import output
+from tests.faults.warm import Warm
 
 DRAWINGS = OpenMoji()
 TRAIN = set(DRAWINGS.splits["train"])
@@ -85,11 +86,14 @@ def test_too_many_shots_are_refused_whatever_the_inputs_are(modality: Modality) 
         support_set(data, 3, 0)
 
 
-def test_the_shots_are_the_same_in_another_process() -> None:
+def test_the_shots_are_the_same_in_another_process(warm: Warm, tmp_path: Path) -> None:
     code = (
         "from lockdec.data.openmoji import OpenMoji; from lockdec.data.fewshot import support_set; "
-        "print([pair.index for pair in support_set(OpenMoji(), 64, 3)])"
+        "print([pair.index for pair in support_set(OpenMoji(), 64, 3)]); print(hash('a'))"
     )
     here = [pair.index for pair in support_set(DRAWINGS, 64, 3)]
-    assert output(code, 1) == output(code, 2) == str(here)
+    done = warm.python(code, cwd=tmp_path)
+    there, order = done.stdout.splitlines()
+    assert int(order) != hash("a"), f"{done.stderr}: sets have the same order in both processes"
+    assert there == str(here)
     assert support_set(DRAWINGS, 1, 3)[0] == Pair(here[0], DRAWINGS.captions[here[0]][0])

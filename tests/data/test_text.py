@@ -18,7 +18,7 @@ from lockdec.data.text import (
 )
 from lockdec.errors import ConfigError, DataError
 from tests.data.caption_rows import Texts
-from tests.data.fresh_process import output
+from tests.faults.warm import Warm
 
 EVERYTHING = WikipediaLeads(descriptions=True, sentences=1000)
 
@@ -148,9 +148,14 @@ def test_a_text_file_is_read_line_by_line_or_refused_by_name(tmp_path: Path) -> 
         _ = TextFile("nowhere.txt").fingerprint
 
 
-def test_the_text_is_the_same_in_another_process() -> None:
+def test_the_text_is_the_same_in_another_process(warm: Warm, tmp_path: Path) -> None:
     code = (
         "from lockdec.data.openmoji import OpenMoji; from lockdec.data.text import *; "
-        "text = pretraining_text(OpenMoji(), [WikipediaLeads()], 2); print(len(text), text_fingerprint(text))"
+        "text = pretraining_text(OpenMoji(), [WikipediaLeads()], 2); "
+        "print(len(text), text_fingerprint(text), hash('a'))"
     )
-    assert output(code, 1) == output(code, 2)
+    done = warm.python(code, cwd=tmp_path)
+    *there, order = done.stdout.split()
+    assert int(order) != hash("a"), f"{done.stderr}: sets have the same order in both processes"
+    here = pretraining_text(OpenMoji(), [WikipediaLeads()], 2)
+    assert there == [str(len(here)), text_fingerprint(here)]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lockdec.data.captions import Input
 from lockdec.data.openmoji import OpenMoji
 from lockdec.encoders.efficientnet import EfficientNetLite0
 from lockdec.errors import ConfigError, DataError
+from tests.faults.warm import Warm
 
 CHANNELS = [16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112, 192, 192, 192, 192, 320]
 
@@ -128,10 +128,9 @@ def test_the_fingerprint_changes_with_weights_resolution_layers_and_grid(encoder
     assert len(set(prints)) == len(prints)
 
 
-def test_the_fingerprint_is_the_same_in_another_process(encoder: EfficientNetLite0) -> None:
+def test_the_fingerprint_is_the_same_in_another_process(encoder: EfficientNetLite0, warm: Warm, tmp_path: Path) -> None:
     code = "from lockdec.encoders.efficientnet import *; print(EfficientNetLite0().fingerprint)"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == encoder.fingerprint
+    assert warm.python(code, cwd=tmp_path).stdout.strip() == encoder.fingerprint
 
 
 @pytest.mark.parametrize(("mode", "size"), [("RGBA", (128, 128)), ("L", (50, 200)), ("RGB", (300, 200)), ("1", (9, 9))])

@@ -22,7 +22,7 @@ def holder(path: Path, ready: Path) -> None:
 def test_a_second_process_waits_until_the_holder_ends(tmp_path: Path) -> None:
     path, ready = tmp_path / "lock", tmp_path / "ready"
     assert not is_held(path)
-    worker = multiprocessing.get_context("spawn").Process(target=holder, args=(path, ready))
+    worker = multiprocessing.get_context("fork").Process(target=holder, args=(path, ready))
     worker.start()
     deadline = time.monotonic() + 60
     while not ready.exists() and time.monotonic() < deadline:

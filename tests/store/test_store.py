@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from lockdec.errors import StoreError
 from lockdec.store import METADATA, UNFINISHED, Artifact, Store, artifact_key, canonical_json, damage, file_sha256
 
+FORK = multiprocessing.get_context("fork")  # in milliseconds, since nothing is imported again
 KEY = "0" * 64
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -159,9 +160,8 @@ def slow_maker(root: Path, log: Path, together: Barrier) -> None:
 
 
 def test_eight_processes_make_it_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    root, log, together = tmp_path / "stages", tmp_path / "log", context.Barrier(8)
-    workers = [context.Process(target=slow_maker, args=(root, log, together)) for _ in range(8)]
+    root, log, together = tmp_path / "stages", tmp_path / "log", FORK.Barrier(8)
+    workers = [FORK.Process(target=slow_maker, args=(root, log, together)) for _ in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -181,7 +181,7 @@ def endless_maker(root: Path, log: Path) -> None:
 
 def test_a_killed_maker_blocks_nobody(tmp_path: Path) -> None:
     root, log = tmp_path / "stages", tmp_path / "log"
-    worker = multiprocessing.get_context("spawn").Process(target=endless_maker, args=(root, log))
+    worker = FORK.Process(target=endless_maker, args=(root, log))
     worker.start()
     deadline = time.monotonic() + 30
     while not log.exists() and time.monotonic() < deadline:
