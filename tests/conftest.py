@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -132,6 +133,11 @@ class TinyRun:
     folder: Path
     result: dict[str, Any]
 
+    @property
+    def own(self) -> Path:
+        """Of the tiny run of the session, a store to which no test adds anything."""
+        return self.outputs / "own"
+
 
 def run_tiny(outputs: Path, name: str, *overrides: str) -> TinyRun:
     """Run the tiny pipeline in this process."""
@@ -142,10 +148,20 @@ def run_tiny(outputs: Path, name: str, *overrides: str) -> TinyRun:
     return TinyRun(outputs, folder, run(composed(*arguments), folder, arguments))
 
 
+def run_over(tiny: TinyRun, outputs: Path, name: str, *overrides: str) -> TinyRun:
+    """As `run_tiny`, over the stages of the tiny run alone, with outputs of its own.
+
+    For tests that assert what was made or left: in `tiny.outputs`, tests of any module may have made it before.
+    """
+    return run_tiny(outputs, name, f"paths.stores=[{tiny.own}]", *overrides)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """One tiny run, made once; tests read it and leave it as it is."""
-    return run_tiny(tmp_path_factory.mktemp("tiny"), "first")
+    """One tiny run, made once; tests read it and leave it as it is, but for what they add to its store."""
+    run = run_tiny(tmp_path_factory.mktemp("tiny"), "first")
+    shutil.copytree(run.outputs / "stages", run.own)
+    return run
 
 
 @pytest.fixture(scope="session")

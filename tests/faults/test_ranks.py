@@ -34,6 +34,7 @@ from tests.faults.causes import Fault
 from tests.faults.conftest import bring, leftovers
 from tests.faults.test_signals import wait_for
 from tests.faults.warm import STEPS, TINY, Command, Warm
+from tests.sweeps.sweeping import cell_results
 
 # Without dropout, whose draws differ between ranks; the noise on states is drawn for the whole batch and stays.
 # One process runs the layer below cross-attention once for each caption, several ranks run it in every step.
@@ -139,13 +140,6 @@ def test_two_ranks_have_the_loss_curve_and_the_weights_of_one_process(
     assert leftovers(both.outputs) == []
 
 
-def test_ranks_reuse_what_one_process_has_made(warm: Warm, alone: Command) -> None:
-    started = Ranks(warm, alone.outputs, "ddp")
-    assert started.wait() == [0, 0], [command.printed for command in started.commands]
-    assert all(stage["reused"] for stage in started.first.result["stages"].values())
-    assert started.commands[1].printed == ""
-
-
 @pytest.mark.parametrize(("strategy", "stage"), [("ddp", "pretrain"), ("fsdp", "pretrain"), ("fsdp", "finetune")])
 def test_a_killed_rank_ends_the_others_and_the_next_start_continues(
     strategy: str, stage: str, warm: Warm, together: Together, tmp_path: Path
@@ -203,11 +197,18 @@ def test_a_rank_that_is_killed_in_training_fails_the_run(warm: Warm, tmp_path: P
     assert (result["status"], "another rank of this job is gone" in result["error"]) == ("failed", True)
 
 
-def test_a_sweep_of_several_ranks_goes_cell_by_cell(warm: Warm, alone: Command) -> None:
-    started = Ranks(warm, alone.outputs, "ddp", "-m", "cross_attention.d_k=1,2")
+def test_a_sweep_of_several_ranks_goes_cell_by_cell_and_reuses_what_one_process_has_made(
+    warm: Warm, alone: Command, tmp_path: Path
+) -> None:
+    """The second of two cells has the config of the one process."""
+    known = f"paths.stores=[{alone.outputs / 'stages'}]"
+    started = Ranks(warm, tmp_path, "ddp", known, "-m", "cross_attention.d_k=1,2")
     assert started.wait() == [0, 0], [command.printed for command in started.commands]
     assert "2 of 2 cells done" in started.first.printed
-    assert "cells done" not in started.commands[1].printed
+    assert started.commands[1].printed == ""
+    cells = cell_results(started.first.folder).values()
+    made = [[name for name, stage in cell["stages"].items() if not stage["reused"]] for cell in cells]
+    assert made == [["unlock", "finetune", "evaluate"], []]
 
 
 def test_python_starts_the_ranks_itself(alone: Command, tmp_path: Path) -> None:

@@ -19,22 +19,25 @@ from lockdec.store import Store
 from tests.faults.causes import FLOCK, Fault, break_locks
 from tests.faults.conftest import essence, leftovers
 from tests.faults.warm import Command, Warm
+from tests.sweeps.sweeping import SHARED
 
 KEY = "0" * 64
 
 
-def test_six_pipelines_started_together_make_each_artifact_once(
-    warm: Warm, undisturbed: Command, tmp_path: Path
-) -> None:
+def test_pipelines_started_together_make_each_artifact_once(warm: Warm, undisturbed: Command, tmp_path: Path) -> None:
+    """Four of one config, and one of another size, which shares the stages that no size changes."""
     outputs = tmp_path / "outputs"
-    commands = [warm.start(outputs, name=f"run{number}") for number in range(6)]
-    assert [command.wait() for command in commands] == [0] * 6, [command.printed for command in commands]
+    commands = [warm.start(outputs, name=f"run{number}") for number in range(4)]
+    other = warm.start(outputs, "cross_attention.d_k=1", name="other")
+    assert [command.wait() for command in (*commands, other)] == [0] * 5, [command.printed for command in commands]
     wanted = essence(undisturbed)
     assert all(essence(command) == wanted for command in commands)
     for stage in wanted["files"]:
-        made = [command for command in commands if not command.result["stages"][stage]["reused"]]
-        assert len(made) == 1, stage
-    assert len(commands[0].artifacts) == len(wanted["files"])
+        sharing = [*commands, other] if stage in SHARED else commands
+        assert sum(not command.result["stages"][stage]["reused"] for command in sharing) == 1, stage
+    made = {stage for stage, entry in other.result["stages"].items() if not entry["reused"]}
+    assert made | {*SHARED} == {*wanted["files"]}
+    assert len(other.artifacts) == 2 * len(wanted["files"]) - len(SHARED)
     assert leftovers(outputs) == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,7 @@ from lockdec.data.captions import spread
 from lockdec.errors import ConfigError, LockdecError
 from lockdec.pipeline.running import run
 from lockdec.sweeps.jobs import SHOWN, run_job
-from tests.conftest import TinyRun, composed, run_tiny
-from tests.faults.warm import Command, Warm
+from tests.conftest import TinyRun, composed, run_over, run_tiny
 
 STAGES = ["pretrain", "attach", "unlock", "finetune", "prior", "evaluate"]
 METRICS = {"bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider_d", "chrf", "token_f1", "exact", "distinct", "loss"}
@@ -139,15 +137,15 @@ def test_the_second_run_reuses_every_stage_and_says_the_same(tiny: TinyRun) -> N
     assert (again.folder / "captions.jsonl").read_bytes() == (tiny.folder / "captions.jsonl").read_bytes()
 
 
-def test_another_dimension_reuses_pretrain_and_attach(tiny: TinyRun) -> None:
-    other = run_tiny(tiny.outputs, "other", "cross_attention.d_k=1", "cross_attention.d_v=3", "fewshot.shots=8")
+def test_another_dimension_reuses_pretrain_and_attach(tiny: TinyRun, tmp_path: Path) -> None:
+    other = run_over(tiny, tmp_path, "other", "cross_attention.d_k=1", "cross_attention.d_v=3", "fewshot.shots=8")
     assert reused(other) == ["pretrain", "attach"]
 
 
-def test_a_single_state_gets_a_plain_warning(tiny: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
-    run_tiny(tiny.outputs, "one_state", "encoder.grid=1", "pipeline.order=[pretrain,attach,unlock]")
+def test_a_single_state_gets_a_plain_warning(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_over(tiny, tmp_path, "one_state", "encoder.grid=1", "pipeline.order=[pretrain,attach,unlock]")
     assert "d_q and d_k cannot matter" in " ".join(capsys.readouterr().out.split())
-    run_tiny(tiny.outputs, "many_states", "seed=5", "pipeline.order=[pretrain,attach,unlock]")
+    run_over(tiny, tmp_path, "many_states", "seed=5", "pipeline.order=[pretrain,attach,unlock]")
     assert "cannot matter" not in capsys.readouterr().out
 
 
@@ -165,13 +163,13 @@ def test_captions_keep_their_case_where_the_data_do(tiny: TinyRun) -> None:
     assert [text.lower() for text in kept] == folded
 
 
-def test_seeds_are_paired_and_the_pretraining_has_its_own(tiny: TinyRun) -> None:
-    other = run_tiny(tiny.outputs, "seed", "seed=1")
+def test_seeds_are_paired_and_the_pretraining_has_its_own(tiny: TinyRun, tmp_path: Path) -> None:
+    other = run_over(tiny, tmp_path, "seed", "seed=1")
     assert reused(other) == ["pretrain", "attach"]
     assert other.result["fewshot"]["support_seed"] == 1
     a, b = (load_file(artifact(run, "unlock") / "cross_attention.safetensors") for run in (tiny, other))
     assert any(not a[name].equal(b[name]) for name in a)
-    third = run_tiny(tiny.outputs, "pretrain_seed", "pretrain.seed=1", "pipeline.order=[pretrain]")
+    third = run_over(tiny, tmp_path, "pretrain_seed", "pretrain.seed=1", "pipeline.order=[pretrain]")
     assert reused(third) == []
 
 
@@ -183,7 +181,7 @@ def test_what_cannot_change_a_result_changes_no_key(tiny: TinyRun) -> None:
 
 
 def test_a_damaged_artifact_is_set_aside_and_made_again_the_same(tiny: TinyRun, tmp_path: Path) -> None:
-    shutil.copytree(tiny.outputs / "stages", tmp_path / "stages")
+    shutil.copytree(tiny.own, tmp_path / "stages")
     weights = tmp_path / artifact(tiny, "finetune").relative_to(tiny.outputs) / "cross_attention.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -219,31 +217,6 @@ def test_a_finished_cell_is_not_run_again(tiny: TinyRun) -> None:
     before = (cell / "result.json").read_bytes()
     assert run_job(config, cell, [], "0") == first == tiny.result["metrics"]["token_f1"]
     assert (cell / "result.json").read_bytes() == before
-
-
-def start(warm: Warm, outputs: Path, name: str, *overrides: str) -> Command:
-    return warm.begin(
-        "debug=tiny",
-        f"paths.outputs={outputs}",
-        f"name={name}",
-        f"hydra.run.dir={outputs}/runs/{name}",
-        *overrides,
-        cwd=warm.place,
-    )
-
-
-def test_two_cells_started_together_pretrain_once(warm: Warm, tmp_path: Path) -> None:
-    processes = [
-        start(warm, tmp_path, f"cell{d_k}", f"cross_attention.d_k={d_k}", "~text.sources.wikipedia") for d_k in (1, 2)
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
-    results: list[dict[str, Any]] = [
-        json.loads((tmp_path / "runs" / f"cell{d_k}" / "result.json").read_text()) for d_k in (1, 2)
-    ]
-    for stage in ("pretrain", "attach"):
-        assert sorted(result["stages"][stage]["reused"] for result in results) == [False, True]
-        assert len(os.listdir(tmp_path / "stages" / stage)) == 1
-    assert len(os.listdir(tmp_path / "stages" / "finetune")) == 2
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from lockdec.store import METADATA
 from lockdec.sweeps.plan import plan
-from tests.conftest import TinyRun, composed, run_tiny
+from tests.conftest import TinyRun, composed, run_over, run_tiny
 
 
 def test_a_run_uses_the_stages_of_others_from_where_they_are(tiny: TinyRun, tmp_path: Path) -> None:
-    shared, outputs = tiny.outputs / "stages", tmp_path / "it's mine (1)"
+    shared, outputs = tiny.own, tmp_path / "it's mine (1)"
     before = {path: path.stat().st_mtime_ns for path in shared.glob("*/*")}
     layer = f"paths.stores=[{shared}]"
     config = composed("debug=tiny", layer)
@@ -29,17 +29,14 @@ def test_a_run_uses_the_stages_of_others_from_where_they_are(tiny: TinyRun, tmp_
 
 
 def test_a_run_into_the_folder_of_another_leaves_nothing_of_that(tiny: TinyRun, tmp_path: Path) -> None:
-    layer = f"paths.stores=[{tiny.outputs / 'stages'}]"
-    first = run_tiny(tmp_path, "same", layer)
+    first = run_over(tiny, tmp_path, "same")
     curve = first.folder / "stages" / "finetune" / "metrics.csv"
     assert (
         curve.read_bytes()
-        == (
-            tiny.outputs / "stages" / "finetune" / first.result["stages"]["finetune"]["key"] / "metrics.csv"
-        ).read_bytes()
+        == (tiny.own / "finetune" / first.result["stages"]["finetune"]["key"] / "metrics.csv").read_bytes()
     )
-    again = run_tiny(tmp_path, "same", layer, "seed=4711", "pipeline.order=[pretrain,attach,unlock,finetune]")
+    again = run_over(tiny, tmp_path, "same", "seed=4711", "pipeline.order=[pretrain,attach,unlock,finetune]")
     own = tmp_path / "stages" / "finetune" / again.result["stages"]["finetune"]["key"] / "metrics.csv"
     assert curve.read_bytes() == own.read_bytes()
-    run_tiny(tmp_path, "same", layer, "pipeline.order=[pretrain]")
+    run_over(tiny, tmp_path, "same", "pipeline.order=[pretrain]")
     assert not curve.exists()

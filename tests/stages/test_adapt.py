@@ -23,19 +23,19 @@ from lockdec.stages.adapt import Adapt
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact, Store
 from lockdec.training.batching import TextBatch
-from tests.conftest import TinyRun, composed, run_tiny
+from tests.conftest import TinyRun, composed, run_over
 
 TOKENS = torch.tensor([[1, 5, 6, 7], [1, 9, 8, 300]])
 
 
 @pytest.fixture(scope="module")
-def adapted(tiny: TinyRun) -> TinyRun:
-    return run_tiny(tiny.outputs, "adapted", "experiment=adapt")
+def adapted(tiny: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    return run_over(tiny, tmp_path_factory.mktemp("adapted"), "adapted", "experiment=adapt")
 
 
 @pytest.fixture(scope="module")
-def made(adapted: TinyRun) -> dict[str, Artifact]:
-    store = Store(adapted.outputs / "stages")
+def made(adapted: TinyRun, tiny: TinyRun) -> dict[str, Artifact]:
+    store = Store(adapted.outputs / "stages", [tiny.own])
     return {name: store.open(name, entry["key"]) for name, entry in adapted.result["stages"].items()}
 
 

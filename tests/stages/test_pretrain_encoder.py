@@ -40,7 +40,8 @@ def test_another_encoder_is_encoded_anew_and_another_dimension_is_not(locked: Ti
 
     assert made("dimension", "cross_attention.d_k=1") == ["unlock", "finetune", "evaluate"]
     assert made("layers", "encoder.layers=[1]") == ["attach", "unlock", "finetune", "evaluate"]
-    assert made("encoder", "pretrain_encoder.seed=1")[0] == "pretrain_encoder"
+    order = "pipeline.order=[pretrain,pretrain_encoder,attach]"
+    assert made("encoder", "pretrain_encoder.seed=1", order) == ["pretrain_encoder", "attach"]
 
 
 def test_its_control_is_what_it_was_before_training(locked: TinyRun) -> None:

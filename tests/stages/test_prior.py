@@ -21,7 +21,7 @@ from lockdec.stages.prior import Prior, attach_vectors
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
-from tests.conftest import TinyRun, composed, run_tiny
+from tests.conftest import TinyRun, composed, run_over
 
 SIZES = DecoderConfig(vocab_size=30, max_len=12, d_model=16, layers=3, heads=2, d_ff=32)
 CPU = torch.device("cpu")
@@ -76,8 +76,8 @@ def test_it_follows_from_the_decoder_and_the_captions_of_the_support_set_alone()
     assert len({same, *map(prior_key, others)}) == len(others), "here all inputs have one caption: `all` is `one`"
 
 
-def test_cells_of_other_sizes_and_encoders_share_it(tiny: TinyRun) -> None:
-    cell = run_tiny(tiny.outputs, "cell", "cross_attention.d_k=1", "encoder.grid=2")
+def test_cells_of_other_sizes_and_encoders_share_it(tiny: TinyRun, tmp_path: Path) -> None:
+    cell = run_over(tiny, tmp_path, "cell", "cross_attention.d_k=1", "encoder.grid=2")
     assert cell.result["stages"]["prior"]["reused"]
     assert not cell.result["stages"]["attach"]["reused"]
 

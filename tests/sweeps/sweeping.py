@@ -45,3 +45,8 @@ def require_made_first(sweep: Path, cells: dict[str, dict[str, Any]], printed: s
 
 def tiny_cell(tiny: TinyRun, *overrides: str) -> Any:
     return composed("debug=tiny", f"paths.outputs={tiny.outputs}", *overrides)
+
+
+def cell_over(tiny: TinyRun, outputs: Path, *overrides: str) -> Any:
+    """A cell that finds what the tiny run has made, and nothing that another test has added to its store."""
+    return composed("debug=tiny", f"paths.outputs={outputs}", f"paths.stores=[{tiny.own}]", *overrides)

@@ -65,7 +65,7 @@ def test_the_version_in_the_source_of_a_stage_is_that_of_its_class() -> None:
 
 
 def test_a_finished_sweep_starts_no_cell_and_imports_no_torch(tiny: TinyRun, tmp_path: Path) -> None:
-    places = (f"paths.outputs={tmp_path}", f"paths.stores=[{tiny.outputs / 'stages'}]")
+    places = (f"paths.outputs={tmp_path}", f"paths.stores=[{tiny.own}]")
     arguments = ["debug=tiny", *places, "sweep_name=done", "finetune.steps=2"]
     folder = tmp_path / "sweeps" / "done"
     for number in (0, 1):

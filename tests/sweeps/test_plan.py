@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from lockdec.store import METADATA
 from lockdec.sweeps.plan import leaves, likely_seconds, plan
 from tests.conftest import TinyRun, composed
-from tests.sweeps.sweeping import SHARED, tiny_cell
+from tests.sweeps.sweeping import SHARED, cell_over
 
 
-def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun) -> None:
+def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun, tmp_path: Path) -> None:
     """Three cells: as the tiny run, of other sizes (twice the same), and one that cannot run."""
-    sizes = ("cross_attention.d_k=5", "cross_attention.d_v=3", "finetune.steps=11")  # of no other test
+    sizes = ("cross_attention.d_k=5", "cross_attention.d_v=3", "finetune.steps=11")
     overrides = [(), sizes, sizes, ("fewshot.shots=5000",)]
-    found = plan([(None, tiny_cell(tiny, *one)) for one in overrides], at_once=2)
+    found = plan([(None, cell_over(tiny, tmp_path, *one)) for one in overrides], at_once=2)
     counts = {name: (stage.made, stage.reused) for name, stage in found.stages.items()}
     assert counts == dict.fromkeys(SHARED, (0, 3)) | dict.fromkeys(("unlock", "finetune", "evaluate"), (1, 2))
     assert (found.cells, found.finished) == (4, 0)
@@ -23,9 +25,9 @@ def test_a_dry_run_counts_what_would_be_made_and_what_reused(tiny: TinyRun) -> N
     known = [
         json.loads(path.read_text())["seconds"]
         for stage in ("unlock", "finetune", "evaluate")
-        for path in tiny.outputs.glob(f"stages/{stage}/*/{METADATA}")
+        for path in tiny.own.glob(f"{stage}/*/{METADATA}")
     ]
-    assert 0 < found.seconds <= sum(known)
+    assert found.seconds == pytest.approx(sum(known) / 2)  # two cells at once
     assert found.unknown == []
 
 

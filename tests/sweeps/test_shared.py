@@ -9,7 +9,7 @@ import pytest
 from lockdec.sweeps.jobs import run_job
 from lockdec.sweeps.shared import find_common, make_shared
 from tests.conftest import TinyRun, composed
-from tests.sweeps.sweeping import SHARED, tiny_cell
+from tests.sweeps.sweeping import SHARED, cell_over
 
 
 def test_shared_stages_are_those_of_all_cells_that_can_work(tmp_path: Path) -> None:
@@ -31,8 +31,10 @@ def test_shared_stages_are_those_of_all_cells_that_can_work(tmp_path: Path) -> N
 
 def test_the_search_for_shared_stages_ends_when_nothing_has_to_be_made(tiny: TinyRun, tmp_path: Path) -> None:
     """The first cell is finished; the second lacks stages of its own; the third shares only what is there with it."""
-    run_job(tiny_cell(tiny), tmp_path / "0", [], "0")
-    cells = iter([tiny_cell(tiny), *(tiny_cell(tiny, f"cross_attention.d_v={d_v}") for d_v in (5, 6, 7))])
+    outputs = tmp_path / "outputs"
+    run_job(cell_over(tiny, outputs), tmp_path / "0", [], "0")
+    sizes = (f"cross_attention.d_v={d_v}" for d_v in (5, 6, 7))
+    cells = iter([cell_over(tiny, outputs), *(cell_over(tiny, outputs, size) for size in sizes)])
     assert find_common(cells, ["0", "1", "2", "3"], tmp_path) is None
     assert len(list(cells)) == 1
 

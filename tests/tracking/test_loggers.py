@@ -17,7 +17,7 @@ from wandb.util import get_core_path
 
 from lockdec.tracking import weights_and_biases
 from lockdec.tracking.loggers import flat
-from tests.conftest import TinyRun, run_tiny
+from tests.conftest import TinyRun, run_over, run_tiny
 from tests.tracking.wandb_server import wandb_server
 
 QUICK = ("data.limit=64", "~text.sources.wikipedia", "finetune.steps=20", "cross_attention.unlock=rezero")
@@ -177,12 +177,11 @@ def test_all_loggers_use_the_same_names(tracked: TinyRun, offline: dict[str, Off
             assert {name for name in others if name.startswith(f"{stage}/")} == ours, stage
 
 
-def test_an_online_run_delivers_the_same_rows(tiny: TinyRun, online: pytest.MonkeyPatch) -> None:
+def test_an_online_run_delivers_the_same_rows(tiny: TinyRun, tmp_path: Path, online: pytest.MonkeyPatch) -> None:
     with wandb_server() as server:
         online.setenv("WANDB_BASE_URL", server.url)
-        run = run_tiny(
-            tiny.outputs, "online", "evaluate.max_new_tokens=11", "logger.kinds=[wandb]", "logger.mode=online"
-        )
+        options = ("evaluate.max_new_tokens=11", "logger.kinds=[wandb]", "logger.mode=online")
+        run = run_over(tiny, tmp_path, "online", *options)
     assert sorted(told["jobType"] for told in server.runs.values()) == ["cell", "evaluate"]
     assert {told["groupName"] for told in server.runs.values()} == {"online"}
     (row,) = server.rows_of("cell")
@@ -196,7 +195,7 @@ def test_an_online_run_delivers_the_same_rows(tiny: TinyRun, online: pytest.Monk
 
 
 def test_without_network_an_online_run_continues_offline(
-    tiny: TinyRun, online: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny: TinyRun, tmp_path: Path, online: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -204,18 +203,17 @@ def test_without_network_an_online_run_continues_offline(
         online.setattr(weights_and_biases, "START_TIMEOUT", 2.0)
         started = time.monotonic()
         options = ("evaluate.max_new_tokens=10", "logger.kinds=[wandb]", "logger.mode=online")
-        run = run_tiny(tiny.outputs, "unreachable", *options)
+        run = run_over(tiny, tmp_path, "unreachable", *options)
     assert time.monotonic() - started < 90
     assert run.result["status"] == "ok"
     told = [line for line in capsys.readouterr().out.splitlines() if "W&B" in line]
     assert len(told) == 1, told  # the second run of the two does not wait again
     assert "logging offline" in told[0]
-    found = offline_runs(tiny.outputs)
+    found = offline_runs(tmp_path)
     assert found["cell"].rows[0]["metrics/token_f1"] == pytest.approx(run.result["metrics"]["token_f1"])
 
 
 def test_disabled_leaves_nothing(tiny: TinyRun, tmp_path: Path) -> None:
-    before = sorted(tiny.outputs.glob("wandb/*"))
     options = ("evaluate.max_new_tokens=9", "logger.kinds=[wandb]", "logger.mode=disabled")
-    assert run_tiny(tiny.outputs, "disabled", *options).result["status"] == "ok"
-    assert sorted(tiny.outputs.glob("wandb/*")) == before
+    assert run_over(tiny, tmp_path, "disabled", *options).result["status"] == "ok"
+    assert not list(tmp_path.glob("wandb/*"))
