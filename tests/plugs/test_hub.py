@@ -87,7 +87,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, dict[str, bytes]]
     from huggingface_hub import constants, file_download
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()  # seconds until it ends
     address = f"http://127.0.0.1:{server.server_port}"
     Hub.files.clear()
     monkeypatch.setenv("HF_TOKEN", "hf_plantedplantedplantedplanted")

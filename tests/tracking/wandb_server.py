@@ -46,7 +46,7 @@ def wandb_server() -> Iterator[Received]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     received.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)  # seconds until it ends
     thread.start()
     try:
         yield received
