@@ -12,7 +12,7 @@ from lockdec.data.openmoji import NameParts, OpenMoji, SplitKind
 from lockdec.errors import ConfigError
 from tests.data.fresh_process import output
 
-KINDS = ("compositional", "random", "concept")
+KINDS: tuple[SplitKind, ...] = ("compositional", "random", "concept")
 
 
 @pytest.fixture(scope="module")
