@@ -295,16 +295,16 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int = PAD_ID) -> Int[Tensor,
     return torch.tensor([[*sequence, *[pad_id] * (width - len(sequence))] for sequence in sequences])
 
 
-def real_targets(tokens: Int[Tensor, "b t"], eos_id: int, prompt: int = 0) -> Bool[Tensor, "b u"]:
+def real_targets(tokens: Int[Tensor, "b t"], eos_id: int, prompt_length: int = 0) -> Bool[Tensor, "b u"]:
     """Which of the tokens after the first column are targets: all of the text, and the EOS after it.
 
     Args:
         tokens: BOS, prompt, text, EOS, padding. Whatever follows EOS is padding, even if its id is that of EOS.
-        prompt: how many tokens the prompt has; they are no targets, and an EOS among them ends nothing.
+        prompt_length: how many tokens the prompt has; they are no targets, and an EOS among them ends nothing.
     """
-    ends = tokens[:, 1 + prompt :] == eos_id
+    ends = tokens[:, 1 + prompt_length :] == eos_id
     real = ends.cumsum(1) - ends.long() == 0
-    return F.pad(real, (prompt, 0), value=False) if prompt else real
+    return F.pad(real, (prompt_length, 0), value=False) if prompt_length else real
 
 
 def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:

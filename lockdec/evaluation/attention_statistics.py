@@ -24,11 +24,19 @@ class AttentionStatistics(L.Callback):
     Args:
         tokens: BOS, prompt, caption, EOS, padding.
         encoded: the states of the captions' inputs.
-        prompt: how many tokens the prompt has.
+        prompt_length: how many tokens the prompt has.
     """
 
-    def __init__(self, stage: str, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int, prompt: int = 0) -> None:
-        self.stage, self.tokens, self.encoded, self.eos_id, self.prompt = stage, tokens, encoded, eos_id, prompt
+    def __init__(
+        self, stage: str, tokens: Int[Tensor, "b t"], encoded: Encoded, eos_id: int, prompt_length: int = 0
+    ) -> None:
+        self.stage, self.tokens, self.encoded, self.eos_id, self.prompt_length = (
+            stage,
+            tokens,
+            encoded,
+            eos_id,
+            prompt_length,
+        )
         self._prefix: Prefix | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
@@ -43,9 +51,9 @@ class AttentionStatistics(L.Callback):
         with torch.no_grad():
             if self._prefix is None and not ranks.several():  # the layers of sharded models are not whole
                 self._prefix = model.prefix(tokens[:, :-1], layers) if (layers := model.frozen_layers) else None
-            prefix, prompt = self._prefix, self.prompt
-            loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=prompt)[0]
-            seen = attention_statistics(model, tokens, encoded, self.eos_id, prefix, prompt)
+            prefix, prompt_length = self._prefix, self.prompt_length
+            loss = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt_length=prompt_length)[0]
+            seen = attention_statistics(model, tokens, encoded, self.eos_id, prefix, prompt_length)
             measured = {"val_loss": float(loss)} | seen | gates(model)
         log(trainer, {f"{self.stage}/{name}": value for name, value in measured.items()})
 
@@ -56,7 +64,7 @@ def attention_statistics(
     encoded: Encoded,
     eos_id: int,
     prefix: Prefix | None = None,
-    prompt: int = 0,
+    prompt_length: int = 0,
 ) -> dict[str, float]:
     """The entropy of cross-attention relative to uniform attention, and the norm of what it adds to the hidden states.
 
@@ -64,7 +72,7 @@ def attention_statistics(
         model: unlocked.
         tokens: BOS, prompt, caption, EOS, padding.
         prefix: of all tokens but the last, where it is known already.
-        prompt: how many tokens the prompt has.
+        prompt_length: how many tokens the prompt has.
 
     Returns:
         `attention_entropy` in 0..1 (1: attention is uniform over the states) and `cross_to_residual_norm`, the norm of
@@ -73,7 +81,7 @@ def attention_statistics(
     """
     if not model.attends:
         return {}
-    real = real_targets(tokens, eos_id, prompt)
+    real = real_targets(tokens, eos_id, prompt_length)
     with torch.inference_mode():
         looks = model.attention_maps(tokens[:, :-1], encoded, prefix)
     uniform = encoded.mask.sum(dim=1).clamp(min=2).float().log()[:, None, None]

@@ -91,8 +91,10 @@ class Captioner:
             encoded = None if locked else self.states(batch)
             if prefix is not None and prefix.layers > self.model.frozen_layers:
                 prefix = None
-            prompt, eos = len(self.tokenizer.prompt_tokens), self.tokenizer.special.eos
-            loss, real = next_token_loss(self.model, tokens, eos, encoded, pack=True, prefix=prefix, prompt=prompt)
+            length, eos = len(self.tokenizer.prompt_tokens), self.tokenizer.special.eos
+            loss, real = next_token_loss(
+                self.model, tokens, eos, encoded, pack=True, prefix=prefix, prompt_length=length
+            )
             total, count = total + float(loss) * real, count + real
         self.model.unlock()
         return total / count
@@ -101,8 +103,8 @@ class Captioner:
         """Whether cross-attention attends, measured on the first batch; see the function of this name."""
         rows, references = rows[: self.decode.batch_size], references[: self.decode.batch_size]
         encoded, tokens = self.states(rows), self._tokens(references)
-        special, prompt = self.tokenizer.special, self.tokenizer.prompt_tokens
-        return attention_statistics(self.model, tokens, encoded, special.eos, prompt=len(prompt))
+        special, length = self.tokenizer.special, len(self.tokenizer.prompt_tokens)
+        return attention_statistics(self.model, tokens, encoded, special.eos, prompt_length=length)
 
     def _generate(self, encoded: Encoded) -> list[Candidate]:
         found = candidates(self.model, self.tokenizer, encoded, self.decode, self.generator)

@@ -63,16 +63,16 @@ def token_log_probs(
     tokens: Int[Tensor, "b t"],
     encoded: Encoded | None,
     eos_id: int,
-    prompt: int = 0,
+    prompt_length: int = 0,
 ) -> Float[Tensor, "b u"]:
     """log p(token | tokens before it, input) of all tokens but the first, in nats; 0 for prompt and padding.
 
     Args:
         tokens: BOS, prompt, caption, EOS, padding.
         encoded: one input for each row; None while the model is locked.
-        eos_id, prompt: as in `lockdec.data.tokenizer.real_targets`.
+        eos_id, prompt_length: as in `lockdec.data.tokenizer.real_targets`.
     """
-    real = real_targets(tokens, eos_id, prompt)
+    real = real_targets(tokens, eos_id, prompt_length)
     rows = max(1, _MOST_LOGITS // (tokens.shape[1] * model.config.vocab_size))
     pieces = []
     with torch.inference_mode():
@@ -98,8 +98,8 @@ def scored(
         encoded: normalised states on the device of the model.
     """
     tokens, lengths = sequences(tokenizer, captions, encoded.states.device)
-    special, prompt = tokenizer.special, len(tokenizer.prompt_tokens)
-    totals = token_log_probs(model, tokens, encoded, special.eos, prompt).sum(1).tolist()
+    special, prompt_length = tokenizer.special, len(tokenizer.prompt_tokens)
+    totals = token_log_probs(model, tokens, encoded, special.eos, prompt_length).sum(1).tolist()
     texts = [tokenizer.decode(ids) for ids in captions]
     return [Candidate(*found) for found in zip(texts, totals, lengths, strict=True)]
 
@@ -120,15 +120,15 @@ def evidence(
             "evidence is log p(word|input) - log p(word|locked), and the decoder is locked: attach and unlock it first"
         )
     tokens, _ = sequences(tokenizer, captions, encoded.states.device)
-    special, prompt = tokenizer.special, len(tokenizer.prompt_tokens)
-    given = token_log_probs(model, tokens, encoded, special.eos, prompt)
+    special, prompt_length = tokenizer.special, len(tokenizer.prompt_tokens)
+    given = token_log_probs(model, tokens, encoded, special.eos, prompt_length)
     with locked(model):
-        alone = token_log_probs(model, tokens, None, special.eos, prompt)
+        alone = token_log_probs(model, tokens, None, special.eos, prompt_length)
     found = []
     for row, ids in enumerate(captions):
         words, places = word_places(tokenizer, ids)
         totals = [[0.0, 0.0] for _ in words]
-        for position, place in enumerate(places, start=prompt):
+        for position, place in enumerate(places, start=prompt_length):
             totals[place][0] += float(given[row, position])
             totals[place][1] += float(alone[row, position])
         both = zip(words, totals, strict=True)

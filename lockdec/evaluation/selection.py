@@ -27,15 +27,15 @@ class BestStep(L.Callback):
 
     Args:
         batches: the held-out pairs.
-        eos_id, prompt: as in `next_token_loss`.
+        eos_id, prompt_length: as in `next_token_loss`.
 
     Attributes:
         step: the kept one.
         loss: its mean cross-entropy in nats per token of the held-out captions.
     """
 
-    def __init__(self, stage: str, batches: Sequence[CaptionBatch], eos_id: int, prompt: int = 0) -> None:
-        self.stage, self.batches, self.eos_id, self.prompt = stage, batches, eos_id, prompt
+    def __init__(self, stage: str, batches: Sequence[CaptionBatch], eos_id: int, prompt_length: int = 0) -> None:
+        self.stage, self.batches, self.eos_id, self.prompt_length = stage, batches, eos_id, prompt_length
         self.step, self.loss = 0, math.inf
         self._weights: dict[str, Tensor] = {}
         self._prefixes: list[Prefix | None] = []  # of the batches
@@ -74,7 +74,9 @@ class BestStep(L.Callback):
                     self._prefixes.append(model.prefix(tokens[:, :-1], layers) if layers else None)
                 prefix = self._prefixes[number] if self._prefixes else None
                 with model.leaving_out(None if batch.rows is None else batch.rows.to(device)):
-                    loss, real = next_token_loss(model, tokens, self.eos_id, encoded, prefix=prefix, prompt=self.prompt)
+                    loss, real = next_token_loss(
+                        model, tokens, self.eos_id, encoded, prefix=prefix, prompt_length=self.prompt_length
+                    )
                 total, count = total + float(loss) * real, count + real
         loss = ranks.agree(total / count)
         log(trainer, {f"{self.stage}/held_out_loss": loss})

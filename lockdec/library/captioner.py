@@ -218,13 +218,13 @@ class Captioner:
         if too_long := [text for text, tokens in zip(texts, ids, strict=True) if len(tokens) > longest]:
             raise DataError(f"caption {too_long[0][:40]!r}: too long for a decoder of {longest} tokens")
         tokens = pad(ids, tokenizer.special.pad).to(self._device)
-        special, prompt = tokenizer.special, len(tokenizer.prompt_tokens)
+        special, prompt_length = tokenizer.special, len(tokenizer.prompt_tokens)
 
         def totals(some: Sequence[Input]) -> list[Tensor]:
             encoded, found = self._encoded(some), list[Tensor]()
             for states, mask in zip(encoded.states, encoded.mask, strict=True):
                 shared = Encoded(states.expand(len(texts), -1, -1), mask.expand(len(texts), -1))
-                found.append(token_log_probs(model, tokens, shared, special.eos, prompt).sum(1).cpu())
+                found.append(token_log_probs(model, tokens, shared, special.eos, prompt_length).sum(1).cpu())
             return found
 
         found, problems = self._each(as_list(inputs), totals, batch_size)

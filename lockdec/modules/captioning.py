@@ -24,7 +24,7 @@ class Captioning(PartlyFrozen):
 
     Args:
         model: attached and unlocked.
-        eos_id, prefix_layers, prompt: see `PartlyFrozen`.
+        eos_id, prefix_layers, prompt_length: see `PartlyFrozen`.
         label_smoothing, decoder_dropout, state_noise, state_dropout: see `lockdec.stages.finetune.FinetuneConfig`.
         apart: of several encoders side by side, the channels of each; see `perturbed`.
     """
@@ -38,14 +38,16 @@ class Captioning(PartlyFrozen):
         *,
         eos_id: int,
         prefix_layers: int = 0,
-        prompt: int = 0,
+        prompt_length: int = 0,
         label_smoothing: float = 0.0,
         decoder_dropout: bool = False,
         state_noise: float = 0.0,
         state_dropout: float = 0.0,
         apart: Sequence[int] = (),
     ) -> None:
-        super().__init__(model, optimizer, steps, stage, eos_id=eos_id, prefix_layers=prefix_layers, prompt=prompt)
+        super().__init__(
+            model, optimizer, steps, stage, eos_id=eos_id, prefix_layers=prefix_layers, prompt_length=prompt_length
+        )
         self.label_smoothing, self.decoder_dropout = label_smoothing, decoder_dropout
         self.state_noise, self.state_dropout, self.apart = state_noise, state_dropout, apart
 
@@ -72,7 +74,7 @@ class Captioning(PartlyFrozen):
     def objective(self, batch: CaptionBatch) -> Float[Tensor, ""]:
         """What a step minimises: mean cross-entropy in nats, given perturbed states."""
         encoded = perturbed(batch.encoded, self.state_noise, self.state_dropout, self.apart)
-        rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt))
+        rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt_length))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         prefix = None if batch.prefix is None else batch.prefix[rows]
         with self.model.leaving_out(None if batch.rows is None else batch.rows[rows]):

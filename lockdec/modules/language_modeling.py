@@ -27,7 +27,7 @@ def next_token_loss(
     label_smoothing: float = 0.0,
     pack: bool = False,
     prefix: Prefix | None = None,
-    prompt: int = 0,
+    prompt_length: int = 0,
 ) -> tuple[Float[Tensor, ""], int]:
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
@@ -37,16 +37,16 @@ def next_token_loss(
         tokens: BOS, prompt, text, EOS, padding.
         pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
         prefix: of all tokens but the last, where it is known already.
-        prompt: how many tokens the prompt has, which are read and not predicted.
+        prompt_length: how many tokens the prompt has, which are read and not predicted.
     """
-    seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id, prompt)
+    seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id, prompt_length)
     packing = Packing(real)
     if not pack:
         hidden = packing.pack(model.hidden(seen, encoded, prefix))[0]
-    elif not prompt:
+    elif not prompt_length:
         hidden = model.real_hidden(seen, packing, encoded, prefix)
     else:
-        read = Packing(F.pad(real[:, prompt:], (prompt, 0), value=True))
+        read = Packing(F.pad(real[:, prompt_length:], (prompt_length, 0), value=True))
         hidden = packing.pack(read.unpack(model.real_hidden(seen, read, encoded, prefix).unsqueeze(0)))[0]
     wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
     loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
@@ -89,7 +89,7 @@ class PartlyFrozen(Objective):
         model: its weights are frozen here, except those that the objective trains.
         eos_id: the token that ends a text.
         prefix_layers: how many layers, from the lowest on, have been run in advance where a batch has a prefix.
-        prompt: how many tokens stand between BOS and every text; they are not learned.
+        prompt_length: how many tokens stand between BOS and every text; they are not learned.
     """
 
     strict_loading = False
@@ -103,10 +103,10 @@ class PartlyFrozen(Objective):
         *,
         eos_id: int,
         prefix_layers: int = 0,
-        prompt: int = 0,
+        prompt_length: int = 0,
     ) -> None:
         super().__init__(stage, optimizer, steps)
-        self.model, self.eos_id, self.prefix_layers, self.prompt = model, eos_id, prefix_layers, prompt
+        self.model, self.eos_id, self.prefix_layers, self.prompt_length = model, eos_id, prefix_layers, prompt_length
         self.freeze_others()
 
     @abstractmethod
@@ -127,4 +127,6 @@ class PartlyFrozen(Objective):
     ) -> tuple[Float[Tensor, ""], int]:
         """As the function of this name, after the prompt, given the states of the layers that have been run."""
         known = None if prefix is None else Prefix(prefix, self.prefix_layers)
-        return next_token_loss(self.model, tokens, self.eos_id, encoded, label_smoothing, True, known, self.prompt)
+        return next_token_loss(
+            self.model, tokens, self.eos_id, encoded, label_smoothing, True, known, self.prompt_length
+        )

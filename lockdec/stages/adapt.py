@@ -124,7 +124,7 @@ class Adapt(TrainingStage, DecoderStage):
             work.stage,
             eos_id=tokenizer.special.eos,
             prefix_layers=frozen,
-            prompt=len(tokenizer.prompt_tokens),
+            prompt_length=len(tokenizer.prompt_tokens),
         )
         try:
             metrics = self.train(module, batches, work, self.fit.seed)

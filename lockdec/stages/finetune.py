@@ -150,8 +150,8 @@ class Finetune(TrainingStage):
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
         model = load_captioner(*work.decoder, work.parent(Unlock), device=work.device)
-        prompt = len(tokenizer.prompt_tokens)
-        require_room(prompt, 2, model.config.max_len, model.config.max_len - model.room)
+        prompt_length = len(tokenizer.prompt_tokens)
+        require_room(prompt_length, 2, model.config.max_len, model.config.max_len - model.room)
         batches = SupportDataModule(
             tokenizer,
             pairs,
@@ -165,7 +165,7 @@ class Finetune(TrainingStage):
         best = self.best_step(held_out, tokenizer, encoded, model.room) if learns else []
         callbacks = [*self.statistics(tokenizer, encoded, model.room), *best]
         frozen = decoder_fingerprint(model)
-        module = self.module(model, tokenizer.special.eos, prompt, encoded.normalisation.apart)
+        module = self.module(model, tokenizer.special.eos, prompt_length, encoded.normalisation.apart)
         batches.prefix = prefix = self.prefix(model, batches.sequences, work)
         try:
             metrics = self.train(module, batches, work, self.seed, callbacks) if learns else {}
@@ -182,7 +182,7 @@ class Finetune(TrainingStage):
                 "pairs": len(pairs) + len(held_out),
                 "support_seed": self.fewshot.support_seed,
             },
-            "prompt": {"text": self.prompt, "chat": self.fit.chat, "tokens": prompt},
+            "prompt": {"text": self.prompt, "chat": self.fit.chat, "tokens": prompt_length},
             "finetune": metrics | ({} if prefix is None else prefix.metrics),
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
@@ -207,8 +207,8 @@ class Finetune(TrainingStage):
         if not rows:
             return []
         captions = tokenizer.batch([self.data.captions[row][0] for row in rows], max_len)
-        prompt = len(tokenizer.prompt_tokens)
-        return [AttentionStatistics(self.name, captions, encoded.batch(rows), tokenizer.special.eos, prompt)]
+        prompt_length = len(tokenizer.prompt_tokens)
+        return [AttentionStatistics(self.name, captions, encoded.batch(rows), tokenizer.special.eos, prompt_length)]
 
     def best_step(
         self, held_out: Sequence[Pair], tokenizer: Tokenizer, encoded: EncodedSet, max_len: int
@@ -225,7 +225,7 @@ class Finetune(TrainingStage):
             batches.append(CaptionBatch(tokens, encoded.batch(rows), numbers, rows=torch.tensor(rows)))
         return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
 
-    def module(self, model: LockingModel, eos_id: int, prompt: int = 0, apart: Sequence[int] = ()) -> Captioning:
+    def module(self, model: LockingModel, eos_id: int, prompt_length: int = 0, apart: Sequence[int] = ()) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
         fit = self.fit
         return Captioning(
@@ -235,7 +235,7 @@ class Finetune(TrainingStage):
             self.name,
             eos_id=eos_id,
             prefix_layers=model.frozen_layers,
-            prompt=prompt,
+            prompt_length=prompt_length,
             label_smoothing=fit.label_smoothing,
             decoder_dropout=fit.decoder_dropout,
             state_noise=fit.state_noise,
@@ -262,15 +262,15 @@ def prompted(tokenizer: Tokenizer, template: ChatTemplate | None, prompt: str | 
     return tokenizer.with_prompt(tokenizer.read_prompt(prompt, template if chat else None))
 
 
-def require_room(prompt: int, caption: int, max_len: int, before: int = 0) -> None:
+def require_room(prompt_length: int, caption: int, max_len: int, before: int = 0) -> None:
     """Raise ConfigError unless a prompt and a caption of these lengths, in tokens, fit into a decoder.
 
     Args:
         before: positions that a bridge takes before them.
     """
-    if before + prompt + caption > max_len:
+    if before + prompt_length + caption > max_len:
         parts = [f"{before} positions of the bridge"] if before else []
-        parts += [f"a prompt of at least {prompt} tokens"] if prompt else []
+        parts += [f"a prompt of at least {prompt_length} tokens"] if prompt_length else []
         what = " and ".join([*parts, f"evaluate.max_new_tokens={caption}"])
         raise ConfigError(
             f"decoder.max_len={max_len} is too little for {what}: shorten them, or take a decoder with a larger max_len"

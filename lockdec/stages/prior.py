@@ -103,8 +103,8 @@ class Prior(TrainingStage):
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
         model = load_decoder(*work.decoder, device=work.device)
-        prompt, max_len = len(tokenizer.prompt_tokens), model.config.max_len
-        require_room(prompt, 2, max_len)
+        prompt_length, max_len = len(tokenizer.prompt_tokens), model.config.max_len
+        require_room(prompt_length, 2, max_len)
         vectors = attach_vectors(model, self.fit.layers)
         fit, layers = self.fit, model.frozen_layers
         module = Captioning(
@@ -114,7 +114,7 @@ class Prior(TrainingStage):
             self.name,
             eos_id=tokenizer.special.eos,
             prefix_layers=layers,
-            prompt=prompt,
+            prompt_length=prompt_length,
         )
         for name, weight in model.cross_attention_parameters().items():
             weight.requires_grad_(name in vectors)

@@ -70,7 +70,7 @@ def test_words_end_only_at_white_space() -> None:
 def test_targets_are_the_text_and_its_end_but_neither_bos_nor_prompt_nor_padding() -> None:
     tokens = torch.tensor([[BOS_ID, 5, 6, EOS_ID, PAD_ID], [BOS_ID, 7, EOS_ID, EOS_ID, EOS_ID], [BOS_ID, 5, 6, 7, 8]])
     assert real_targets(tokens, EOS_ID).int().tolist() == [[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]]
-    assert real_targets(tokens, EOS_ID, prompt=2).int().tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
+    assert real_targets(tokens, EOS_ID, prompt_length=2).int().tolist() == [[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
 def test_padding_is_on_the_right() -> None:

@@ -14,7 +14,7 @@ from tests.transformer.tiny_transformers import EOS, locking_model, token_batch
 
 def adaptation(frozen: int, prompt: int = 0, dropout: float = 0.0) -> Adaptation:
     model = locking_model(layers=3, dropout=dropout)
-    return Adaptation(model, adamw(), 10, "adapt", eos_id=EOS, prefix_layers=frozen, prompt=prompt)
+    return Adaptation(model, adamw(), 10, "adapt", eos_id=EOS, prefix_layers=frozen, prompt_length=prompt)
 
 
 def text() -> torch.Tensor:

@@ -40,6 +40,6 @@ def test_a_prompt_is_read_and_not_learned(pack: bool, prompt: int) -> None:
         F.cross_entropy(model(row[None, :end])[0, prompt:], row[1 + prompt : end + 1], reduction="none")
         for row, end in zip(tokens, ends, strict=True)
     ]
-    loss, count = next_token_loss(model, tokens, eos, pack=pack, prompt=prompt)
+    loss, count = next_token_loss(model, tokens, eos, pack=pack, prompt_length=prompt)
     assert count == sum(ends) - prompt * len(ends)
     torch.testing.assert_close(loss, torch.cat(losses).mean())
