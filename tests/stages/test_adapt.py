@@ -125,7 +125,7 @@ def test_the_prompt_of_finetuning_stands_before_every_line_and_is_not_learned(
     class Recorded(Adaptation):
         def training_step(self, batch: TextBatch, batch_idx: int) -> torch.Tensor:
             seen.extend(batch.tokens.tolist())
-            assert self.prompt == len(tokens) > 0
+            assert self.prompt_length == len(tokens) > 0
             return super().training_step(batch, batch_idx)
 
     monkeypatch.setattr(adapt, "Adaptation", Recorded)
