@@ -143,8 +143,8 @@ class TrainerConfig:
             raise ConfigError(f"trainer.devices={self.devices} must be from 1 to {MOST_DEVICES}, or null for as many "
                               "as there are ranks")  # fmt: skip
         if self.strategy == "auto" and (self.devices or 1) > 1:
-            raise ConfigError(f"trainer.devices={self.devices}: trainer.strategy=auto trains on one; for several use "
-                              f"trainer=ddp trainer.devices={self.devices}")  # fmt: skip
+            raise ConfigError(f"trainer.devices={self.devices}: trainer.strategy=auto trains on one device; for "
+                              f"several use trainer=ddp trainer.devices={self.devices}")  # fmt: skip
         require_at_least("trainer", self, checkpoint_seconds=0)
 
 

@@ -70,7 +70,7 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
         ("trainer.devices=0", r"^trainer\.devices=0 must be from 1 to 1024, or null"),
         (
             "trainer.devices=2",
-            r"^trainer\.devices=2: trainer\.strategy=auto trains on one; .* trainer=ddp trainer\.devices=2$",
+            r"^trainer\.devices=2: trainer\.strategy=auto trains on one device; .* trainer=ddp trainer\.devices=2$",
         ),
         ("trainer.devices=99999", r"^trainer\.devices=99999 must be from 1 to 1024, or null"),
         ("stages=abc", r"^stages=abc: a stage has a name"),
