@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -222,7 +222,10 @@ def prepare(folder: Path) -> None:
     from tests.stages.checkpoints import save_gpt2, save_llama
 
     for name in ("my_pictures", "mine"):
-        rows = write_pictures(folder / name, 48)
+        sized = zip(
+            cycle(("small", "large")), write_pictures(folder / name, 48), strict=False
+        )  # as docs/data.md counts
+        rows = [(path, f"{size} {caption}") for size, (path, caption) in sized]
         write_csv(folder / name, rows)
     write_csv(folder / "mine", [*rows, ("pictures/gone.png", "gone")])
     (folder / "shared").mkdir()
