@@ -124,7 +124,12 @@ def test_a_run_shows_stages_metrics_captions_and_where_it_lies(warm: Warm, tmp_p
 
 def test_a_sweep_continues_past_a_failed_cell_says_which_and_can_be_finished(warm: Warm, tmp_path: Path) -> None:
     """Shots 8, 5000 and 16: the middle cell cannot work."""
-    quick = ("data.limit=64", "~text.sources.wikipedia", "pretrain.steps=2")
+    quick = (
+        "data.limit=64",
+        "~text.sources.wikipedia",
+        "pretrain.steps=2",
+        "pipeline.order=[pretrain,attach,unlock,finetune]",
+    )
     command = ("-m", "debug=tiny", *quick, "fewshot.shots=8,5000,16", "sweep_name=s")
     first = warm.lockdec(*command, cwd=tmp_path)
     sweep = tmp_path / "outputs" / "sweeps" / "s"
