@@ -31,7 +31,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-FILES = {  # of each stage in the order in which they are written: (file, bytes that still fit, what is said)
+FILES = {  # of each stage, at which the disk is full one after the other: (file, bytes that still fit, what is said)
     "pretrain": [
         (".last.ckpt.", 40_000, r"pretrain/\w+\.unfinished/last\.ckpt: did not fit; it needs [\d.]+ kB"),
         (".decoder.safetensors.", 40_000, r"decoder\.safetensors: did not fit; it needs [\d.]+ kB"),

@@ -29,11 +29,12 @@ def test_pipelines_started_together_make_each_artifact_once(warm: Warm, undistur
     outputs = tmp_path / "outputs"
     commands = [warm.start(outputs, name=f"run{number}") for number in range(4)]
     other = warm.start(outputs, "cross_attention.d_k=1", name="other")
-    assert [command.wait() for command in (*commands, other)] == [0] * 5, [command.printed for command in commands]
+    every = [*commands, other]
+    assert [command.wait() for command in every] == [0] * 5, [command.printed for command in every]
     wanted = essence(undisturbed)
     assert all(essence(command) == wanted for command in commands)
     for stage in wanted["files"]:
-        sharing = [*commands, other] if stage in SHARED else commands
+        sharing = every if stage in SHARED else commands
         assert sum(not command.result["stages"][stage]["reused"] for command in sharing) == 1, stage
     made = {stage for stage, entry in other.result["stages"].items() if not entry["reused"]}
     assert made | {*SHARED} == {*wanted["files"]}
