@@ -53,7 +53,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "encoders": ("encoder_*", encoders.encoders),
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),
-    "attributes": ("attributes", attributes.attributes),
+    "attributes": ("tied", attributes.attributes),
     "rivals": ("rivals_drawings", rivals.rivals),
     "rivals_tuning": ("rivals_tuning", rivals.rivals_tuning),
     "rivals_language": ("smollm2_tuning", rivals.rivals_language),
@@ -114,7 +114,7 @@ def filled(page: Path, sweeps: Path) -> tuple[str, list[Run]]:
         origin = f"{results(page).relative_to(page.parent)}, commit {commit()}" if found else None
         before = read_csv(kept) if not found else []
         runs = read(found).runs if found else [run for run in before if fnmatch(run.label.partition("/")[0], folders)]
-        everything += runs
+        everything += [run for run in runs if run.label not in {known.label for known in everything}]
         text = fill(text, part(Study(runs)), str(page), origin)
     return text, everything
 

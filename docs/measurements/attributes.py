@@ -35,6 +35,7 @@ def attributes(study: Study) -> dict[str, str]:
     panels[0].set_xlabel(f"pairs, d = {sizes[-1]}")
     panels[1].set_xlabel(f"d = d_q = d_k = d_v per head, {shots[-1]:,} pairs")
     panels[0].set_title("share of captions that get it right (dotted: nearest_neighbour)", fontsize=10)
+    panels[0].set_ylim(-0.03, 1.03)
     panels[0].legend(frameon=False)
     figure.savefig(DOCS / "study" / "attributes.png", dpi=130)
     rows = [

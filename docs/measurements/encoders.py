@@ -29,7 +29,7 @@ def encoders(study: Study) -> dict[str, str]:
         name, data = str(run.text("sweep_name")).removeprefix("encoder_"), str(run.text("data.name"))
         shots = int(str(setting.facet("fewshot.shots")))
         lines.setdefault(data, {}).setdefault(name, {})[shots] = setting
-        gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
+        gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
         copied = f"{neighbour(setting).mean:.3f}"
         cost = [f"{setting.parameters:,.0f}", f"{setting.mean('cost.seconds'):.0f}"]
         scores = [interval(score(setting)), interval(score(setting, "cider_d")), interval(score(setting, "exact"))]

@@ -13,7 +13,7 @@ from lockdec.report.study import Study
 
 DOCS = Path(__file__).parents[1]
 METRIC = "token_f1"
-CONTROLS = ("locked", "shuffled", "nearest_neighbour")  # those that every run has
+CONTROLS = ("prior", "shuffled", "nearest_neighbour")
 # Okabe and Ito, and a grey
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#000000", "#999999")
 Key = tuple[object, ...]

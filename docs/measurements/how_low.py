@@ -77,7 +77,7 @@ def tied(study: Study) -> dict[str, str]:
             [
                 "shots",
                 "d",
-                "over locked",
+                "over prior",
                 "over shuffled",
                 "over nearest_neighbour",
                 "exact",

@@ -41,7 +41,7 @@ def language_models(study: Study) -> dict[str, str]:
                 continue
             setting, at = by_sweep[sweep], [split, str(shots), decoder]
             rows.append([*at, *(interval(score(setting, name)) for name in shown)])
-            gaps = (interval(score(setting, view=control), signed=True) for control in ("prior", *CONTROLS[1:]))
+            gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
             ahead.append([*at, *gaps, *(interval(score(setting, name, CONTROLS[2]), signed=True) for name in RIVAL)])
     head = ["split", "shots", "decoder"]
     over = ["over prior", "over shuffled", "over nearest_neighbour"]

@@ -39,7 +39,7 @@ def rivals(study: Study) -> dict[str, str]:
             both = [(line.get(count), ours[count]) for count in shots]
             gaps.append([*at, *(interval(difference(one, other), signed=True) if one else "" for one, other in both)])
         rest = (interval(score(last, name)) for name in ("exact", "cider_d", "chrf"))
-        views = (interval(score(last, view=name), signed=True) for name in ("prior", *CONTROLS[1:]))
+        views = (interval(score(last, view=name), signed=True) for name in CONTROLS)
         others.append([*at, *rest, *views])
         shifted = [count * 1.02 ** (number - len(kinds) / 2) for count in line]
         whiskers(axes, shifted, [score(setting) for setting in line.values()], colour, kind)
