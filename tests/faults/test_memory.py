@@ -12,7 +12,7 @@ def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_c
     warm: Warm, tmp_path: Path
 ) -> None:
     """A cell asks for a model, and then a run for batches, that do not fit into what its process may have."""
-    limits = {"RLIMIT_AS": 4_000_000_000}
+    limits = {"RLIMIT_AS": warm.address_space() + 4_500_000_000}
     wide = ("decoder.d_ff=64,40000000", "pipeline.order=[pretrain]", "pretrain.steps=3")
     command = warm.start(tmp_path / "outputs", "-m", *wide, fault=Fault(limits=limits))
     assert command.wait() == 1

@@ -28,7 +28,17 @@ def code_hash(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [line for line in node.body if not _is_text(line)] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(_written(tree).encode()).hexdigest()
+
+
+def _written(node: object) -> str:
+    """A syntax tree as text that every Python writes alike: some have fields that others lack, empty in this code."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_written, node))}]"
+    if isinstance(node, ast.AST):
+        fields = (f"{name}={_written(value)}" for name, value in ast.iter_fields(node) if value not in (None, []))
+        return f"{type(node).__name__}({', '.join(fields)})"
+    return repr(node)
 
 
 def recorded(stage: type[Stage]) -> dict[str, Any]:
