@@ -36,12 +36,16 @@ def suites() -> list[str]:
 
 
 def device_name() -> str:
-    """The accelerator, or the CPU and its number of hardware threads."""
+    """The accelerator, or the CPU with its family, its model and its number of hardware threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    models = re.findall(r"^model name\s*: (.*)$", info.read_text(), re.MULTILINE) if info.is_file() else []
-    return f"{models[0].strip() if models else platform.machine()} with {os.cpu_count()} hardware threads"
+    lines = (line.partition(":") for line in info.read_text().splitlines()) if info.is_file() else ()
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    name = facts.get("model name", platform.machine())
+    if {"cpu family", "model"} <= facts.keys():  # virtual machines leave the number out of the name
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    return f"{name} with {os.cpu_count()} hardware threads"
 
 
 def installed() -> dict[str, str]:

@@ -37,7 +37,11 @@ class PlainStack(Stack):
 
     locked = True  # read by the model
 
-    def forward(self, x: Tensor, *_: object) -> Tensor:
+    def waiting(self) -> tuple[()]:
+        """The attachments of plugs: none."""
+        return ()
+
+    def forward(self, x: Tensor, *_: object, **__: object) -> Tensor:
         """Apply all layers."""
         for layer in self.layers:
             x = layer(x)

@@ -1,20 +1,22 @@
 """Fill in the tables of docs/performance.md: python docs/performance.py [benchmarks/results/DEVICE.json ...]
 
 `<!-- today -->` is a table of every suite beside its peers, `<!-- suites -->` says what each suite does and where it
-was measured, and any other place is the table of the section of that name in the results (`python -m benchmarks` and
-`python -m benchmarks.profile` write them). Without arguments all results are read, and each device has its own tables.
+was measured, `<!-- elsewhere -->` compares other machines with it, and any other place is the table of the section of
+that name in the results (`python -m benchmarks` and `python -m benchmarks.profile` write them). Without arguments all
+results are read; the device with most suites comes first.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from placeholders import fill, names
 
+from benchmarks.machines import CHOSEN, DEFAULT, LIBRARIES
 from benchmarks.side_by_side import OURS, PEAK
 from benchmarks.table import between, markdown, memory_verdict, quantity, table, verdict
 
@@ -66,6 +68,28 @@ def today(sections: Sections) -> str:
     return markdown(head, rows)
 
 
+def elsewhere(first: Sections, others: Sequence[Sections]) -> str:
+    """For each other machine what its products are like, and its speed-ups beside those of the first."""
+    parts = []
+    for sections in others:
+        found, both = suites(sections), sections[LIBRARIES]
+        rows = []
+        for name, section in found.items():
+            for peer, other in section["subjects"].items():
+                if peer != OURS and peer in section["goals"]:
+                    here = first.get(name, {}).get("subjects", {}).get(peer, {}).get("ratio")
+                    goal = verdict(other.get("ratio"), section["goals"].get(peer))
+                    rows.append([f"`{name}`", peer, between(other.get("ratio")), goal, between(here)])
+        head = ["suite", "compared with", "lockdec's speed-up there", "goal", "in the table above"]
+        where = (
+            f"{both['machine']['device']}: matrix products at {both[CHOSEN]:,.0f} GFLOP/s, "
+            f"{both[CHOSEN] / both[DEFAULT]:.2f} times as fast as by torch's default library. "
+            f"Measured {both['measured']}, torch {both['versions']['torch']}."
+        )
+        parts.append(f"{markdown(head, rows)}\n\n{where}")
+    return "\n\n".join(parts)
+
+
 def described(sections: Sections) -> str:
     """What each suite does, with its threads and rounds; then the machine and the versions, once where all agree."""
     found = suites(sections)
@@ -86,13 +110,16 @@ def described(sections: Sections) -> str:
 def main(results: list[Path]) -> None:
     """Write the page's tables; a place without results says so."""
     devices: list[Sections] = [json.loads(path.read_text(encoding="utf-8")) for path in results]
+    devices.sort(key=lambda sections: len(suites(sections)), reverse=True)
     text = PAGE.read_text(encoding="utf-8")
     fillings = {}
     for name in names(text):
         if name in ("today", "suites"):
-            found = [(today if name == "today" else described)(sections) for sections in devices]
+            found = [(today if name == "today" else described)(sections) for sections in devices[:1]]
+        elif name == "elsewhere":
+            found = [elsewhere(devices[0], devices[1:])] if devices[1:] else []
         else:
-            found = [table(sections[name]) for sections in devices if name in sections]
+            found = [table(sections[name]) for sections in devices[:1] if name in sections]
         fillings[name] = "\n\n".join(found) or f"*`{name}` has not been measured yet.*"
     PAGE.write_text(fill(text, fillings, PAGE.name), encoding="utf-8")
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decoder_sizes, machines, profile
+from benchmarks import decoder_sizes, locked, machines, pretraining, profile
 from benchmarks.__main__ import suites
 from benchmarks.side_by_side import load, measure, spread
 from benchmarks.table import table
 from lockdec.data.tokenizer import Tokenizer
+from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.models import LockingDecoderModel
 
 
@@ -73,6 +74,14 @@ def test_a_checkpoint_of_random_weights_is_imported(tmp_path: Path) -> None:
 
 def test_the_quartiles_are_those_of_the_rounds() -> None:
     assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == {"median": 3.0, "low": 2.0, "high": 4.0}
+
+
+def test_a_decoder_without_cross_attention_is_trained_beside_the_locked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = DecoderConfig(vocab_size=50, max_len=128, d_model=16, layers=2, heads=2, d_ff=32)
+    for module in (locked, pretraining):
+        monkeypatch.setattr(module, "CONFIG", small)
+    for build in locked.subjects().values():
+        build().run()
 
 
 def test_every_suite_of_the_folder_keeps_the_contract() -> None:
