@@ -19,7 +19,7 @@ def test_a_host_out_of_memory_says_which_batch_and_what_to_lower_and_the_sweep_c
     assert "1 of 2 cells done" in command.printed
     assert "pretrain: out of memory" in command.printed
     assert "lower pretrain.batch_tokens=512" in command.printed
-    batches = ("pretrain.batch_tokens=20000000", "decoder.d_ff=200000")
+    batches = ("pretrain.batch_tokens=20000000", "decoder.d_ff=600000")
     command = warm.start(tmp_path / "more", *batches, *wide[1:], fault=Fault(limits=limits))
     assert command.wait() == 1
     assert "pretrain: out of memory on a batch of tokens " in command.printed, command.printed
