@@ -14,11 +14,12 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf, flag_override
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from lockdec.errors import ConfigError
@@ -291,8 +292,9 @@ def checked(config: DictConfig) -> Config:
     shared = [field.name for field in dataclasses.fields(Config)]
     _refuse_unknown_sections(config, shared)
     check_places(config)
-    for name in sorted(map(str, config), key="stages".__eq__):  # their values have shorter names elsewhere
-        _refuse_numbers(name, plain(config[name]))
+    for name in map(str, config):
+        if name != "stages":  # most of their values have shorter names elsewhere; `assemble` looks at the others
+            refuse_numbers(name, plain(config[name]))
     if not OmegaConf.is_dict(config.stages):
         raise ConfigError(f"stages={config.stages}: a stage has a name, and below it what it sees of the config")
     typed = Config(**{name: _as_object(config[name]) for name in shared})
@@ -327,13 +329,14 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
             raise ConfigError(
                 f"{name}={config.get(name)}: the stage {name} reads this section; give it keys and values"
             )
-        structured = OmegaConf.structured(kind)
+        structured = _structured(kind)
         for inner in map(str, structured):  # OmegaConf refuses these too, but does not say which it was
             given = config[name].get(inner, {})
             if OmegaConf.is_dict(structured.get(inner)) and not OmegaConf.is_dict(given):
                 raise ConfigError(f"{name}.{inner}={given}: give values to its keys: {', '.join(structured[inner])}")
         try:
-            typed[name] = OmegaConf.merge(structured, config[name])
+            with flag_override(typed, "no_deepcopy_set_nodes", True):
+                typed[name] = OmegaConf.merge(structured, config[name])
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(
@@ -347,8 +350,15 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     return typed
 
 
+@cache
+def _structured(kind: type[Section]) -> DictConfig:
+    node: DictConfig = OmegaConf.structured(kind)
+    return node
+
+
 def _as_object(node: Any) -> Any:
-    return OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+    """The dataclass that types a node; what no dataclass types stays a node, since resolving it takes long."""
+    return OmegaConf.to_object(node) if dataclasses.is_dataclass(OmegaConf.get_type(node)) else node
 
 
 def _refuse_unknown_sections(config: DictConfig, shared: Sequence[str]) -> None:
@@ -361,7 +371,7 @@ def _refuse_unknown_sections(config: DictConfig, shared: Sequence[str]) -> None:
             raise ConfigError(f"{name}: no such key, nor a stage of this name (allowed: {', '.join(known)})")
 
 
-def _refuse_numbers(key: str, node: Any) -> None:
+def refuse_numbers(key: str, node: Any) -> None:
     """Raise ConfigError for a number below `key` that no library takes: not finite, beyond 64 bits, no seed."""
     for place, value in _leaves(key, node):
         if isinstance(value, float) and not math.isfinite(value):

@@ -7,6 +7,7 @@ import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
@@ -143,12 +144,12 @@ class CaptionSet(ABC):
         splits = {name: self.splits[name] for name in SPLITS}
         return digest([self.ids, captions, splits, self.modality, self.inputs_fingerprint])
 
-    @property
+    @cached_property
     def caseless_fingerprint(self) -> str:
         """The fingerprint if `case` were "lower": for what reads inputs and no captions."""
         return self._digest([[fold(reference) for reference in references] for references in self.captions])
 
-    @property
+    @cached_property
     def text_fingerprint(self) -> str:
         """Identifies the captions of each split, whatever their inputs are: all that a language model may read."""
         references = {split: self.references(split) for split in SPLITS}

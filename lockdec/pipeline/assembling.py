@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import Config, ImportedDecoderConfig, checked, plain, with_sections
+from lockdec.config.schema import Config, ImportedDecoderConfig, checked, plain, refuse_numbers, with_sections
 from lockdec.errors import ConfigError
 from lockdec.pipeline.keys import parents_of, stage_class, stage_keys
 from lockdec.stages.stage import Stage
@@ -62,7 +62,9 @@ def checked_subtrees(config: DictConfig, builder: Builder) -> tuple[Config, dict
     if "evaluate" in sections and not isinstance(typed.decoder, ImportedDecoderConfig) and longest > room:
         raise ConfigError(f"evaluate.max_new_tokens={longest}: the decoder has room for {room} tokens "
                           "(decoder.max_len)")  # fmt: skip
-    return typed, {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    refuse_numbers("stages", subtrees)
+    return typed, subtrees
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:
