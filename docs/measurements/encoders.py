@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib import pyplot
 
 from lockdec.report.headline import interval
+from lockdec.report.results import Run
 from lockdec.report.settings import Setting
 from lockdec.report.study import Study
-from measurements.estimates import COLOURS, CONTROLS, DOCS, difference, neighbour, score, table, whiskers
+from measurements.estimates import COLOURS, CONTROLS, DOCS, difference, neighbour, one, score, table, whiskers
 
 PAIRS = (  # each with what it is compared with
     ("efficientnet_lite0", "random_efficientnet_lite0"),
@@ -53,8 +56,8 @@ def encoders(study: Study) -> dict[str, str]:
     named = {name: by_shots for by_name in lines.values() for name, by_shots in by_name.items()}
     counts = sorted({count for by_shots in named.values() for count in by_shots})
     pairs = [
-        [f"`{one}`", f"`{other}`", *(interval(difference(named[one][n], named[other][n]), signed=True) for n in counts)]
-        for one, other in PAIRS
+        [f"`{name}`", f"`{less}`", *(interval(difference(named[name][n], named[less][n]), signed=True) for n in counts)]
+        for name, less in PAIRS
     ]
     return {
         "encoders": table([*head, "nearest_neighbour", "trained", "seconds"], body),
@@ -72,3 +75,40 @@ def remedies(study: Study) -> dict[str, str]:
         rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
     head = ["", "token F1", "over shuffled", "over nearest_neighbour", "nearest_neighbour"]
     return {"remedies": table(head, sorted(rows))}
+
+
+def probes(study: Study) -> dict[str, str]:
+    """What a linear probe reads off the mean state of a drawing: a row per encoder and number of inputs it learns from.
+
+    And, for each autoencoder, how far it is ahead of its random weights, paired by seed.
+    """
+    found: dict[str, dict[int, list[Run]]] = {}
+    for run in study.runs:
+        if run.status == "ok":
+            words = dict(word.split("=", 1) for word in run.overrides)
+            name, shots = run.text("sweep_name").removeprefix("probe_"), int(words["fewshot.shots"])
+            found.setdefault(name, {}).setdefault(shots, []).append(run)
+    first = next(iter(next(iter(found.values())).values()))[0]
+    prefix = "probe.commonest."
+    attributes = [name.removeprefix(prefix) for name in first.values if name.startswith(prefix)]
+
+    def accuracies(runs: Sequence[Run], what: str) -> list[list[float]]:
+        return [[run.number(f"{what}.{name}") or 0.0 for run in runs] for name in attributes]
+
+    rows, ahead = [], []
+    for name, by_shots in sorted(found.items()):
+        for shots, runs in sorted(by_shots.items()):
+            rows.append([f"`{name}`", f"{shots:,}", *(interval(one(v)) for v in accuracies(runs, "probe.support"))])
+        runs = by_shots[max(by_shots)]
+        rows.append([f"`{name}`", "all", *(interval(one(values)) for values in accuracies(runs, "probe.train"))])
+        if (control := found.get(f"random_{name}")) is not None:
+            for shots, runs in sorted(by_shots.items()):
+                pairs = zip(accuracies(runs, "probe.support"), accuracies(control[shots], "probe.support"), strict=True)
+                gaps = ([a - b for a, b in zip(*both, strict=True)] for both in pairs)
+                cells = (interval(one(gap), signed=True) for gap in gaps)
+                ahead.append([f"`{name}` less `random_{name}`", f"{shots:,}", *cells])
+    rows.append(
+        ["the commonest value", "", *(interval(one(values)) for values in accuracies([first], "probe.commonest"))]
+    )
+    head = ["encoder", "inputs", *attributes]
+    return {"probes": table(head, rows), "probes ahead": table(["", *head[1:]], ahead)}

@@ -181,3 +181,30 @@ def decoders(study: Study) -> dict[str, str]:
         "decoders": table(["pretrain.seed", *head, f"d = {smallest} less d = {largest}"], body),
         "decoders spread": table(["standard deviation", *head], spreads),
     }
+
+
+def enough(study: Study) -> dict[str, str]:
+    """For each encoder, quality against the tied dimension, and the smallest that loses no more than the margin."""
+    found: dict[str, dict[int, Setting]] = {}
+    for setting in study.settings:
+        sweep = str(next(iter(setting.runs.values())).text("sweep_name"))
+        found.setdefault(sweep.removeprefix("enough_"), {})[int(str(setting.facet("cross_attention.d_k")))] = setting
+    scores, losses = [], []
+    for encoder, by_size in found.items():
+        line = [by_size[size] for size in sorted(by_size)]
+        gaps = {size: difference(by_size[size], by_size[FULL]) for size in sorted(by_size) if size != FULL}
+        smallest = FULL
+        for size, gap in reversed(gaps.items()):
+            if gap.low is None or gap.low <= -MARGIN:
+                break
+            smallest = size
+        scores.append(
+            [f"`{encoder}`", *(interval(score(setting)) for setting in line), f"{neighbour(line[-1]).mean:.3f}"]
+        )
+        losses.append([f"`{encoder}`", *(interval(gap, signed=True) for gap in gaps.values()), str(smallest)])
+    sizes = sorted(next(iter(found.values())))
+    heads = [f"d = {size}" for size in sizes]
+    return {
+        "enough": table(["encoder", *heads, "nearest_neighbour"], scores),
+        "enough loss": table(["encoder", *heads[:-1], "enough"], losses),
+    }
