@@ -310,7 +310,10 @@ def checked(config: DictConfig) -> Config:
         require_name("pipeline.order", name)
         if name not in typed.stages:
             known = ", ".join(typed.stages)
-            raise ConfigError(f"pipeline.order={list(typed.pipeline.order)}: no stage {name} (there are: {known})")
+            hint = f"; +stage={name} adds it" if name in _stage_options() else ""
+            raise ConfigError(
+                f"pipeline.order={list(typed.pipeline.order)}: no stage {name} (there are: {known}{hint})"
+            )
     return typed
 
 
@@ -364,11 +367,16 @@ def _as_object(node: Any) -> Any:
 def _refuse_unknown_sections(config: DictConfig, shared: Sequence[str]) -> None:
     """Raise ConfigError for a key that a file gave and nothing reads: most likely a name that was mistyped."""
     # Without its stage, a section has at most the few values that debug=tiny gives it.
-    options = {path.stem for path in (config_folder() / "stage").glob("*.yaml")}
+    options = _stage_options()
     for name in map(str, config):
         if name not in shared and name not in options and name not in config.stages:
             known = sorted({*shared, *config.stages})
             raise ConfigError(f"{name}: no such key, nor a stage of this name (allowed: {', '.join(known)})")
+
+
+def _stage_options() -> set[str]:
+    """What `+stage=` may add to a config."""
+    return {path.stem for path in (config_folder() / "stage").glob("*.yaml")}
 
 
 def refuse_numbers(key: str, node: Any) -> None:

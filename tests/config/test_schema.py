@@ -57,6 +57,7 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
         ("logger.kinds=[paper]", "logger.kinds=.*paper is not one of"),
         ("logger.mode=on", "logger.mode=on"),
         ("pipeline.order=[pretrain,attack]", "no stage attack"),
+        ("pipeline.order=[attach,probe]", r"no stage probe \(there are: .*; \+stage=probe adds it\)"),
         ("seed=-1", r"^seed=-1 must be from 0 to 4294967295$"),
         ("pretrain.seed=4294967296", r"^pretrain\.seed=4294967296 must be from 0 to"),
         ("data.split_seed=-3", r"^data\.split_seed=-3 must be from 0 to"),
