@@ -53,6 +53,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "steps": ("steps", how_long.steps),
     "encoders": ("encoder_*", encoders.encoders),
     "probes": ("probe_*", encoders.probes),
+    "names_probes": ("names_probe_*", encoders.names_probes),
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),
     "attributes": ("tied", attributes.attributes),

@@ -78,15 +78,25 @@ def remedies(study: Study) -> dict[str, str]:
 
 
 def probes(study: Study) -> dict[str, str]:
-    """What a linear probe reads off the mean state of a drawing: a row per encoder and number of inputs it learns from.
+    """What is read off drawings."""
+    return _probes(study, "probes")
 
-    And, for each autoencoder, how far it is ahead of its random weights, paired by seed.
+
+def names_probes(study: Study) -> dict[str, str]:
+    """What is read off German names."""
+    return _probes(study, "names_probes")
+
+
+def _probes(study: Study, place: str) -> dict[str, str]:
+    """What a linear probe reads off the mean state of an input: a row per encoder and number of inputs it learns from.
+
+    And, for each encoder, how far it is ahead of its random weights, paired by seed.
     """
     found: dict[str, dict[int, list[Run]]] = {}
     for run in study.runs:
         if run.status == "ok":
             words = dict(word.split("=", 1) for word in run.overrides)
-            name, shots = run.text("sweep_name").removeprefix("probe_"), int(words["fewshot.shots"])
+            name, shots = run.text("sweep_name").rpartition("probe_")[2], int(words["fewshot.shots"])
             found.setdefault(name, {}).setdefault(shots, []).append(run)
     first = next(iter(next(iter(found.values())).values()))[0]
     prefix = "probe.commonest."
@@ -111,4 +121,4 @@ def probes(study: Study) -> dict[str, str]:
         ["the commonest value", "", *(interval(one(values)) for values in accuracies([first], "probe.commonest"))]
     )
     head = ["encoder", "inputs", *attributes]
-    return {"probes": table(head, rows), "probes ahead": table(["", *head[1:]], ahead)}
+    return {place: table(head, rows), f"{place} ahead": table(["", *head[1:]], ahead)}
