@@ -8,10 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from os.path import expanduser
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lockdec.errors import StoreError, visible_lines
 from lockdec.terminal import forgive, plain_errors
+
+if TYPE_CHECKING:
+    from lockdec.evaluation.finished import FinishedRun
+    from lockdec.store import Artifact
 
 READ_BY_ENCODERS = (".json", ".txt", ".model", ".npy", ".safetensors")
 DESCRIPTION = """\
@@ -63,23 +67,35 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Col
     """
     from lockdec.encoders.contract import PretrainedHere
     from lockdec.evaluation.finished import build_encoder, find_run
-    from lockdec.redaction import redacted
-    from lockdec.store import copy_part
-    from lockdec.store.reading import CONFIG, RESULT, within
-    from lockdec.store.writing import write_json, write_text
+    from lockdec.store.writing import new_folder
 
     run = find_run(run_dir)
     encoder = build_encoder(run, trusted, downloads)
     stages = ["attach", "finetune", *([encoder.stage] if isinstance(encoder, PretrainedHere) else [])]
     artifacts = [*run.decoder, *(run.artifact(stage) for stage in stages)]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: exists already; name a new or an empty folder")
+    with new_folder(out):
+        bundle = _copied(run, artifacts, out)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    chosen = f" ({run.chosen})" if run.chosen else ""
+    model = "".join(f" --allow-download {name}" for name in bundle.models)
+    return "\n".join(
+        [*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT...{model}"]
+    )
+
+
+def _copied(run: FinishedRun, artifacts: Sequence[Artifact], out: Path) -> _Bundle:
+    """Copy the artifacts of a run and the files of its encoder, with its config and result."""
+    from lockdec.redaction import redacted
+    from lockdec.store import copy_part
+    from lockdec.store.reading import CONFIG, RESULT, within
+    from lockdec.store.writing import write_json, write_text
+
+    bundle = _Bundle(out)
     try:
         for artifact in artifacts:
             copy_part(
                 artifact.folder, within(out, f"stages/{artifact.stage}/{artifact.key}"), run.needed_files(artifact)
             )
-        bundle = _Bundle(out)
         config = dict(run.config)
         config["stages"] = {**config["stages"], "attach": {**config["stages"]["attach"]}}
         config["stages"]["attach"]["encoder"] = bundle.of(run.encoder)
@@ -88,12 +104,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Col
         write_json(out / RESULT, run.result)
     except OSError as error:
         raise StoreError(f"{error.filename or out}: cannot be copied ({error.strerror})") from error
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    chosen = f" ({run.chosen})" if run.chosen else ""
-    model = "".join(f" --allow-download {name}" for name in bundle.models)
-    return "\n".join(
-        [*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT...{model}"]
-    )
+    return bundle
 
 
 def export_plug(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> str:

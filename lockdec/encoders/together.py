@@ -139,9 +139,10 @@ def side_by_side(several: Sequence[Encoded]) -> Encoded:
 
 
 def _share(given: Input, name: str, part: Encoder) -> Input:
-    """What a part reads of an example."""
-    if not isinstance(given, Mapping):
+    """What a part reads of an example: all of it, where the part itself has several."""
+    if not isinstance(given, Mapping) or part.modality == "several":
         return given
     if part.modality not in given:
-        raise DataError(f"the encoder {name!r} reads {part.modality}, and the example has {', '.join(given)}")
+        there = ", ".join(given) or "nothing"
+        raise DataError(f"the encoder {name!r} reads {part.modality}, and the example has {there}")
     return cast(Input, given[part.modality])

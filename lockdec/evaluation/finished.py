@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from lockdec.transformer.models import LockingModel
 
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
-# Of the encoded data a captioner needs this file only; of other artifacts, all files but the learning curve.
+# Of the encoded data a captioner needs this file only; of other artifacts, all but curves and pictures of the data.
 _OF_ATTACH = ("normalisation.safetensors",)
+_SHOWN = ("metrics.csv", ".png")
 _NO_DECODER = ("attach", "unlock")  # all other stages that finetuning reads make or change the decoder
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -113,7 +114,7 @@ class FinishedRun:
         if artifact.stage == "attach":
             return list(_OF_ATTACH)
         files: Mapping[str, Any] = read_object(artifact.path(METADATA))["files"]
-        return [name for name in files if name != "metrics.csv"]
+        return [name for name in files if not name.endswith(_SHOWN)]
 
     def _key(self, stage: str) -> str:
         stages = self.result.get("stages")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ GivenPart: TypeAlias = Image.Image | str | Path | bytes | NDArray[Any]
 Given: TypeAlias = GivenPart | Mapping[Modality, GivenPart]
 """An input as a user has it; bytes are the content of a file, and a mapping has the parts of one example."""
 
+T = TypeVar("T")
+
 _WANTED = {
     "image": "pictures: one of Pillow's, an array UInt8[height width 3], or the path or the content of a file",
     "text": "texts: a string each",
@@ -32,12 +34,18 @@ _PARTS: tuple[Modality, ...] = ("image", "text", "array")
 _NPY = b"\x93NUMPY"  # how the content of a .npy file begins
 
 
+def several(names: str | Path | Collection[T]) -> Sequence[T]:
+    """One name or several as a sequence: a text is a collection, too, but of its letters."""
+    return list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [cast(T, names)]
+
+
 def as_list(given: Given | Sequence[Given]) -> list[Given]:
     """One input or several as a list; DataError if it is empty."""
-    several = [given] if isinstance(given, Image.Image | str | Path | bytes | np.ndarray | Mapping) else list(given)
-    if not several:
+    single = isinstance(given, Image.Image | str | Path | bytes | np.ndarray | Mapping)
+    found = [cast(Given, given)] if single or not isinstance(given, Iterable) else list(given)
+    if not found:
         raise DataError("no inputs: give one or more")
-    return several
+    return found
 
 
 def read(given: Given, modality: Modality, rate: int | None = None, name: str = "") -> Input:
@@ -52,6 +60,8 @@ def read(given: Given, modality: Modality, rate: int | None = None, name: str = 
     """
     if isinstance(given, Mapping):
         return _example(given, modality, rate, name)
+    if isinstance(given, str) and not given and modality != "text":
+        raise DataError("'' names no file")
     if modality == "text" and isinstance(given, str):
         if problem := not_unicode(given):
             raise DataError(problem)

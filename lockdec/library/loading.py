@@ -10,6 +10,7 @@ import torch
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run, open_captioner
 from lockdec.library.captioner import Captioner
+from lockdec.library.inputs import several
 from lockdec.plugs.folder import open_plug, open_plugs
 from lockdec.plugs.record import RECORD
 
@@ -17,12 +18,12 @@ from lockdec.plugs.record import RECORD
 def load(
     path: str | Path | None = None,
     *,
-    plugs: Sequence[str | Path] = (),
+    plugs: str | Path | Sequence[str | Path] = (),
     decoder: str | Path | None = None,
     encoder: str | Path | None = None,
     device: torch.device | str = "cpu",
-    trust: Sequence[str] = (),
-    allow_download: Collection[str] = (),
+    trust: str | Sequence[str] = (),
+    allow_download: str | Collection[str] = (),
 ) -> Captioner:
     """The captioner of a finished run, or of a plug and its decoder.
 
@@ -47,7 +48,9 @@ def load(
     """
     if (path is None) == (not plugs):
         raise ConfigError("load: name either a folder or, as plugs=[...], several plugs")
+    trust, allow_download = several(trust), several(allow_download)
     if plugs:
+        plugs = several(plugs)
         if decoder is None:
             raise ConfigError(f"plugs={[str(plug) for plug in plugs]}: name the decoder that they were made for, as in "
                               'decoder="outputs/runs/default"')  # fmt: skip
@@ -79,8 +82,8 @@ def usable(device: torch.device | str) -> torch.device:
     """The device; ConfigError if this machine does not have it."""
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=found).tolist()  # a device without memory holds nothing
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ConfigError(f"device={device}: torch cannot compute there ({reason})") from error
     return found

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lockdec.errors import LockdecError, StoreError, visible_lines
+from lockdec.errors import LockdecError, StoreError, visible, visible_lines
 from lockdec.terminal import forgive, plain_errors
 
 DESCRIPTION = """\
@@ -58,7 +58,7 @@ def _line(folder: Path) -> str:
         return " ".join(str(error).split())
     size = sum(file.bytes for file in record.files.values()) / 1e6
     score = f", token F1 {record.metrics['token_f1']:.3f}" if "token_f1" in record.metrics else ""
-    return (
+    return visible(
         f"{folder}: {record.name}, {record.encoder.name} into the decoder {record.decoder.fingerprint[:12]}, "
         f"{size:.1f} MB{score}"
     )

@@ -53,7 +53,8 @@ def read_plug(folder: Path) -> PlugRecord:
     """What the record of a plug says, once its files have been verified.
 
     Raises:
-        StoreError: it is no plug, is of another schema, or a file is missing, changed or no plain file.
+        StoreError: it is no plug, is of another schema, a file is missing, changed or no plain file, or one of the
+            encoder is not in the record.
     """
     path = folder / RECORD
     found = read_object(path)
@@ -76,7 +77,16 @@ def read_plug(folder: Path) -> PlugRecord:
             raise StoreError(f"{file}: larger than {MOST_FILE:,} bytes, the most that is read here")
         if not file.is_file() or file.stat().st_size != expected.bytes or file_sha256(file) != expected.sha256:
             raise StoreError(f"{file}: missing, or not the one that the plug was made with")
+    for own in _files_of_encoder(folder):
+        if f"{ENCODER}/{own}" not in record.files:
+            raise StoreError(f"{folder / ENCODER / own}: {RECORD} does not name it, and a plug has no other files")
     return record
+
+
+def _files_of_encoder(folder: Path) -> list[str]:
+    """What lies in the folder of the encoder's files, without what the system hides there; none where there is none."""
+    place = within(folder, ENCODER)
+    return sorted(file.name for file in place.iterdir() if not file.name.startswith(".")) if place.is_dir() else []
 
 
 def open_plug(
@@ -201,7 +211,8 @@ def open_plugs(
         for folder, record in zip(folders, records, strict=True)
     ]
     names = tuple(name for part in parts for name in part.plugs)
-    together = Together({f"{number:03}": part.encoder for number, part in enumerate(parts)})
+    named = zip(folders, parts, strict=True)  # in their order, whatever they are called
+    together = Together({f"{number:03} {folder.name}": part.encoder for number, (folder, part) in enumerate(named)})
     normalisation = Normalisation(parts=tuple((part.encoder.dim, part.normalisation) for part in parts))
     model.use(*names)
     model.unlock()
@@ -212,6 +223,9 @@ def open_plugs(
 def open_decoder(where: str | Path) -> tuple[LockingModel, Tokenizer]:
     """A decoder and its tokenizer, from a run or from a checkpoint; LockdecError if there is none."""
     folder = Path(expanduser(where))
+    if (folder / RECORD).is_file():
+        raise StoreError(f"{where}: a plug, which has no decoder of its own; name the run, export or checkpoint that "
+                         "it was made for")  # fmt: skip
     if folder.is_dir() and not ((folder / "config.json").is_file() and not (folder / RESULT).is_file()):
         artifacts = find_run(folder).decoder
         return load_decoder(*artifacts), load_tokenizer(*artifacts)

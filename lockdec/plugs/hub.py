@@ -11,6 +11,7 @@ from lockdec.errors import StoreError
 from lockdec.plugs.folder import MOST_FILE, read_plug
 from lockdec.plugs.record import CARD, RECORD, PlugRecord
 from lockdec.store.reading import MOST_BYTES, is_name, read_object, within
+from lockdec.store.writing import new_folder
 
 MOST_FILES, MOST_PLUG = 100, 2 * MOST_FILE  # of a plug that is downloaded, and their bytes together
 
@@ -48,14 +49,14 @@ def pull(repository: str, out: Path, revision: str | None = None) -> PlugRecord:
     """Download a plug to a new or an empty folder: the files that its record names, once they are known to be small.
 
     Raises:
-        StoreError: there is no such plug, it is refused as by `read_plug`, or the hub cannot be reached.
+        StoreError: there is no such plug, it is refused as by `read_plug`, or the hub cannot be reached. Then nothing
+            that was downloaded stays.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: exists already; name a new or an empty folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{out}: cannot be written ({error.strerror})") from error
+    with new_folder(out):
+        return _pulled(repository, out, revision)
+
+
+def _pulled(repository: str, out: Path, revision: str | None) -> PlugRecord:
     left = MOST_PLUG - _download(repository, RECORD, out, revision, MOST_BYTES)
     names = read_object(out / RECORD).get("files")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names):

@@ -11,6 +11,7 @@ from typing import Any
 
 from lockdec.encoders.contract import Encoder, PretrainedHere
 from lockdec.encoders.encoded import NORMALISATION
+from lockdec.encoders.together import Together
 from lockdec.errors import StoreError
 from lockdec.evaluation.finished import FinishedRun, build_encoder
 from lockdec.evaluation.stored import (
@@ -39,13 +40,26 @@ from lockdec.plugs.record import (
 from lockdec.redaction import redacted
 from lockdec.store import file_sha256
 from lockdec.store.reading import read_object, within
-from lockdec.store.writing import write_json, write_text
+from lockdec.store.writing import new_folder, write_json, write_text
 from lockdec.version import __version__
 
-_KNOWN = {  # by the class that reads them
+_UNKNOWN = "not known to lockdec: see where it comes from"
+# By the class that reads them; NOTICE has the attributions.
+_DATA = {
     "OpenMoji": "drawings CC BY-SA 4.0 (openmoji.org), names Unicode-3.0",
-    "EfficientNetLite0": "weights Apache-2.0",
-    "MiniLM": "weights Apache-2.0",
+    "NamedDrawings": "drawings CC BY-SA 4.0 (openmoji.org), names Unicode-3.0",
+    "EmojiNames": "names Unicode-3.0",
+    "Icons": "icons Apache-2.0 AND CC-BY-4.0 AND MIT",
+    "Tunes": "music in the public domain; transcriptions on the terms of their files in music21",
+    "Pieces": "composed by lockdec",
+}
+_WEIGHTS = {
+    "EfficientNetLite0": "Apache-2.0",
+    "MiniLM": "Apache-2.0",
+    "WhisperTiny": "MIT",
+    "LogMel": "none",
+    "AutoencoderEncoder": "trained by lockdec in the run",
+    "MaskedLanguageModelEncoder": "trained by lockdec in the run",
 }
 
 
@@ -59,8 +73,11 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
         StoreError: the folder is not empty, an artifact is missing or damaged, or the run uses several plugs at once.
         ConfigError: the encoder's class is not trusted or cannot be built.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(f"{out}: exists already; name a new or an empty folder")
+    with new_folder(out):
+        return _written(run, out, trusted, downloads)
+
+
+def _written(run: FinishedRun, out: Path, trusted: Sequence[str], downloads: Collection[str]) -> PlugRecord:
     finetune, attach = run.artifact("finetune"), run.artifact("attach")
     if finetune.path(SEVERAL).is_file():
         raise StoreError(f"{run.folder}: it uses several plugs at once; export each of the runs that trained them")
@@ -73,7 +90,6 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
     assert isinstance(encoder, Encoder)
     model, tokenizer = load_decoder(*run.decoder), load_tokenizer(*run.decoder)
     try:
-        out.mkdir(parents=True, exist_ok=True)
         names = {
             **{name: finetune.path(name) for name in trained.values()},
             NORMALISATION: attach.path(NORMALISATION),
@@ -104,7 +120,7 @@ def write_plug(run: FinishedRun, out: Path, trusted: Sequence[str] = (), downloa
         training=redacted(_training(result, run.config)),
         metrics=_numbers(result.get("metrics")),
         controls={name: _numbers(scores) for name, scores in _object(result.get("controls")).items()},
-        licences=_licences(run.config, type(encoder).__name__),
+        licences=_licences(_object(result.get("data")).get("name"), encoder),
         files={name: FileRecord((out / name).stat().st_size, file_sha256(out / name)) for name in sorted(names)},
         bridge=read_object(finetune.path(BRIDGE)) if BRIDGE in trained else None,
     )
@@ -143,8 +159,9 @@ def _object(node: Any) -> dict[str, Any]:
     return dict(node) if isinstance(node, Mapping) else {}
 
 
-def _licences(config: Mapping[str, Any], encoder: str) -> dict[str, str]:
+def _licences(data: Any, encoder: Encoder) -> dict[str, str]:
     """What is known of the licences of the data and of the encoder's weights."""
-    data = str(_object(config.get("data")).get("_target_", "")).rpartition(".")[2]
-    found = {"data": _KNOWN.get(data), "encoder": _KNOWN.get(encoder)}
-    return {name: licence or "not known to lockdec: see where it comes from" for name, licence in found.items()}
+    parts = encoder.parts if isinstance(encoder, Together) else [encoder]
+    names = [type(part).__name__ for part in parts]
+    weights = [f"weights of {name}: {_WEIGHTS.get(name, _UNKNOWN)}" for name in names]
+    return {"data": _DATA.get(str(data), _UNKNOWN), "encoder": "; ".join(weights)}

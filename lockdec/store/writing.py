@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +46,34 @@ def replacing(path: Path, needed: int | None = None) -> Iterator[BinaryIO]:
         raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder, or take one that is empty; if what is done inside fails, nothing of it stays.
+
+    Raises:
+        StoreError: there is something already, or the folder cannot be made.
+    """
+    there = path.exists()
+    if there and (not path.is_dir() or any(path.iterdir())):
+        raise StoreError(f"{path}: exists already; name a new or an empty folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written ({error.strerror})") from error
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # what is wrong has been raised already
+            for inner in list(path.iterdir()):
+                if inner.is_dir() and not inner.is_symlink():
+                    shutil.rmtree(inner)
+                else:
+                    inner.unlink()
+            if not there:
+                path.rmdir()
         raise
 
 

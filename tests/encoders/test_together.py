@@ -107,3 +107,12 @@ def test_a_state_without_any_value_is_of_no_part() -> None:
     first, second = Encoded(states, torch.ones(1, 3, dtype=torch.bool)).parted([2, 1])
     assert (first.states.tolist(), first.mask.tolist()) == ([[[1.0, 0.0]]], [[True]])
     assert (second.states.tolist(), second.mask.tolist()) == ([[[2.0]]], [[True]])
+
+
+def test_several_that_are_a_part_themselves_read_the_whole_example() -> None:
+    encoder = Together({"first": both(), "second": autoencoder(VAE)})
+    inner, outer = encoder.encode(PAIRS[:2]).parted(encoder.apart)
+    for part, alone in ((inner, both().encode(PAIRS[:2])), (outer, autoencoder(VAE).encode(drawings()[:2]))):
+        torch.testing.assert_close(part.states[part.mask], alone.states[alone.mask])
+    with pytest.raises(DataError, match="the encoder 'drawing' reads image, and the example has nothing"):
+        encoder.encode([{}])

@@ -7,6 +7,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,39 @@ def test_a_plug_that_does_not_fit_leaves_the_captioner_as_it_was(tiny: TinyRun, 
         captioner.with_plug(copied)
     [after] = captioner.caption(picture)
     assert (after.text, after.log_prob) == (before.text, before.log_prob)
+
+
+def test_the_encoders_files_are_those_that_the_record_names(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "encoder.json").write_text("{}")
+    (copied / "encoder").symlink_to(tmp_path / "outside")
+    with pytest.raises(StoreError, match=r"encoder: a symbolic link, which is not followed"):
+        read_plug(copied)
+    (copied / "encoder").unlink()
+    shutil.copytree(tmp_path / "outside", copied / "encoder")
+    with pytest.raises(StoreError, match=r"encoder/encoder\.json: plug\.json does not name it"):
+        read_plug(copied)
+    (copied / "encoder" / "encoder.json").rename(copied / "encoder" / ".DS_Store")
+    assert read_plug(copied).files
+
+
+def test_a_plug_in_the_place_of_a_decoder_is_named(plug: Path) -> None:
+    with pytest.raises(StoreError, match="a plug, which has no decoder of its own; name the run"):
+        lockdec.load(plug, decoder=plug)
+
+
+def test_one_name_is_not_taken_for_a_list_of_its_letters(tiny: TinyRun, copied: Path) -> None:
+    """The letters of what is trusted or may be downloaded would allow what nobody has named."""
+    with pytest.raises(StoreError, match=r"plugs=\['here'\]: name two plugs or more"):
+        lockdec.load(plugs="here", decoder=tiny.folder)
+    change(copied, "encoder", "config", "_target_", to="os.system")
+    for opened in (
+        partial(lockdec.load, copied, decoder=tiny.folder),
+        partial(lockdec.load(tiny.folder).with_plug, copied),
+    ):
+        with pytest.raises(ConfigError, match=r"not trusted \(allowed: lockdec\., others\.;"):
+            opened(trust="others.")
+    named = {"_target_": "lockdec.encoders.huggingface.HuggingFace", "path": "somebody/model"}
+    change(copied, "encoder", "config", to=named)
+    with pytest.raises(ConfigError, match="--allow-download somebody/model"):
+        lockdec.load(copied, decoder=tiny.folder, allow_download="somebody/model-large")

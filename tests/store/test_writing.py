@@ -15,6 +15,7 @@ from lockdec.store.writing import (
     clear_partial,
     format_bytes,
     is_disk_full,
+    new_folder,
     require_free_space,
     write_bytes,
     write_json,
@@ -61,3 +62,29 @@ def test_what_cannot_fit_is_refused_before_it_is_written(tmp_path: Path) -> None
 @pytest.mark.parametrize(("count", "text"), [(999, "999 bytes"), (1000, "1.0 kB"), (2_340_000, "2.3 MB")])
 def test_sizes_are_in_powers_of_1000(count: int, text: str) -> None:
     assert format_bytes(count) == text
+
+
+def test_a_new_folder_is_left_as_it_was_if_what_is_written_fails(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+
+    def write_half(folder: Path) -> None:
+        with new_folder(folder):
+            (folder / "inner").mkdir()
+            (folder / "inner" / "file").write_text("half")
+            (folder / "link").symlink_to(tmp_path)
+            raise ValueError("half way")
+
+    for name in ("empty", "absent"):
+        with pytest.raises(ValueError, match="half way"):
+            write_half(tmp_path / name)
+    assert [(path.name, list(path.iterdir())) for path in tmp_path.iterdir()] == [("empty", [])]
+    with new_folder(tmp_path / "empty"):
+        (tmp_path / "empty" / "file").write_text("whole")
+    with (
+        pytest.raises(StoreError, match="exists already; name a new or an empty folder"),
+        new_folder(tmp_path / "empty"),
+    ):
+        pass
+    assert (tmp_path / "empty" / "file").read_text() == "whole"
+    with pytest.raises(StoreError, match=r"file/below: cannot be written"), new_folder(tmp_path / "empty/file/below"):
+        pass
