@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lockdec.errors import DataError, visible
+from lockdec.errors import DataError, StoreError, visible
 from lockdec.terminal import forgive, plain_errors
 from lockdec.transformer.configuration import STRATEGIES
 
@@ -82,6 +82,8 @@ def named_inputs(
         path = Path(name)
         if modality == "text":
             yield from _texts(name)
+        elif not name:
+            yield _failing("''", "names no input")
         elif rate is not None and path.suffix.lower() in ENDINGS:
             yield NewInput(name, partial(open_sound, path, name, rate))
         elif modality == "array" and path.suffix.lower() != ".npy":
@@ -181,6 +183,8 @@ def _caption(options: argparse.Namespace) -> bool:
     if captioner.modality == "several":
         raise DataError(f"{options.run_dir}: it reads examples in several parts, which a command line cannot name; use "
                         "lockdec.load in a script")  # fmt: skip
+    if options.attention and (problem := _unwritable(Path(options.attention))):
+        raise StoreError(f"{options.attention}: cannot be written ({problem})")
     failed, figures, seed = False, list["Figure"](), options.seed
     inputs = named_inputs(options.inputs, captioner.modality, options.recursive, captioner.rate)
     more = True
@@ -204,9 +208,16 @@ def _caption(options: argparse.Namespace) -> bool:
                 figures.append(captioner.figure(given, caption, name))
         seed = None  # the batches after the first go on drawing
         sys.stdout.flush()
-    if options.attention:
+    if figures:
         save(figures, options.attention)
     return failed
+
+
+def _unwritable(page: Path) -> str | None:
+    """Why a page cannot be written there, as far as can be told before there is one."""
+    if page.is_dir():
+        return "Is a directory"
+    return None if page.parent.is_dir() else "no such folder"
 
 
 def _captioned(

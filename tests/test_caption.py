@@ -373,3 +373,26 @@ def test_sounds_are_read_where_the_encoder_hears(tmp_path: Path) -> None:
     assert np.asarray(heard.read()).shape == (8_000,)
     [read] = named_inputs([str(tmp_path / "x.flac")], "array")
     assert read.read() == str(tmp_path / "x.flac"), "an id, of an encoder that knows ids"
+
+
+def test_a_page_that_cannot_be_written_ends_the_command_before_any_work(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "good.png")
+    for page, reason in ((tmp_path, "Is a directory"), (tmp_path / "none" / "out.html", "no such folder")):
+        with pytest.raises(SystemExit, match=rf"^lockdec: {page}: cannot be written \({reason}\)"):
+            main([str(pictures.folder), str(tmp_path / "good.png"), "--attention", str(page)])
+    assert not capsys.readouterr().out
+
+
+def test_without_a_caption_no_page_is_written(
+    pictures: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out.html").write_text("the page of before")
+    captioned, said = pieces(capsys, str(pictures.folder), "", "gone.png", "--attention", str(tmp_path / "out.html"))
+    assert captioned == []
+    assert said == [
+        "lockdec: '': names no input",
+        "lockdec: gone.png: cannot be read (No such file or directory)",
+    ]
+    assert (tmp_path / "out.html").read_text() == "the page of before"

@@ -94,9 +94,9 @@ def open_image(source: Path | bytes, name: str) -> Image.Image:
         raise DataError(f"{name}: more than the {MOST_PIXELS:,} pixels that are decoded; make it smaller") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: not a picture of a kind that is read ({', '.join(FORMATS)})") from error
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror:  # of the system, not of a decoder
+            raise DataError(f"{name}: cannot be read ({error.strerror})") from error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: a damaged picture ({reason})") from error
 

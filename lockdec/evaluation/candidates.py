@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from numbers import Integral, Real
+from typing import Any, get_type_hints
 
 import torch
 
 from lockdec.data.tokenizer import Tokenizer
+from lockdec.errors import ConfigError
 from lockdec.evaluation.configuration import MBR, EvaluateConfig
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import LockingModel
@@ -105,6 +107,20 @@ def with_options(decode: EvaluateConfig, **options: Any) -> EvaluateConfig:
     Raises:
         ConfigError: an option is impossible.
     """
-    changed = dataclasses.replace(decode, **{name: value for name, value in options.items() if value is not None})
+    given, kinds = {name: value for name, value in options.items() if value is not None}, get_type_hints(EvaluateConfig)
+    for name, value in given.items():
+        require_kind(f"evaluate.{name}", value, kinds.get(name, object))
+    changed = dataclasses.replace(decode, **given)
     changed.check()
     return changed
+
+
+def require_kind(name: str, value: object, kind: type) -> None:
+    """Raise ConfigError, naming the option, unless its value is of this kind; numbers may be those of numpy."""
+    wanted: dict[type, tuple[type, str]] = {
+        int: (Integral, "a whole number"),
+        float: (Real, "a number"),
+        str: (str, "a text"),
+    }
+    if kind in wanted and not isinstance(value, wanted[kind][0]):
+        raise ConfigError(f"{name}={value!r}: use {wanted[kind][1]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,18 +13,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from lockdec.data.captions import Input, Modality
+from lockdec.data.captions import Input, Modality, composed, not_unicode
 from lockdec.data.tokenizer import pad
 from lockdec.encoders.encoded import normalised
 from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.attention_maps import Attention, layout, word_attention
 from lockdec.evaluation.candidates import candidates as generated
-from lockdec.evaluation.candidates import with_options
+from lockdec.evaluation.candidates import require_kind, with_options
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.finished import FinishedRun, NewInputCaptioner
 from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, scored, token_log_probs
 from lockdec.library.figure import Figure, draw
-from lockdec.library.inputs import Given, as_list, read
+from lockdec.library.inputs import Given, as_list, read, several
 from lockdec.library.stored import Neighbour, Shuffled, StoredInputs, stored_inputs
 from lockdec.plugs.folder import put_plug, read_plug
 from lockdec.transformer.encoded import Encoded
@@ -89,6 +90,10 @@ class PartlyCaptionedError(DataError):
         good = len(captions) - len(problems)
         rest = f"; the captions of the other {good} are in the attribute captions of this error" if good else ""
         super().__init__(f"{first}{more}{rest}")
+
+    def __reduce__(self) -> tuple[type[PartlyCaptionedError], tuple[list[Caption | None], dict[int, str]]]:
+        """How it passes from one process to another, as from a worker of a pool."""
+        return type(self), (self.captions, self.problems)
 
 
 class Captioner:
@@ -172,11 +177,12 @@ class Captioner:
             utility=utility,
             max_new_tokens=max_new_tokens,
         )
+        require_kind("n", n, int)
         if not 1 <= n <= MOST_CAPTIONS:
             raise ConfigError(f"n={n}: from 1 to {MOST_CAPTIONS} captions of each input")
         model, tokenizer = self._model(), self._parts.tokenizer
         if seed is not None:
-            self._generator = torch.Generator().manual_seed(seed)
+            self._generator = _seeded(seed)
         generator = self._generator
 
         def captioned(some: Sequence[Input]) -> list[Caption]:
@@ -206,10 +212,16 @@ class Captioner:
 
         For retrieval take the best of a column, for ranking the best of a row. Longer captions have lower scores.
 
+        Args:
+            inputs: one input or several.
+            captions: one or several, in the case of those that the run was trained on: lower case, by default.
+            batch_size: inputs at a time.
+
         Raises:
-            DataError: an input cannot be read or encoded, there is no caption, or one is too long for the decoder.
+            DataError: an input cannot be read or encoded, there is no caption, or one is no text or too long for the
+                decoder.
         """
-        texts = [captions] if isinstance(captions, str) else list(captions)
+        texts = [_caption_text(text) for text in several(captions)]
         model, tokenizer = self._model(), self._parts.tokenizer
         if not texts:
             raise DataError("no captions to score: give one or more")
@@ -261,7 +273,7 @@ class Captioner:
             StoreError: what the run has stored is damaged.
         """
         decode, model, tokenizer = self._decoding(**options), self._model(), self._parts.tokenizer
-        generator = torch.Generator().manual_seed(self._parts.decode.seed if seed is None else seed)
+        generator = _seeded(self._parts.decode.seed if seed is None else seed)
 
         def best(encoded: Encoded) -> str:
             [[ids, *_]] = generated(model, tokenizer, encoded.to(self._device), decode, generator)
@@ -286,8 +298,8 @@ class Captioner:
         plug: str | Path,
         *,
         encoder: str | Path | None = None,
-        trust: Sequence[str] = (),
-        allow_download: Collection[str] = (),
+        trust: str | Sequence[str] = (),
+        allow_download: str | Collection[str] = (),
     ) -> Captioner:
         """A captioner of another plug, on the decoder of this one: the decoder is in memory once. Both can be used.
 
@@ -300,7 +312,8 @@ class Captioner:
         """
         folder, parts = Path(plug), self._parts
         record, tokenizer = read_plug(folder), parts.tokenizer.with_prompt(None)
-        put = put_plug(folder, record, parts.model, tokenizer, "this captioner", encoder, trust, allow_download)
+        trusted, downloads = several(trust), several(allow_download)
+        put = put_plug(folder, record, parts.model, tokenizer, "this captioner", encoder, trusted, downloads)
         return Captioner(put, self._device)
 
     def read(self, given: Given, name: str = "") -> Input:
@@ -371,10 +384,13 @@ class Captioner:
         names: Sequence[str] | None = None,
     ) -> tuple[list[T | None], dict[int, str]]:
         """The result for each input, in batches; None and what is wrong for those that cannot be read or encoded."""
+        require_kind("batch_size", batch_size, int)
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: at least 1")
         if names is None:
             names = [_name(one, place) for place, one in enumerate(given)]
+        if len(names) != len(given):
+            raise ConfigError(f"names: {len(names)} for {len(given)} inputs; give one for each")
         results: list[T | None] = [None] * len(given)
         problems: dict[int, str] = {}
         for start in range(0, len(given), batch_size):
@@ -416,9 +432,25 @@ class Captioner:
             return []
 
 
+def _seeded(seed: int) -> torch.Generator:
+    try:
+        return torch.Generator().manual_seed(index(seed))
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # torch has one for each wrong kind
+        raise ConfigError(f"seed={seed!r}: use a whole number of at most 64 bits") from error
+
+
+def _caption_text(caption: object) -> str:
+    """A caption in the Unicode form of those that the decoder has read; DataError if it is no text."""
+    if not isinstance(caption, str):
+        raise DataError(f"{caption!r:.40} is no caption: give a text")
+    if problem := not_unicode(caption):
+        raise DataError(f"caption {problem}")
+    return composed(caption)
+
+
 def _name(given: Given, place: int) -> str:
     """What an error calls an input."""
     if isinstance(given, str | Path):
-        return str(given)[:200]
+        return str(given)[:200] or f"input {place}"
     file = getattr(given, "filename", "") if isinstance(given, Image.Image) else ""
     return str(file) or f"input {place}"

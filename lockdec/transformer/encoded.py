@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lockdec.errors import LockdecError
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -111,6 +113,18 @@ class PlugBatch:
     def like(self) -> Tensor:
         """A tensor on the device and of the type of the states."""
         return self.parts[0].encoded.states
+
+    def require_rows(self) -> None:
+        """Raise LockdecError unless each part has an encoded input for each of its rows, and these are of the batch."""
+        for plug, rows, encoded in self.parts:
+            if len(rows) != len(encoded):
+                raise LockdecError(f"rows of the plug {plug!r}: {len(rows)}, with {len(encoded)} encoded inputs; give "
+                                   "one for each")  # fmt: skip
+            numbers = rows.tolist()
+            if odd := [row for row in numbers if not 0 <= row < self.size]:
+                raise LockdecError(f"rows of the plug {plug!r}: the batch has no row {odd[0]}; it has {self.size}")
+            if len(set(numbers)) < len(numbers):
+                raise LockdecError(f"rows of the plug {plug!r}: {numbers} names a row twice")
 
     def index(self, rows: Int[Tensor, " n"]) -> PlugBatch:
         """These rows of the batch, in this order."""

@@ -149,6 +149,7 @@ class LockingModel(PluggableModel):
             return None
         if isinstance(encoded, PlugBatch):
             self._require_alone()
+            encoded.require_rows()
             for part in encoded.parts:
                 self._require(part.plug)
                 require_width(part.encoded, self.plugs[part.plug].encoder_dim)

@@ -43,6 +43,13 @@ class Plug:
             )
 
 
+def require_width_given(encoder_dim: object) -> int:
+    """The width of an encoder's states; ConfigError if there is none or it cannot be."""
+    if not isinstance(encoder_dim, int) or encoder_dim < 1:
+        raise ConfigError(f"encoder_dim={encoder_dim}: use the width of the encoder's states, at least 1")
+    return encoder_dim
+
+
 class PlugSizes(NamedTuple):
     """What is known of a plug without its parameters.
 
@@ -104,10 +111,9 @@ class PluggableModel(AutoregressiveModel):
         if isinstance(name, CrossAttentionConfig):
             name.check()
             name.layer_numbers(self.config.layers)
+            width = require_width_given(encoder_dim if encoder_dim is not None else plug)
             for known in list(self.plugs):
                 self.detach(known)
-            width = encoder_dim if encoder_dim is not None else plug
-            assert isinstance(width, int)
             self._draw(UNNAMED, name, width)
             return
         if name in self.plugs or not name:
@@ -121,13 +127,10 @@ class PluggableModel(AutoregressiveModel):
             self._place()
         else:
             assert isinstance(plug, CrossAttentionConfig)
-            assert encoder_dim is not None
-            self._draw(name, plug, encoder_dim)
+            plug.check()
+            self._draw(name, plug, require_width_given(encoder_dim))
 
     def _draw(self, name: str, config: CrossAttentionConfig, encoder_dim: int) -> None:
-        config.check()
-        if encoder_dim < 1:
-            raise ConfigError(f"encoder_dim={encoder_dim}: use the width of the encoder's states, at least 1")
         self.decoder.attach(name, config, encoder_dim)
         self._place()
         self.plugs[name] = PlugSizes(config, encoder_dim)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -38,6 +43,15 @@ captioner = lockdec.load(sys.argv[1])
 captioner.figure(sys.argv[2], caption)
 print(caption.text)
 """
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """As users have it: nothing checks annotations."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture(scope="module")
@@ -221,9 +235,14 @@ def test_what_cannot_be_done_is_said_in_one_line(captioner: lockdec.Captioner, p
         captioner.caption(pictures[0], strategy="best")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_device_that_is_not_there_is_named(tiny: TinyRun) -> None:
     with pytest.raises(lockdec.ConfigError, match=r"^device=cuda:77: torch cannot compute there"):
         lockdec.load(tiny.folder, device="cuda:77")
+    odd: list[Any] = ["meta", None]
+    for device in odd:
+        with pytest.raises(lockdec.ConfigError, match=rf"^device={device}: torch cannot compute there"):
+            lockdec.load(tiny.folder, device=device)
 
 
 def test_neither_hydra_nor_lightning_is_imported(tiny: TinyRun, tmp_path: Path) -> None:
@@ -236,3 +255,74 @@ def test_neither_hydra_nor_lightning_is_imported(tiny: TinyRun, tmp_path: Path) 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'lockdec' has no attribute 'laod'"):
         lockdec.laod  # noqa: B018
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": "3"}, "n='3': use a whole number"),
+        ({"n": 2.5}, "n=2.5: use a whole number"),
+        ({"beams": 2.5, "strategy": "beam"}, "evaluate.beams=2.5: use a whole number"),
+        ({"max_new_tokens": "3"}, "evaluate.max_new_tokens='3': use a whole number"),
+        ({"candidates": "12", "strategy": "mbr"}, "evaluate.candidates='12': use a whole number"),
+        ({"temperature": "warm"}, "evaluate.temperature='warm': use a number"),
+        ({"utility": 1}, "evaluate.utility=1: use a text"),
+        ({"seed": 2**70}, "seed=1180591620717411303424: use a whole number of at most 64 bits"),
+        ({"seed": "x"}, "seed='x': use a whole number"),
+        ({"batch_size": 1.5}, "batch_size=1.5: use a whole number"),
+        ({"names": ["a"]}, "names: 1 for 2 inputs; give one for each"),
+    ],
+)
+def test_an_option_of_another_kind_is_named(
+    options: dict[str, Any], message: str, captioner: lockdec.Captioner, pictures: list[Given]
+) -> None:
+    with pytest.raises(lockdec.ConfigError, match=f"^{re.escape(message)}"):
+        captioner.caption(pictures[:2], **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_of_numpy_are_options(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    options: dict[str, Any] = {
+        "n": np.int64(2),
+        "seed": np.int64(1),
+        "top_p": np.float32(0.5),
+        "max_new_tokens": np.int32(3),
+    }
+    [caption] = captioner.caption(pictures[0], strategy="nucleus", **options)
+    assert len(caption.alternatives) <= 1
+
+
+def test_an_error_with_captions_passes_between_processes(captioner: lockdec.Captioner, pictures: list[Given]) -> None:
+    with pytest.raises(lockdec.PartlyCaptionedError) as error:
+        captioner.caption([pictures[0], "gone.png"])
+    found = pickle.loads(pickle.dumps(error.value))
+    assert (str(found), found.captions, found.problems) == (
+        str(error.value),
+        error.value.captions,
+        error.value.problems,
+    )
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("given", [None, 42, [None], ""])
+def test_what_is_no_input_is_a_data_error(given: Any, captioner: lockdec.Captioner) -> None:
+    with pytest.raises(lockdec.PartlyCaptionedError, match=r"^input 0: (a \w+ is no input of this|'' names no file)"):
+        captioner.caption(given)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_caption_is_scored_in_the_form_of_the_data_and_has_to_be_a_text(
+    captioner: lockdec.Captioner, pictures: list[Given]
+) -> None:
+    scores = captioner.score(pictures[:1], ["caf\u00e9", "cafe\u0301"])
+    assert scores[0, 0] == scores[0, 1]
+    wrong: list[tuple[Any, str]] = [
+        ([3], "3 is no caption: give a text"),
+        ([b"a"], "b'a' is no caption"),
+        (["\ud800"], "caption .* cannot be written in UTF-8"),
+        (None, "None is no caption"),
+    ]
+    for captions, message in wrong:
+        with pytest.raises(lockdec.DataError, match=f"^{message}"):
+            captioner.score(pictures[:1], captions)

@@ -71,6 +71,7 @@ def test_without_a_rate_a_name_is_an_id(sound: Path) -> None:
             8_000,
             r"a Image is no input of .*, which reads sounds: Float\[samples\] at 8000 Hz",
         ),
+        ("n" * 300 + ".png", "image", None, r"n{300}\.png: cannot be read \(File name too long\)"),
         ("gone.wav", "array", 16_000, r"gone\.wav: cannot be read \(No such file or directory\)"),
     ],
 )

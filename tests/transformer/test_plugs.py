@@ -74,6 +74,10 @@ def mixed(tokens: Tensor) -> PlugBatch:
     )
 
 
+def of_music(rows: list[int], inputs: int) -> PlugBatch:
+    return PlugBatch(3, (PlugRows("music", torch.tensor(rows), encoded(inputs, MUSIC_DIM)),))
+
+
 def alone(model: LockingDecoderModel, run: Any) -> list[Tensor]:
     """What `run` gives for drawings, for music, and for a locked decoder: each by its own plug."""
     found = []
@@ -265,6 +269,16 @@ def test_without_a_name_it_is_the_only_plug() -> None:
             lambda m: m(token_batch(), PlugBatch(3, (PlugRows("music", torch.tensor([0]), encoded(1, 4)),))),
             rf"states are 4 wide, but cross-attention was made for encoder_dim={MUSIC_DIM}",
         ),
+        (
+            lambda m: m(token_batch(), of_music([0, 1], 1)),
+            "rows of the plug 'music': 2, with 1 encoded inputs; give one",
+        ),
+        (lambda m: m(token_batch(), of_music([7], 1)), "rows of the plug 'music': the batch has no row 7; it has 3"),
+        (lambda m: m(token_batch(), of_music([-1], 1)), "the batch has no row -1"),
+        (lambda m: m(token_batch(), of_music([1, 1], 2)), r"rows of the plug 'music': \[1, 1\] names a row twice"),
+        (lambda m: m.attach("new", music_config()), "encoder_dim=None: use the width of the encoder's states"),
+        (lambda m: m.attach("new", music_config(), 0), "encoder_dim=0: use the width"),
+        (lambda m: m.attach(music_config(), 0), "encoder_dim=0: use the width"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(call: Any, message: str) -> None:
