@@ -294,7 +294,7 @@ def checked(config: DictConfig) -> Config:
     check_places(config)
     for name in map(str, config):
         if name != "stages":  # most of their values have shorter names elsewhere; `assemble` looks at the others
-            refuse_numbers(name, plain(config[name]))
+            refuse_numbers(name, plain(config[name], complete=name in shared))
     if not OmegaConf.is_dict(config.stages):
         raise ConfigError(f"stages={config.stages}: a stage has a name, and below it what it sees of the config")
     typed = Config(**{name: _as_object(config[name]) for name in shared})
@@ -401,9 +401,15 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
         yield key, node
 
 
-def plain(node: Any) -> Any:
-    """A config node as plain containers, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+def plain(node: Any, complete: bool = False) -> Any:
+    """A config node as plain containers, interpolations resolved.
+
+    Args:
+        complete: whether each value has to be given; OmegaConf's MissingMandatoryValue where one is not.
+    """
+    if not OmegaConf.is_config(node):
+        return node
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=complete)
 
 
 def require_at_least(key: str, config: Any, **least: float) -> None:

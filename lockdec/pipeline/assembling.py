@@ -62,7 +62,7 @@ def checked_subtrees(config: DictConfig, builder: Builder) -> tuple[Config, dict
     if "evaluate" in sections and not isinstance(typed.decoder, ImportedDecoderConfig) and longest > room:
         raise ConfigError(f"evaluate.max_new_tokens={longest}: the decoder has room for {room} tokens "
                           "(decoder.max_len)")  # fmt: skip
-    subtrees = {name: plain(config.stages[name]) for name in typed.pipeline.order}
+    subtrees = {name: plain(config.stages[name], complete=True) for name in typed.pipeline.order}
     refuse_numbers("stages", subtrees)
     return typed, subtrees
 
