@@ -57,6 +57,8 @@ def read_plug(folder: Path) -> PlugRecord:
             encoder is not in the record.
     """
     path = folder / RECORD
+    if (folder / RESULT).is_file() and not path.exists():
+        raise StoreError(f"{folder}: a run and no plug; lockdec export {folder} OUT --plug makes one of it")
     found = read_object(path)
     if found.get("schema") not in READABLE:
         raise StoreError(f"{path}: schema {found.get('schema')}, and this lockdec ({__version__}) reads {SCHEMA}")

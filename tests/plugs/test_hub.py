@@ -223,6 +223,10 @@ def test_the_command_lists_shows_pushes_and_pulls(
     assert "## What it reaches" in shown
     with pytest.raises(SystemExit, match=r"^lockdec: .*nowhere/plug\.json: cannot be read"):
         main(["show", str(tmp_path / "nowhere")])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text("{}")
+    with pytest.raises(SystemExit, match=r"^lockdec: .*run: a run and no plug; lockdec export .*run OUT --plug"):
+        main(["show", str(tmp_path / "run")])
 
 
 ANSWERED = {"ETag": '"a"', "X-Repo-Commit": COMMIT}

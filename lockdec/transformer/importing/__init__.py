@@ -135,6 +135,8 @@ def located(source: str | Path) -> Path:
     try:
         if path.is_dir() or (path.suffix == SUFFIX and path.is_file()):
             return path
+        if path.is_file():
+            raise LockdecError(f"{source}: a decoder is a folder or a {SUFFIX} file")
     except OSError as error:
         raise LockdecError(f"{path}: {error.strerror}") from error
     if path.suffix == SUFFIX or path.is_absolute():

@@ -38,6 +38,8 @@ def test_only_safetensors_are_read(tmp_path: Path) -> None:
         LockingDecoderModel.from_huggingface(tmp_path)
     with pytest.raises(LockdecError, match="nowhere: no such file or folder"):
         LockingDecoderModel.from_huggingface(tmp_path / "nowhere")
+    with pytest.raises(LockdecError, match=r"pytorch_model\.bin: a decoder is a folder or a \.gguf file"):
+        LockingDecoderModel.from_huggingface(tmp_path / "pytorch_model.bin")
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path: Path) -> None:
