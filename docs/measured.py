@@ -64,6 +64,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "language_tuning": ("tuning_language", language_models.language_tuning),
     "together": ("together_*", plugs.together),
     "music": ("music_*", music.music),
+    "tunes": ("tunes*", music.tunes),
 }
 
 
