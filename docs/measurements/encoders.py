@@ -100,7 +100,8 @@ def _probes(study: Study, place: str) -> dict[str, str]:
             found.setdefault(name, {}).setdefault(shots, []).append(run)
     first = next(iter(next(iter(found.values())).values()))[0]
     prefix = "probe.commonest."
-    attributes = [name.removeprefix(prefix) for name in first.values if name.startswith(prefix)]
+    told = [name for name in first.values if name.startswith(prefix) and first.number(name) is not None]
+    attributes = [name.removeprefix(prefix) for name in told]
 
     def accuracies(runs: Sequence[Run], what: str) -> list[list[float]]:
         return [[run.number(f"{what}.{name}") or 0.0 for run in runs] for name in attributes]

@@ -129,7 +129,7 @@ def test_plugs_that_are_loaded_together_caption_as_the_run_that_sums_them(
     assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
     assert one.attention.shape == (len(one.words), 0)
     assert "No attention to the states of the input can be drawn" in captioner.figure(example, one).html
-    with pytest.raises(lockdec.DataError, match="the encoder '001' reads text, and the example has image"):
+    with pytest.raises(lockdec.DataError, match="the encoder '001 names' reads text, and the example has image"):
         captioner.score({"image": np.zeros((8, 8, 3), np.uint8)}, "a flag")
     with pytest.raises(lockdec.DataError, match="examples in several parts, each a mapping"):
         captioner.score("flagge", "a flag")
