@@ -133,6 +133,8 @@ class Summary:
         if "attributes" in result:
             accuracies = dict(result["attributes"])
             self.console.print(metric_table(accuracies.pop("caption"), accuracies, "attribute"))
+        if "probe" in result:
+            self.console.print(probe_table(result["probe"]))
         if captions:
             self.console.print(caption_table(captions))
         self.console.print(f"\nThis run is in [bold]{escape(str(folder))}[/]", soft_wrap=True)
@@ -160,6 +162,23 @@ def metric_table(
     for metric, value in metrics.items():
         others = (control.get(metric) for control in controls.values())
         table.add_row(metric, f"{value:.3f}", *("" if other is None else f"{other:.3f}" for other in others))
+    return table
+
+
+def probe_table(probe: Mapping[str, Any]) -> Table:
+    """How often a linear classifier reads each attribute off the mean states, beside the share of the commonest value.
+
+    Args:
+        probe: as in `result.json`; `support` and `train` are the inputs that it was fitted on.
+    """
+    table = Table(box=SIMPLE)
+    table.add_column("linear probe")
+    columns = ("support", "train", "commonest")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name in probe["train"]:
+        found = (probe[column].get(name) for column in columns)
+        table.add_row(printable(name), *("" if value is None else f"{value:.3f}" for value in found))
     return table
 
 

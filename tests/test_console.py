@@ -36,6 +36,19 @@ def test_each_control_has_its_column() -> None:
     assert row(lines, "loss") == ["loss", "1.000", "2.000"], "what copies a caption has no loss"
 
 
+def test_a_summary_shows_what_a_probe_reads(tmp_path: Path) -> None:
+    """Where a support set has no input that mentions an attribute, there is no number for it."""
+    to = Console(file=io.StringIO(), width=100, highlight=False)
+    probe = {"support": {"colour": 0.5}, "train": {"colour": 0.75, "hair": 1.0}, "evaluated": "test"}
+    commonest = {"colour": 0.25, "hair": 0.125}
+    Summary(to).result({"stages": {}, "probe": probe | {"commonest": commonest}}, [], tmp_path)
+    assert isinstance(to.file, io.StringIO)
+    lines = to.file.getvalue().splitlines()
+    assert row(lines, "linear") == ["linear", "probe", "support", "train", "commonest"]
+    assert row(lines, "colour") == ["colour", "0.500", "0.750", "0.250"]
+    assert row(lines, "hair") == ["hair", "1.000", "0.125"]
+
+
 def test_stages_are_made_or_reused() -> None:
     entries = {
         "attach": {"key": "a" * 64, "reused": True, "seconds": 0.04},

@@ -86,6 +86,7 @@ class CaptionSet(ABC):
 
     Attributes:
         skipped: the problem of each row that was skipped; empty unless a subclass skips rows.
+        rate: samples a second of the inputs; None where they are no sounds, or it is not known.
 
     Raises:
         DataError: an id occurs twice or cannot name a file, a caption is empty, a text is not Unicode, or the splits
@@ -93,6 +94,7 @@ class CaptionSet(ABC):
     """
 
     skipped: tuple[str, ...] = ()
+    rate: int | None = None
 
     def __init__(
         self,

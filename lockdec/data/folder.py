@@ -77,9 +77,11 @@ class Folder(ListedCaptions):
         if not rows:
             bad.stop()
             raise bad.unusable("no usable row in it")
+        source = _source(folder, table, rows, modality, rate)
+        self.rate = rate if isinstance(source, SoundFiles) else None
         super().__init__(
             rows,
-            _source(folder, table, rows, modality, rate),
+            source,
             bad,
             drawn=Drawn(split_seed, val_share, test_share),
             limit=limit,

@@ -71,6 +71,7 @@ class Pieces(CaptionSet):
             raise ConfigError(f"data.count={count}: from {FEWEST} to 20000 pieces")
         count, val, test = sizes("pieces", count, limit, val, test)
         self.form: Form = form
+        self.rate = SAMPLE_RATE if form == "sound" else None
         self.seed, self.wrong_notes = seed, wrong_notes
         rng = random.Random(f"pieces {seed}")
         drawn: dict[Properties, None] = {}

@@ -15,6 +15,7 @@ ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3")
 RATE = 16_000  # samples a second that most encoders of sound read
 LARGEST = 2**27  # bytes of a file
 LONGEST = 300  # seconds
+LOUDEST = 100  # of a sample: what is written as floating-point numbers from -1 to 1 may exceed 1 somewhat
 MOST_SAMPLES = LONGEST * 192_000 * 2  # of all channels together: a small file can hold many that are alike
 
 
@@ -49,14 +50,21 @@ def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.
                 axis=1
             )
     except (soundfile.SoundFileError, RuntimeError, OSError) as error:
-        raise DataError(f"{name}: not a sound that can be read ({' '.join(str(error).split())})") from error
+        # The whole text of an error of libsndfile names the object in memory that the content was read from.
+        reason = " ".join(str(getattr(error, "error_string", error)).split()).removeprefix("Error : ").rstrip(".")
+        kinds = "WAV, FLAC, Ogg and MP3 are read"
+        raise DataError(f"{name}: not a sound that can be read ({reason}; {kinds})") from error
     if len(samples) > most:
         raise DataError(f"{name}: more than {LONGEST} s; sounds of at most {LONGEST} s are read")
-    found: NDArray[np.float32] = soxr.resample(samples, own, rate) if own != rate and len(samples) else samples
-    if not len(found):
+    if not len(samples):
         raise DataError(f"{name}: a sound without samples")
-    if not np.isfinite(found).all():
+    if not np.isfinite(samples).all():
         raise DataError(f"{name}: it has samples that are not finite")
+    if (loudest := float(np.abs(samples).max())) > LOUDEST:
+        raise DataError(f"{name}: samples of up to {loudest:.6g}; they have to be from -1 to 1")
+    found: NDArray[np.float32] = soxr.resample(samples, own, rate) if own != rate else samples
+    if not len(found):
+        raise DataError(f"{name}: too short: {len(samples)} of {own} samples a second are none of {rate}")
     return found
 
 

@@ -35,7 +35,7 @@ _READS: Mapping[str, Modality] = {
     "input_values": "array",
     "input_features": "array",
 }
-_TOWERS: Mapping[Modality, str] = {"image": "vision_model", "text": "text_model"}
+_TOWERS: Mapping[Modality, str] = {"image": "vision_model", "array": "audio_model", "text": "text_model"}
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 # The most that numbers of a preprocessor's config may be; its library makes arrays of such sizes without asking.
@@ -85,12 +85,12 @@ class HuggingFace(Encoder):
             the states for texts and audio.
         layers: the layers whose outputs to concatenate along the channels: 0 is the embeddings, n the n-th layer, -1
             the last.
-        modality: "image" or "text" selects a tower of a network with two; None for the image tower, and for networks
-            with a single one.
+        modality: "image", "array" (audio) or "text" selects a tower of a network with two; None for the tower that
+            reads no texts, and for networks with a single one.
 
     Texts that are too long for the network are truncated. Audio is an array of samples from -1 to 1, at the sampling
     rate that the network was trained with; each is encoded separately, since padding changes the outputs of some
-    networks.
+    networks. Of audio that is longer than CLAP reads (10 s), the beginning is encoded, and no random part.
 
     Raises:
         ConfigError: the checkpoint does not exist, cannot be read safely, or has no such layer or output.
@@ -201,7 +201,8 @@ class HuggingFace(Encoder):
         return {name: value for name, value in made.items() if name in ("input_ids", "attention_mask")}
 
     def _audio(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
-        samples = [_samples(array) for array in _only(np.ndarray, inputs, "audio as arrays of samples")]
+        most = getattr(self.processor, "nb_max_samples", None)  # more are cut at random by CLAP's preprocessor
+        samples = [_samples(array)[:most] for array in _only(np.ndarray, inputs, "audio as arrays of samples")]
         rate = self.processor.sampling_rate
         return dict(self.processor(samples, sampling_rate=rate, return_attention_mask=True, return_tensors="pt"))
 
@@ -355,11 +356,12 @@ def _on_this_machine(name: str) -> bool:
 
 def _part(model: Any, path: str, modality: Modality | None) -> tuple[Any, Modality]:
     """The part of the model that encodes, and the modality of its inputs."""
-    if all(hasattr(model, tower) for tower in _TOWERS.values()):
-        chosen = modality or "image"
-        if chosen not in _TOWERS:
-            raise ConfigError(f"encoder.modality={chosen}: {path} reads image or text")
-        return getattr(model, _TOWERS[chosen]), chosen
+    towers = {name: getattr(model, tower) for name, tower in _TOWERS.items() if hasattr(model, tower)}
+    if "text" in towers and len(towers) > 1:
+        chosen = modality or next(iter(towers))
+        if chosen not in towers:
+            raise ConfigError(f"encoder.modality={chosen}: {path} reads {' or '.join(towers)}")
+        return towers[chosen], chosen
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
     reads = _READS.get(getattr(model, "main_input_name", ""))

@@ -53,6 +53,12 @@ class Attach(Stage):
                 f"but data: {type(self.data).__name__} has {self.data.modality} inputs"
             )
         if isinstance(self.encoder, Encoder):
+            heard, given = self.encoder.rate, self.data.rate
+            if heard is not None and given is not None and heard != given:
+                raise ConfigError(
+                    f"encoder: {type(self.encoder).__name__} reads {heard} samples a second, but data: "
+                    f"{type(self.data).__name__} has {given}; data=folder brings sounds to data.rate={heard}"
+                )
             self.encoder.check(self.data)
             kinds_of(self.normalise, len(self.encoder.groups))
         else:  # how many groups of channels it has is known once it is pretrained

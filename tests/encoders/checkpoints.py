@@ -104,6 +104,21 @@ def whisper(folder: Path) -> Path:
     return _save(folder, _seeded(hf.WhisperModel, config), processor)
 
 
+def clap(folder: Path, fused: bool = False) -> Path:
+    """A tower of texts, and one of audio of at most a second; `fused`: of the kind that takes four spectra at once."""
+    text = {**SIZES, "vocab_size": len(WORDS)}
+    audio = {
+        "spec_size": 32, "num_mel_bins": 16, "window_size": 2, "patch_size": 4, "patch_stride": [4, 4],
+        "patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2],
+        "enable_fusion": fused,
+    }  # fmt: skip
+    truncation = "fusion" if fused else "rand_trunc"
+    config = hf.ClapConfig(text_config=text, audio_config=audio, projection_dim=8)
+    words(folder)
+    processor = _audio(hf.ClapFeatureExtractor, feature_size=16, hop_length=800, max_length_s=1, truncation=truncation)
+    return _save(folder, _seeded(hf.ClapModel, config), processor)
+
+
 def words(folder: Path) -> None:
     """A tokenizer of letters."""
     folder.mkdir(parents=True, exist_ok=True)

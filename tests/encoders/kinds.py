@@ -157,6 +157,7 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "huggingface, BERT": lambda folder: of_huggingface(checkpoints.bert, list(TEXTS), folder),
     "huggingface, wav2vec 2.0": lambda folder: of_huggingface(checkpoints.wav2vec2, audio(), folder),
     "huggingface, Whisper": lambda folder: of_huggingface(checkpoints.whisper, audio(), folder),
+    "huggingface, CLAP": lambda folder: of_huggingface(checkpoints.clap, audio(), folder),
     "whisper_tiny": lambda folder: Kind(
         WhisperTiny(1, 2), audio(), [WhisperTiny(2, 2), WhisperTiny(1, 1), WhisperTiny(1, 2, untrained=True)]
     ),

@@ -94,6 +94,28 @@ def test_each_tower_of_clip_reads_its_own(tmp_path: Path) -> None:
         HuggingFace(path, modality="array")
 
 
+def test_each_tower_of_clap_reads_its_own(tmp_path: Path) -> None:
+    path = checkpoints.clap(tmp_path)
+    sounds, texts = HuggingFace(str(path)), HuggingFace(str(path), modality="text")
+    assert (sounds.modality, sounds.rate, texts.modality, texts.rate) == ("array", 48_000, "text", None)
+    assert texts.encode(["a dog"]).states.shape[0] == 1
+    with pytest.raises(ConfigError, match=r"encoder\.modality=image: .* reads array or text"):
+        HuggingFace(str(path), modality="image")
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_states_of_clap_are_the_networks_own_and_of_the_beginning(fused: bool, tmp_path: Path) -> None:
+    """The preprocessor of CLAP takes random parts of what is longer than the network reads, here a second."""
+    path = checkpoints.clap(tmp_path, fused)
+    samples = np.random.default_rng(0).normal(size=48_000).astype(np.float32)
+    found = HuggingFace(str(path)).encode([samples, np.concatenate([samples, samples[:9_000]])]).states
+    given = hf.ClapFeatureExtractor.from_pretrained(path)(samples, sampling_rate=48_000, return_tensors="pt")
+    with torch.no_grad():
+        theirs = hf.ClapModel.from_pretrained(path).audio_model(**given).last_hidden_state
+    torch.testing.assert_close(found[0], theirs[0].flatten(1).T)
+    assert found[1].equal(found[0])
+
+
 def test_the_silence_that_whisper_adds_is_no_state(tmp_path: Path) -> None:
     encoder = HuggingFace(str(checkpoints.whisper(tmp_path)))
     encoded = encoder.encode([np.zeros(16_000, np.float32) + 0.1, np.zeros(8_000, np.float32) + 0.1])

@@ -9,12 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from lockdec.data.captions import CaptionSet
+from lockdec.data.folder import Folder
 from lockdec.data.openmoji import OpenMoji
+from lockdec.data.pieces import Pieces
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
+from lockdec.encoders.sound import LogMel
 from lockdec.errors import ConfigError
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.attach import Attach
@@ -73,6 +78,24 @@ def attached(inputs: list[Any], folder: Path) -> None:
 def test_a_batch_holds_at_least_one_input() -> None:
     with pytest.raises(ConfigError, match=r"^stages\.attach\.batch_size=0 must be at least 1$"):
         Attach(data=Given([np.zeros((5, 3))] * 12, "array"), encoder=Scaled(3), normalise="none", batch_size=0).check()
+
+
+@pytest.mark.parametrize("rate", [8_000, 48_000])
+def test_sounds_of_another_rate_than_the_encoder_hears_are_refused(rate: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", rng.uniform(-1, 1, 800), 16_000)
+    rows = "".join(f"{number}.wav,a sound\n" for number in range(4))
+    (tmp_path / "captions.csv").write_text(f"input,caption\n{rows}", encoding="utf-8")
+
+    def stage(data: CaptionSet) -> Attach:
+        return Attach(data=data, encoder=LogMel(seconds=1), normalise="standardise", batch_size=4)
+
+    stage(Folder(str(tmp_path))).check()
+    stage(Pieces("sound", limit=32)).check()
+    problem = rf"LogMel reads 16000 samples a second, but data: Folder has {rate}; .* data\.rate=16000$"
+    with pytest.raises(ConfigError, match=problem):
+        stage(Folder(str(tmp_path), rate=rate)).check()
 
 
 def test_it_says_that_all_states_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
