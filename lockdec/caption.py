@@ -27,7 +27,7 @@ Captions new inputs with a finished run. What an INPUT is depends on the encoder
 
   images   files (PNG, JPEG, WEBP, GIF, BMP, TIFF), or folders of them (with --recursive, also of folders)
   texts    the text itself; @FILE for the lines of a UTF-8 file, @- for the lines of standard input
-  sounds   files (WAV, FLAC, Ogg, MP3), or .npy files of samples
+  sounds   files (WAV, FLAC, Ogg, MP3), or folders of them, or .npy files of samples
   arrays   .npy files of states by channels, or ids that the encoder `features` knows
 """
 EPILOG = """\
@@ -71,11 +71,12 @@ def named_inputs(
     """The inputs named on the command line; those that cannot be read raise DataError only when they are read.
 
     Args:
-        recursive: whether pictures are also looked for in folders of folders.
+        recursive: whether pictures and sounds are also looked for in folders of folders.
         rate: samples a second, where the inputs are sounds.
     """
-    from lockdec.data.images import open_image
-    from lockdec.data.sounds import ENDINGS, open_sound
+    from lockdec.data.images import ENDINGS, is_image, open_image
+    from lockdec.data.sounds import ENDINGS as SOUND_ENDINGS
+    from lockdec.data.sounds import open_sound
     from lockdec.data.sources import load_array
 
     for name in names:
@@ -84,42 +85,51 @@ def named_inputs(
             yield from _texts(name)
         elif not name:
             yield _failing("''", "names no input")
-        elif rate is not None and path.suffix.lower() in ENDINGS:
+        elif rate is not None and path.is_dir():
+            yield from _files(
+                path, recursive, "sound", SOUND_ENDINGS, lambda start: False, partial(open_sound, rate=rate)
+            )
+        elif rate is not None and path.suffix.lower() != ".npy":
             yield NewInput(name, partial(open_sound, path, name, rate))
         elif modality == "array" and path.suffix.lower() != ".npy":
             yield NewInput(name, partial(_text, name, name))
         elif modality == "array":
             yield NewInput(name, partial(load_array, path, name))
         elif path.is_dir():
-            yield from _pictures(path, recursive)
+            yield from _files(path, recursive, "picture", ENDINGS, is_image, open_image)
         else:
             yield NewInput(name, partial(open_image, path, name))
 
 
-def _pictures(folder: Path, recursive: bool) -> Iterator[NewInput]:
-    """The pictures in a folder: files with the ending of a picture, and others that begin as one."""
-    from lockdec.data.images import ENDINGS, is_image, open_image
-
+def _files(
+    folder: Path,
+    recursive: bool,
+    kind: str,
+    endings: Sequence[str],
+    begins: Callable[[bytes], bool],
+    read: Callable[[Path, str], Input],
+) -> Iterator[NewInput]:
+    """The pictures or sounds in a folder: files with the ending of one, and others that begin as one."""
     unreadable: list[OSError] = []
     found, below = False, False
     for place, folders, names in os.walk(folder, onerror=unreadable.append):
         folders.sort()
         files = sorted(Path(place) / name for name in names if not name.startswith("."))
         if not recursive and Path(place) != folder:
-            if below := any(file.suffix.lower() in ENDINGS for file in files):
+            if below := any(file.suffix.lower() in endings for file in files):
                 break
             continue
         for file in files:
-            if file.suffix.lower() in ENDINGS or is_image(_start(file)):
+            if file.suffix.lower() in endings or begins(_start(file)):
                 found = True
-                yield NewInput(str(file), partial(open_image, file, str(file)))
+                yield NewInput(str(file), partial(read, file, str(file)))
         if found and not recursive:
             break
     for error in unreadable:
         yield _failing(str(error.filename), f"cannot be read ({error.strerror})")
     if not found and not unreadable:
         hint = "; there are some in folders below it: add --recursive" if below else ""
-        yield _failing(str(folder), f"no picture in this folder{hint}")
+        yield _failing(str(folder), f"no {kind} in this folder{hint}")
 
 
 def _start(file: Path) -> bytes:
@@ -346,7 +356,7 @@ def _parser() -> argparse.ArgumentParser:
         "--plug", action="append", default=[], metavar="PLUG",
         help="beside the plug RUN_DIR, another one on the same decoder for the same inputs: what both add is summed",
     )  # fmt: skip
-    parser.add_argument("--recursive", action="store_true", help="also caption the pictures in folders of folders")
+    parser.add_argument("--recursive", action="store_true", help="also caption what is in folders of folders")
     parser.add_argument("--batch-size", type=_positive, default=16, metavar="N", help="inputs per batch (default 16)")
     parser.add_argument(
         "--trust", action="append", default=[], metavar="PREFIX",

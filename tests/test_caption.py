@@ -16,8 +16,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from lockdec.caption import main, named_inputs
-from lockdec.errors import LockdecError, StoreError
+from lockdec.caption import NewInput, main, named_inputs
+from lockdec.errors import DataError, LockdecError, StoreError
 from lockdec.evaluation.finished import find_run
 from lockdec.export import export
 from lockdec.store.reading import MULTIRUN
@@ -373,6 +373,29 @@ def test_sounds_are_read_where_the_encoder_hears(tmp_path: Path) -> None:
     assert np.asarray(heard.read()).shape == (8_000,)
     [read] = named_inputs([str(tmp_path / "x.flac")], "array")
     assert read.read() == str(tmp_path / "x.flac"), "an id, of an encoder that knows ids"
+
+
+def test_where_the_encoder_hears_files_and_folders_are_sounds(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "b.FLAC", np.zeros(4_000), 8_000, format="FLAC")
+    (tmp_path / "a.wav").write_bytes(b"no sound")
+    (tmp_path / "c.mid").write_bytes(b"no sound")
+    (tmp_path / "notes").mkdir()
+    shutil.copy(tmp_path / "b.FLAC", tmp_path / "notes" / "c.flac")
+
+    def named(*names: Path, recursive: bool = False) -> list[NewInput]:
+        return list(named_inputs(list(map(str, names)), "array", recursive, rate=16_000))
+
+    broken, heard = named(tmp_path)
+    assert [broken.name, heard.name] == [str(tmp_path / "a.wav"), str(tmp_path / "b.FLAC")]
+    assert np.asarray(heard.read()).shape == (8_000,)
+    assert len(named(tmp_path, recursive=True)) == 3
+    for wrong in (broken, *named(tmp_path / "c.mid")):
+        with pytest.raises(DataError, match=r"not a sound that can be read \(.*WAV, FLAC, Ogg and MP3 are read\)$"):
+            wrong.read()
+    for name, problem in (("none.mid", "cannot be read"), ("notes/none", "cannot be read")):
+        [gone] = named(tmp_path / name)
+        with pytest.raises(DataError, match=problem):
+            gone.read()
 
 
 def test_a_page_that_cannot_be_written_ends_the_command_before_any_work(

@@ -49,8 +49,8 @@ class Attach(Stage):
         require_at_least("stages.attach", self, batch_size=1)
         if self.encoder.modality != self.data.modality:
             raise ConfigError(
-                f"encoder: {type(self.encoder).__name__} reads {self.encoder.modality} inputs, "
-                f"but data: {type(self.data).__name__} has {self.data.modality} inputs"
+                f"encoder: {type(self.encoder).__name__} reads {_kind(self.encoder)} inputs, "
+                f"but data: {type(self.data).__name__} has {_kind(self.data)} inputs"
             )
         if isinstance(self.encoder, Encoder):
             heard, given = self.encoder.rate, self.data.rate
@@ -100,3 +100,8 @@ class Attach(Stage):
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},
             "frozen": {"encoder_ok": encoder.fingerprint == before},
         }
+
+
+def _kind(of: CaptionSet | Encoder | PretrainedHere) -> str:
+    """What inputs are, in words: samples are arrays, and called sounds."""
+    return of.modality if getattr(of, "rate", None) is None else "sound"

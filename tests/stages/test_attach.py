@@ -98,6 +98,22 @@ def test_sounds_of_another_rate_than_the_encoder_hears_are_refused(rate: int, tm
         stage(Folder(str(tmp_path), rate=rate)).check()
 
 
+@pytest.mark.parametrize(
+    ("data", "encoder", "problem"),
+    [
+        (Pieces(limit=32), LogMel(1), "LogMel reads sound inputs, but data: Pieces has text inputs"),
+        (
+            Pieces("sound", limit=32),
+            PretrainedMaskedLanguageModel([0]),
+            "reads text inputs, but data: Pieces has sound",
+        ),
+    ],
+)
+def test_samples_are_called_sounds(data: CaptionSet, encoder: Any, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        Attach(data=data, encoder=encoder, normalise="standardise", batch_size=4).check()
+
+
 def test_it_says_that_all_states_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     constant = [np.full((5, 3), 0.1, np.float32) for _ in range(12)]
     attached(constant, tmp_path)
