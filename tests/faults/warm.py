@@ -214,6 +214,11 @@ def _prepare() -> None:
 
 def _be(question: Mapping[str, Any]) -> None:
     """Become the command."""
+    import torch
+
+    # A fork spoils torch's pool of threads, and the first that asks for it makes it anew: here, while there is a single
+    # thread. Those of gloo, which all ask at once, have ended a rank by "Invalid thread pool" or a segmentation fault.
+    torch.set_num_threads(1)
     status = 70
     signal.alarm(LONGEST)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # whoever started the tests may ignore them
