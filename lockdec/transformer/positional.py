@@ -23,6 +23,11 @@ def sinusoids(max_len: int, d_model: int) -> Float[Tensor, "max_len d_model"]:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).float()
 
 
+def _on_meta() -> bool:
+    """Whether new tensors have no values; computing with them takes a second to import torch's compiler."""
+    return torch.empty(0).is_meta
+
+
 class LearnedPositions(nn.Module):
     """One learned vector per position."""
 
@@ -51,8 +56,10 @@ class SinusoidalPositions(nn.Module):
         self.prepare()
 
     def prepare(self) -> None:
-        """Compute the vectors, which are not among the weights."""
-        self.register_buffer("table", sinusoids(*self.sizes), persistent=False)
+        """Compute the vectors, which are not among the weights; on the meta device, there is only their size."""
+        self.register_buffer(
+            "table", torch.empty(self.sizes) if _on_meta() else sinusoids(*self.sizes), persistent=False
+        )
 
     def forward(self, x: Float[Tensor, "b t d_model"], start: int = 0) -> Float[Tensor, "b t d_model"]:
         """Scale x and add the vectors of positions start, start + 1, ... to it."""
@@ -89,15 +96,23 @@ class RotaryPositions(nn.Module):
         self.prepare()
 
     def prepare(self) -> None:
-        """Compute the angles, which are not among the weights."""
+        """Compute the angles, which are not among the weights; on the meta device, there are only their sizes."""
+        size = (self.max_len, self.rotated)
+        if _on_meta():
+            cosine, sine = torch.empty(size), torch.empty(size)
+        else:
+            angle = self._angles()
+            cosine, sine = angle.cos(), angle.sin()
+        self.register_buffer("cosine", cosine, persistent=False)
+        self.register_buffer("sine", sine, persistent=False)
+
+    def _angles(self) -> Float[Tensor, "max_len rotated"]:
         frequency = self.theta ** -(torch.arange(0, self.rotated, 2, dtype=torch.float32) / self.rotated)
         if (scaling := self.scaling) is not None:
             turns = frequency * (scaling.original_max_len / (2 * math.pi))  # within the original length
             kept = (turns - scaling.low_frequency) / (scaling.high_frequency - scaling.low_frequency)
             frequency = frequency * torch.lerp(torch.tensor(1 / scaling.factor), torch.tensor(1.0), kept.clamp(0, 1))
-        angle = torch.arange(self.max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)  # (max_len, rotated)
-        self.register_buffer("cosine", angle.cos(), persistent=False)
-        self.register_buffer("sine", angle.sin(), persistent=False)
+        return torch.arange(self.max_len, dtype=torch.float32).outer(frequency).repeat(1, 2)
 
     def forward(self, x: Float[Tensor, "b heads t d_head"], start: int = 0) -> Float[Tensor, "b heads t d_head"]:
         """Rotate x, which is at positions start, start + 1, ..."""

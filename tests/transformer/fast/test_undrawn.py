@@ -35,7 +35,8 @@ def test_the_compiler_of_torch_is_not_imported() -> None:
     """That takes a second, and is why `undrawn` is more than torch's meta device."""
     code = (
         "import sys; from lockdec.transformer.fast import undrawn; from lockdec.transformer.models import *\n"
-        "with undrawn(): LockingDecoderModel(DecoderConfig(layers=1))\n"
+        "for kind in ('learned', 'sinusoidal', 'rope'):\n"
+        "  LockingDecoderModel.undrawn(DecoderConfig(layers=1, position=kind))\n"
         "print('torch._dynamo' in sys.modules)"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
