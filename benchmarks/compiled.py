@@ -10,7 +10,7 @@ from benchmarks.decoders import train_step
 from benchmarks.pretraining import CONFIG, LENGTH, ours, step, tokens
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.runtime.acceleration import accelerated
 from lockdec.transformer.models import LockingDecoderModel
 

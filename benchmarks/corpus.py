@@ -12,7 +12,7 @@ from benchmarks.decoders import gpt2, train_step
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
 from lockdec.data.tokenizer import pad
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.transformer.models import LockingDecoderModel
 
 BATCHES = 8  # a step of this suite: evenly spaced over an epoch

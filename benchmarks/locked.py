@@ -11,7 +11,7 @@ from benchmarks.decoders import train_step
 from benchmarks.pretraining import CONFIG, ours, step, tokens
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.transformer.layers import Stack, TransformerLayer
 from lockdec.transformer.models import LockingDecoderModel
 

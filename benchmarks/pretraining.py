@@ -11,7 +11,7 @@ from torch import nn
 from benchmarks.decoders import TUNED, PlainTorch, gpt2, step_flops, token_loss, train_step, x_transformer
 from benchmarks.side_by_side import Subject
 from benchmarks.worker import device
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.transformer.configuration import DecoderConfig
 from lockdec.transformer.models import LockingDecoderModel
 

@@ -63,7 +63,7 @@ class Race:
         self.encoded = EncodedSet.open(run.artifact("attach").folder)
         prompt = load_prompt(run.artifact("finetune"))
         self.tokenizer: Tokenizer = load_tokenizer(*run.decoder).with_prompt(prompt)
-        self.pairs: list[Pair] = self.finetune.support()
+        self.pairs: list[Pair] = self.finetune.support
         self.rows = spread(list(self.data.splits["val"]), CAPTIONED)
         self.references = [self.data.captions[row] for row in self.rows]
 

@@ -17,7 +17,7 @@ import time
 
 import torch
 
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.transformer.fast import chunks as chunking
 from lockdec.transformer.models import CrossAttentionConfig, DecoderConfig, Encoded, LockingDecoderModel
 

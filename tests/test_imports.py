@@ -38,6 +38,9 @@ LAYERS = (  # from the bottom to the top; those that share a line do not import 
     ("__main__",),
 )
 TESTED_ELSEWHERE = {  # modules without a test file of their own
+    "evaluation/attention_logging.py": "tracking/test_loggers.py",
+    "modules/language_modeling.py": "modules/test_captioning.py",
+    "modules/translation.py": "stages/test_translate.py",
     "evaluation/scoring.py": "library/test_captioner.py",
     "library/loading.py": "library/test_captioner.py",
     "transformer/cross_attention.py": "transformer/test_locking.py",

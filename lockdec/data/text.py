@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from os.path import expanduser
 from pathlib import Path
 
@@ -161,6 +162,7 @@ def text_fingerprint(lines: Sequence[str]) -> str:
     return digest(list(lines))
 
 
+@cache  # of a wheel's file, once for all cells of a sweep
 def _hash(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()

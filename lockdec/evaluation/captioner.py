@@ -17,7 +17,7 @@ from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.scoring import Candidate, scored
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.transformer.models import Encoded, LockingModel, Prefix
 
 IN_MEMORY = 2**30  # bytes of hidden states that are kept for the next loss

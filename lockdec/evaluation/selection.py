@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lockdec.distributed import ranks
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.training.batching import CaptionBatch
 from lockdec.training.watching import log
 from lockdec.transformer.models import LockingModel, Prefix

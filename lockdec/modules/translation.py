@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
-from lockdec.data.tokenizer import EOS_ID, real_targets
+from lockdec.modules.losses import translation_loss
 from lockdec.modules.objective import Measured, Objective
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.training.batching import TranslationBatch
 from lockdec.transformer.models import TransformerModel
-
-
-def translation_loss(
-    model: TransformerModel,
-    source: Int[Tensor, "b s"],
-    target: Int[Tensor, "b t"],
-    label_smoothing: float = 0.0,
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""], int]:
-    """Over the real next tokens: mean cross-entropy in nats, the share predicted right, and how many there are."""
-    wanted, real = target[:, 1:], real_targets(target, EOS_ID)
-    hidden = model.decoder.hidden(target[:, :-1], model.encode(source))  # (b, t - 1, d_model)
-    logits = model.decoder.logits(hidden[real])  # (n, vocab)
-    loss = F.cross_entropy(logits, wanted[real], label_smoothing=label_smoothing)
-    accuracy = (logits.detach().argmax(-1) == wanted[real]).float().mean()
-    return loss, accuracy, int(real.sum())
 
 
 class Translation(Objective):

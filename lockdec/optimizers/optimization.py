@@ -13,7 +13,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lockdec.errors import ConfigError
-from lockdec.optimizers.muon import Muon
 
 OPTIMIZERS = ("adamw", "muon")
 SCHEDULES = ("cosine", "constant", "inverse_square_root")
@@ -91,6 +90,8 @@ def configure(
     groups = [group for group in groups if group["params"]]
     optimizer: torch.optim.Optimizer
     if isinstance(config, FinetuneOptimizerConfig) and config.kind == "muon":
+        from lockdec.optimizers.muon import Muon  # here, since it imports torch's distributed tensors
+
         optimizer = Muon(groups, lr=config.learning_rate, momentum=config.betas[0])
     else:
         betas = (config.betas[0], config.betas[1])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import translate
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
@@ -104,7 +106,7 @@ def without(node: Mapping[str, Any], patterns: Sequence[str], path: str = "") ->
     Args:
         patterns: of dotted paths, of `path=value` for texts, numbers and truth values, and of `path is null`.
     """
-    left: dict[str, Any] = {}
+    matches, left = _matcher(tuple(patterns)), dict[str, Any]()
     for name, value in node.items():
         place = f"{path}.{name}" if path else name
         places = [place]
@@ -112,6 +114,12 @@ def without(node: Mapping[str, Any], patterns: Sequence[str], path: str = "") ->
             places += [f"{place}={value}"]
         if value is None:  # which no text looks like
             places += [f"{place} is null"]
-        if not any(fnmatchcase(one, pattern) for pattern in patterns for one in places):
+        if not any(map(matches, places)):
             left[name] = without(value, patterns, place) if isinstance(value, Mapping) else value
     return left
+
+
+@cache
+def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """Whether a text matches one of the patterns, which are those of `fnmatch`."""
+    return re.compile("|".join(map(translate, patterns)) or r"(?!)").match

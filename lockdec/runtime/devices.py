@@ -10,10 +10,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
-from lightning.pytorch.accelerators.cuda import CUDAAccelerator
-from lightning.pytorch.accelerators.mps import MPSAccelerator
 from torch import nn
 
 from lockdec.config.schema import TrainerConfig
@@ -23,7 +22,9 @@ from lockdec.errors import ConfigError
 from lockdec.runtime.acceleration import tf32
 from lockdec.runtime.memory import is_out_of_memory
 
-_GPUS = {"mps": MPSAccelerator, "cuda": CUDAAccelerator}  # in the order in which Lightning looks for them
+if TYPE_CHECKING:
+    from lightning.pytorch.accelerators.cuda import CUDAAccelerator
+    from lightning.pytorch.accelerators.mps import MPSAccelerator
 
 
 def device_of(trainer: TrainerConfig) -> torch.device:
@@ -33,7 +34,7 @@ def device_of(trainer: TrainerConfig) -> torch.device:
         ConfigError: this machine has no such device, or too few of them.
     """
     wanted = trainer.accelerator
-    there = [name for name, gpu in _GPUS.items() if gpu.is_available()] if wanted != "cpu" else []
+    there = _gpus() if wanted != "cpu" else {}
     fitting = [name for name in [*there, "cpu"] if wanted in ("auto", name) or (wanted == "gpu" and name != "cpu")]
     if not fitting:
         raise ConfigError(f"trainer.accelerator={wanted}: torch {torch.__version__} finds no such device on this "
@@ -42,7 +43,7 @@ def device_of(trainer: TrainerConfig) -> torch.device:
         raise ConfigError("trainer.precision=16-mixed needs a GPU, and this machine has none; use bf16-mixed")
     if fitting[0] == "cpu":
         return torch.device("cpu")
-    number, count = ranks.local(), _GPUS[fitting[0]].auto_device_count()
+    number, count = ranks.local(), there[fitting[0]].auto_device_count()
     needed = max(number + 1, trainer.devices or 1)
     if needed > count:
         raise ConfigError(f"trainer.devices={needed}: torch finds {count} on this machine ({fitting[0]})")
@@ -52,9 +53,18 @@ def device_of(trainer: TrainerConfig) -> torch.device:
 @cache
 def tell_unused(accelerator: str) -> None:
     """Say, once in a process, that there is a GPU where the config asks for the CPU."""
-    there = [name for name, gpu in _GPUS.items() if gpu.is_available()] if accelerator == "cpu" else []
+    there = list(_gpus()) if accelerator == "cpu" else []
     if there:
         console.print(f"  This machine has a GPU ({there[-1]}), which trainer=gpu would use")
+
+
+def _gpus() -> dict[str, type[CUDAAccelerator | MPSAccelerator]]:
+    """The kinds of GPUs that this machine has, in the order in which Lightning looks for them."""
+    from lightning.pytorch.accelerators.cuda import CUDAAccelerator
+    from lightning.pytorch.accelerators.mps import MPSAccelerator
+
+    kinds: dict[str, type[CUDAAccelerator | MPSAccelerator]] = {"mps": MPSAccelerator, "cuda": CUDAAccelerator}
+    return {name: kind for name, kind in kinds.items() if kind.is_available()}
 
 
 def place_on(model: nn.Module, device: torch.device) -> torch.device:

@@ -13,13 +13,11 @@ from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource, pretraining_text
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_changed
-from lockdec.modules.adaptation import Adaptation
 from lockdec.runtime.devices import place_on
 from lockdec.stages.finetune import prompted
 from lockdec.stages.host_decoder import HostDecoder
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
-from lockdec.training.batching import LineDataModule
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.configuration import layer_numbers
 from lockdec.transformer.models import LockingDecoderModel
@@ -72,6 +70,7 @@ class Adapt(TrainingStage, DecoderStage):
         "lockdec.data.text",
         "lockdec.modules.adaptation",
         "lockdec.modules.language_modeling",
+        "lockdec.modules.losses",
         "lockdec.training.prefix",
     )
     fit: AdaptConfig
@@ -100,6 +99,9 @@ class Adapt(TrainingStage, DecoderStage):
         return {"captions": self.data.text_fingerprint} | sources | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
+        from lockdec.modules.adaptation import Adaptation
+        from lockdec.training.batching import LineDataModule
+
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
         model = load_decoder(*work.decoder, device=work.device)

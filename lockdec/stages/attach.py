@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -76,6 +77,10 @@ class Attach(Stage):
                 self.encoder.to("cpu")
 
     def fingerprints(self) -> dict[str, str]:
+        return self._fingerprints
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, str]:  # a frozen encoder's weights are hashed once for the cells of a plan
         if isinstance(self.encoder, PretrainedHere):
             return {"data": self.data.caseless_fingerprint}
         return {"data": self.data.caseless_fingerprint, "encoder": self.encoder.fingerprint}

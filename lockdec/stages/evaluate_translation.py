@@ -16,7 +16,7 @@ from lockdec.evaluation.configuration import EvaluateTextConfig
 from lockdec.evaluation.controls import averaged, shifted, shifts
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
-from lockdec.modules.translation import translation_loss
+from lockdec.modules.losses import translation_loss
 from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.translate import Translate, known_pairs, load_translator

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 import torch
 from omegaconf import MISSING
 
@@ -17,8 +17,6 @@ from lockdec.data.tokenizer import ChatTemplate, Tokenizer
 from lockdec.distributed import ranks
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
-from lockdec.evaluation.attention_statistics import AttentionStatistics
-from lockdec.evaluation.selection import BestStep
 from lockdec.evaluation.stored import (
     decoder_fingerprint,
     load_captioner,
@@ -27,7 +25,6 @@ from lockdec.evaluation.stored import (
     save_bridge,
     save_prompt,
 )
-from lockdec.modules.captioning import Captioning
 from lockdec.optimizers.optimization import FinetuneOptimizerConfig
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
@@ -35,10 +32,15 @@ from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
-from lockdec.training.batching import CaptionBatch, SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.configuration import HostedConfig
 from lockdec.transformer.models import LockingModel
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from lockdec.evaluation.selection import BestStep
+    from lockdec.modules.captioning import Captioning
 
 NO_CHAT = "finetune.chat=true: the decoder has no chat template; choose a decoder that has one, or use false"
 WATCHED = 64  # validation pairs, measured for the loggers alone
@@ -100,6 +102,7 @@ class Finetune(TrainingStage):
         "lockdec.evaluation.selection",
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
+        "lockdec.modules.losses",
         "lockdec.training.prefix",
     )
     together: ClassVar[bool] = True
@@ -118,6 +121,7 @@ class Finetune(TrainingStage):
     def check(self) -> None:
         self.split_support()
 
+    @cached_property
     def support(self) -> list[Pair]:
         """The pairs of the support set."""
         return support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
@@ -132,7 +136,7 @@ class Finetune(TrainingStage):
 
     def split_support(self) -> tuple[list[Pair], list[Pair]]:
         """The pairs to learn from, and those that the step is chosen by."""
-        return hold_out(self.support()) if self.fit.select == "held_out" else (self.support(), [])
+        return hold_out(self.support) if self.fit.select == "held_out" else (self.support, [])
 
     @property
     def prompt(self) -> str | None:
@@ -144,6 +148,8 @@ class Finetune(TrainingStage):
         return {"data": self.data.fingerprint} | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
+        from lockdec.training.batching import SupportDataModule
+
         pairs, held_out = self.split_support()
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.prompt, self.fit.chat)
@@ -203,6 +209,8 @@ class Finetune(TrainingStage):
 
     def statistics(self, tokenizer: Tokenizer, encoded: EncodedSet, max_len: int) -> list[L.Callback]:
         """What logs how the bridge attends to some validation inputs; nothing where there are none."""
+        from lockdec.evaluation.attention_logging import AttentionStatistics
+
         rows = self.data.splits["val"][:WATCHED]
         if not rows:
             return []
@@ -214,6 +222,9 @@ class Finetune(TrainingStage):
         self, held_out: Sequence[Pair], tokenizer: Tokenizer, encoded: EncodedSet, max_len: int
     ) -> list[BestStep]:
         """What chooses the step by the held-out pairs; nothing where there are none."""
+        from lockdec.evaluation.selection import BestStep
+        from lockdec.training.batching import CaptionBatch
+
         if not held_out:
             return []
         batches = []
@@ -227,6 +238,8 @@ class Finetune(TrainingStage):
 
     def module(self, model: LockingModel, eos_id: int, prompt_length: int = 0, apart: Sequence[int] = ()) -> Captioning:
         """The objective: captions of the support set, given states perturbed as the config says."""
+        from lockdec.modules.captioning import Captioning
+
         fit = self.fit
         return Captioning(
             model,

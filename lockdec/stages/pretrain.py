@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from omegaconf import MISSING
 
@@ -16,11 +15,9 @@ from lockdec.data.text import TextSource, pretraining_text
 from lockdec.data.tokenizer import train_tokenizer
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
-from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
-from lockdec.training.batching import TextDataModule
 from lockdec.transformer.models import DecoderConfig, LockingDecoderModel, LockingModel
 
 
@@ -57,6 +54,7 @@ class Pretrain(TrainingStage, DecoderStage):
         "lockdec.data.text",
         "lockdec.data.tokenizer",
         "lockdec.modules.language_modeling",
+        "lockdec.modules.losses",
     )
     together: ClassVar[bool] = True
     fit: PretrainConfig
@@ -87,6 +85,11 @@ class Pretrain(TrainingStage, DecoderStage):
         }
 
     def make(self, work: Work) -> dict[str, Any]:
+        import lightning as L
+
+        from lockdec.modules.language_modeling import LanguageModeling
+        from lockdec.training.batching import TextDataModule
+
         text = pretraining_text(self.data, list(self.sources.values()), self.name_repeats)
         tokenizer = train_tokenizer(text, self.tokenizer.vocab_size, self.data.case)
         tokenizer.save(work.folder / TOKENIZER)

@@ -6,9 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 import numpy as np
 import torch
 from jaxtyping import Bool
@@ -24,13 +23,14 @@ from lockdec.encoders.configuration import AutoencoderConfig, VAEConfig, VQVAECo
 from lockdec.encoders.vae import ACTIVE_VARIANCE, VAE
 from lockdec.encoders.vqvae import VQVAE
 from lockdec.errors import ConfigError
-from lockdec.modules.autoencoding import Autoencoding, VariationalAutoencoding, VectorQuantisedAutoencoding
 from lockdec.runtime.devices import place_on
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
-from lockdec.training.pixels import PIXELS, PixelDataModule, batch_of, write_pixels
 from lockdec.transformer.configuration import require
+
+if TYPE_CHECKING:
+    from lockdec.modules.autoencoding import Autoencoding
 
 RECONSTRUCTIONS = "reconstructions.png"
 _SHOWN = 12  # pictures of the validation split, each above its reconstruction
@@ -141,6 +141,10 @@ class PretrainAutoencoder(TrainingStage):
         return {"data": self.data.caseless_fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
+        import lightning as L
+
+        from lockdec.training.pixels import PIXELS, write_pixels
+
         L.seed_everything(self.fit.seed, verbose=False)
         module = self.module(work.stage)
         side = module.model.config.resolution
@@ -158,6 +162,8 @@ class PretrainAutoencoder(TrainingStage):
         return {work.stage: metrics}
 
     def _fit(self, module: Autoencoding, train: NDArray[Any], val: NDArray[Any], work: Work) -> dict[str, float]:
+        from lockdec.training.pixels import PixelDataModule
+
         fit = self.fit
         batches = PixelDataModule(train, val, batch_size=fit.batch_size, steps=fit.steps, seed=fit.seed)
         return self.train(module, batches, work, fit.seed)
@@ -176,6 +182,8 @@ class PretrainVAE(PretrainAutoencoder):
         return self.fit.model
 
     def module(self, stage: str) -> Autoencoding:
+        from lockdec.modules.autoencoding import VariationalAutoencoding
+
         fit, model = self.fit, VAE(self.fit.model)
         return VariationalAutoencoding(model, fit.optimizer, fit.steps, stage, fit.kl_weight, fit.free_bits)
 
@@ -204,6 +212,8 @@ class PretrainVQVAE(PretrainAutoencoder):
         return self.fit.model
 
     def module(self, stage: str) -> Autoencoding:
+        from lockdec.modules.autoencoding import VectorQuantisedAutoencoding
+
         fit, model = self.fit, VQVAE(self.fit.model)
         return VectorQuantisedAutoencoding(model, fit.optimizer, fit.steps, stage, fit.commitment)
 
@@ -211,6 +221,8 @@ class PretrainVQVAE(PretrainAutoencoder):
 @torch.no_grad()
 def active_channels(model: VAE, mapped: NDArray[Any]) -> Bool[Tensor, " channels"]:
     """The channels whose posterior means vary over pictures and cells by more than `ACTIVE_VARIANCE`."""
+    from lockdec.training.pixels import batch_of
+
     count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
     for start in range(0, len(mapped), _CHUNK):
         batch = batch_of(mapped, range(start, min(start + _CHUNK, len(mapped)))).to(model.active.device)
@@ -223,6 +235,8 @@ def active_channels(model: VAE, mapped: NDArray[Any]) -> Bool[Tensor, " channels
 @torch.no_grad()
 def draw_reconstructions(model: Autoencoder, mapped: NDArray[Any], path: Path) -> None:
     """Write a PNG: pictures evenly spaced over these, each above its reconstruction."""
+    from lockdec.training.pixels import batch_of
+
     batch = batch_of(mapped, spread(range(len(mapped)), _SHOWN))
     seen = batch.to(next(model.parameters()).device)
     again = (model.pictures(model.latents(from_bytes(seen))) * 255).round().byte().cpu()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from omegaconf import MISSING
 
@@ -14,11 +13,9 @@ from lockdec.data.captions import CaptionSet, Split
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
-from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
-from lockdec.training.batching import TextDataModule
 from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
 
 
@@ -86,6 +83,8 @@ class PretrainEncoder(TrainingStage):
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
+        import lightning as L
+
         texts = self._texts("train")
         tokenizer = train_tokenizer(texts, self.fit.vocab_size, self.data.case)
         L.seed_everything(self.fit.seed, verbose=False)
@@ -95,6 +94,9 @@ class PretrainEncoder(TrainingStage):
         return {"pretrain_encoder": metrics}
 
     def _fit(self, model: MaskedLanguageModel, tokenizer: Tokenizer, texts: list[str], work: Work) -> dict[str, float]:
+        from lockdec.modules.masked_language_modeling import MaskedLanguageModeling
+        from lockdec.training.batching import TextDataModule
+
         batches = TextDataModule(
             tokenizer,
             texts,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -20,12 +21,10 @@ from lockdec.data.fewshot import Pair, support_set
 from lockdec.distributed import ranks
 from lockdec.evaluation.controls import ConstantState
 from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_bridge, save_prompt
-from lockdec.modules.captioning import Captioning
 from lockdec.runtime.devices import place_on
 from lockdec.stages.finetune import prompted, require_room
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
-from lockdec.training.batching import SupportDataModule
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.models import CrossAttentionConfig, LockingModel
 
@@ -71,6 +70,7 @@ class Prior(TrainingStage):
         "lockdec.evaluation.controls",
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
+        "lockdec.modules.losses",
         "lockdec.training.prefix",
         "lockdec.transformer.attention",
         "lockdec.transformer.cross_attention",
@@ -83,8 +83,9 @@ class Prior(TrainingStage):
     seed: int
 
     def check(self) -> None:
-        self.support()
+        _ = self.support
 
+    @cached_property
     def support(self) -> list[Pair]:
         """The pairs whose captions are learned."""
         return support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
@@ -96,9 +97,12 @@ class Prior(TrainingStage):
 
     def fingerprints(self) -> dict[str, str]:
         chosen = {"prompt": str(self.words)} if self.prompt == "auto" else {}
-        return {"captions": digest([pair.caption for pair in self.support()])} | chosen
+        return {"captions": digest([pair.caption for pair in self.support])} | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
+        from lockdec.modules.captioning import Captioning
+        from lockdec.training.batching import SupportDataModule
+
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
@@ -120,7 +124,7 @@ class Prior(TrainingStage):
             weight.requires_grad_(name in vectors)
         batches = SupportDataModule(
             tokenizer,
-            self.support(),
+            self.support,
             ConstantState(),
             batch_size=fit.batch_size,
             max_len=max_len,

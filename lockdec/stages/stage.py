@@ -1,4 +1,8 @@
-"""What a stage is: a step of the pipeline that declares, in its own file, everything that lockdec knows about it."""
+"""What a stage is: a step of the pipeline that declares, in its own file, everything that lockdec knows about it.
+
+A file of a stage imports Lightning, and what imports it, where it trains: that takes seconds, and a dry run or a sweep
+that is finished reads only what stages declare.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning.pytorch.loggers import Logger
 
 from lockdec.config.schema import Section
 from lockdec.store import Artifact
 from lockdec.transformer.locking import LockingModel
+
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 
 class Laps:

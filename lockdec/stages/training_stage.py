@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import lightning as L
 from omegaconf import MISSING
 
 from lockdec.config.schema import TrainerConfig, require_at_least
+from lockdec.errors import ConfigError
 from lockdec.optimizers.optimization import OptimizerConfig
 from lockdec.stages.stage import Stage, Work
-from lockdec.training.fit import fit
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
 @dataclass
@@ -43,7 +45,7 @@ class TrainingStage(Stage):
     Attributes:
         fit: how; a subclass gives it the type of its section.
         trainer: on what.
-        callbacks: of the user's, by any names.
+        callbacks: Lightning's, of the user, by any names.
     """
 
     neutral: ClassVar[tuple[str, ...]] = (
@@ -65,7 +67,16 @@ class TrainingStage(Stage):
     )
     fit: TrainingConfig
     trainer: TrainerConfig
-    callbacks: dict[str, L.Callback]
+    callbacks: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if self.callbacks:
+            import lightning as L
+
+            for name, callback in self.callbacks.items():
+                if not isinstance(callback, L.Callback):
+                    raise ConfigError(f"callbacks.{name} must name a Callback of Lightning by _target_, not "
+                                      f"{type(callback).__name__}")  # fmt: skip
 
     def train(
         self,
@@ -86,6 +97,8 @@ class TrainingStage(Stage):
         Returns:
             The last logged metrics, by names without that of the stage.
         """
+        from lockdec.training.fit import fit
+
         logged = fit(
             module,
             batches,

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
 from omegaconf import MISSING
 
@@ -16,15 +15,12 @@ from lockdec.data.fewshot import Pair, support_set
 from lockdec.data.tokenizer import PAD_ID, Tokenizer, train_tokenizer
 from lockdec.data.translation import TextPairs
 from lockdec.errors import ConfigError
-from lockdec.modules.translation import Translation
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, read_object
 from lockdec.store.tensors import load_module, save_tensors
-from lockdec.tracking.curves import draw_curves
-from lockdec.training.batching import TranslationDataModule
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
 
 SOURCE, TARGET = "source_tokenizer.json", "target_tokenizer.json"
@@ -72,6 +68,7 @@ class Translate(TrainingStage):
         *TrainingStage.code,
         "lockdec.data.fewshot",
         "lockdec.data.tokenizer",
+        "lockdec.modules.losses",
         "lockdec.modules.translation",
     )
     exports: ClassVar[tuple[str, ...]] = (PICTURE,)
@@ -90,6 +87,12 @@ class Translate(TrainingStage):
         return {"data": self.data.fingerprint}
 
     def make(self, work: Work) -> dict[str, Any]:
+        import lightning as L
+
+        from lockdec.modules.translation import Translation
+        from lockdec.tracking.curves import draw_curves
+        from lockdec.training.batching import TranslationDataModule
+
         known = known_pairs(self.data, self.fit.shots, self.fit.support_seed)
         train = [(self.data.texts[pair.index], pair.caption) for pair in known]
         val = [(self.data.texts[row], self.data.captions[row][0]) for row in self.data.splits["val"]]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
-import lightning as L
 import torch
 
 from lockdec.bridges.budget import bridge_size, sized
@@ -160,6 +159,8 @@ class Unlock(Stage):
         Raises:
             ConfigError: it cannot have the wanted number of parameters.
         """
+        import lightning as L
+
         bridge, attention, size, encoder_dim = self.bridge, self.cross_attention, None, encoded.dim
         self.require_memory(model, encoder_dim)
         if self.parameters is not None:

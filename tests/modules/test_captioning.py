@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lockdec.modules.captioning import Captioning, dropped, perturbed
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.optimizers.muon import Muon
 from lockdec.optimizers.optimization import FinetuneOptimizerConfig
 from lockdec.training.batching import CaptionBatch

@@ -94,7 +94,7 @@ COMPILED = """
 import torch
 from lockdec.runtime.acceleration import accelerated
 from lockdec.config.schema import TrainerConfig
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from tests.transformer.tiny_transformers import locking_model, token_batch
 
 plain, compiled = locking_model(layers=1), locking_model(layers=1)

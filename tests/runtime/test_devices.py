@@ -17,7 +17,7 @@ from lockdec.config.building import Builder
 from lockdec.config.schema import TrainerConfig, plain
 from lockdec.errors import ConfigError
 from lockdec.evaluation.attention_statistics import attention_statistics
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.pipeline.assembling import build_stages
 from lockdec.pipeline.running import run
 from lockdec.runtime.acceleration import exact_products

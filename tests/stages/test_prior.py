@@ -98,7 +98,7 @@ def test_it_predicts_the_captions_that_it_was_taught_better_than_the_locked_deco
     evaluate = assembled.stages["evaluate"]
     assert isinstance(evaluate, Evaluate)
     captioner = blind(made, made["prior"], evaluate.decode)
-    taught = [(pair.caption,) for pair in stage.support()]
+    taught = [(pair.caption,) for pair in stage.support]
     rows, read = range(len(taught)), captioner.read(taught)
     assert captioner.loss(rows, read) < captioner.loss(rows, read, locked=True) - 0.01
 

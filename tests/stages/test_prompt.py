@@ -87,7 +87,7 @@ def test_every_caption_of_training_follows_it_and_only_the_caption_is_learned(pr
             weight.add_(0.1)
     fit = replace(stage.fit, state_noise=0.0, state_dropout=0.0)
     module = replace(stage, fit=fit).module(model, tokenizer.special.eos, len(prompt.tokens))
-    pairs, encoded = stage.support()[:5], EncodedSet.open(made["attach"].folder)
+    pairs, encoded = stage.support[:5], EncodedSet.open(made["attach"].folder)
     tokens = tokenizer.batch([pair.caption for pair in pairs], 48)
     start = [tokenizer.special.bos, *prompt.tokens]
     assert tokens[:, : len(start)].tolist() == [start] * 5

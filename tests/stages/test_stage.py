@@ -17,6 +17,7 @@ from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.stages.pretrain import Pretrain
 from lockdec.stages.stage import DecoderStage, Stage
 from lockdec.stages.unlock import Unlock
+from tests.data.fresh_process import output
 from tests.stages.declared import STAGES
 from tests.stages.versions import RECORD, code_hash, recorded, unreviewed
 
@@ -25,6 +26,13 @@ from tests.stages.versions import RECORD, code_hash, recorded, unreviewed
 def test_code_that_decides_a_result_is_reviewed_with_its_version(stage: type[Stage]) -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     assert not (problem := unreviewed(stage, record)), problem
+
+
+def test_what_stages_declare_is_read_without_lightning() -> None:
+    """So a dry run and a finished sweep, as well as a caption, do not wait for it."""
+    modules = ["lockdec.sweeps.plan", "lockdec.caption", "lockdec.evaluation.captioner"]
+    modules += sorted({stage.__module__ for stage in STAGES})
+    assert output(f"import sys, {', '.join(modules)}; print('lightning' in sys.modules)", 1) == "False"
 
 
 def test_a_change_of_code_asks_for_a_version_or_a_review() -> None:

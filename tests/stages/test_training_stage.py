@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import lightning as L
 import pytest
 import torch
 
@@ -43,6 +44,21 @@ def test_settings_of_a_training_are_refused_by_the_key_of_its_section(changes: d
     Sized(**defaults).check_training("there", size=3)
     with pytest.raises(ConfigError, match=message):
         Sized(**(defaults | changes)).check_training("there", size=3)
+
+
+def test_a_callback_that_is_none_is_refused_before_any_work() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Training(TrainingStage):
+        name: ClassVar[str] = "stage"
+        version: ClassVar[int] = 1
+
+        def make(self, work: Work) -> dict[str, Any]:
+            return {}
+
+    fit = TrainingConfig(steps=20, optimizer=adamw())
+    Training(fit=fit, trainer=CPU, callbacks={"mine": L.Callback()})
+    with pytest.raises(ConfigError, match=r"^callbacks\.mine must name a Callback of Lightning by _target_, not dict$"):
+        Training(fit=fit, trainer=CPU, callbacks={"mine": {"patience": 3}})
 
 
 def test_what_was_logged_last_is_returned_without_the_name_of_the_stage(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lockdec.data.tokenizer import pad
 from lockdec.errors import StoreError
-from lockdec.modules.language_modeling import next_token_loss
+from lockdec.modules.losses import next_token_loss
 from lockdec.store import writing
 from lockdec.training import prefix as under_test
 from lockdec.training.prefix import MAPPED, FrozenPrefix

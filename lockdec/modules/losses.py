@@ -1,0 +1,61 @@
+"""Losses over real next tokens, in training and in evaluation."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from lockdec.data.tokenizer import EOS_ID, real_targets
+from lockdec.transformer.fast import Packing, cross_entropy
+from lockdec.transformer.fast.chunks import IGNORED
+from lockdec.transformer.models import Encoded, LockingModel, Prefix, TransformerModel
+
+
+def next_token_loss(
+    model: LockingModel,
+    tokens: Int[Tensor, "b t"],
+    eos_id: int,
+    encoded: Encoded | None = None,
+    label_smoothing: float = 0.0,
+    pack: bool = False,
+    prefix: Prefix | None = None,
+    prompt_length: int = 0,
+) -> tuple[Float[Tensor, ""], int]:
+    """Mean cross-entropy in nats over the real next tokens, and how many there are.
+
+    Logits are computed at real positions only: with short captions in a padded batch that is most of the cost saved.
+
+    Args:
+        tokens: BOS, prompt, text, EOS, padding.
+        pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
+        prefix: of all tokens but the last, where it is known already.
+        prompt_length: how many tokens the prompt has, which are read and not predicted.
+    """
+    seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id, prompt_length)
+    packing = Packing(real)
+    if not pack:
+        hidden = packing.pack(model.hidden(seen, encoded, prefix))[0]
+    elif not prompt_length:
+        hidden = model.real_hidden(seen, packing, encoded, prefix)
+    else:
+        read = Packing(F.pad(real[:, prompt_length:], (prompt_length, 0), value=True))
+        hidden = packing.pack(read.unpack(model.real_hidden(seen, read, encoded, prefix).unsqueeze(0)))[0]
+    wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
+    loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
+    return loss, int(real.sum())
+
+
+def translation_loss(
+    model: TransformerModel,
+    source: Int[Tensor, "b s"],
+    target: Int[Tensor, "b t"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], int]:
+    """Over the real next tokens: mean cross-entropy in nats, the share predicted right, and how many there are."""
+    wanted, real = target[:, 1:], real_targets(target, EOS_ID)
+    hidden = model.decoder.hidden(target[:, :-1], model.encode(source))  # (b, t - 1, d_model)
+    logits = model.decoder.logits(hidden[real])  # (n, vocab)
+    loss = F.cross_entropy(logits, wanted[real], label_smoothing=label_smoothing)
+    accuracy = (logits.detach().argmax(-1) == wanted[real]).float().mean()
+    return loss, accuracy, int(real.sum())
