@@ -19,7 +19,6 @@ from lockdec.evaluation.stored import BRIDGE, BRIDGE_WEIGHTS, load_captioner
 from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import assemble
 from lockdec.plugs.writing import write_plug
-from lockdec.stages import finetune
 from lockdec.stages.stage import Work
 from lockdec.store import Store
 from lockdec.training.batching import CaptionBatch
@@ -66,7 +65,7 @@ def test_a_killed_finetuning_ends_as_if_it_had_not_been(
     assembly, store = assemble(composed(*overrides), Builder()), Store(rival.outputs / "stages")
     made = {name: store.open(name, entry["key"]) for name, entry in rival.result["stages"].items()}
     stage, work = assembly.stages["finetune"], Work("finetune", tmp_path, made, [], torch.device("cpu"))
-    monkeypatch.setattr(finetune, "Captioning", Killed)
+    monkeypatch.setattr("lockdec.modules.captioning.Captioning", Killed)
     with pytest.raises(SystemExit, match="killed"):
         stage.make(work)
     monkeypatch.undo()

@@ -90,7 +90,7 @@ def test_it_sees_the_training_captions_and_no_other(
             seen.extend(batch.tokens.tolist())
             return super().training_step(batch, batch_idx)
 
-    monkeypatch.setattr(adapt, "Adaptation", Recorded)
+    monkeypatch.setattr("lockdec.modules.adaptation.Adaptation", Recorded)
     stage = stage_of(adapted.outputs, "adapt.steps=30")  # more than an epoch
     weights_of(stage, made, tmp_path / "work")
     lines = {load_tokenizer(made["pretrain"]).decode(tokens) for tokens in seen}
@@ -128,7 +128,7 @@ def test_the_prompt_of_finetuning_stands_before_every_line_and_is_not_learned(
             assert self.prompt_length == len(tokens) > 0
             return super().training_step(batch, batch_idx)
 
-    monkeypatch.setattr(adapt, "Adaptation", Recorded)
+    monkeypatch.setattr("lockdec.modules.adaptation.Adaptation", Recorded)
     stage = stage_of(adapted.outputs, "finetune.prompt=a drawing of", "adapt.steps=2")
     weights_of(stage, made, tmp_path / "work")
     assert {tuple(line[1 : 1 + len(tokens)]) for line in seen} == {tokens}

@@ -23,7 +23,6 @@ from lockdec.evaluation.stored import (
 from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.pipeline.running import artifacts
-from lockdec.stages import finetune
 from lockdec.stages.finetune import Finetune
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
@@ -55,7 +54,7 @@ def test_a_decoder_that_moved_would_be_noticed(
             with torch.no_grad():
                 cast(LockingDecoderModel, self.model).embedding.tokens.weight[0, 0] += 1
 
-    monkeypatch.setattr(finetune, "Captioning", Leaking)
+    monkeypatch.setattr("lockdec.modules.captioning.Captioning", Leaking)
     metrics = assembled.stages["finetune"].make(Work("finetune", tmp_path, made, [], torch.device("cpu")))
     assert metrics["frozen"] == {"decoder_ok": False}
 
@@ -82,7 +81,7 @@ def test_it_learns_from_the_support_set_alone(
             seen.extend(batch.tokens.tolist())
             return super().training_step(batch, batch_idx)
 
-    monkeypatch.setattr(finetune, "Captioning", Recorded)
+    monkeypatch.setattr("lockdec.modules.captioning.Captioning", Recorded)
     stage.make(Work("finetune", tmp_path, made, [], torch.device("cpu")))
     tokenizer = load_tokenizer(made["pretrain"])
     pairs = support_set(stage.data, stage.fewshot.shots, stage.fewshot.support_seed)

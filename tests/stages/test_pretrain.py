@@ -43,7 +43,7 @@ def test_no_held_out_caption_is_read_but_to_measure_the_validation_loss(
         learned.extend(texts)
         return tokenize(texts, size, case)
 
-    monkeypatch.setattr(pretrain, "TextDataModule", Recorded)
+    monkeypatch.setattr("lockdec.training.batching.TextDataModule", Recorded)
     monkeypatch.setattr(pretrain, "train_tokenizer", recorded)
     stage.make(Work("pretrain", tmp_path, {}, [], torch.device("cpu")))
     data = stage.data
