@@ -15,7 +15,7 @@ import tokenizers
 import torch
 from jaxtyping import Bool, Int
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor
+from torch import Tensor, tensor
 from torch.nn import functional as F
 
 from lockdec.data.captions import Case
@@ -127,6 +127,11 @@ class Tokenizer:
     def fingerprint(self) -> str:
         """The sha256 (hex) of everything that decides the ids of a text."""
         return hashlib.sha256(f"{self._fast.to_str()} {self.special}".encode()).hexdigest()
+
+    @property
+    def begins_word(self) -> Bool[Tensor, " vocab"]:
+        """Which ids begin a word, if the tokenizer was trained here: those whose bytes begin with a space."""
+        return tensor([str(self._fast.id_to_token(token)).startswith("Ġ") for token in range(self.vocab_size)])
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without BOS and EOS."""

@@ -1,4 +1,4 @@
-"""Pretrain a text encoder by masked language modelling, on the inputs of the training split alone."""
+"""Pretrain a text encoder by masked language modelling, on the inputs of the training split and on other texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import MISSING
 
-from lockdec.data.captions import CaptionSet, Split
+from lockdec.data.captions import CaptionSet, Split, fold
+from lockdec.data.text import TextSource
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
@@ -29,6 +30,7 @@ class PretrainEncoderConfig(TrainingConfig):
         model: the encoder's sizes, except `vocab_size`, which is the tokenizer's.
         batch_tokens: how many tokens (padding included) a batch holds at most.
         masked: share of the tokens to be predicted; of these 80 % are masked, 10 % replaced and 10 % left.
+        whole_words: whether all tokens of a word are predicted together.
     """
 
     seed: int = MISSING
@@ -36,6 +38,7 @@ class PretrainEncoderConfig(TrainingConfig):
     model: EncoderConfig = field(default_factory=EncoderConfig)
     batch_tokens: int = MISSING
     masked: float = MISSING
+    whole_words: bool = False
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
@@ -52,12 +55,14 @@ class PretrainEncoder(TrainingStage):
     It reads no captions, no test inputs, and validation inputs only to measure the loss.
 
     Attributes:
+        sources: more texts to read; a line that equals a val or test input is dropped.
         untrained: keep the initial weights: a control that shows what training contributes.
     """
 
     name: ClassVar[str] = "pretrain_encoder"
     version: ClassVar[int] = 2
     section = PretrainEncoderConfig
+    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "fit.whole_words=False")  # older than this option
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
         "lockdec.data.tokenizer",
@@ -66,6 +71,7 @@ class PretrainEncoder(TrainingStage):
     )
     fit: PretrainEncoderConfig
     data: CaptionSet
+    sources: dict[str, TextSource] = field(default_factory=dict)
     untrained: bool = False
 
     def check(self) -> None:
@@ -80,12 +86,12 @@ class PretrainEncoder(TrainingStage):
         require_memory(f"pretrain_encoder.model: {self.fit.model.described}", self.fit.model.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data": self.data.fingerprint}
+        return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
 
     def make(self, work: Work) -> dict[str, Any]:
         import lightning as L
 
-        texts = self._texts("train")
+        texts = [*self._texts("train"), *self._more_texts()]
         tokenizer = train_tokenizer(texts, self.fit.vocab_size, self.data.case)
         L.seed_everything(self.fit.seed, verbose=False)
         model = MaskedLanguageModel(replace(self.fit.model, vocab_size=tokenizer.vocab_size + 1))  # and the mask
@@ -106,8 +112,13 @@ class PretrainEncoder(TrainingStage):
             steps=self.fit.steps,
             seed=self.fit.seed,
         )
-        module = MaskedLanguageModeling(model, self.fit.optimizer, self.fit.steps, work.stage, self.fit.masked)
+        fit, begins_word = self.fit, tokenizer.begins_word if self.fit.whole_words else None
+        module = MaskedLanguageModeling(model, fit.optimizer, fit.steps, work.stage, fit.masked, begins_word)
         return self.train(module, batches, work, self.fit.seed)
 
     def _texts(self, split: Split) -> list[str]:
         return [str(text) for text in self.data.inputs(self.data.splits[split])]
+
+    def _more_texts(self) -> list[str]:
+        held_out = {fold(text) for text in [*self._texts("val"), *self._texts("test")]}
+        return [line for source in self.sources.values() for line in source.lines() if fold(line) not in held_out]

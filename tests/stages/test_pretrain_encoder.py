@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
+from lockdec.data.text import TextFile
+from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.errors import ConfigError
+from lockdec.pipeline.assembling import assemble
 from lockdec.stages.attach import Attach
-from tests.conftest import TinyRun
+from lockdec.stages.pretrain_encoder import PretrainEncoder
+from lockdec.stages.stage import Work
+from lockdec.training.batching import TextDataModule
+from tests.conftest import TinyRun, composed
 from tests.stages.translating import LOCKED, run_as
 
 
@@ -63,3 +73,29 @@ def test_an_encoder_without_its_stage_is_refused(tmp_path: Path) -> None:
     stage = Attach(data=drawings, encoder=encoder, normalise="none", batch_size=1)
     with pytest.raises(ConfigError, match=r"PretrainedMaskedLanguageModel reads text inputs, but data: OpenMoji has"):
         stage.check()
+
+
+def test_more_texts_are_read_without_those_held_out(
+    locked: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = assemble(composed(*LOCKED, f"paths.outputs={tmp_path}"), Builder()).stages["pretrain_encoder"]
+    assert isinstance(stage, PretrainEncoder)
+    held_out = [str(text) for text in stage.data.inputs([stage.data.splits["test"][0], stage.data.splits["val"][0]])]
+    lines = tmp_path / "lines.txt"
+    lines.write_text("\n".join(["ein hund", held_out[0].upper(), "zwei hunde", held_out[1]]) + "\n", encoding="utf-8")
+    more = replace(stage, sources={"mine": TextFile(str(lines))}, fit=replace(stage.fit, whole_words=True))
+    assert more.fingerprints()["data"] == stage.fingerprints()["data"]
+    assert more.fingerprints()["mine"] != ""
+    seen: list[str] = []
+
+    class Recorded(TextDataModule):
+        def __init__(self, tokenizer: Tokenizer, texts: list[str], **options: Any) -> None:
+            seen.extend(texts)
+            super().__init__(tokenizer, texts, **options)
+
+    monkeypatch.setattr("lockdec.training.batching.TextDataModule", Recorded)
+    (folder := tmp_path / "made").mkdir()
+    metrics = more.make(Work("pretrain_encoder", folder, {}, [], torch.device("cpu")))
+    train = [str(text) for text in stage.data.inputs(stage.data.splits["train"])]
+    assert seen == [*train, "ein hund", "zwei hunde"]
+    assert metrics["pretrain_encoder"]["val_loss"] > 0
