@@ -5,7 +5,7 @@ from __future__ import annotations
 from lockdec.report.headline import interval
 from lockdec.report.settings import Setting
 from lockdec.report.study import Study
-from measurements.estimates import CONTROLS, difference, score, table
+from measurements.estimates import CONTROLS, by, difference, score, table
 
 RIVAL = ("exact", "cider_d", "chrf")  # metrics by which copying the neighbour is often ahead
 LANGUAGE_MODELS = {  # sweep: the decoder in words
@@ -26,6 +26,8 @@ def language_models(study: Study) -> dict[str, str]:
     found: dict[tuple[str, int], dict[str, Setting]] = {}
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
+        if run.text("sweep_name") not in LANGUAGE_MODELS:
+            continue
         split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
         shots = int(str(setting.facet("fewshot.shots")))
         found.setdefault((split, shots), {})[run.text("sweep_name")] = setting
@@ -50,6 +52,21 @@ def language_models(study: Study) -> dict[str, str]:
         "language_models paired": table([*head[:2], "", "token F1", "exact", "CIDEr-D", "chrF"], paired),
         "language_models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
     }
+
+
+def language_tied(study: Study) -> dict[str, str]:
+    """SmolLM2's captions against the tied dimension, and what each dimension loses against the largest."""
+    found = {int(str(key[0])): setting for key, setting in by(study, "cross_attention.d_k").items()}
+    largest, rows = found[max(found)], []
+    for size in sorted(found):
+        setting = found[size]
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
+        gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
+        loss = "" if setting is largest else interval(difference(setting, largest), signed=True)
+        rows.append([str(size), *scores, loss, *gaps, f"{setting.parameters:,.0f}"])
+    over = ["over prior", "over shuffled", "over nearest_neighbour"]
+    head = ["d", "token F1", "exact", "CIDEr-D", f"less d = {max(found)}", *over, "trained"]
+    return {"language_tied": table(head, rows)}
 
 
 def language_tuning(study: Study) -> dict[str, str]:

@@ -40,6 +40,8 @@ def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             if file.format not in FORMATS and not file.format.startswith("WAV"):
                 raise DataError(f"{name}: {file.format}, and not one of {', '.join(FORMATS)}")
+            if missing := _missing(content):
+                raise DataError(f"{name}: cut off; its last {missing:,} bytes are missing")
             own, most = file.samplerate, LONGEST * file.samplerate
             if file.frames > most:
                 raise DataError(f"{name}: {file.frames / own:.0f} s; sounds of at most {LONGEST} s are read")
@@ -66,6 +68,14 @@ def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.
     if not len(found):
         raise DataError(f"{name}: too short: {len(samples)} of {own} samples a second are none of {rate}")
     return found
+
+
+def _missing(content: bytes) -> int:
+    """How many bytes a WAV file lacks at its end, which libsndfile reads as a shorter sound."""
+    length = int.from_bytes(content[4:8], "little")
+    streamed = length in (0, 2**32 - 1)  # whoever wrote it did not know how long it would become
+    lacking = 8 + length - len(content)
+    return lacking if content[:4] == b"RIFF" and not streamed and lacking > 8 else 0  # some count the header, too
 
 
 def _content(path: Path, name: str) -> bytes:

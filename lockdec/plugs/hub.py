@@ -26,7 +26,7 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
         The address of the repository.
 
     Raises:
-        StoreError: it is no plug, or the hub refuses or cannot be reached.
+        StoreError: it is no plug, the repository holds something else, or the hub refuses or cannot be reached.
     """
     files = [RECORD, CARD, *read_plug(folder).files]
     if not within(folder, CARD).is_file():
@@ -37,8 +37,12 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
 
         hub = HfApi()
         created = hub.create_repo(repository, private=private, exist_ok=True)
+        if hub.file_exists(created.repo_id, CARD) and not hub.file_exists(created.repo_id, RECORD):
+            raise StoreError(f"{repository}: it has a {CARD} and is no plug; push to a repository of its own")
         hub.upload_folder(repo_id=created.repo_id, folder_path=folder, allow_patterns=patterns, commit_message="A plug")
         return str(created)
+    except StoreError:
+        raise
     except ModuleNotFoundError as error:
         raise StoreError("the hub needs huggingface_hub (pip install 'lockdec[huggingface]')") from error
     except Exception as error:  # network errors, or whatever a proxy answers

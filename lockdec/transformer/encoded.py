@@ -116,6 +116,8 @@ class PlugBatch:
 
     def require_rows(self) -> None:
         """Raise LockdecError unless each part has an encoded input for each of its rows, and these are of the batch."""
+        if not self.parts:
+            raise LockdecError("a PlugBatch without parts: give None where nothing is plugged")
         for plug, rows, encoded in self.parts:
             if len(rows) != len(encoded):
                 raise LockdecError(f"rows of the plug {plug!r}: {len(rows)}, with {len(encoded)} encoded inputs; give "

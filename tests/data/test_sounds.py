@@ -49,6 +49,15 @@ def test_without_resampling_samples_are_those_of_the_file() -> None:
     np.testing.assert_allclose(open_sound(written(samples, 22_050), "a", rate=22_050), samples, atol=1e-4)
 
 
+def test_a_wav_file_that_was_cut_is_refused_and_one_of_unknown_length_is_read() -> None:
+    whole = written(tone(16_000), 16_000)
+    for kept in (len(whole) // 2, len(whole) - 10):
+        with pytest.raises(DataError, match=rf"^a: cut off; its last {len(whole) - kept:,} bytes are missing$"):
+            open_sound(whole[:kept], "a")
+    streamed = whole[:4] + b"\xff\xff\xff\xff" + whole[8:]
+    assert len(open_sound(streamed, "a")) == 16_000
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -120,6 +120,15 @@ def test_only_the_plug_is_pushed(hub: dict[str, dict[str, bytes]], plug: Path, t
     assert "secret.txt" not in hub["somebody/drawings"]
 
 
+def test_a_repository_of_something_else_is_left_as_it_is(hub: dict[str, dict[str, bytes]], plug: Path) -> None:
+    hub["me/model"] = {"README.md": b"a model", "model.safetensors": b"weights"}
+    with pytest.raises(StoreError, match=r"^me/model: it has a README\.md and is no plug; push to a repository of its"):
+        push(plug, "me/model")
+    assert hub["me/model"] == {"README.md": b"a model", "model.safetensors": b"weights"}
+    push(plug, "me/plug")
+    push(plug, "me/plug")  # again, over itself
+
+
 def test_a_file_whose_name_is_a_pattern_takes_no_others_along(
     hub: dict[str, dict[str, bytes]], plug: Path, tmp_path: Path
 ) -> None:

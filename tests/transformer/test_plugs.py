@@ -275,6 +275,7 @@ def test_without_a_name_it_is_the_only_plug() -> None:
         ),
         (lambda m: m(token_batch(), of_music([7], 1)), "rows of the plug 'music': the batch has no row 7; it has 3"),
         (lambda m: m(token_batch(), of_music([-1], 1)), "the batch has no row -1"),
+        (lambda m: m(token_batch(), PlugBatch(3, ())), "a PlugBatch without parts: give None where nothing is plugged"),
         (lambda m: m(token_batch(), of_music([1, 1], 2)), r"rows of the plug 'music': \[1, 1\] names a row twice"),
         (lambda m: m.attach("new", music_config()), "encoder_dim=None: use the width of the encoder's states"),
         (lambda m: m.attach("new", music_config(), 0), "encoder_dim=0: use the width"),
