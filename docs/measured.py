@@ -29,6 +29,7 @@ from measurements import (
     plugs,
     reached,
     rivals,
+    translation,
 )
 from placeholders import fill, names
 
@@ -54,6 +55,8 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "encoders": ("encoder_*", encoders.encoders),
     "probes": ("probe_*", encoders.probes),
     "names_probes": ("names_probe_*", encoders.names_probes),
+    "mlm_remedies": ("mlm_tuning", encoders.mlm_remedies),
+    "vae_remedies": ("vae_probe", encoders.vae_remedies),
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),
     "attributes": ("tied", attributes.attributes),
@@ -65,6 +68,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "language_tuning": ("tuning_language", language_models.language_tuning),
     "together": ("together_*", plugs.together),
     "music": ("music_*", music.music),
+    "translation": ("translation_*", translation.translation),
     "tunes": ("tunes*", music.tunes),
 }
 

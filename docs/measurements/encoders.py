@@ -22,6 +22,9 @@ PAIRS = (  # each with what it is compared with
     ("minilm", "random_mlm"),
 )
 
+OF_ENCODER = ("encoder.", "pretrain_", "stages.")  # options that make or read an encoder
+MASKING = ("pretrain_encoder.masked=", "pretrain_encoder.whole_words=")
+
 
 def encoders(study: Study) -> dict[str, str]:
     """One row per encoder and number of shots, for drawings and for German names; and some in pairs, seed by seed."""
@@ -75,6 +78,56 @@ def remedies(study: Study) -> dict[str, str]:
         rows.append([f"`{' '.join(choices)}`", *views, f"{neighbour(setting).mean:.3f}"])
     head = ["", "token F1", "over shuffled", "over nearest_neighbour", "nearest_neighbour"]
     return {"remedies": table(head, sorted(rows))}
+
+
+def mlm_remedies(study: Study) -> dict[str, str]:
+    """One row per way to pretrain or read `mlm`, on the validation split, beside its random weights read alike."""
+    found: dict[str, dict[str, Setting]] = {}
+    for setting in study.settings:
+        words = next(iter(setting.runs.values())).overrides
+        encoder = next(word for word in words if word.startswith("encoder=")).removeprefix("encoder=")
+        found.setdefault(_options(words), {})[encoder] = setting
+    rows = []
+    for options, by_encoder in found.items():
+        trained = by_encoder["mlm"]
+        # How it is masked does not concern the random weights.
+        kept = " ".join(word for word in options.split() if not word.startswith(MASKING))
+        random = found[kept]["random_mlm"]
+        gap = interval(difference(trained, random), signed=True)
+        rows.append([f"`{options}`" if options else "as it is", interval(score(trained)), interval(score(random)), gap])
+    return {"mlm_remedies": table(["", "`mlm`", "`random_mlm`", "difference"], rows)}
+
+
+def vae_remedies(study: Study) -> dict[str, str]:
+    """What a probe reads off autoencoders of other sizes, trained and not, on the validation split."""
+    found: dict[str, dict[str, dict[int, list[Run]]]] = {}
+    for run in study.runs:
+        words = dict(word.lstrip("+").split("=", 1) for word in run.overrides)
+        of_encoder = found.setdefault(_options(run.overrides), {}).setdefault(words["encoder"], {})
+        of_encoder.setdefault(int(words["fewshot.shots"]), []).append(run)
+    rows = []
+    for options, by_encoder in found.items():
+        for shots, runs in sorted(by_encoder["vae"].items()):
+            row = [f"`{options}`" if options else "as it is", f"{shots:,}"]
+            for attribute in ("person", "tone"):
+                read = [
+                    [run.number(f"probe.support.{attribute}") or 0.0 for run in sorted(some, key=_seed)]
+                    for some in (runs, by_encoder["random_vae"][shots])
+                ]
+                gap = [trained - random for trained, random in zip(*read, strict=True)]
+                row += [interval(one(read[0])), interval(one(read[1])), interval(one(gap), signed=True)]
+            rows.append(row)
+    head = [word for name in ("person", "tone") for word in (f"{name}: `vae`", "`random_vae`", "difference")]
+    return {"vae_remedies": table(["", "inputs", *head], rows)}
+
+
+def _options(overrides: Sequence[str]) -> str:
+    """Those that say how an encoder is pretrained and read."""
+    return " ".join(word for word in overrides if word.lstrip("+").startswith(OF_ENCODER))
+
+
+def _seed(run: Run) -> float:
+    return run.number("seed") or 0.0
 
 
 def probes(study: Study) -> dict[str, str]:
