@@ -56,6 +56,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "probes": ("probe_*", encoders.probes),
     "names_probes": ("names_probe_*", encoders.names_probes),
     "mlm_remedies": ("mlm_tuning", encoders.mlm_remedies),
+    "whitened": ("whitened_*", encoders.whitened),
     "vae_remedies": ("vae_probe", encoders.vae_remedies),
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),

@@ -153,6 +153,11 @@ def one_line(error: Exception) -> str:
     return shortened(visible(redaction.of_error(explain(error))))
 
 
+def _is_swept(name: str, value: str) -> bool:
+    """Whether a word of the command line lets a sweep choose among the options of a group."""
+    return "," in value and "." not in name and (config_folder() / name).is_dir()
+
+
 def explain(error: Exception) -> str:
     """The error as one plain line that names the key and what is allowed."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -167,9 +172,11 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option (there are: {', '.join(known)})"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         missing = str(cause.full_key)
-        group = missing.partition(".")[0]
-        swept = any(word.startswith(f"{group}=") and "," in word for word in sys.argv[1:])
-        hint = f"; where a sweep chooses {group}, write ++{missing}=..." if swept else ""
+        key = next((word.partition("=")[0] for word in sys.argv[1:] if word.startswith(missing)), missing)
+        swept = [name for name, _, value in (word.partition("=") for word in sys.argv[1:]) if _is_swept(name, value)]
+        section, _, below = missing.partition(".")  # a whole section is missing where only one of the options has it
+        group = next((name for name in swept if name == section or not below), None)
+        hint = f"; where a sweep chooses {group}, write ++{key}=..." if group else ""
         return f"{missing}: no such key (allowed: {', '.join(map(str, cause.parent_node))}){hint}"
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
         return f"{found[1]}: {str(cause).splitlines()[0]}"

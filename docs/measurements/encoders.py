@@ -98,6 +98,21 @@ def mlm_remedies(study: Study) -> dict[str, str]:
     return {"mlm_remedies": table(["", "`mlm`", "`random_mlm`", "difference"], rows)}
 
 
+def whitened(study: Study) -> dict[str, str]:
+    """`mlm` beside its random weights, both whitened: scores, and the difference seed by seed."""
+    found: dict[str, dict[int, Setting]] = {}
+    for setting in study.settings:
+        name = str(next(iter(setting.runs.values())).text("sweep_name")).removeprefix("whitened_")
+        found.setdefault(name, {})[int(str(setting.facet("fewshot.shots")))] = setting
+    rows = []
+    for shots, trained in sorted(found["mlm"].items()):
+        random = found["random_mlm"][shots]
+        for metric in ("token_f1", "cider_d", "exact"):
+            gap = interval(difference(trained, random, metric), signed=True)
+            rows.append([f"{shots:,}", metric, interval(score(trained, metric)), interval(score(random, metric)), gap])
+    return {"whitened": table(["shots", "metric", "`mlm`", "`random_mlm`", "difference"], rows)}
+
+
 def vae_remedies(study: Study) -> dict[str, str]:
     """What a probe reads off autoencoders of other sizes, trained and not, on the validation split."""
     found: dict[str, dict[str, dict[int, list[Run]]]] = {}
