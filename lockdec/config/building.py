@@ -110,6 +110,16 @@ class Builder:
             return target(**built)
         except OSError as error:  # a folder that may not be entered, a name that is too long
             raise ConfigError(f"{key}: {said(error)}") from error
+        except Exception as error:
+            if not _refuses_value(target, error):
+                raise
+            raise ConfigError(f"{key}: {' '.join(str(error).split())}") from error
+
+
+def _refuses_value(target: Any, error: Exception) -> bool:
+    """Whether a class of another package has refused an argument: as Python does, or as Lightning does."""
+    theirs = not str(getattr(target, "__module__", "")).startswith(TRUSTED)
+    return theirs and (isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException")
 
 
 def _find_in_current_folder(module: str) -> None:
@@ -157,4 +167,5 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
                     key, value = f"{key}.{part}", value[part]
                     break
         reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in problems))
-        raise ConfigError(f"{key}={value}: {reasons}") from error
+        plain = value is None or isinstance(value, (*SCALARS, list, Mapping))
+        raise ConfigError(f"{key}={value if plain else type(value).__name__}: {reasons}") from error

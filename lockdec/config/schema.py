@@ -343,13 +343,13 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
             )
         structured = _structured(kind)
         for inner, keys in _inner_sections(kind).items():  # OmegaConf refuses these too, but does not say which it was
-            given = config[name].get(inner, {})
-            if not OmegaConf.is_dict(given):
+            if inner in config[name] and not OmegaConf.is_dict(given := config[name][inner]):
                 raise ConfigError(f"{name}.{inner}={given}: give values to its keys: {', '.join(keys)}")
         try:
+            merged = structured.copy()
+            merged.merge_with(config[name])  # on its own: errors name keys within it, and no flag of the config counts
             with flag_override(typed, "no_deepcopy_set_nodes", True):
-                typed[name] = merged = _copy(structured)
-                merged.merge_with(config[name])
+                typed[name] = merged
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(

@@ -33,6 +33,14 @@ class Unsized:
     """Something that is built of nothing, as most callbacks are."""
 
 
+class Patient:
+    """Something that takes some values only."""
+
+    def __init__(self, patience: int) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is\n{10 // patience}")
+
+
 HERE = "tests.config.test_building"
 
 
@@ -101,12 +109,23 @@ def test_a_class_without_a_constructor_of_its_own_is_built() -> None:
         (inner(), "thing.size has to be given"),
         ({"_target_": "lockdec.nowhere.Thing"}, "thing._target_=lockdec.nowhere.Thing cannot be imported"),
         ({"_target_": f"{HERE}.Outer", "inner": inner(size=1), "many": ["x"]}, r"thing.many=\['x'\]: input should"),
+        ({"_target_": f"{HERE}.several", "inners": inner(size=1)}, "^thing.inners=Inner: input should be a valid dict"),
         ({"_target_": f"{HERE}.Outer", "inner": 3, "many": []}, "thing.inner must name a Inner by _target_"),
     ],
 )
 def test_a_wrong_node_is_refused_by_its_key(node: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Builder().build(node, "thing")
+
+
+def test_a_value_that_a_class_of_another_package_refuses_is_refused_by_its_key_and_a_fault_of_it_is_not() -> None:
+    timer = {"_target_": "lightning.pytorch.callbacks.Timer", "duration": "long"}
+    with pytest.raises(ConfigError, match=r"^callbacks\.mine: `Timer\(duration='long'\)` is not a valid duration"):
+        Builder().build(timer, "callbacks.mine")
+    with pytest.raises(ConfigError, match=r"^callbacks\.mine: patience is -10$"):
+        Builder().build({"_target_": f"{HERE}.Patient", "patience": -1}, "callbacks.mine")
+    with pytest.raises(ZeroDivisionError):
+        Builder().build({"_target_": f"{HERE}.Patient", "patience": 0}, "callbacks.mine")
 
 
 @pytest.mark.parametrize("target", ["os.system", "builtins.eval", "lockdecoy.Thing", "subprocess.run"])

@@ -7,7 +7,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import config_folder, plain
+from lockdec.config.schema import config_folder, plain, with_sections
 from lockdec.errors import ConfigError
 from lockdec.pipeline.assembling import assemble, checked_subtrees
 from lockdec.stages.stage import Stage
@@ -78,6 +78,8 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
         ("stages=null", r"^stages=None: a stage has a name"),
         ("pipeline.order=[]", r"^pipeline\.order=\[\]: name at least one stage \(there are: pretrain, attach, "),
         ("pretrain.optimizer=3", r"^pretrain\.optimizer=3: give values to its keys: learning_rate, weight_decay, "),
+        ("pretrain.steps=many", r"^pretrain\.steps: Value 'many' of type 'str' could not be converted to Integer$"),
+        ("++pretrain.optimizer.rate=1", r"^pretrain\.optimizer\.rate: no such key \(allowed: learning_rate, "),
         ("finetune.optimizer=null", r"^finetune\.optimizer=None: give values to its keys: .*, kind$"),
         ("trainer.precision=16-true", r"^trainer\.precision=16-true is not one of: 32-true, bf16-mixed, 16-mixed$"),
         ("trainer.precision=16-mixed", r"^trainer\.precision=16-mixed needs a GPU; on a CPU use bf16-mixed"),
@@ -102,6 +104,21 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
 def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         checked_subtrees(composed(override), Builder())
+
+
+def test_a_section_may_have_keys_of_any_name_or_leave_them_out() -> None:
+    @dataclass
+    class Weighted:
+        steps: int = 1
+        weights: dict[str, float] = field(default_factory=dict)
+
+        def check(self) -> None:
+            pass
+
+    config = OmegaConf.create({"given": {"weights": {"mine": "${given.steps}"}}, "left_out": {"steps": 2}})
+    OmegaConf.set_struct(config, True)  # as Hydra does
+    typed = with_sections(config, {"given": Weighted, "left_out": Weighted})
+    assert plain(typed) == {"given": {"steps": 1, "weights": {"mine": 1}}, "left_out": {"steps": 2, "weights": {}}}
 
 
 def test_stores_of_others_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
