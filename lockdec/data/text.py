@@ -7,15 +7,14 @@ import importlib.util
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from os.path import expanduser
 from pathlib import Path
 
-from lockdec.data.captions import CaptionSet, composed, digest, fold, in_case
+from lockdec.data.captions import CaptionSet, Case, composed, digest, fold, in_case
 from lockdec.errors import ConfigError, DataError
+from lockdec.store import file_sha256
 
 # A sentence ends at a full stop, question or exclamation mark before a space and a capital or digit, unless
 # a single letter or a common abbreviation comes before it ("J. S. Bach", "St. Lucia").
@@ -54,7 +53,11 @@ class WikipediaLeads(TextSource):
 
     @property
     def fingerprint(self) -> str:
-        return _hash(self._path())
+        path = self._path()
+        try:
+            return file_sha256(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
     def lines(self) -> list[str]:
         """Every line, sorted by the titles of the articles.
@@ -96,28 +99,26 @@ class TextFile(TextSource):
 
     @property
     def fingerprint(self) -> str:
-        content = self._content()
-        with suppress(UnicodeDecodeError):  # `lines` says so
-            content = composed(content.decode("utf-8-sig")).encode()  # the form in which it is read
-        return hashlib.sha256(content).hexdigest()
+        return hashlib.sha256(composed(self._text()).encode()).hexdigest()  # the form in which it is read
 
     def lines(self) -> list[str]:
         """Every line that is not blank.
 
         Raises:
-            DataError: the file cannot be read or is not UTF-8.
+            DataError: the file cannot be read, is not UTF-8, or has no text. `fingerprint` raises it, too.
         """
-        try:
-            text = self._content().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: not UTF-8 at byte {error.start}") from error
-        return [line for line in text.splitlines() if line.strip()]
+        return [line for line in self._text().splitlines() if line.strip()]
 
-    def _content(self) -> bytes:
+    def _text(self) -> str:
         try:
-            return Path(expanduser(self.path)).read_bytes()
+            text = Path(expanduser(self.path)).read_bytes().decode("utf-8-sig")
         except OSError as error:
             raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.path}: not UTF-8 at byte {error.start}") from error
+        if not text.strip():
+            raise DataError(f"{self.path}: no text in it")
+        return text
 
 
 def sentences(text: str) -> list[str]:
@@ -132,8 +133,8 @@ def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), n
 
     All are in the case of the captions (`captions.case`).
 
-    A line that equals a val or test caption is dropped, wherever it comes from, even if it is a training caption.
-    Lines are compared folded and without a final full stop.
+    A line that equals a val or test caption (`kept_apart`) is dropped, wherever it comes from, even if it is a training
+    caption.
 
     Args:
         captions: its training captions are used, unpaired, and its val and test captions are kept out.
@@ -145,10 +146,8 @@ def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), n
     """
     if not 0 <= name_repeats <= MOST_REPEATS:
         raise ConfigError(f"text.name_repeats={name_repeats}: from 0 to {MOST_REPEATS}")
-    held_out = {_bare(text) for split in ("val", "test") for text in captions.references(split)}
-    lines = [in_case(line, captions.case) for source in sources for line in source.lines()]
-    lines += captions.references("train") * name_repeats
-    lines = [line for line in lines if line and _bare(line) not in held_out]
+    lines = [*lines_of(sources, captions.case), *captions.references("train") * name_repeats]
+    lines = kept_apart(lines, [*captions.references("val"), *captions.references("test")])
     if not lines and name_repeats:
         raise ConfigError("text: no text to pretrain on, since every training caption is a val or test caption, too; "
                           "add a source")  # fmt: skip
@@ -157,17 +156,26 @@ def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), n
     return lines
 
 
+def lines_of(sources: Iterable[TextSource], case: Case) -> list[str]:
+    """The lines of all sources, in the case of captions (`captions.case`)."""
+    return [in_case(line, case) for source in sources for line in source.lines()]
+
+
+def kept_apart(lines: Iterable[str], held_out: Iterable[str]) -> list[str]:
+    """The lines that equal no held-out text; compared folded and without a final full stop."""
+    unwanted = set(map(_bare, held_out))
+    return [line for line in lines if line and _bare(line) not in unwanted]
+
+
+def with_sources(own: Mapping[str, str], sources: Mapping[str, TextSource]) -> dict[str, str]:
+    """A stage's own fingerprints and those of its sources by name; `source NAME` where one of its own has the name."""
+    named = {f"source {name}" if name in own else name: source.fingerprint for name, source in sources.items()}
+    return {**own, **named}
+
+
 def text_fingerprint(lines: Sequence[str]) -> str:
     """The sha256 (hex) of the lines in their order."""
     return digest(list(lines))
-
-
-@cache  # of a wheel's file, once for all cells of a sweep
-def _hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _bare(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from lockdec.data.captions import CaptionSet
-from lockdec.data.text import TextSource, pretraining_text
+from lockdec.data.text import TextSource, pretraining_text, with_sources
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_changed
 from lockdec.runtime.devices import place_on
@@ -94,9 +94,8 @@ class Adapt(TrainingStage, DecoderStage):
             layer_numbers("adapt.layers", self.fit.layers, decoder.sizes["layers"])
 
     def fingerprints(self) -> dict[str, str]:
-        sources = {name: text.fingerprint for name, text in self.sources.items()}
         chosen = {"prompt": str(self.words)} if self.prompt == "auto" else {}
-        return {"captions": self.data.text_fingerprint} | sources | chosen
+        return with_sources({"captions": self.data.text_fingerprint} | chosen, self.sources)
 
     def make(self, work: Work) -> dict[str, Any]:
         from lockdec.modules.adaptation import Adaptation

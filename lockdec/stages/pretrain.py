@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from lockdec.config.schema import TokenizerConfig
 from lockdec.data.captions import CaptionSet
-from lockdec.data.text import TextSource, pretraining_text
+from lockdec.data.text import TextSource, pretraining_text, with_sources
 from lockdec.data.tokenizer import train_tokenizer
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import TOKENIZER, save_decoder
@@ -80,9 +80,7 @@ class Pretrain(TrainingStage, DecoderStage):
         require_memory(self.decoder.described, self.decoder.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:
-        return {"captions": self.data.text_fingerprint} | {
-            name: text.fingerprint for name, text in self.sources.items()
-        }
+        return with_sources({"captions": self.data.text_fingerprint}, self.sources)
 
     def make(self, work: Work) -> dict[str, Any]:
         import lightning as L

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import MISSING
 
-from lockdec.data.captions import CaptionSet, Split, fold
-from lockdec.data.text import TextSource
+from lockdec.data.captions import CaptionSet, Split
+from lockdec.data.text import TextSource, kept_apart, lines_of, with_sources
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
 from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
@@ -30,7 +30,8 @@ class PretrainEncoderConfig(TrainingConfig):
         model: the encoder's sizes, except `vocab_size`, which is the tokenizer's.
         batch_tokens: how many tokens (padding included) a batch holds at most.
         masked: share of the tokens to be predicted; of these 80 % are masked, 10 % replaced and 10 % left.
-        whole_words: whether all tokens of a word are predicted together.
+        whole_words: whether all tokens of a word are predicted together; words end at spaces, so a text without any,
+            as in Chinese, is predicted as a whole.
     """
 
     seed: int = MISSING
@@ -55,7 +56,7 @@ class PretrainEncoder(TrainingStage):
     It reads no captions, no test inputs, and validation inputs only to measure the loss.
 
     Attributes:
-        sources: more texts to read; a line that equals a val or test input is dropped.
+        sources: more texts to read; a line that equals a val or test input is dropped (`kept_apart`).
         untrained: keep the initial weights: a control that shows what training contributes.
     """
 
@@ -65,6 +66,7 @@ class PretrainEncoder(TrainingStage):
     neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "fit.whole_words=False")  # older than this option
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,
+        "lockdec.data.text",
         "lockdec.data.tokenizer",
         "lockdec.encoders.mlm",
         "lockdec.modules.masked_language_modeling",
@@ -86,7 +88,7 @@ class PretrainEncoder(TrainingStage):
         require_memory(f"pretrain_encoder.model: {self.fit.model.described}", self.fit.model.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:
-        return {"data": self.data.fingerprint} | {name: text.fingerprint for name, text in self.sources.items()}
+        return with_sources({"data": self.data.fingerprint}, self.sources)
 
     def make(self, work: Work) -> dict[str, Any]:
         import lightning as L
@@ -120,5 +122,4 @@ class PretrainEncoder(TrainingStage):
         return [str(text) for text in self.data.inputs(self.data.splits[split])]
 
     def _more_texts(self) -> list[str]:
-        held_out = {fold(text) for text in [*self._texts("val"), *self._texts("test")]}
-        return [line for source in self.sources.values() for line in source.lines() if fold(line) not in held_out]
+        return kept_apart(lines_of(self.sources.values(), self.data.case), [*self._texts("val"), *self._texts("test")])

@@ -15,6 +15,7 @@ from lockdec.data.text import (
     pretraining_text,
     sentences,
     text_fingerprint,
+    with_sources,
 )
 from lockdec.errors import ConfigError, DataError
 from tests.data.caption_rows import Texts
@@ -138,14 +139,30 @@ def test_a_text_file_is_read_line_by_line_or_refused_by_name(tmp_path: Path) -> 
     assert (source.lines(), source.fingerprint) == (["one", "two äh"], before)  # a byte order mark is no text
     file.write_text(unicodedata.normalize("NFD", "one\n\n  \ntwo äh\n"), encoding="utf-8")
     assert source.fingerprint == before  # the same text when it is folded
-    file.write_bytes(b"caf\xe9\n")
+    file.write_text("one\n\n  \ntwo eh\n", encoding="utf-8")
     assert source.fingerprint != before
-    with pytest.raises(DataError, match=r"text\.txt: not UTF-8 at byte 3"):
-        source.lines()
-    with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
-        TextFile("nowhere.txt").lines()
-    with pytest.raises(DataError, match=r"nowhere\.txt: cannot be read"):
-        _ = TextFile("nowhere.txt").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"caf\xe9\n", "not UTF-8 at byte 3"), (b"\xef\xbb\xbf\n \n", "no text in it"), (None, "cannot be read")],
+)
+def test_a_text_file_without_text_is_refused_once_it_is_known(
+    content: bytes | None, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"text\.txt: {message}"):
+        _ = TextFile(str(file)).fingerprint  # before any stage works
+    with pytest.raises(DataError, match=rf"text\.txt: {message}"):
+        TextFile(str(file)).lines()
+
+
+def test_a_source_may_have_any_name_and_hides_no_fingerprint_of_a_stage() -> None:
+    one, two = Given(("one",)), Given(("two",))
+    found = with_sources({"captions": "theirs"}, {"captions": one, "mine": two})
+    assert found == {"captions": "theirs", "source captions": one.fingerprint, "mine": two.fingerprint}
 
 
 def test_the_text_is_the_same_in_another_process(warm: Warm, tmp_path: Path) -> None:
