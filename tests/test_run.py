@@ -97,7 +97,7 @@ def test_an_option_of_one_bridge_in_a_sweep_of_bridges_says_what_to_type(warm: W
 
 
 def test_a_section_of_one_option_in_a_sweep_of_options_says_what_to_type(warm: Warm, tmp_path: Path) -> None:
-    sweep = ("-m", "debug=tiny", "dry_run=true", "encoder=efficientnet_lite0,vae")
+    sweep = ("-m", "dry_run=true", "encoder=efficientnet_lite0,vae")
     answer = warm.lockdec(*sweep, "pretrain_vae.steps=4", cwd=tmp_path)
     assert "; where a sweep chooses encoder, write ++pretrain_vae.steps=..." in answer.stderr
     assert "++" not in warm.lockdec(*sweep, "finetune.stps=4", cwd=tmp_path).stderr
