@@ -65,7 +65,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "rivals_tuning": ("rivals_tuning", rivals.rivals_tuning),
     "rivals_language": ("smollm2_tuning", rivals.rivals_language),
     "language_models": ("language*", language_models.language_models),
-    "language_tied": ("language_tied", language_models.language_tied),
+    "language_tied": ("tied_smollm2", language_models.language_tied),
     "language_tuning": ("tuning_language", language_models.language_tuning),
     "together": ("together_*", plugs.together),
     "music": ("music_*", music.music),

@@ -26,8 +26,6 @@ def language_models(study: Study) -> dict[str, str]:
     found: dict[tuple[str, int], dict[str, Setting]] = {}
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
-        if run.text("sweep_name") not in LANGUAGE_MODELS:
-            continue
         split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
         shots = int(str(setting.facet("fewshot.shots")))
         found.setdefault((split, shots), {})[run.text("sweep_name")] = setting
