@@ -72,10 +72,12 @@ def open_sound(source: Path | bytes, name: str, rate: int = RATE) -> NDArray[np.
 
 def _missing(content: bytes) -> int:
     """How many bytes a WAV file lacks at its end, which libsndfile reads as a shorter sound."""
-    length = int.from_bytes(content[4:8], "little")
-    streamed = length in (0, 2**32 - 1)  # whoever wrote it did not know how long it would become
+    if content[:4] not in (b"RIFF", b"RIFX"):
+        return 0
+    length = int.from_bytes(content[4:8], "big" if content[:4] == b"RIFX" else "little")
+    streamed = not length or length > 2**31 - 2**16  # who wrote it did not know how long it would become; sox says 2 GB
     lacking = 8 + length - len(content)
-    return lacking if content[:4] == b"RIFF" and not streamed and lacking > 8 else 0  # some count the header, too
+    return lacking if not streamed and lacking > 8 else 0  # some count the header, too
 
 
 def _content(path: Path, name: str) -> bytes:

@@ -18,9 +18,9 @@ def tone(rate: int, seconds: float = 1.0, hertz: float = 440.0) -> Any:
     return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(rate * seconds)) / rate)
 
 
-def written(samples: Any, rate: int, kind: str = "WAV") -> bytes:
+def written(samples: Any, rate: int, kind: str = "WAV", endian: str | None = None) -> bytes:
     file = io.BytesIO()
-    soundfile.write(file, samples, rate, format=kind)
+    soundfile.write(file, samples, rate, format=kind, endian=endian)
     return file.getvalue()
 
 
@@ -54,8 +54,14 @@ def test_a_wav_file_that_was_cut_is_refused_and_one_of_unknown_length_is_read() 
     for kept in (len(whole) // 2, len(whole) - 10):
         with pytest.raises(DataError, match=rf"^a: cut off; its last {len(whole) - kept:,} bytes are missing$"):
             open_sound(whole[:kept], "a")
-    streamed = whole[:4] + b"\xff\xff\xff\xff" + whole[8:]
-    assert len(open_sound(streamed, "a")) == 16_000
+    with pytest.raises(DataError, match=r"^a: cut off"):
+        open_sound(written(tone(16_000), 16_000, endian="BIG")[:-10], "a")
+    at = whole.index(b"data") + 4
+    for length in (0xFFFFFFFF, 0x7FFFF024, 0x80000024):  # ffmpeg, sox and espeak, arecord
+        streamed = whole[:4] + length.to_bytes(4, "little") + whole[8:]
+        assert len(open_sound(streamed, "a")) == 16_000
+        both = streamed[:at] + (length - 36).to_bytes(4, "little") + streamed[at + 4 :]
+        assert len(open_sound(both, "a")) == 16_000
 
 
 @pytest.mark.parametrize(
