@@ -40,6 +40,10 @@ class Builder:
         kept._built = {identity: built for identity, built in self._built.items() if isinstance(built, kinds)}
         return kept
 
+    def forget(self, *objects: Any) -> None:
+        """Build these anew wherever they are named next, since whoever has them now changes them."""
+        self._built = {name: built for name, built in self._built.items() if not any(built is one for one in objects)}
+
     def build(self, node: Any, key: str, hint: Any = Any) -> Any:
         """The object, list or value a plain config node stands for.
 

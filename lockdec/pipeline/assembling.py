@@ -13,6 +13,7 @@ from lockdec.config.schema import Config, ImportedDecoderConfig, checked, plain,
 from lockdec.errors import ConfigError
 from lockdec.pipeline.keys import parents_of, stage_class, stage_keys
 from lockdec.stages.stage import Stage
+from lockdec.stages.training_stage import TrainingStage
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) ->
     stages: dict[str, Stage] = {}
     for name, subtree in subtrees.items():
         stage = builder.build(subtree, f"stages.{name}", Stage)
+        if isinstance(stage, TrainingStage):
+            builder.forget(*stage.callbacks.values())  # a callback that counts or compares starts anew in each stage
         for parent in stage.parents(stages):
             if parent not in stages:
                 raise ConfigError(f"pipeline.order={list(subtrees)}: {name} needs {parent} before it")

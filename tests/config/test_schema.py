@@ -78,8 +78,6 @@ def target(yaml: Any, stage: type[Stage]) -> bool:
         ("stages=null", r"^stages=None: a stage has a name"),
         ("pipeline.order=[]", r"^pipeline\.order=\[\]: name at least one stage \(there are: pretrain, attach, "),
         ("pretrain.optimizer=3", r"^pretrain\.optimizer=3: give values to its keys: learning_rate, weight_decay, "),
-        ("pretrain.steps=many", r"^pretrain\.steps: Value 'many' of type 'str' could not be converted to Integer$"),
-        ("++pretrain.optimizer.rate=1", r"^pretrain\.optimizer\.rate: no such key \(allowed: learning_rate, "),
         ("finetune.optimizer=null", r"^finetune\.optimizer=None: give values to its keys: .*, kind$"),
         ("trainer.precision=16-true", r"^trainer\.precision=16-true is not one of: 32-true, bf16-mixed, 16-mixed$"),
         ("trainer.precision=16-mixed", r"^trainer\.precision=16-mixed needs a GPU; on a CPU use bf16-mixed"),

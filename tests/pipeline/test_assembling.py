@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 from itertools import cycle
+from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
+from lightning.pytorch.callbacks import Timer
 
 from lockdec.config.building import Builder
 from lockdec.config.schema import config_folder, register
@@ -51,6 +53,15 @@ def test_odd_values_are_refused_as_such_or_taken() -> None:
     assert len(every) > 100
     assert {case: outcome for case, outcome in found.items() if outcome not in ("refused", "accepted")} == {}
     assert "refused" in found.values()
+
+
+def test_each_stage_has_callbacks_of_its_own_and_all_have_the_same_data() -> None:
+    timed = "+callbacks.mine._target_=lightning.pytorch.callbacks.Timer"
+    stages: Any = assemble(composed("debug=tiny", timed), Builder()).stages
+    first, second = stages["pretrain"], stages["finetune"]
+    assert (type(first.callbacks["mine"]), type(second.callbacks["mine"])) == (Timer, Timer)
+    assert first.callbacks["mine"] is not second.callbacks["mine"]
+    assert first.data is second.data
 
 
 def test_a_whole_number_for_a_float_is_that_float() -> None:
