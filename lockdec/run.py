@@ -172,11 +172,11 @@ def explain(error: Exception) -> str:
         return f"{group}={option}: no such option (there are: {', '.join(known)})"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         missing = str(cause.full_key)
-        key = next((word.partition("=")[0] for word in sys.argv[1:] if word.startswith(missing)), missing)
+        typed = next((word.partition("=")[0] for word in sys.argv[1:] if word.startswith(missing)), missing)
         swept = [name for name, _, value in (word.partition("=") for word in sys.argv[1:]) if _is_swept(name, value)]
         section, _, below = missing.partition(".")  # a whole section is missing where only one of the options has it
-        group = next((name for name in swept if name == section or not below), None)
-        hint = f"; where a sweep chooses {group}, write ++{key}=..." if group else ""
+        chosen = next((name for name in swept if name == section or not below), None)
+        hint = f"; where a sweep chooses {chosen}, write ++{typed}=..." if chosen else ""
         return f"{missing}: no such key (allowed: {', '.join(map(str, cause.parent_node))}){hint}"
     if isinstance(cause, OmegaConfBaseException) and (found := re.search(r"override (\S+)", lines[0])):
         return f"{found[1]}: {str(cause).splitlines()[0]}"
