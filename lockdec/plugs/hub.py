@@ -37,8 +37,9 @@ def push(folder: Path, repository: str, private: bool = False) -> str:
 
         hub = HfApi()
         created = hub.create_repo(repository, private=private, exist_ok=True)
-        if hub.file_exists(created.repo_id, CARD) and not hub.file_exists(created.repo_id, RECORD):
-            raise StoreError(f"{repository}: it has a {CARD} and is no plug; push to a repository of its own")
+        held = {*hub.list_repo_files(created.repo_id)} - {".gitattributes", CARD}  # which the hub's form makes, too
+        if held and RECORD not in held:
+            raise StoreError(f"{repository}: it has {min(held)} and is no plug; push to a repository of its own")
         hub.upload_folder(repo_id=created.repo_id, folder_path=folder, allow_patterns=patterns, commit_message="A plug")
         return str(created)
     except StoreError:

@@ -69,6 +69,7 @@ class Evaluate(Stage):
         "lockdec.evaluation.nearest",
         "lockdec.evaluation.scoring",
         "lockdec.evaluation.stored",
+        "lockdec.modules.losses",
         "lockdec.transformer.decoding.beam",
         "lockdec.transformer.decoding.generation",
         "lockdec.transformer.decoding.sampling",

@@ -44,7 +44,7 @@ class EvaluateTranslation(Stage):
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.evaluation.metrics",
         "lockdec.evaluation.nearest",
-        "lockdec.modules.translation",
+        "lockdec.modules.losses",
         "lockdec.stages.translate",
         "lockdec.transformer.decoding.beam",
         "lockdec.transformer.decoding.generation",

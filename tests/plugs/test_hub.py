@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,10 @@ class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, dict[str, bytes]]] = {}
 
     def do_GET(self) -> None:
+        if found := re.fullmatch(r"/api/models/(.+)/tree/.*", self.path):
+            files = self.files[found[1]].items()
+            self._json([{"type": "file", "path": name, "size": len(file), "oid": COMMIT} for name, file in files])
+            return
         repository, _, name = self.path.lstrip("/").partition(f"/resolve/{self._revision()}/")
         content = self.files.get(repository, {}).get(name)
         if content is None:
@@ -120,13 +125,25 @@ def test_only_the_plug_is_pushed(hub: dict[str, dict[str, bytes]], plug: Path, t
     assert "secret.txt" not in hub["somebody/drawings"]
 
 
-def test_a_repository_of_something_else_is_left_as_it_is(hub: dict[str, dict[str, bytes]], plug: Path) -> None:
-    hub["me/model"] = {"README.md": b"a model", "model.safetensors": b"weights"}
-    with pytest.raises(StoreError, match=r"^me/model: it has a README\.md and is no plug; push to a repository of its"):
+@pytest.mark.parametrize("files", [{"README.md": b"a model", "model.safetensors": b"weights"}, {"train.py": b""}])
+def test_a_repository_of_something_else_is_left_as_it_is(
+    files: dict[str, bytes], hub: dict[str, dict[str, bytes]], plug: Path
+) -> None:
+    hub["me/model"] = dict(files)
+    with pytest.raises(
+        StoreError, match=r"^me/model: it has (model\.safetensors|train\.py) and is no plug; push to a "
+    ):
         push(plug, "me/model")
-    assert hub["me/model"] == {"README.md": b"a model", "model.safetensors": b"weights"}
-    push(plug, "me/plug")
-    push(plug, "me/plug")  # again, over itself
+    assert hub["me/model"] == files
+
+
+def test_a_repository_that_the_form_of_the_hub_has_made_takes_a_plug_and_later_another(
+    hub: dict[str, dict[str, bytes]], plug: Path
+) -> None:
+    hub["me/plug"] = {".gitattributes": b"", "README.md": b"---\nlicense: mit\n---\n"}
+    for _ in range(2):
+        push(plug, "me/plug")
+        assert set(hub["me/plug"]) == {".gitattributes", *(path.name for path in plug.iterdir())}
 
 
 def test_a_file_whose_name_is_a_pattern_takes_no_others_along(
