@@ -5,11 +5,12 @@ from __future__ import annotations
 from lockdec.report.headline import interval
 from lockdec.report.results import Run
 from lockdec.report.settings import Setting
+from lockdec.report.statistics import differences
 from lockdec.report.study import Study
-from measurements.estimates import control, difference, score, table
+from measurements.estimates import control, one, score, table
 
 BOOK, MLM, MINILM = "the book's transformer", "locked, `encoder=mlm`", "locked, `encoder=minilm`"
-WAYS = {"MaskedLanguageModelEncoder": MLM, "MiniLM": MINILM, None: BOOK}  # by `encoder.name`
+WAYS = {"MaskedLanguageModelEncoder": MLM, "MiniLM": MINILM, "": BOOK}  # by `encoder.name`
 METRICS = {"bleu4": 3, "chrf": 1, "token_f1": 3, "exact": 3}  # with digits
 HEAD = ["BLEU-4", "chrF", "token F1", "exact"]
 
@@ -24,19 +25,26 @@ def translation(study: Study) -> dict[str, str]:
     for count, ways in sorted(found.items()):
         for way in filter(ways.__contains__, WAYS.values()):
             scores = [interval(score(ways[way], name), digits) for name, digits in METRICS.items()]
-            rows.append([f"{count:,}", way, *scores, f"{ways[way].mean('cost.seconds'):.0f}"])
+            rows.append([f"{count:,}", way, *scores, f"{ways[way].mean('parameters.trainable'):,.0f}"])
         copied = [interval(control(ways[BOOK], "nearest_phrase", name), digits) for name, digits in METRICS.items()]
         rows.append([f"{count:,}", "copying the nearest phrase", *copied, ""])
         for way in (MLM, MINILM):
             if way in ways:
                 less = [
-                    interval(difference(ways[way], ways[BOOK], name), digits, True) for name, digits in METRICS.items()
+                    interval(one(differences(by_seed(ways[way], name), by_seed(ways[BOOK], name))), digits, True)
+                    for name, digits in METRICS.items()
                 ]
                 gaps.append([f"{count:,}", f"{way}, less {BOOK}", *less])
     return {
-        "translation": table(["pairs", "", *HEAD, "seconds"], rows),
+        "translation": table(["pairs", "", *HEAD, "trained"], rows),
         "translation paired": table(["pairs", "", *HEAD], gaps),
     }
+
+
+def by_seed(setting: Setting, metric: str) -> dict[float, float]:
+    """A metric by the seed of the run, which draws the pairs in every way."""
+    runs = setting.runs.values()
+    return {run.number("seed") or 0.0: run.number(f"metrics.{metric}") or 0.0 for run in runs}
 
 
 def pairs(run: Run) -> int:
