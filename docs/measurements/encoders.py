@@ -138,7 +138,8 @@ def vae_remedies(study: Study) -> dict[str, str]:
 
 def _options(overrides: Sequence[str]) -> str:
     """Those that say how an encoder is pretrained and read."""
-    return " ".join(word for word in overrides if word.lstrip("+").startswith(OF_ENCODER))
+    words = (word.lstrip("+") for word in overrides)
+    return " ".join(word for word in words if word.startswith(OF_ENCODER))
 
 
 def _seed(run: Run) -> float:
