@@ -23,6 +23,8 @@ PAIRS = (  # each with what it is compared with
 )
 
 OF_ENCODER = ("encoder.", "pretrain_", "stages.")  # options that make or read an encoder
+AS_IT_IS = ("encoder.layers=[0,3]", "stages.attach.normalise=standardise")  # what they are where nothing is typed
+MORE_TEXTS = "stages.pretrain_encoder.sources="
 MASKING = ("pretrain_encoder.masked=", "pretrain_encoder.whole_words=")
 
 
@@ -89,7 +91,8 @@ def mlm_remedies(study: Study) -> dict[str, str]:
         found.setdefault(_options(words), {})[encoder] = setting
     rows = []
     for options, by_encoder in found.items():
-        trained = by_encoder["mlm"]
+        if (trained := by_encoder.get("mlm")) is None:
+            continue
         # How it is masked does not concern the random weights.
         kept = " ".join(word for word in options.split() if not word.startswith(MASKING))
         random = found[kept]["random_mlm"]
@@ -138,8 +141,9 @@ def vae_remedies(study: Study) -> dict[str, str]:
 
 def _options(overrides: Sequence[str]) -> str:
     """Those that say how an encoder is pretrained and read."""
-    words = (word.lstrip("+") for word in overrides)
-    return " ".join(word for word in words if word.startswith(OF_ENCODER))
+    words = [word.lstrip("+") for word in overrides]
+    chosen = [word for word in words if word.startswith(OF_ENCODER) and word not in AS_IT_IS]
+    return " ".join("more texts" if word.startswith(MORE_TEXTS) else word for word in chosen)
 
 
 def _seed(run: Run) -> float:
