@@ -5,7 +5,7 @@ from __future__ import annotations
 from lockdec.report.headline import interval
 from lockdec.report.results import Run
 from lockdec.report.settings import Setting
-from lockdec.report.statistics import differences
+from lockdec.report.statistics import Unit, differences
 from lockdec.report.study import Study
 from measurements.estimates import control, one, score, table
 
@@ -41,10 +41,9 @@ def translation(study: Study) -> dict[str, str]:
     }
 
 
-def by_seed(setting: Setting, metric: str) -> dict[float, float]:
+def by_seed(setting: Setting, metric: str) -> dict[Unit, float]:
     """A metric by the seed of the run, which draws the pairs in every way."""
-    runs = setting.runs.values()
-    return {run.number("seed") or 0.0: run.number(f"metrics.{metric}") or 0.0 for run in runs}
+    return {(seed, None): value for (seed, _), value in setting.values(metric).items()}
 
 
 def pairs(run: Run) -> int:
