@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pickle
+import pickle  # for copies alone
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -335,7 +335,7 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     Raises:
         ConfigError: a section is not there; a key of it is not known; a value has the wrong type or is out of range.
     """
-    typed = _copy(config)
+    typed = copied(config)
     for name, kind in kinds.items():
         if not OmegaConf.is_dict(config.get(name)):
             raise ConfigError(
@@ -363,10 +363,10 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     return typed
 
 
-def _copy(node: DictConfig) -> DictConfig:
-    """As OmegaConf copies it, in a third of the time."""
-    copied: DictConfig = pickle.loads(pickle.dumps(node))
-    return copied
+def copied(node: DictConfig) -> DictConfig:
+    """A copy, as OmegaConf's own, in a third of the time; nothing is unpickled but what was pickled here."""
+    copy: DictConfig = pickle.loads(pickle.dumps(node))
+    return copy
 
 
 @cache

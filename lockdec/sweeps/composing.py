@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import typing
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -15,6 +14,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from lockdec.config.schema import copied
 
 
 def cell_overrides(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
@@ -35,7 +36,7 @@ def compose_cells(config: DictConfig, loader: ConfigLoader, overrides: Sequence[
         overrides: of each cell.
     """
     parser = OverridesParser.create(config_loader=loader)
-    by_groups: dict[tuple[str, ...], bytes] = {}
+    by_groups: dict[tuple[str, ...], DictConfig] = {}
     options = cache(loader.get_group_options)
     for cell in overrides:
         parsed = parser.parse_overrides(list(cell))
@@ -45,8 +46,8 @@ def compose_cells(config: DictConfig, loader: ConfigLoader, overrides: Sequence[
             composed = loader.load_sweep_config(config, list(groups))
             with open_dict(composed):
                 composed.pop("hydra")
-            by_groups[groups] = pickle.dumps(composed)
-        composed = pickle.loads(by_groups[groups])  # a copy; OmegaConf's own takes seven times as long
+            by_groups[groups] = composed
+        composed = copied(by_groups[groups])
         ConfigLoaderImpl._apply_overrides_to_config(list(compress(parsed, map(not_, is_group))), composed)
         yield composed
 
