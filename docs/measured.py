@@ -61,7 +61,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),
     "attributes": ("tied", attributes.attributes),
-    "rivals": ("rivals_drawings", rivals.rivals),
+    "rivals": ("rivals_drawings*", rivals.rivals),
     "rivals_tuning": ("rivals_tuning", rivals.rivals_tuning),
     "rivals_language": ("smollm2_tuning", rivals.rivals_language),
     "language_models": ("language*", language_models.language_models),
@@ -104,6 +104,11 @@ def value(text: str) -> Scalar:
     return int(text) if text.lstrip("-").isdecimal() else number
 
 
+def sweep_of(run: Run) -> str:
+    """The folder of the sweep that a run is of."""
+    return run.label.partition("/")[0]
+
+
 def commit() -> str:
     """The commit that is checked out."""
     asked = ["git", "rev-parse", "--short=7", "HEAD"]
@@ -113,17 +118,19 @@ def commit() -> str:
 def filled(page: Path, sweeps: Path) -> tuple[str, list[Run]]:
     """The page with its tables, and the runs that they come from; figures are drawn.
 
-    Tables whose sweeps are not among them come from the CSV file again.
+    Sweeps that are not among them come from the CSV file again.
     """
     text = page.read_text(encoding="utf-8")
     everything: list[Run] = []
     kept = sweeps if sweeps.is_file() else results(page)
+    measured_before = read_csv(kept) if kept.is_file() else []
     for name in [name for name in names(text) if name in PARTS]:
         folders, part = PARTS[name]
         found = [] if sweeps.is_file() else sorted(sweeps.glob(folders))
         origin = f"{results(page).relative_to(page.parent)}, commit {commit()}" if found else None
-        before = read_csv(kept) if not found else []
-        runs = read(found).runs if found else [run for run in before if fnmatch(run.label.partition("/")[0], folders)]
+        fresh = {folder.name for folder in found}
+        before = [run for run in measured_before if sweep_of(run) not in fresh and fnmatch(sweep_of(run), folders)]
+        runs = [*(read(found).runs if found else ()), *before]
         everything += [run for run in runs if run.label not in {known.label for known in everything}]
         text = fill(text, part(Study(runs)), str(page), origin)
     return text, everything

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -114,26 +114,13 @@ def commands(page: str) -> Iterator[Command]:
     for block in re.finditer(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         start = text[: block.start(1)].count("\n") + 1
         joined = block[1].replace("\\\n", " ")
-        lines = _substituted(line.removeprefix("$ ") for line in joined.splitlines())
+        lines = [line.removeprefix("$ ") for line in joined.splitlines()]
         here = [line for line in lines if COMMAND.match(line)]
         if here:
             found += [Command(page, start, re.sub(r"\s+", " ", line)) for line in here]
         elif found and not found[-1].shown and "prints" in text[: block.start()].rsplit("```", 1)[-1]:
             found[-1] = replace(found[-1], shown=block[1])
     return iter(found)
-
-
-def _substituted(lines: Iterable[str]) -> list[str]:
-    """A block's lines with the variables that the block itself sets (`T="seed=0,1"`, then `$T`) replaced, as by a shell."""
-    values: dict[str, str] = {}
-    found = []
-    for line in lines:
-        for name, value in values.items():
-            line = re.sub(rf"\${name}\b", lambda _, value=value: value, line)
-        if assigned := re.fullmatch(r'([A-Z]+)="(.*)"', line.strip()):
-            values[assigned[1]] = assigned[2]
-        found.append(line)
-    return found
 
 
 def shortened(command: Command, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import figures
@@ -78,3 +79,16 @@ def test_the_commands_of_a_sweep_are_those_that_the_page_shows(tmp_path: Path) -
     assert [command[1:] for command in figures.commands(page, {"one"})] == [
         ["-m", "lockdec.run", "-m", "seed=0,1", "sweep_name=one"]
     ]
+
+
+def test_sweeps_of_a_page_that_share_a_name_name_their_cells() -> None:
+    """Cells are named by their numbers otherwise, and those of one command would take the places of another's."""
+    commands: dict[tuple[str, str], set[str]] = {}
+    for page in figures.pages():
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for command in re.findall(r"^python -m lockdec\.run -m .*", text, re.MULTILINE):
+            for name in re.findall(r"sweep_name=(\S+)", command):
+                commands.setdefault((page.name, name), set()).add(command)
+    shared = {at: found for at, found in commands.items() if len(found) > 1}
+    assert len(shared) > 2
+    assert [at for at, found in shared.items() if not all("hydra.sweep.subdir=" in command for command in found)] == []

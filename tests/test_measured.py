@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import figures
@@ -10,7 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from placeholders import names
 
+from lockdec.report.study import Study
 from lockdec.report.tables import results_csv
+from tests.conftest import TinyRun
 
 PAGES = [page for page in figures.pages() if set(names(page.read_text(encoding="utf-8"))) & set(measured.PARTS)]
 
@@ -28,3 +31,28 @@ def test_what_results_csv_writes_is_read_again(tmp_path: Path) -> None:
     written = tmp_path / "again.csv"
     written.write_text(results_csv(runs), encoding="utf-8")
     assert measured.read_csv(written) == runs
+
+
+def test_a_new_sweep_joins_those_measured_before(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And takes the place of those of its own name."""
+    labels: list[list[str]] = []
+
+    def part(study: Study) -> dict[str, str]:
+        labels.append([run.label for run in study.runs])
+        return {"steps": "| a |"}
+
+    monkeypatch.setattr(measured, "PARTS", {"steps": ("steps*", part)})
+    page = tmp_path / "page.md"
+    page.write_text("<!-- steps -->\n<!-- end -->\n", encoding="utf-8")
+    for sweep in ("steps", "steps_more", "steps", "other"):
+        shutil.copytree(tiny.folder, tmp_path / sweep / sweep / str(len(labels)))
+        measured.main(page, tmp_path / sweep)
+        shutil.rmtree(tmp_path / sweep)
+    assert labels == [
+        ["steps/0"],
+        ["steps_more/1", "steps/0"],
+        ["steps/2", "steps_more/1"],
+        ["steps/2", "steps_more/1"],
+    ]

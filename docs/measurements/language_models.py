@@ -28,7 +28,7 @@ def language_models(study: Study) -> dict[str, str]:
         run = next(iter(setting.runs.values()))
         split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
         shots = int(str(setting.facet("fewshot.shots")))
-        found.setdefault((split, shots), {})[run.text("sweep_name")] = setting
+        found.setdefault((split, shots), {})[decoder_of(run.text("sweep_name"))] = setting
     rows, ahead, paired = [], [], []
     shown = ("token_f1", "exact", "cider_d", "chrf")
     for (split, shots), by_sweep in sorted(found.items()):
@@ -50,6 +50,11 @@ def language_models(study: Study) -> dict[str, str]:
         "language_models paired": table([*head[:2], "", "token F1", "exact", "CIDEr-D", "chrF"], paired),
         "language_models ahead": table([*head, *over, *(f"{name} over nearest_neighbour" for name in RIVAL)], ahead),
     }
+
+
+def decoder_of(sweep: str) -> str:
+    """The sweep of LANGUAGE_MODELS that has the same decoder as one with other numbers of pairs (`language_few`)."""
+    return max((name for name in LANGUAGE_MODELS if sweep.startswith(name)), key=len)
 
 
 def language_tied(study: Study) -> dict[str, str]:

@@ -21,7 +21,7 @@ from lockdec.errors import ConfigError
 from lockdec.evaluation.result import MEASURED
 from lockdec.runtime.process import ready
 from lockdec.store.reading import RESULT
-from lockdec.sweeps.cells import Sweep, read_cells
+from lockdec.sweeps.cells import Sweep, finished_by_others, read_cells
 from lockdec.sweeps.composing import cell_overrides, compose_cells
 from lockdec.sweeps.finished import finished_cell, surely_finished
 from lockdec.sweeps.folders import BY_NUMBER, cell_names, claim_run_folder, make_folder
@@ -116,6 +116,8 @@ class SweepWatch(Callback):
                 names = cell_names(config, loader, overrides)
             _require_objective(config, searching=trials is not None)
         folder = Path(config.hydra.sweep.dir)
+        if trials is None and (others := finished_by_others(folder, overrides)):
+            _say_whose(others, folder)
         if config.dry_run:
             if trials is not None:
                 raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
@@ -176,6 +178,18 @@ class SweepWatch(Callback):
         if failed:
             console.print("Run the same command again to retry them; finished cells are not repeated.")
         console.print(f"Report: [bold]{printable(str(report))}[/]", soft_wrap=True)
+
+
+def _say_whose(others: int, folder: Path) -> None:
+    """Say that a sweep's folder holds finished cells of another command."""
+    from lockdec.console import console, printable  # here, since --help does not need rich
+
+    cells = "1 finished cell" if others == 1 else f"{others} finished cells"
+    console.print(
+        f"{printable(str(folder))} holds {cells} of other settings: new cells with the same numbers replace their "
+        "results, and the report shows the others among yours; another sweep_name keeps both",
+        soft_wrap=True,
+    )
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -7,6 +7,7 @@ is in its result.json.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from typing import Any
 
 from lockdec.errors import StoreError
 from lockdec.store.reading import RESULT, RUNNING, read_object
+
+_CHANGES_NO_RESULT = re.compile(r"[+~]*(trainer|logger|callbacks|hydra|paths|name|sweep_name|objective)\b")
 
 
 @contextmanager
@@ -54,6 +57,29 @@ def read_cells(folder: Path, names: Sequence[str]) -> dict[str, Mapping[str, Any
             why = f"{error}" if path.is_file() else f"it left no {RESULT}: its process was ended, or it never started"
             cells[name] = {"status": "failed", "error": why}
     return cells
+
+
+def finished_by_others(folder: Path, overrides: Sequence[Sequence[str]]) -> int:
+    """How many finished cells a sweep's folder holds that none of these cells would make again.
+
+    They are of another command of the same name: cells of this one with their numbers take their places, and the report
+    shows the rest beside them.
+
+    Args:
+        overrides: of each cell of this sweep; those that change no result do not count.
+    """
+    own = {_decisive(cell) for cell in overrides}
+    others = 0
+    for path in folder.glob(f"**/{RESULT}"):
+        with suppress(StoreError):
+            result = read_object(path)
+            others += result.get("status") == "ok" and _decisive(result.get("overrides")) not in own
+    return others
+
+
+def _decisive(overrides: Any) -> frozenset[str]:
+    words = overrides if isinstance(overrides, Sequence) else ()
+    return frozenset(word for word in map(str, words) if not _CHANGES_NO_RESULT.match(word))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lockdec.store.reading import RESULT, RUNNING
-from lockdec.sweeps.cells import Sweep, claimed, duration, is_running, own_seconds, read_cells
+from lockdec.sweeps.cells import Sweep, claimed, duration, finished_by_others, is_running, own_seconds, read_cells
 
 HOLD = "import sys, time; from pathlib import Path; from lockdec.sweeps.cells import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -135,3 +135,16 @@ def test_cells_side_by_side_share_the_time_left(tmp_path: Path) -> None:
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_finished_cells_of_another_command_are_counted(tmp_path: Path) -> None:
+    """Not those that this command has, too, whatever they were told about threads and names, nor failed ones."""
+    leave(tmp_path, 0, result(overrides=["cross_attention.d_k=1", "seed=0", "trainer.threads=2"]))
+    leave(tmp_path, 1, result(overrides=["cross_attention.d_k=1", "encoder=vae", "seed=0"]))
+    leave(tmp_path, "vae/2", result(overrides=["encoder=vae", "name=vae", "seed=0"]))
+    leave(tmp_path, 3, result("failed", overrides=["encoder=vae", "seed=3"]))
+    leave(tmp_path, 4, "cut")
+    mine = [["seed=0", "cross_attention.d_k=1", "logger=none"], ["seed=1", "cross_attention.d_k=1"]]
+    assert finished_by_others(tmp_path, mine) == 2
+    assert finished_by_others(tmp_path, [*mine, ["encoder=vae", "seed=0"]]) == 1
+    assert finished_by_others(tmp_path / "none", mine) == 0
