@@ -57,6 +57,8 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "names_probes": ("names_probe_*", encoders.names_probes),
     "mlm_remedies": ("mlm_tuning", encoders.mlm_remedies),
     "whitened": ("whitened_*", encoders.whitened),
+    "german": ("german_[mr]*", encoders.german),
+    "german_probes": ("german_probe_*", encoders.german_probes),
     "vae_remedies": ("vae_probe", encoders.vae_remedies),
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),

@@ -102,10 +102,20 @@ def mlm_remedies(study: Study) -> dict[str, str]:
 
 
 def whitened(study: Study) -> dict[str, str]:
-    """`mlm` beside its random weights, both whitened: scores, and the difference seed by seed."""
+    """Both whitened."""
+    return _trained_and_random(study, "whitened")
+
+
+def german(study: Study) -> dict[str, str]:
+    """`mlm` pretrained on many German texts."""
+    return _trained_and_random(study, "german")
+
+
+def _trained_and_random(study: Study, place: str) -> dict[str, str]:
+    """`mlm` beside its random weights: scores, and the difference seed by seed."""
     found: dict[str, dict[int, Setting]] = {}
     for setting in study.settings:
-        name = str(next(iter(setting.runs.values())).text("sweep_name")).removeprefix("whitened_")
+        name = str(next(iter(setting.runs.values())).text("sweep_name")).removeprefix(f"{place}_")
         found.setdefault(name, {})[int(str(setting.facet("fewshot.shots")))] = setting
     rows = []
     for shots, trained in sorted(found["mlm"].items()):
@@ -113,7 +123,7 @@ def whitened(study: Study) -> dict[str, str]:
         for metric in ("token_f1", "cider_d", "exact"):
             gap = interval(difference(trained, random, metric), signed=True)
             rows.append([f"{shots:,}", metric, interval(score(trained, metric)), interval(score(random, metric)), gap])
-    return {"whitened": table(["shots", "metric", "`mlm`", "`random_mlm`", "difference"], rows)}
+    return {place: table(["shots", "metric", "`mlm`", "`random_mlm`", "difference"], rows)}
 
 
 def vae_remedies(study: Study) -> dict[str, str]:
@@ -158,6 +168,11 @@ def probes(study: Study) -> dict[str, str]:
 def names_probes(study: Study) -> dict[str, str]:
     """What is read off German names."""
     return _probes(study, "names_probes")
+
+
+def german_probes(study: Study) -> dict[str, str]:
+    """What is read off German names after pretraining on many German texts."""
+    return _probes(study, "german_probes")
 
 
 def _probes(study: Study, place: str) -> dict[str, str]:
