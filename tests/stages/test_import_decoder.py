@@ -25,6 +25,7 @@ from lockdec.stages.stage import Work
 from lockdec.store import Artifact, Store
 from lockdec.store.tensors import load_tensors
 from lockdec.transformer.decoding.tokens import SpecialTokens
+from lockdec.transformer.fast import precision
 from tests.conftest import TinyRun, composed, run_tiny
 from tests.stages.checkpoints import SAVE
 from tests.transformer.importing.gguf_files import write_gguf_of
@@ -147,7 +148,11 @@ def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tm
     assert capsys.readouterr().out.strip()
 
 
-def test_half_precision_is_kept_on_disk_and_computed_in_float32(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("units", "computed", "atol"), [(False, torch.float32, 1e-4), (True, torch.bfloat16, 0.05)])
+def test_half_precision_is_kept_on_disk_and_computed_in_by_a_device_with_units_for_it(
+    units: bool, computed: torch.dtype, atol: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: units)
     SAVE["llama"](tmp_path / "llama", NAMES)
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "llama")
@@ -158,7 +163,9 @@ def test_half_precision_is_kept_on_disk_and_computed_in_float32(tmp_path: Path) 
     assert {tensor.dtype for tensor in kept.values()} == {torch.bfloat16}
     artifact = Artifact(tmp_path / "artifact", "pretrain", "0" * 64, {}, {}, {}, 0.0, reused=False)
     tokens = torch.arange(40).reshape(2, 20)
-    torch.testing.assert_close(load_decoder(artifact)(tokens), model.float().eval()(tokens).logits, atol=1e-4, rtol=0)
+    logits = load_decoder(artifact)(tokens)
+    assert logits.dtype == computed
+    torch.testing.assert_close(logits.float(), model.float().eval()(tokens).logits, atol=atol, rtol=0)
 
 
 def test_what_cannot_be_imported_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
