@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
+from matplotlib import pyplot
+
 from lockdec.report.headline import interval
 from lockdec.report.settings import Setting
 from lockdec.report.study import Study
-from measurements.estimates import CONTROLS, by, difference, score, table
+from measurements.estimates import COLOURS, CONTROLS, DOCS, by, difference, score, table
 
 RIVAL = ("exact", "cider_d", "chrf")  # metrics by which copying the neighbour is often ahead
 LANGUAGE_MODELS = {  # sweep: the decoder in words
@@ -70,6 +74,27 @@ def language_tied(study: Study) -> dict[str, str]:
     over = ["over prior", "over shuffled", "over nearest_neighbour"]
     head = ["d", "token F1", "exact", "CIDEr-D", f"less d = {max(found)}", *over, "trained"]
     return {"language_tied": table(head, rows)}
+
+
+def language_layers(study: Study) -> dict[str, str]:
+    """What cross-attention in more or fewer of SmolLM2's layers gains and costs; a row each, and a picture."""
+    settings = sorted(study.settings, key=lambda setting: setting.parameters or 0)
+    figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    rows = []
+    for setting in settings:
+        layers = str(setting.facet("cross_attention.layers"))
+        made = (stage for run in setting.runs.values() for stage in run.stages if stage.name == "finetune")
+        seconds = fmean((stage.made_in if stage.reused else stage.seconds) or 0.0 for stage in made)
+        axes.scatter(seconds, score(setting).mean, color=COLOURS[0])
+        axes.annotate(layers, (seconds, score(setting).mean), textcoords="offset points", xytext=(6, -3), fontsize=8)
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
+        loss = f"{setting.mean('finetune.loss'):.3f}"
+        rows.append([f"`{layers}`", *scores, loss, f"{setting.parameters:,.0f}", f"{seconds:.0f}"])
+    axes.set_xlabel("seconds of finetuning, one thread")
+    axes.set_title("token F1 by cross_attention.layers", fontsize=10)
+    figure.savefig(DOCS / "layers.png", dpi=130)
+    head = ["layers", "token F1", "exact", "CIDEr-D", "training loss", "trained", "seconds of finetuning"]
+    return {"language_layers": table(head, rows)}
 
 
 def language_tuning(study: Study) -> dict[str, str]:
