@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -79,6 +80,12 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         The labels of a text are the words or pieces of words that its states encode.
         """
         return None
+
+    def reads_whole(self, given: Input) -> bool:
+        """Whether no end of an input is left out for being too long: by default, that of sounds beyond `seconds`."""
+        if self.rate is None or self.seconds is None or not isinstance(given, np.ndarray):
+            return True
+        return len(given) <= self.seconds * self.rate
 
     def check(self, data: CaptionSet) -> None:
         """Raise DataError, before any work, if some inputs of this data cannot be encoded; by default, all can."""

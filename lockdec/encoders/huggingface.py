@@ -187,6 +187,12 @@ class HuggingFace(Encoder):
             raise ConfigError(f"encoder.path={path}: it cannot encode a small {self.modality} ({plain_reason(error)}); "
                               "its config or its preprocessor's config is wrong") from error  # fmt: skip
 
+    def reads_whole(self, given: Input) -> bool:
+        if self.modality == "text":
+            return self.most_tokens is None or len(self.processor(str(given))["input_ids"]) <= self.most_tokens
+        most = getattr(self.processor, "nb_max_samples", None) or getattr(self.processor, "n_samples", None)
+        return most is None or not isinstance(given, np.ndarray) or len(given) <= most
+
     def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         make = {"image": self._images, "text": self._texts, "array": self._audio}[self.modality]
         return make(inputs)

@@ -64,6 +64,9 @@ class MaskedLanguageModelEncoder(Encoder):
             raise DataError("MaskedLanguageModelEncoder reads texts")
         return self.tokenizer.batch(texts, self.max_len)
 
+    def reads_whole(self, given: Input) -> bool:
+        return len(self.tokenizer.sequences([str(given)], self.max_len + 1)[0]) <= self.max_len
+
     def labels(self, given: Input) -> list[str]:
         """The tokens of a text."""
         ids = self.tokenizer.sequences([str(given)], self.max_len)[0]

@@ -61,6 +61,9 @@ class Together(Encoder):
             for part in self._encoders():
                 part.check(data)
 
+    def reads_whole(self, given: Input) -> bool:
+        return all(part.reads_whole(_share(given, name, part)) for name, part in self._named())
+
     def preprocess(self, inputs: Sequence[Input]) -> list[Any]:
         """What each part makes of its share of the inputs.
 

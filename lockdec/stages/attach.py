@@ -95,6 +95,12 @@ class Attach(Stage):
             encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
         finally:
             encoder.to("cpu")  # the stages that follow need the device's memory
+        looked_at = self.data.inputs(spread(self.data.splits["train"], _COMPARED))
+        if cut := sum(not encoder.reads_whole(given) for given in looked_at):
+            console.print(
+                f"  {work.stage}: {cut} of {len(looked_at)} inputs that were looked at are longer than "
+                f"{type(encoder).__name__} reads: the rest of them is left out"
+            )
         compared = encoded.batch(spread(self.data.splits["train"], _COMPARED))
         if len(compared) > 1 and compared.states.eq(compared.states[:1]).all():
             console.print(

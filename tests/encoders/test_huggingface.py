@@ -108,7 +108,11 @@ def test_states_of_clap_are_the_networks_own_and_of_the_beginning(fused: bool, t
     """The preprocessor of CLAP takes random parts of what is longer than the network reads, here a second."""
     path = checkpoints.clap(tmp_path, fused)
     samples = np.random.default_rng(0).normal(size=48_000).astype(np.float32)
-    found = HuggingFace(str(path)).encode([samples, np.concatenate([samples, samples[:9_000]])]).states
+    longer = np.concatenate([samples, samples[:9_000]])
+    encoder = HuggingFace(str(path))
+    found = encoder.encode([samples, longer]).states
+    assert encoder.reads_whole(samples)
+    assert not encoder.reads_whole(longer)
     given = hf.ClapFeatureExtractor.from_pretrained(path)(samples, sampling_rate=48_000, return_tensors="pt")
     with torch.no_grad():
         theirs = hf.ClapModel.from_pretrained(path).audio_model(**given).last_hidden_state

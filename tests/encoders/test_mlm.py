@@ -31,6 +31,16 @@ def model(tokenizer: Tokenizer) -> MaskedLanguageModel:
     return MaskedLanguageModel(config)
 
 
+def test_a_text_that_fits_is_read_whole(model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
+    encoder = MaskedLanguageModelEncoder(model, tokenizer, [0])
+    words = [*"abcdefghijklmnopq"]
+    for count in range(1, len(words)):
+        text = " ".join(words[:count])
+        tokens = encoder.preprocess([text])[0].tolist()
+        assert encoder.reads_whole(text) == (tokens[-1] == tokenizer.special.eos)
+    assert not encoder.reads_whole(text)
+
+
 def test_states_are_the_outputs_of_the_layers_side_by_side(model: MaskedLanguageModel, tokenizer: Tokenizer) -> None:
     encoder = MaskedLanguageModelEncoder(model, tokenizer, [2, 0])
     assert (encoder.groups, encoder.dim) == ((16, 16), 32)

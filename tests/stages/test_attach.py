@@ -114,6 +114,16 @@ def test_samples_are_called_sounds(data: CaptionSet, encoder: Any, problem: str)
         Attach(data=data, encoder=encoder, normalise="standardise", batch_size=4).check()
 
 
+def test_it_says_that_inputs_are_longer_than_what_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pieces = Pieces("sound", limit=32)
+    for seconds, said in ((3, True), (30, False)):
+        (tmp_path / str(seconds)).mkdir()
+        work = Work("attach", tmp_path / str(seconds), {}, [], torch.device("cpu"))
+        Attach(data=pieces, encoder=LogMel(seconds), normalise="standardise", batch_size=8).make(work)
+        told = " ".join(capsys.readouterr().out.split())
+        assert ("inputs that were looked at are longer than LogMel reads: the rest of them is left out" in told) == said
+
+
 def test_it_says_that_all_states_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     constant = [np.full((5, 3), 0.1, np.float32) for _ in range(12)]
     attached(constant, tmp_path)
