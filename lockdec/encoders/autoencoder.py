@@ -50,6 +50,10 @@ class Autoencoder(nn.Module, ABC):
         self.shrink = nn.Sequential(*down, nn.Conv2d(widths[-1], shrunk, 1))
         self.grow = nn.Sequential(*up, nn.Sigmoid())
 
+    def hidden(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
+        """The cells of the grid before they are made latents: as many channels as the last of the widths."""
+        return to_cells(self.shrink[:-1](pictures))
+
     @abstractmethod
     def latents(self, pictures: Float[Tensor, "b 3 side side"]) -> Float[Tensor, "b s channels"]:
         """The latents of pictures, without sampling; the cells are in row order."""
@@ -94,20 +98,29 @@ class AutoencoderEncoder(Encoder):
 
     Args:
         position: whether to append the position of the cell to each state: x, y, x^2, y^2 and xy, from -1 to 1.
+        hidden: whether states are what the latents are made of, before the bottleneck.
     """
 
     modality: Modality = "image"
 
-    def __init__(self, model: Autoencoder, position: bool) -> None:
+    def __init__(self, model: Autoencoder, position: bool, hidden: bool = False) -> None:
         super().__init__()
-        self.model, self.position = model, position
-        self.groups = (model.config.channels, *([POSITION] if position else []))
+        self.model, self.position, self.hidden = model, position, hidden
+        channels = model.config.widths[-1] if hidden else model.config.channels
+        self.groups = (channels, *([POSITION] if position else []))
         self.dim = sum(self.groups)
 
     @property
     def settings(self) -> Mapping[str, Any]:
         sizes = asdict(self.model.config)
-        return {"kind": type(self.model).__name__, "sizes": sizes, "position": self.position, "scale": "x / 255"}
+        read = {"hidden": True} if self.hidden else {}
+        return {
+            "kind": type(self.model).__name__,
+            "sizes": sizes,
+            "position": self.position,
+            "scale": "x / 255",
+            **read,
+        }
 
     def preprocess(self, inputs: Sequence[Input]) -> Float[Tensor, "b 3 side side"]:
         """Pixels from 0 to 1.
@@ -118,8 +131,8 @@ class AutoencoderEncoder(Encoder):
         return from_bytes(pixels(inputs, self.model.config.resolution, type(self.model).__name__))
 
     def forward(self, batch: Float[Tensor, "b 3 side side"]) -> Encoded:
-        """One state per latent; no state is masked."""
-        states = self.model.latents(batch)
+        """One state per latent, or per cell of the grid; no state is masked."""
+        states = self.model.hidden(batch) if self.hidden else self.model.latents(batch)
         if self.position:
             # A single latent for the whole picture is placed in its middle.
             side = self.model.config.grid if states.shape[1] > 1 else 1
@@ -135,13 +148,13 @@ def save_autoencoder(model: Autoencoder, folder: Path) -> None:
 
 
 def open_autoencoder(
-    folder: Path, model: Callable[[Sizes], Autoencoder], sizes: type[Sizes], position: bool
+    folder: Path, model: Callable[[Sizes], Autoencoder], sizes: type[Sizes], position: bool, hidden: bool = False
 ) -> AutoencoderEncoder:
     """The encoder that `save_autoencoder` has written.
 
     Args:
         model, sizes: the class of the autoencoder, and that of its config.
-        position: see `AutoencoderEncoder`.
+        position, hidden: see `AutoencoderEncoder`.
 
     Raises:
         ConfigError: its sizes are impossible.
@@ -149,4 +162,4 @@ def open_autoencoder(
     """
     config = read_dataclass(folder / CONFIG, sizes)
     config.check(f"{folder / CONFIG}: encoder")
-    return AutoencoderEncoder(load_module(lambda: model(config), folder / WEIGHTS), position)
+    return AutoencoderEncoder(load_module(lambda: model(config), folder / WEIGHTS), position, hidden)

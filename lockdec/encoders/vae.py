@@ -78,12 +78,13 @@ class PretrainedVAE(PretrainedHere):
     """The encoder that the stage `pretrain_vae` trains.
 
     Attributes:
-        position: see `AutoencoderEncoder`.
+        position, hidden: see `AutoencoderEncoder`.
     """
 
     modality: ClassVar[Modality] = "image"
     position: bool
+    hidden: bool = False
     stage: str = "pretrain_vae"
 
     def open(self, folder: Path) -> Encoder:
-        return open_autoencoder(folder, VAE, VAEConfig, self.position)
+        return open_autoencoder(folder, VAE, VAEConfig, self.position, self.hidden)

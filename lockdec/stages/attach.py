@@ -35,7 +35,7 @@ class Attach(Stage):
     name: ClassVar[str] = "attach"
     version: ClassVar[int] = 1
     # An encoder's outputs do not depend on the batch: tested for every encoder. Nor do they on captions.
-    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "batch_size", "data.case")
+    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "batch_size", "data.case", "encoder.hidden=False")
     code: ClassVar[tuple[str, ...]] = ("lockdec.encoders.encoded", "lockdec.encoders.normalisation")
     data: CaptionSet
     encoder: Encoder | PretrainedHere

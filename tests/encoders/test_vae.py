@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from lockdec.encoders.autoencoder import AutoencoderEncoder
 from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.vae import VAE, Posterior
 
@@ -29,6 +31,17 @@ def test_the_states_are_posterior_means_of_the_active_channels(model: VAE) -> No
     latents = model.latents(pictures)
     assert not latents[..., 2].any()
     assert latents[..., [0, 1, 3, 4, 5]].equal(means[..., [0, 1, 3, 4, 5]])
+
+
+def test_hidden_states_are_those_that_the_latents_are_made_of(model: VAE) -> None:
+    pictures = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    images = [Image.fromarray(picture.permute(1, 2, 0).numpy()) for picture in pictures]
+    encoder, latent = AutoencoderEncoder(model, position=False, hidden=True), AutoencoderEncoder(model, position=False)
+    states = encoder.encode(images).states
+    assert states.shape == (2, 8 * 8, 12) == (2, 8 * 8, encoder.dim)
+    both = torch.nn.functional.linear(states, model.shrink[-1].weight.flatten(1), model.shrink[-1].bias)
+    torch.testing.assert_close(both[..., :6], latent.encode(images).states)
+    assert encoder.fingerprint != latent.fingerprint
 
 
 def test_a_vector_is_one_latent_that_depends_on_every_corner() -> None:
