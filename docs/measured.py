@@ -59,7 +59,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "whitened": ("whitened_*", encoders.whitened),
     "german": ("german_[mr]*", encoders.german),
     "german_probes": ("german_probe_*", encoders.german_probes),
-    "vae_remedies": ("vae_probe", encoders.vae_remedies),
+    "vae_remedies": ("vae_probe*", encoders.vae_remedies),
     "remedies": ("screen", encoders.remedies),
     "optimizers": ("optimizers_*", defaults.optimizers),
     "attributes": ("tied", attributes.attributes),

@@ -112,15 +112,9 @@ class AutoencoderEncoder(Encoder):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        sizes = asdict(self.model.config)
-        read = {"hidden": True} if self.hidden else {}
-        return {
-            "kind": type(self.model).__name__,
-            "sizes": sizes,
-            "position": self.position,
-            "scale": "x / 255",
-            **read,
-        }
+        kind, sizes = type(self.model).__name__, asdict(self.model.config)
+        settings = {"kind": kind, "sizes": sizes, "position": self.position, "scale": "x / 255"}
+        return settings | ({"hidden": True} if self.hidden else {})  # older fingerprints stay what they are
 
     def preprocess(self, inputs: Sequence[Input]) -> Float[Tensor, "b 3 side side"]:
         """Pixels from 0 to 1.

@@ -39,7 +39,8 @@ def test_hidden_states_are_those_that_the_latents_are_made_of(model: VAE) -> Non
     encoder, latent = AutoencoderEncoder(model, position=False, hidden=True), AutoencoderEncoder(model, position=False)
     states = encoder.encode(images).states
     assert states.shape == (2, 8 * 8, 12) == (2, 8 * 8, encoder.dim)
-    both = torch.nn.functional.linear(states, model.shrink[-1].weight.flatten(1), model.shrink[-1].bias)
+    last: Any = model.shrink[-1]
+    both = torch.nn.functional.linear(states, last.weight.flatten(1), last.bias)
     torch.testing.assert_close(both[..., :6], latent.encode(images).states)
     assert encoder.fingerprint != latent.fingerprint
 
