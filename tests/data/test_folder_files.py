@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from PIL import Image
 
 from lockdec.data.captions import Modality
 from lockdec.data.folder import Folder
-from lockdec.errors import DataError
+from lockdec.data.listed import OnBad
+from lockdec.data.sources import SoundFiles, load_array
+from lockdec.errors import ConfigError, DataError
 from tests.data.user_files import (
     SPLIT,
     decomposed,
@@ -119,6 +122,44 @@ def test_damaged_sounds_are_bad_rows(tmp_path: Path) -> None:
     ):
         Folder(str(tmp_path))
     assert len(Folder(str(tmp_path), on_bad="skip")) == 3
+
+
+def test_a_sound_that_was_once_let_through_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write_sounds(tmp_path, [".wav", ".flac", ".ogg", ".mp3"])
+    (tmp_path / "3.mp3").write_bytes((tmp_path / "3.mp3").read_bytes()[:-1_500])
+    write_csv(tmp_path, rows)
+    with monkeypatch.context() as before:
+        before.setattr(SoundFiles, "checks", "")
+        before.setattr("lockdec.data.sources.open_sound", lambda content, name, rate: np.zeros(9, np.float32))
+        let_through = Folder(str(tmp_path), cache=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"line 5: 3.mp3: cut off or damaged"):
+        Folder(str(tmp_path), cache=str(tmp_path / "cache"))
+    data = Folder(str(tmp_path), cache=str(tmp_path / "cache"), on_bad="skip")
+    assert data.entries == let_through.entries[:3]
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+@pytest.mark.parametrize("package", ["soundfile", "soxr"])
+def test_a_missing_package_makes_no_row_bad(
+    package: str, on_bad: OnBad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path, write_sounds(tmp_path))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"^sounds are read by .*{package}.*: pip install 'lockdec\[sound\]'$"):
+        Folder(str(tmp_path), on_bad=on_bad)
+
+
+def test_a_sound_among_arrays_is_called_a_file_of_another_kind(tmp_path: Path) -> None:
+    rows = [*write_arrays(tmp_path, 4), *write_sounds(tmp_path, [".wav"])]
+    (tmp_path / "empty.npy").touch()
+    write_csv(tmp_path, [*rows, ("empty.npy", "x")])
+    kind = "not a .npy file of numbers"
+    with pytest.raises(
+        DataError, match=rf"line 6: 0.wav: {kind} \(it is a file of another kind\); line 7: empty.npy: {kind} \(No data"
+    ):
+        Folder(str(tmp_path))
+    with pytest.raises(DataError, match=rf"^x: {kind} \(it is a file of another kind\)$"):
+        load_array(tmp_path / "0.wav", "x")
 
 
 def test_ids_may_look_like_sounds(tmp_path: Path) -> None:
