@@ -44,7 +44,7 @@ class Folder(ListedCaptions):
     Args:
         path: the folder, which contains all files that the rows name.
         modality: "image" (files), "text" (the entry itself) or "array" (sounds, .npy files, or ids for the encoder
-            `features`); None decides by the endings and the content of the files.
+            `features`); None decides by the endings of the files, and for pictures also by their content.
         split_seed, val_share, test_share: how to split if the file does not specify a split.
         on_bad: rows that cannot be used are an error, which lists them ("error"), or left out ("skip").
         limit: approximate number of inputs to use; None for all.
