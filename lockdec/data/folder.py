@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from lockdec.console import console, printable
 from lockdec.data.captions import Case, Modality
@@ -21,14 +21,16 @@ from lockdec.data.images import ENDINGS, FORMATS, is_image
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sounds import ENDINGS as SOUND_ENDINGS
 from lockdec.data.sounds import RATE
-from lockdec.data.sources import ArrayFiles, FeatureIds, ImageFiles, InputSource, SoundFiles, Texts
+from lockdec.data.sources import ArrayFiles, FeatureIds, Files, ImageFiles, InputSource, SoundFiles, Texts
 from lockdec.errors import ConfigError, DataError
 
 TABLES = ("captions.csv", "captions.jsonl")
 _CAPTION = "caption"
 _CAPTIONS = re.compile(r"captions?[ _-]?\d*")  # names of columns of captions
 _FILE_NAME = re.compile(r"\S+\.[a-z][a-z0-9]{1,4}", re.IGNORECASE)
+_ENDS_AS_FILE = re.compile(r"[^\s.]\.[a-z][a-z0-9]{1,4}\Z", re.IGNORECASE)
 _LONGEST_CELL = (1 << 31) - 1  # for the csv module; too long a text is a bad row later
+_Kind: TypeAlias = Literal["image", "sound", ".npy", "text", "other"]
 
 
 class Folder(ListedCaptions):
@@ -42,7 +44,7 @@ class Folder(ListedCaptions):
     Args:
         path: the folder, which contains all files that the rows name.
         modality: "image" (files), "text" (the entry itself) or "array" (sounds, .npy files, or ids for the encoder
-            `features`); None decides by the endings and the content of the files.
+            `features`); None decides by the endings of the files, and for pictures also by their content.
         split_seed, val_share, test_share: how to split if the file does not specify a split.
         on_bad: rows that cannot be used are an error, which lists them ("error"), or left out ("skip").
         limit: approximate number of inputs to use; None for all.
@@ -121,28 +123,34 @@ def _table(folder: Path) -> Path:
 
 def _source(folder: Path, table: Path, rows: Sequence[Row], modality: Modality | None, rate: int) -> InputSource:
     named = [row for row in rows if row.input] or rows
-    match modality or _modality(folder, table, named):
+    files = ImageFiles(folder)
+    kind = _array_kind(files, named) if modality == "array" else modality or _kind(files, table, named)
+    match kind:
         case "image":
-            return ImageFiles(folder)
+            return files
         case "text":
             return Texts()
+        case "sound":
+            return SoundFiles(folder, rate)
+        case ".npy":
+            return ArrayFiles(folder)
         case _:
-            entry = Path(named[0].input)
-            if entry.suffix.lower() in SOUND_ENDINGS and (modality is None or os.path.isfile(folder / entry)):
-                return SoundFiles(folder, rate)
-            return ArrayFiles(folder) if entry.suffix.lower() == ".npy" else FeatureIds()
+            return FeatureIds()
 
 
-def _modality(folder: Path, table: Path, rows: Sequence[Row]) -> Modality:
+def _kind(files: ImageFiles, table: Path, rows: Sequence[Row]) -> _Kind:
     """What the inputs are: what the first one is, or if that is a file of another kind, the first file that is read.
 
     Raises:
         DataError: the first input is a file of another kind and no other is read, or it is a text and others are files.
     """
-    first, kinds = rows[0], (_kind(folder, row.input) for row in rows)
+    first, kinds = rows[0], (_kind_of(files, row.input) for row in rows)
     kind = next(kinds)
+    named = [row for row in rows if _ENDS_AS_FILE.search(row.input)] if kind == "text" else []
+    if len(named) >= 0.9 * len(rows):  # names may have blanks, but hardly any sentence ends like one
+        first, kind = named[0], "other"
     if kind == "other":
-        kind = next((kind for kind in kinds if kind in ("image", "array")), "other")
+        kind = next((kind for kind in kinds if kind not in ("text", "other")), "other")
     if kind == "other":
         ending = Path(first.input).suffix
         what = f"files that end in {ending} are not read" if ending else "it is not a file of a kind that is read"
@@ -151,27 +159,43 @@ def _modality(folder: Path, table: Path, rows: Sequence[Row]) -> Modality:
             f"{', '.join(SOUND_ENDINGS)}; arrays: .npy); if inputs are texts or ids, say data.modality=text or "
             "data.modality=array"
         )
-    if kind == "text" and any(path != table for path in folder.iterdir()):
+    if kind == "text" and any(path != table for path in files.folder.iterdir()):
         for row in rows:
-            if os.path.isfile(folder / row.input):
+            if os.path.isfile(files.folder / row.input):
                 raise DataError(f"{table} {row.where}: {row.input!r} is a file, but {first.input!r} in {first.where} "
                                 "is not; say data.modality=image, array or text")  # fmt: skip
     return kind
 
 
-def _kind(folder: Path, entry: str) -> Modality | Literal["other"]:
-    """What an input is by the ending of its name, or by the content of the file."""
+def _kind_of(files: ImageFiles, entry: str) -> _Kind:
+    """What an input is by the ending of its name, or if that says nothing, whether its content is that of a picture."""
     ending = Path(entry).suffix.lower()
-    if ending in (".npy", *SOUND_ENDINGS):
-        return "array"
+    if ending == ".npy":
+        return ".npy"
+    if ending in SOUND_ENDINGS:
+        return "sound"
     if ending in (*ENDINGS, ".svg"):  # SVG is refused by name
         return "image"
-    files = ImageFiles(folder)
     try:
         with files.path(files.name(entry)).open("rb") as file:
             return "image" if is_image(file.read(16)) else "other"
     except (DataError, OSError):
         return "other" if _FILE_NAME.fullmatch(entry) else "text"
+
+
+def _array_kind(files: Files, rows: Sequence[Row]) -> Literal["sound", ".npy", "id"]:
+    """What arrays are: what the first is that names a .npy file, or a sound that is there: ids may look like sounds."""
+    for row in rows:
+        ending = Path(row.input).suffix.lower()
+        if ending == ".npy":
+            return ".npy"
+        if ending in SOUND_ENDINGS:
+            try:
+                files.path(files.name(row.input))
+            except DataError:
+                continue
+            return "sound"
+    return "id"
 
 
 def _csv_rows(path: Path, bad: BadRows) -> list[Row]:

@@ -284,7 +284,8 @@ class _Known:
         self._path: Path | None = None
         self._seen: dict[str, Any] = {}
         if folder is not None and source.place is not None:
-            self._path = folder / f"{digest([source.place, type(source).__name__, source.version])}.json"
+            checked = [source.place, type(source).__name__, source.version, *filter(None, [source.checks])]
+            self._path = folder / f"{digest(checked)}.json"
             try:
                 seen = json.loads(self._path.read_text(encoding="utf-8"))
                 self._seen = seen if isinstance(seen, dict) else {}

@@ -20,6 +20,8 @@ from lockdec.data.sounds import LARGEST as LARGEST_SOUND
 from lockdec.data.sounds import open_sound
 from lockdec.errors import DataError
 
+NPY = b"\x93NUMPY"  # how a .npy file begins
+
 
 class InputSource(ABC):
     """Turns the entries of an `input` column into inputs.
@@ -27,11 +29,13 @@ class InputSource(ABC):
     Attributes:
         modality: of the inputs.
         version: of the code that turns entries into inputs; part of their fingerprint.
+        checks: of the code that checks them, where it refuses inputs that it once let through; in no fingerprint.
         place: where the entries are looked up, such as a folder; None if an entry is the input itself.
     """
 
     modality: Modality
     version: str = "1"
+    checks: str = ""
     place: str | None = None
 
     def name(self, entry: str) -> str:
@@ -211,6 +215,7 @@ class SoundFiles(Files):
     """
 
     modality: Modality = "array"
+    checks = "2"
     largest = LARGEST_SOUND
 
     def __init__(self, folder: Path, rate: int) -> None:
@@ -254,10 +259,14 @@ def load_array(source: Path | bytes, name: str) -> NDArray[np.float32]:
     """
     try:
         array = np.load(source if isinstance(source, Path) else io.BytesIO(source), allow_pickle=False)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror})") from error
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
-        raise DataError(f"{name}: not a .npy file of numbers ({' '.join(str(error).split())})") from error
+        content = source.read_bytes() if isinstance(source, Path) else source
+        reason = " ".join(str(error).split())
+        if content and not content.startswith(NPY):  # numpy takes all that is no array for pickled objects
+            reason = "it is a file of another kind"
+        raise DataError(f"{name}: not a .npy file of numbers ({reason})") from error
     return finite_array(array, name)
 
 

@@ -18,7 +18,7 @@ from lockdec.errors import ConfigError, DataError
 from lockdec.store.tensors import fingerprinted
 from lockdec.transformer.encoded import Encoded
 
-__all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere", "rehearse"]
+__all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere", "encode_named", "rehearse"]
 
 Frozen = TypeVar("Frozen", bound="Encoder")
 
@@ -116,14 +116,31 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
         return super().requires_grad_(False)
 
 
+def encode_named(encoder: Encoder, inputs: Mapping[str, Input]) -> Encoded:
+    """What `encode` gives for inputs by their ids.
+
+    Raises:
+        DataError: an input cannot be encoded; the text names it.
+    """
+    try:
+        return encoder.encode(list(inputs.values()))
+    except DataError:
+        for given_id, given in inputs.items():
+            try:
+                encoder.encode([given])
+            except DataError as error:
+                raise DataError(f"input {given_id!r}: {error}") from error
+        raise
+
+
 def rehearse(encoder: Encoder, inputs: Mapping[str, Input]) -> None:
     """Encode a few inputs, by their ids, and see whether the result is what the contract says.
 
     Raises:
         ConfigError: it is not; the text says what the encoder gave, and what it should give.
-        DataError: a state is not finite; the text names the input.
+        DataError: an input cannot be encoded, or a state is not finite; the text names the input.
     """
-    name, count, encoded = type(encoder).__name__, len(inputs), encoder.encode(list(inputs.values()))
+    name, count, encoded = type(encoder).__name__, len(inputs), encode_named(encoder, inputs)
     if not isinstance(encoded, Encoded):
         raise ConfigError(f"encoder: {name}.forward returned {type(encoded).__name__}; it has to return an Encoded")
     states, mask = encoded.states, encoded.mask

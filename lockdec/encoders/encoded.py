@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lockdec.console import track
 from lockdec.data.captions import CaptionSet
-from lockdec.encoders.contract import Encoder
+from lockdec.encoders.contract import Encoder, encode_named
 from lockdec.encoders.normalisation import Normalisation, kinds_of
 from lockdec.errors import DataError, StoreError
 from lockdec.store.reading import MOST_IDS_BYTES, read_json
@@ -188,7 +188,8 @@ def _encode(
     with path.open("wb") as file:
         starts = list(range(0, len(captions), batch_size))
         for rows in track(_batches(starts, batch_size, len(captions)), "encoding inputs", total=len(starts)):
-            encoded = encoder.encode(captions.inputs(rows))
+            named = zip((captions.ids[row] for row in rows), captions.inputs(rows), strict=True)
+            encoded = encode_named(encoder, dict(named))
             lengths += encoded.mask.sum(1).tolist()
             if rows.start == 0:  # better now than after hours of encoding
                 raw = sum(lengths) / len(rows) * encoder.dim * np.dtype(np.float32).itemsize

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from lockdec.data.captions import Input, Modality
+from lockdec.data.sounds import LOUDEST
 from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError
 from lockdec.transformer.encoded import Encoded
@@ -47,7 +49,7 @@ def hear(inputs: Sequence[Input], seconds: int, reader: str) -> Heard:
         reader: the name of the encoder, for errors.
 
     Raises:
-        DataError: an input is no sound, is empty, or has samples that are not finite.
+        DataError: an input is no sound, is empty, or has samples that are not finite or far from -1 to 1.
     """
     sounds, lengths = torch.zeros(len(inputs), seconds * RATE), []
     for row, given in enumerate(inputs):
@@ -57,12 +59,23 @@ def hear(inputs: Sequence[Input], seconds: int, reader: str) -> Heard:
         heard = given[: seconds * RATE].astype(np.float32)
         if not len(heard) or not np.isfinite(heard).all():
             raise DataError(f"{reader} reads sounds of at least one sample, all of them finite")
+        if (loudest := max(float(given.max()), -float(given.min()))) > LOUDEST or _integers(given, loudest):
+            raise DataError(
+                f"{reader} reads sounds whose samples are floating-point numbers from -1 to 1, not "
+                f"{'integers' if _integers(given, loudest) else 'numbers'} of up to {loudest:g}: "
+                "divide samples of 16 bits by 32768"
+            )
         sounds[row, : len(heard)] = torch.from_numpy(heard)
         lengths.append(math.ceil(len(heard) / HOP))
     spectrum = torch.stft(sounds, WINDOW, HOP, window=torch.hann_window(WINDOW), return_complex=True)
     power = spectrum[..., :-1].abs().square()  # the last frame lies beyond the end
     loud = (mel_bands() @ power).clamp(min=1e-10).log10()
     return Heard((loud.maximum(loud.amax(dim=(1, 2), keepdim=True) - 8) + 4) / 4, torch.tensor(lengths))
+
+
+def _integers(samples: NDArray[Any], loudest: float) -> bool:
+    """Whether samples are integers, or were: they are read from files as floating-point numbers."""
+    return samples.dtype.kind in "iu" or (loudest > 1 and bool((samples == np.round(samples)).all()))
 
 
 @cache

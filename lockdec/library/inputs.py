@@ -14,7 +14,7 @@ from lockdec.data.captions import Input, Modality, Part, composed, not_unicode
 from lockdec.data.images import open_image, upright
 from lockdec.data.sounds import ENDINGS as SOUNDS
 from lockdec.data.sounds import open_sound
-from lockdec.data.sources import finite_array, load_array
+from lockdec.data.sources import NPY, finite_array, load_array
 from lockdec.errors import DataError
 
 GivenPart: TypeAlias = Image.Image | str | Path | bytes | NDArray[Any]
@@ -31,7 +31,6 @@ _WANTED = {
 }
 _SOUNDS = "sounds: Float[samples] at {rate} Hz, or the path or the content of a file (WAV, FLAC, Ogg, MP3)"
 _PARTS: tuple[Modality, ...] = ("image", "text", "array")
-_NPY = b"\x93NUMPY"  # how the content of a .npy file begins
 
 
 def several(names: str | Path | Collection[T]) -> Sequence[T]:
@@ -104,7 +103,7 @@ def _content(content: bytes, modality: Modality, rate: int | None, name: str) ->
     """What the content of a file is."""
     if modality == "image":
         return open_image(content, name)
-    if rate is not None and not content.startswith(_NPY):
+    if rate is not None and not content.startswith(NPY):
         return open_sound(content, name, rate)
     return load_array(content, name)
 

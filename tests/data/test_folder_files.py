@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 import soundfile
 from PIL import Image
 
+from lockdec.data.captions import Modality
 from lockdec.data.folder import Folder
-from lockdec.errors import DataError
+from lockdec.data.listed import OnBad
+from lockdec.data.sources import SoundFiles, load_array
+from lockdec.errors import ConfigError, DataError
 from tests.data.user_files import (
     SPLIT,
     decomposed,
@@ -120,6 +124,44 @@ def test_damaged_sounds_are_bad_rows(tmp_path: Path) -> None:
     assert len(Folder(str(tmp_path), on_bad="skip")) == 3
 
 
+def test_a_sound_that_was_once_let_through_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write_sounds(tmp_path, [".wav", ".flac", ".ogg", ".mp3"])
+    (tmp_path / "3.mp3").write_bytes((tmp_path / "3.mp3").read_bytes()[:-1_500])
+    write_csv(tmp_path, rows)
+    with monkeypatch.context() as before:
+        before.setattr(SoundFiles, "checks", "")
+        before.setattr("lockdec.data.sources.open_sound", lambda content, name, rate: np.zeros(9, np.float32))
+        let_through = Folder(str(tmp_path), cache=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"line 5: 3.mp3: cut off or damaged"):
+        Folder(str(tmp_path), cache=str(tmp_path / "cache"))
+    data = Folder(str(tmp_path), cache=str(tmp_path / "cache"), on_bad="skip")
+    assert data.entries == let_through.entries[:3]
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+@pytest.mark.parametrize("package", ["soundfile", "soxr"])
+def test_a_missing_package_makes_no_row_bad(
+    package: str, on_bad: OnBad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_csv(tmp_path, write_sounds(tmp_path))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match=rf"^sounds are read by .*{package}.*: pip install 'lockdec\[sound\]'$"):
+        Folder(str(tmp_path), on_bad=on_bad)
+
+
+def test_a_sound_among_arrays_is_called_a_file_of_another_kind(tmp_path: Path) -> None:
+    rows = [*write_arrays(tmp_path, 4), *write_sounds(tmp_path, [".wav"])]
+    (tmp_path / "empty.npy").touch()
+    write_csv(tmp_path, [*rows, ("empty.npy", "x")])
+    kind = "not a .npy file of numbers"
+    with pytest.raises(
+        DataError, match=rf"line 6: 0.wav: {kind} \(it is a file of another kind\); line 7: empty.npy: {kind} \(No data"
+    ):
+        Folder(str(tmp_path))
+    with pytest.raises(DataError, match=rf"^x: {kind} \(it is a file of another kind\)$"):
+        load_array(tmp_path / "0.wav", "x")
+
+
 def test_ids_may_look_like_sounds(tmp_path: Path) -> None:
     write_csv(tmp_path, [(f"{number}.wav", "x") for number in range(3)])
     assert Folder(str(tmp_path), modality="array").inputs([0]) == ["0.wav"]
@@ -132,6 +174,44 @@ def test_a_file_of_another_kind_among_pictures_is_a_bad_row(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"line 2: notes.txt: not a picture of a kind that is read"):
         Folder(str(tmp_path))
     assert len(Folder(str(tmp_path), on_bad="skip")) == 4
+
+
+@pytest.mark.parametrize("modality", [None, "array"])
+@pytest.mark.parametrize("other", ["x.mid", "My Track 1.m4a", "x"])
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("write", [write_sounds, write_arrays])
+def test_a_file_of_another_kind_before_sounds_or_arrays_is_a_bad_row(
+    modality: Modality | None, other: str, there: bool, write: Callable[..., list[tuple[str, str]]], tmp_path: Path
+) -> None:
+    rows = [*write(tmp_path), *([("0.wav", "y")] * 7 if write is write_sounds else [])]
+    if there:
+        (tmp_path / other).write_bytes(b"MThd")
+    write_csv(tmp_path, [(other, "x"), *rows])
+    with pytest.raises(DataError, match=rf"line 2: '?{other}'?: no"):
+        Folder(str(tmp_path), modality=modality)
+    data = Folder(str(tmp_path), modality=modality, on_bad="skip")
+    assert len(data) == len({name for name, _ in rows})
+    assert all(isinstance(given, np.ndarray) for given in data.inputs(range(len(data))))
+
+
+def test_sounds_in_the_form_of_windows_are_no_ids(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    names = [f"sub\\{name}" for name, _ in write_sounds(tmp_path / "sub")]
+    write_csv(tmp_path, [(name, "x") for name in names])
+    for modality in (None, "array"):
+        assert isinstance(Folder(str(tmp_path), modality=modality).inputs([0])[0], np.ndarray)
+
+
+@pytest.mark.parametrize("ending", ["aac", "AAC"])
+def test_names_with_blanks_are_refused_and_sentences_are_not(ending: str, tmp_path: Path) -> None:
+    write_csv(tmp_path, [("Untitled", "x"), *((f"My Track {number}.{ending}", "x") for number in range(20))])
+    with pytest.raises(DataError, match=rf"line 3: 'My Track 0.{ending}': files that end in .{ending} are not read .*"
+                       "data.modality=text"):  # fmt: skip
+        Folder(str(tmp_path))
+    assert Folder(str(tmp_path), modality="text").modality == "text"
+    said = ["we leave at 5.30", "made in the U.S.A", "it runs on node.js", "well...so", "Ask Dr. No"]
+    write_csv(tmp_path, [(f"{number}: {text}", "x") for number in range(4) for text in said])
+    assert Folder(str(tmp_path)).modality == "text"
 
 
 def test_a_file_too_large_for_a_picture_is_not_read(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,54 @@ def test_a_wav_file_that_was_cut_is_refused_and_one_of_unknown_length_is_read() 
         assert len(open_sound(streamed, "a")) == 16_000
         both = streamed[:at] + (length - 36).to_bytes(4, "little") + streamed[at + 4 :]
         assert len(open_sound(both, "a")) == 16_000
+
+
+def pages(ogg: bytes, stream: int) -> list[bytes]:
+    """The pages of an Ogg file, as those of the stream of this number."""
+    starts = [found.start() for found in re.finditer(b"OggS", ogg)]
+    numbered = []
+    for start, end in zip(starts, [*starts[1:], len(ogg)], strict=True):
+        page = ogg[start : start + 14] + stream.to_bytes(4, "little") + ogg[start + 18 : start + 22]
+        rest = ogg[start + 26 : end]
+        remainder = 0
+        for byte in page + bytes(4) + rest:  # the checksum, as RFC 3533 defines it
+            remainder ^= byte << 24
+            for _ in range(8):
+                remainder = (remainder << 1) ^ (0x104C11DB7 if remainder & 0x80000000 else 0)
+        numbered.append(page + remainder.to_bytes(4, "little") + rest)
+    return numbered
+
+
+@pytest.mark.parametrize("rate", [16_000, 48_000])
+def test_an_mp3_file_of_fewer_samples_than_it_counts_is_refused(rate: int) -> None:
+    whole = written(tone(rate, 3.0), rate, "MP3")
+    half = len(whole) // 2
+    for spoiled in (
+        whole[:half],
+        whole[:half] + whole[half + 1_500 :],
+        whole[:half] + b"\xff" * 900 + whole[half + 900 :],
+    ):
+        with pytest.raises(DataError, match=rf"^a: (cut off or damaged; [\d,]+ of its {3 * rate:,} samples are|not a)"):
+            open_sound(spoiled, "a")
+    titled = b"ID3\3\0\0\0\0\x40\0" + bytes(8_192) + whole + b"TAG" + bytes(125)
+    assert len(open_sound(titled, "a")) == len(open_sound(whole, "a")) == 48_000
+    assert len(open_sound(whole[whole.index(whole[:2], 4) :], "a")) > 0, "without a count nothing says what is missing"
+
+
+@pytest.mark.parametrize("coding", ["VORBIS", "OPUS"])
+def test_an_ogg_file_whose_last_page_does_not_end_it_is_refused(coding: str) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).uniform(-0.3, 0.3, 48_000), 16_000, format="OGG", subtype=coding)
+    whole = file.getvalue()
+    first, second = pages(whole, 1), pages(whole, 2)
+    for cut in (whole[: len(whole) // 2], whole[:-10], b"".join(first[:-1])):
+        with pytest.raises(DataError, match=r"^a: cut off; the page that ends it is missing$"):
+            open_sound(cut, "a")
+    with pytest.raises(DataError, match=r"^a: cut off or damaged; [\d,]+ of its 48,000 samples are missing$"):
+        open_sound(b"".join([*first[:3], *first[4:]]), "a")
+    together = b"".join(page for both in zip(first, second, strict=True) for page in both)
+    for several in (b"".join([*first, *second]), together, whole + bytes(10)):
+        np.testing.assert_array_equal(open_sound(several, "a"), open_sound(whole, "a"))
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,20 @@ def test_a_state_says_when_it_is() -> None:
         (np.array(["a"]), "not an array of shape"),
         (np.zeros(0, np.float32), "at least one sample"),
         (np.array([0.0, np.nan], np.float32), "all of them finite"),
+        (np.array([0, -(2**15)], np.int16), "from -1 to 1, not integers of up to 32768: divide .* by 32768"),
+        (np.array([0, 1], np.int16), "not integers of up to 1: divide"),
+        (np.array([0.0, -7.0], np.float32), "not integers of up to 7: divide"),
+        (np.array([0.5, 101.5], np.float32), "not numbers of up to 101.5: divide"),
+        (np.concatenate([np.zeros(31 * RATE), [300.0]]), "not integers of up to 300: divide"),
     ],
 )
 def test_what_is_no_sound_is_refused(given: object, said: str) -> None:
     with pytest.raises(DataError, match=f"LogMel reads sounds.*{said}"):
         LogMel().encode([given])  # type: ignore[list-item]
+
+
+def test_samples_a_little_out_of_range_are_heard() -> None:
+    assert LogMel().encode([np.array([0.5, -1.0, 1.25], np.float32), np.array([0.0, 1.0], np.float32)]).mask.any()
 
 
 @pytest.mark.parametrize("options", [{"seconds": 0}, {"seconds": 31}, {"pool": 0}, {"pool": 3001}])

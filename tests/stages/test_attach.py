@@ -20,7 +20,7 @@ from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.encoders.sound import LogMel
-from lockdec.errors import ConfigError
+from lockdec.errors import ConfigError, DataError
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Work
@@ -78,6 +78,19 @@ def attached(inputs: list[Any], folder: Path) -> None:
 def test_a_batch_holds_at_least_one_input() -> None:
     with pytest.raises(ConfigError, match=r"^stages\.attach\.batch_size=0 must be at least 1$"):
         Attach(data=Given([np.zeros((5, 3))] * 12, "array"), encoder=Scaled(3), normalise="none", batch_size=0).check()
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_an_input_that_cannot_be_encoded_is_named(at: int, tmp_path: Path) -> None:
+    sounds: list[Any] = [np.full(800, 0.5, np.float32) for _ in range(12)]
+    sounds[at] = np.full(800, 20_000, np.int16)
+    stage = Attach(data=Given(sounds, "array"), encoder=LogMel(seconds=1), normalise="standardise", batch_size=4)
+    problem = rf"^input '{stage.data.ids[at]}': LogMel reads sounds .* not integers of up to 20000: divide"
+    with pytest.raises(DataError, match=problem):
+        stage.make(Work("attach", tmp_path, {}, [], CPU))
+    if at == 0:
+        with pytest.raises(DataError, match=problem):
+            stage.rehearse(CPU, {})
 
 
 @pytest.mark.parametrize("rate", [8_000, 48_000])
