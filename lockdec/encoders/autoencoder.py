@@ -101,7 +101,7 @@ class AutoencoderEncoder(Encoder):
     def __init__(self, model: Autoencoder, position: bool) -> None:
         super().__init__()
         self.model, self.position = model, position
-        self.groups = (model.config.channels, *([POSITION] if position else []))
+        self.groups = groups_of(model.config, position)
         self.dim = sum(self.groups)
 
     @property
@@ -126,6 +126,11 @@ class AutoencoderEncoder(Encoder):
             places = positions(side).flatten(0, 1).to(states)
             states = torch.cat([states, places.expand(len(states), -1, -1)], dim=-1)
         return Encoded(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def groups_of(sizes: AutoencoderConfig, position: bool) -> tuple[int, ...]:
+    """The channels of a latent, and where it is appended, those of its position."""
+    return (sizes.channels, *([POSITION] if position else []))
 
 
 def save_autoencoder(model: Autoencoder, folder: Path) -> None:

@@ -176,3 +176,14 @@ class PretrainedHere(ABC):
         Raises:
             ConfigError: its settings do not fit the pretrained weights.
         """
+
+    def groups(self, sizes: Any) -> tuple[int, ...] | None:
+        """`Encoder.groups` of the encoder that `open` gives; None where they are not known before it is pretrained.
+
+        Args:
+            sizes: of the network that `stage` pretrains, from its config.
+
+        Raises:
+            ConfigError: its settings do not fit these sizes.
+        """
+        return None

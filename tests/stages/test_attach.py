@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import torch
 
+from lockdec.config.building import Builder
 from lockdec.data.captions import CaptionSet
 from lockdec.data.folder import Folder
 from lockdec.data.openmoji import OpenMoji
@@ -21,11 +22,11 @@ from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.mlm import PretrainedMaskedLanguageModel
 from lockdec.encoders.sound import LogMel
 from lockdec.errors import ConfigError
-from lockdec.pipeline.assembling import Assembly
+from lockdec.pipeline.assembling import Assembly, assemble
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact
-from tests.conftest import run_tiny
+from tests.conftest import composed, run_tiny
 from tests.encoders.array_encoder import Scaled
 from tests.encoders.kinds import Given
 
@@ -112,6 +113,25 @@ def test_sounds_of_another_rate_than_the_encoder_hears_are_refused(rate: int, tm
 def test_samples_are_called_sounds(data: CaptionSet, encoder: Any, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         Attach(data=data, encoder=encoder, normalise="standardise", batch_size=4).check()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (
+            ("data=pieces", "encoder=mlm", "encoder.layers=[0,9]"),
+            r"^encoder\.layers=\[0, 9\]: one or more of 0 .* to 3",
+        ),
+        (("data=pieces", "encoder=mlm", "stages.attach.normalise=[none]"), r"normalise=\['none'\]: .* give 2 kinds"),
+        (("encoder=vae", "stages.attach.normalise=[none,none,none]"), r"the states have 2 groups of channels"),
+        (("encoder=two_views", "stages.attach.normalise=[none]"), r"the states have 5 groups of channels"),
+    ],
+)
+def test_what_an_encoder_will_not_have_is_refused_before_it_is_pretrained(
+    overrides: tuple[str, ...], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        assemble(composed("debug=tiny", *overrides), Builder())
 
 
 def test_it_says_that_all_states_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
