@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from lockdec.config.schema import require_at_least
-from lockdec.console import console
+from lockdec.console import tell_once
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.encoders.contract import Encoder, PretrainedHere, rehearse
 from lockdec.encoders.encoded import EncodedSet
@@ -106,9 +106,9 @@ class Attach(Stage):
             encoder.to("cpu")  # the stages that follow need the device's memory
         compared = encoded.batch(spread(self.data.splits["train"], _COMPARED))
         if len(compared) > 1 and compared.states.eq(compared.states[:1]).all():
-            console.print(
-                f"  {work.stage}: the states of {len(compared)} inputs that were compared are all the same, so no "
-                "caption can depend on its input: check the inputs and the encoder"
+            tell_once(
+                f"  {work.stage}: the states that {type(encoder).__name__} gives {len(compared)} inputs that were "
+                "compared are all the same, so no caption can depend on its input: check the inputs and the encoder"
             )
         return {
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},
