@@ -28,8 +28,16 @@ from lockdec.errors import visible
 T = TypeVar("T")
 
 console = Console(highlight=False)
+_TOLD: set[str] = set()
 
 LINE_EVERY = 30.0  # seconds between two lines about long work in a log file
+
+
+def tell_once(line: str) -> None:
+    """Print a line unless this process has printed it: what is true of the data is so in every cell of a sweep."""
+    if line not in _TOLD:
+        _TOLD.add(line)
+        console.print(line, soft_wrap=True)
 
 
 class LongWork:

@@ -63,6 +63,9 @@ def settings_of_the_process() -> Iterator[None]:
     """Tests run commands in this process, which set what holds for all of it; the next test finds it as it was."""
     import torch
 
+    from lockdec import console
+
+    console._TOLD.clear()
     precision, tf32, threads = (
         torch.get_float32_matmul_precision(),
         torch.backends.cudnn.allow_tf32,

@@ -89,8 +89,8 @@ class CaptionSet(ABC):
         rate: samples a second of the inputs; None where they are no sounds, or it is not known.
 
     Raises:
-        DataError: an id occurs twice or cannot name a file, a caption is empty, a text is not Unicode, or the splits
-            overlap or miss a row.
+        DataError: an id occurs twice or cannot name a file, a caption is empty, a text is not Unicode, the splits
+            overlap or miss a row, or one of them is empty.
     """
 
     skipped: tuple[str, ...] = ()
@@ -175,3 +175,9 @@ class CaptionSet(ABC):
         rows = sorted(row for split in self.splits.values() for row in split)
         if rows != list(range(len(self.ids))):
             raise DataError("the splits must contain every row exactly once")
+        if not all(self.splits.values()):
+            counts = ", ".join(f"{len(members)} for {name}" for name, members in self.splits.items())
+            raise DataError(
+                f"data: {type(self).__name__} has {counts}, and each needs at least one input: use more inputs "
+                "(data.limit) or another split (data.split)"
+            )

@@ -48,7 +48,7 @@ class Pieces(CaptionSet):
         limit: use only this many pieces; val and test are then at most an eighth of it.
 
     Raises:
-        ConfigError: a value of `data.*` is not available.
+        ConfigError: a value of `data.*` is not available, or the split leaves train, val or test empty.
     """
 
     def __init__(
@@ -151,18 +151,30 @@ def _split(
     if split == "random":
         return random_split(len(properties), seed, val, test)
     rows = random.Random(seed).sample(range(len(properties)), len(properties))
+    found: dict[Split, list[int]] = {"test": [], "val": [], "train": []}
     if split == "attribute":
         having = [row for row in rows if getattr(properties[row], name) == unseen]
         others = [row for row in rows if getattr(properties[row], name) != unseen]
         half = len(having) // 2
-        return {"test": having[:half], "val": having[half:], "train": others}
+        found = {"test": having[:half], "val": having[half:], "train": others}
+        if not all(found.values()):
+            raise ConfigError(
+                f"data.unseen={unseen}: {len(having)} of {len(rows)} pieces have it, and val and test need one each; "
+                "use more pieces (data.limit, data.count) or another value"
+            )
+        return found
     combinations: dict[tuple[str, ...], list[int]] = {}
     for row in rows:
         combinations.setdefault(tuple(getattr(properties[row], name) for name in COMBINED), []).append(row)
-    found: dict[Split, list[int]] = {"test": [], "val": [], "train": []}
     for several in combinations.values():
         part: Split = "test" if len(found["test"]) < test else "val" if len(found["val"]) < val else "train"
         found[part] += several
+    if not all(found.values()):
+        raise ConfigError(
+            f"data.val={val} data.test={test}: data.split=compositional holds out whole combinations, and of "
+            f"{len(rows)} pieces none is left for {next(name for name, members in found.items() if not members)}; "
+            "hold out fewer, or use more pieces (data.limit, data.count)"
+        )
     return found
 
 

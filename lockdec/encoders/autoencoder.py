@@ -106,8 +106,7 @@ class AutoencoderEncoder(Encoder):
     def __init__(self, model: Autoencoder, position: bool, hidden: bool = False) -> None:
         super().__init__()
         self.model, self.position, self.hidden = model, position, hidden
-        channels = model.config.widths[-1] if hidden else model.config.channels
-        self.groups = (channels, *([POSITION] if position else []))
+        self.groups = groups_of(model.config, position, hidden)
         self.dim = sum(self.groups)
 
     @property
@@ -133,6 +132,11 @@ class AutoencoderEncoder(Encoder):
             places = positions(side).flatten(0, 1).to(states)
             states = torch.cat([states, places.expand(len(states), -1, -1)], dim=-1)
         return Encoded(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+
+def groups_of(sizes: AutoencoderConfig, position: bool, hidden: bool = False) -> tuple[int, ...]:
+    """The channels of a latent or of a hidden state, and where it is appended, those of its position."""
+    return (sizes.widths[-1] if hidden else sizes.channels, *([POSITION] if position else []))
 
 
 def save_autoencoder(model: Autoencoder, folder: Path) -> None:

@@ -4,32 +4,70 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, ABCMeta, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from lockdec.data.captions import CaptionSet, Input, Modality, digest
-from lockdec.errors import ConfigError, DataError
+from lockdec.errors import ConfigError, DataError, LockdecError
+from lockdec.runtime.memory import is_out_of_memory
 from lockdec.store.tensors import fingerprinted
 from lockdec.transformer.encoded import Encoded
 
 __all__ = ["Encoded", "Encoder", "Input", "Modality", "PretrainedHere", "encode_named", "rehearse"]
 
 Frozen = TypeVar("Frozen", bound="Encoder")
+_MISSING = object()
+_NAMED = 5  # inputs of a batch that an error names
 
 
 class _FrozenWhenBuilt(ABCMeta):
-    """Freezes an encoder after its constructor has run, so that no subclass can forget to do so."""
+    """Freezes an encoder after its constructor has run, so that no subclass can forget to do so.
+
+    Raises:
+        ConfigError: the class lacks something of the contract, or an attribute is not what the contract says.
+    """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if missing := sorted(cls.__abstractmethods__):
+            raise ConfigError(f"encoder: {cls.__name__} does not define {' and '.join(missing)}, as an Encoder has to")
         encoder = super().__call__(*args, **kwargs)
+        if "_parameters" not in vars(encoder):
+            raise ConfigError(f"encoder: {cls.__name__}.__init__ has to call super().__init__() first")
+        _require_attributes(encoder)
         encoder.groups = encoder.groups or (encoder.dim,)
         return nn.Module.requires_grad_(encoder, False).eval()
+
+
+def _require_attributes(encoder: Any) -> None:
+    dim = getattr(encoder, "dim", None)
+    rules: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+        ("modality", lambda given: given in get_args(Modality), f"one of {', '.join(get_args(Modality))}"),
+        ("dim", _counts, "the number of channels of a state"),
+        ("rate", lambda given: given is None or _counts(given), "samples a second, or None where inputs are no sounds"),
+        ("seconds", lambda given: given is None or given > 0, "how much of a sound it hears, or None for all of it"),
+        ("groups", lambda given: not given or sum(given) == dim, f"numbers of channels that add up to `dim`, {dim}"),
+        ("apart", lambda given: not given or sum(given) == dim, f"numbers of channels that add up to `dim`, {dim}"),
+    )
+    for name, right, wanted in rules:
+        given = getattr(encoder, name, _MISSING)
+        try:
+            fits = given is not _MISSING and right(given)
+        except TypeError:  # no number, or no sequence of numbers
+            fits = False
+        if not fits:
+            has = f"no `{name}`" if given is _MISSING else f"{name}={given!r}"
+            raise ConfigError(f"encoder: {type(encoder).__name__} has {has}; it has to be {wanted}")
+
+
+def _counts(given: Any) -> bool:
+    return isinstance(given, Integral) and not isinstance(given, bool) and int(given) >= 1
 
 
 class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
@@ -101,7 +139,15 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     @property
     def fingerprint(self) -> str:
         """The sha256 (hex) of weights and settings; computed on every access, so that it reflects all changes."""
-        total = hashlib.sha256(digest([type(self).__qualname__, dict(self.settings)]).encode())
+        settings = self.settings
+        try:
+            own = digest([type(self).__qualname__, dict(settings)])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"encoder: {type(self).__name__}.settings has to be a property that gives a mapping of plain values: "
+                f"numbers, texts and lists of them ({error})"
+            ) from error
+        total = hashlib.sha256(own.encode())
         for name, value, content in fingerprinted(self.state_dict()):
             total.update(f"\0{name} {value.dtype} {list(value.shape)}\0".encode())
             total.update(content)
@@ -114,23 +160,6 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
     def requires_grad_(self: Frozen, requires_grad: bool = True) -> Frozen:
         """Stay without gradients, whatever `requires_grad` is."""
         return super().requires_grad_(False)
-
-
-def encode_named(encoder: Encoder, inputs: Mapping[str, Input]) -> Encoded:
-    """What `encode` gives for inputs by their ids.
-
-    Raises:
-        DataError: an input cannot be encoded; the text names it.
-    """
-    try:
-        return encoder.encode(list(inputs.values()))
-    except DataError:
-        for given_id, given in inputs.items():
-            try:
-                encoder.encode([given])
-            except DataError as error:
-                raise DataError(f"input {given_id!r}: {error}") from error
-        raise
 
 
 def rehearse(encoder: Encoder, inputs: Mapping[str, Input]) -> None:
@@ -159,6 +188,30 @@ def rehearse(encoder: Encoder, inputs: Mapping[str, Input]) -> None:
     for row, given_id in enumerate(inputs):
         if not states[row][mask[row]].isfinite().all():
             raise DataError(f"input {given_id!r}: its encoder states are not finite numbers")
+
+
+def encode_named(encoder: Encoder, inputs: Mapping[str, Input]) -> Encoded:
+    """The states of inputs, by their ids. What the encoder raises names the input, or all where none alone raises it.
+
+    Raises:
+        DataError: an input cannot be encoded; the text begins with its id. Any other error has the id in a note.
+    """
+    try:
+        return encoder.encode(list(inputs.values()))
+    except Exception as error:
+        if is_out_of_memory(error) or (isinstance(error, LockdecError) and not isinstance(error, DataError)):
+            raise
+        problem = error
+    if len(inputs) > 1:
+        for name, given in inputs.items():
+            encode_named(encoder, {name: given})
+    more = len(inputs) - _NAMED
+    names = ", ".join(map(repr, list(inputs)[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    which = f"input {names}" if len(inputs) == 1 else f"inputs {names}"
+    if isinstance(problem, DataError):
+        raise DataError(f"{which}: {problem}") from problem
+    problem.add_note(f"raised while encoding {which}")
+    raise problem
 
 
 def _device(encoder: nn.Module) -> torch.device:
@@ -200,3 +253,14 @@ class PretrainedHere(ABC):
         Raises:
             ConfigError: its settings do not fit the pretrained weights.
         """
+
+    def groups(self, sizes: Any) -> tuple[int, ...] | None:
+        """`Encoder.groups` of the encoder that `open` gives; None where they are not known before it is pretrained.
+
+        Args:
+            sizes: of the network that `stage` pretrains, from its config.
+
+        Raises:
+            ConfigError: its settings do not fit these sizes.
+        """
+        return None

@@ -82,7 +82,8 @@ class EncodedSet:
 
         Raises:
             ConfigError: `normalise` is not one of these.
-            DataError: a state is not finite or does not fit `dtype`; the error names the input.
+            DataError: an input cannot be encoded, or a state is not finite or does not fit `dtype`; the error names
+                the input.
             StoreError: the states will not fit on the disk; raised after the first batch.
         """
         kinds_of(normalise, len(encoder.groups))
@@ -188,8 +189,8 @@ def _encode(
     with path.open("wb") as file:
         starts = list(range(0, len(captions), batch_size))
         for rows in track(_batches(starts, batch_size, len(captions)), "encoding inputs", total=len(starts)):
-            named = zip((captions.ids[row] for row in rows), captions.inputs(rows), strict=True)
-            encoded = encode_named(encoder, dict(named))
+            inputs = zip(captions.ids[rows.start : rows.stop], captions.inputs(rows), strict=True)
+            encoded = encode_named(encoder, dict(inputs))
             lengths += encoded.mask.sum(1).tolist()
             if rows.start == 0:  # better now than after hours of encoding
                 raw = sum(lengths) / len(rows) * encoder.dim * np.dtype(np.float32).itemsize

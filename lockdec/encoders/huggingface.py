@@ -148,7 +148,7 @@ class HuggingFace(Encoder):
         """The arguments of the network by name: one batch, or one for each input if padding could matter.
 
         Raises:
-            DataError: an input is of another modality.
+            DataError: an input is of another modality, or a sound is too short.
         """
         if self.modality == "array":
             return [self._batch([item]) for item in inputs]
@@ -209,6 +209,8 @@ class HuggingFace(Encoder):
     def _audio(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         most = getattr(self.processor, "nb_max_samples", None)  # more are cut at random by CLAP's preprocessor
         samples = [_samples(array)[:most] for array in _only(np.ndarray, inputs, "audio as arrays of samples")]
+        if samples and (shortest := min(map(len, samples))) < (least := _least_samples(self.network.config)):
+            raise DataError(f"the sound is too short: {shortest} samples, and this network needs {least} or more")
         rate = self.processor.sampling_rate
         return dict(self.processor(samples, sampling_rate=rate, return_attention_mask=True, return_tensors="pt"))
 
@@ -385,6 +387,15 @@ def _most_tokens(network: Any, processor: Any) -> int | None:
     return min(known, default=None)
 
 
+def _least_samples(config: Any) -> int:
+    """How many samples become one state, where convolutions read them, as in wav2vec 2.0; otherwise 1."""
+    least = 1
+    convolutions = zip(getattr(config, "conv_kernel", ()), getattr(config, "conv_stride", ()), strict=True)
+    for kernel, stride in reversed(list(convolutions)):
+        least = (least - 1) * stride + kernel
+    return least
+
+
 def _probe(modality: Modality, processor: Any) -> Input:
     """A small input, to find out the widths of all layers."""
     if modality == "image":
@@ -395,14 +406,14 @@ def _probe(modality: Modality, processor: Any) -> Input:
 def _only(kind: type[Kind], inputs: Sequence[Any], wanted: str) -> list[Kind]:
     for item in inputs:
         if not isinstance(item, kind):
-            raise DataError(f"encoder: this network reads {wanted}, not {type(item).__name__}")
+            raise DataError(f"this network reads {wanted}, not {type(item).__name__}")
     return list(inputs)
 
 
 def _samples(array: NDArray[Any]) -> NDArray[np.float32]:
     """One channel of audio; a leading axis of size 1 is dropped."""
     if array.ndim > 2 or (array.ndim == 2 and len(array) > 1) or not array.size:
-        raise DataError(f"encoder: audio of shape {array.shape}; one channel of samples is needed (rank 1)")
+        raise DataError(f"audio of shape {array.shape}; one channel of samples is needed (rank 1)")
     return array.reshape(-1).astype(np.float32)
 
 

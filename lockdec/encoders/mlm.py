@@ -41,12 +41,8 @@ class MaskedLanguageModelEncoder(Encoder):
     def __init__(self, model: MaskedLanguageModel, tokenizer: Tokenizer, layers: Sequence[int]) -> None:
         super().__init__()
         config = model.encoder.config
-        if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(config.layers + 1)):
-            raise ConfigError(
-                f"encoder.layers={list(layers)}: one or more of 0 (the embeddings) to {config.layers}, each once"
-            )
+        self.groups = _groups(layers, config)
         self.model, self.tokenizer, self.layers, self.max_len = model.encoder, tokenizer, tuple(layers), config.max_len
-        self.groups = (config.d_model,) * len(layers)
         self.dim = sum(self.groups)
 
     @property
@@ -99,6 +95,18 @@ class PretrainedMaskedLanguageModel(PretrainedHere):
         config = read_dataclass(folder / CONFIG, EncoderConfig)
         model = load_module(lambda: MaskedLanguageModel(config), folder / WEIGHTS)
         return MaskedLanguageModelEncoder(model, Tokenizer.load(folder / TOKENIZER), self.layers)
+
+    def groups(self, sizes: EncoderConfig) -> tuple[int, ...]:
+        return _groups(self.layers, sizes)
+
+
+def _groups(layers: Sequence[int], sizes: EncoderConfig) -> tuple[int, ...]:
+    """The channels of each of these layers; ConfigError if there is no such layer."""
+    if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(sizes.layers + 1)):
+        raise ConfigError(
+            f"encoder.layers={list(layers)}: one or more of 0 (the embeddings) to {sizes.layers}, each once"
+        )
+    return (sizes.d_model,) * len(layers)
 
 
 def save_masked_language_model(model: MaskedLanguageModel, tokenizer: Tokenizer, folder: Path) -> None:

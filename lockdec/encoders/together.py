@@ -122,6 +122,16 @@ class PretrainedTogether(PretrainedHere):
             name: part.open(folder) if isinstance(part, PretrainedHere) else part for name, part in self.parts.items()
         })  # fmt: skip
 
+    def groups(self, sizes: Any) -> tuple[int, ...] | None:
+        """Those of all parts, in the order of `Together`."""
+        found: tuple[int, ...] = ()
+        for _, part in sorted(self.parts.items()):
+            own = part.groups(sizes) if isinstance(part, PretrainedHere) else part.groups
+            if own is None:
+                return None
+            found += own
+        return found
+
 
 def together_modality(several: Sequence[Modality]) -> Modality:
     """That of all encoders, or "several" where they read different parts of an example."""

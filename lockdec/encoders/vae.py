@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lockdec.data.captions import Modality
-from lockdec.encoders.autoencoder import Autoencoder, open_autoencoder, to_cells, to_grid
+from lockdec.encoders.autoencoder import Autoencoder, groups_of, open_autoencoder, to_cells, to_grid
 from lockdec.encoders.configuration import VAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 
@@ -88,3 +88,6 @@ class PretrainedVAE(PretrainedHere):
 
     def open(self, folder: Path) -> Encoder:
         return open_autoencoder(folder, VAE, VAEConfig, self.position, self.hidden)
+
+    def groups(self, sizes: VAEConfig) -> tuple[int, ...]:
+        return groups_of(sizes, self.position, self.hidden)

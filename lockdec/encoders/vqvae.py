@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.data.captions import Modality
-from lockdec.encoders.autoencoder import Autoencoder, open_autoencoder, to_cells, to_grid
+from lockdec.encoders.autoencoder import Autoencoder, groups_of, open_autoencoder, to_cells, to_grid
 from lockdec.encoders.configuration import VQVAEConfig
 from lockdec.encoders.contract import Encoder, PretrainedHere
 
@@ -98,3 +98,6 @@ class PretrainedVQVAE(PretrainedHere):
 
     def open(self, folder: Path) -> Encoder:
         return open_autoencoder(folder, VQVAE, VQVAEConfig, self.position)
+
+    def groups(self, sizes: VQVAEConfig) -> tuple[int, ...]:
+        return groups_of(sizes, self.position)

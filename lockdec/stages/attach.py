@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from lockdec.config.schema import require_at_least
-from lockdec.console import console
+from lockdec.console import tell_once
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.encoders.contract import Encoder, PretrainedHere, rehearse
 from lockdec.encoders.encoded import EncodedSet
@@ -18,6 +18,7 @@ from lockdec.encoders.normalisation import kinds_of
 from lockdec.errors import ConfigError
 from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
+from lockdec.stages.training_stage import EncoderStage
 
 _REHEARSED = 2  # inputs that are encoded before anything is pretrained
 _COMPARED = 64  # inputs whose states are compared with each other
@@ -62,8 +63,16 @@ class Attach(Stage):
                 )
             self.encoder.check(self.data)
             kinds_of(self.normalise, len(self.encoder.groups))
-        else:  # how many groups of channels it has is known once it is pretrained
+        else:  # how many groups of channels it has is a matter of the stage that pretrains it
             kinds_of(self.normalise, 1 if isinstance(self.normalise, str) else len(self.normalise))
+
+    def check_after(self, before: Mapping[str, Stage]) -> None:
+        """Refuse layers that the encoder will not have, and a number of kinds that is not that of its groups."""
+        if isinstance(self.encoder, PretrainedHere):
+            stage = before[self.encoder.stage]
+            groups = self.encoder.groups(stage.sizes) if isinstance(stage, EncoderStage) else None
+            if groups is not None:
+                kinds_of(self.normalise, len(groups))
 
     def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
         """Encode a few inputs: an encoder that cannot must not fail only after a decoder has been pretrained."""
@@ -103,9 +112,9 @@ class Attach(Stage):
             )
         compared = encoded.batch(spread(self.data.splits["train"], _COMPARED))
         if len(compared) > 1 and compared.states.eq(compared.states[:1]).all():
-            console.print(
-                f"  {work.stage}: the states of {len(compared)} inputs that were compared are all the same, so no "
-                "caption can depend on its input: check the inputs and the encoder"
+            tell_once(
+                f"  {work.stage}: the states that {type(encoder).__name__} gives {len(compared)} inputs that were "
+                "compared are all the same, so no caption can depend on its input: check the inputs and the encoder"
             )
         return {
             "encoder": {"name": type(encoder).__name__, "dim": encoder.dim, "states": encoded.max_states},

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from lockdec.config.schema import FewshotConfig
-from lockdec.console import console, printable
+from lockdec.console import printable, tell_once
 from lockdec.data.captions import CaptionSet, spread
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.encoders.encoded import EncodedSet
@@ -103,7 +103,7 @@ class Evaluate(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         laps = Laps()
         if missing := unmentioned("evaluate.attributes", self.decode.attributes, self.data):
-            console.print(f"  {work.stage}: no caption has {printable(', '.join(missing))}", soft_wrap=True)
+            tell_once(f"  {work.stage}: no caption has {printable(', '.join(missing))}")
         encoded = EncodedSet.open(work.parent(Attach).folder)
         tokenizer = load_tokenizer(*work.decoder).with_prompt(load_prompt(work.parent(Finetune)))
         model = load_captioner(*work.decoder, work.parent(Finetune), device=work.device)
@@ -114,7 +114,7 @@ class Evaluate(Stage):
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = References(self.data.captions[row] for row in rows)
         if len(rows) == 1:
-            console.print(f"  {work.stage}: {ONE_INPUT}")
+            tell_once(f"  {work.stage}: {ONE_INPUT}")
         texts = [str(text) for text in self.data.inputs(rows)] if self.data.modality == "text" else []
 
         laps.end("loading")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from lockdec.console import console, track
+from lockdec.console import tell_once, track
 from lockdec.data.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from lockdec.data.translation import TextPairs
 from lockdec.evaluation.configuration import EvaluateTextConfig
@@ -67,7 +67,7 @@ class EvaluateTranslation(Stage):
         known = known_pairs(data, self.shots, self.support_seed)
         texts, references = [data.texts[row] for row in rows], References(data.captions[row] for row in rows)
         if len(rows) == 1:
-            console.print(f"  {work.stage}: {ONE_INPUT}")
+            tell_once(f"  {work.stage}: {ONE_INPUT}")
         nearest = [known[index] for index in nearest_phrases(texts, [data.texts[pair.index] for pair in known])]
 
         strategies = dict.fromkeys([self.decode.strategy, *ALWAYS])

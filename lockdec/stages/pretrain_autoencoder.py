@@ -26,7 +26,7 @@ from lockdec.errors import ConfigError
 from lockdec.runtime.devices import place_on
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.training_stage import TrainingConfig, TrainingStage
+from lockdec.stages.training_stage import EncoderStage, TrainingConfig
 from lockdec.transformer.configuration import require
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class PretrainVQVAEConfig(PretrainAutoencoderConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainAutoencoder(TrainingStage):
+class PretrainAutoencoder(EncoderStage):
     """Trains an autoencoder and draws how it reconstructs pictures that it has not seen.
 
     Attributes:
@@ -100,9 +100,9 @@ class PretrainAutoencoder(TrainingStage):
     """
 
     version: ClassVar[int] = 1
-    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data.case")  # it reads no captions
+    neutral: ClassVar[tuple[str, ...]] = (*EncoderStage.neutral, "data.case")  # it reads no captions
     code: ClassVar[tuple[str, ...]] = (
-        *TrainingStage.code,
+        *EncoderStage.code,
         "lockdec.encoders.autoencoder",
         "lockdec.encoders.vae",
         "lockdec.encoders.vqvae",

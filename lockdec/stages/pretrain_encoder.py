@@ -16,7 +16,7 @@ from lockdec.encoders.mlm import save_masked_language_model
 from lockdec.errors import ConfigError
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import Stage, Work
-from lockdec.stages.training_stage import TrainingConfig, TrainingStage
+from lockdec.stages.training_stage import EncoderStage, TrainingConfig
 from lockdec.transformer.models import EncoderConfig, MaskedLanguageModel
 
 
@@ -50,7 +50,7 @@ class PretrainEncoderConfig(TrainingConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainEncoder(TrainingStage):
+class PretrainEncoder(EncoderStage):
     """Trains a tokenizer and a masked language model; `lockdec.encoders.mlm` opens them.
 
     It reads no captions, no test inputs, and validation inputs only to measure the loss.
@@ -63,9 +63,9 @@ class PretrainEncoder(TrainingStage):
     name: ClassVar[str] = "pretrain_encoder"
     version: ClassVar[int] = 2
     section = PretrainEncoderConfig
-    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "fit.whole_words=False")  # older than this option
+    neutral: ClassVar[tuple[str, ...]] = (*EncoderStage.neutral, "fit.whole_words=False")  # older than this option
     code: ClassVar[tuple[str, ...]] = (
-        *TrainingStage.code,
+        *EncoderStage.code,
         "lockdec.data.text",
         "lockdec.data.tokenizer",
         "lockdec.encoders.mlm",
@@ -75,6 +75,10 @@ class PretrainEncoder(TrainingStage):
     data: CaptionSet
     sources: dict[str, TextSource] = field(default_factory=dict)
     untrained: bool = False
+
+    @property
+    def sizes(self) -> EncoderConfig:
+        return self.fit.model
 
     def check(self) -> None:
         if self.data.modality != "text":

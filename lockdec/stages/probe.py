@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lockdec.config.schema import FewshotConfig
-from lockdec.console import console, printable
+from lockdec.console import printable, tell_once
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
@@ -72,7 +72,7 @@ class Probe(Stage):
 
     def make(self, work: Work) -> dict[str, Any]:
         if missing := unmentioned("probe.attributes", self.settings.attributes, self.data):
-            console.print(f"  {work.stage}: no caption has {printable(', '.join(missing))}", soft_wrap=True)
+            tell_once(f"  {work.stage}: no caption has {printable(', '.join(missing))}")
         encoded = EncodedSet.open(work.parent(Attach).folder)
         support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed)
         known = {"support": [pair.index for pair in support], "train": list(self.data.splits["train"])}

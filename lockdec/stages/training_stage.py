@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -113,3 +114,13 @@ class TrainingStage(Stage):
             val_every=val_every,
         )
         return {name.removeprefix(f"{work.stage}/"): value for name, value in logged.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderStage(TrainingStage):
+    """A stage that pretrains an encoder; see `PretrainedHere`."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Any:
+        """Of its network, from the config."""

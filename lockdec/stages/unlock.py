@@ -10,7 +10,7 @@ import torch
 
 from lockdec.bridges.budget import bridge_size, sized
 from lockdec.config.schema import FewshotConfig
-from lockdec.console import console
+from lockdec.console import console, tell_once
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import support_set
 from lockdec.data.tokenizer import Tokenizer
@@ -116,9 +116,7 @@ class Unlock(Stage):
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
         if encoded.max_states == 1 and self.bridge is None:
-            console.print(
-                "  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter"
-            )
+            tell_once("  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter")
         tokenizer = load_tokenizer(*work.decoder)
         model = load_decoder(*work.decoder, device=work.device)
         sections = self.draw(model, encoded, tokenizer, work)

@@ -63,6 +63,10 @@ def test_what_utf_8_cannot_hold_is_told_in_plain_characters(text: str) -> None:
         ({"splits": {"train": [0, 1], "val": [1], "test": [2]}}, "every row exactly once"),
         ({"splits": {"train": [0], "val": [1], "test": []}}, "every row exactly once"),
         ({"splits": {"train": [0], "val": [1], "test": [3]}}, "every row exactly once"),
+        (
+            {"splits": {"train": [0, 1], "val": [2]}},
+            r"data: Rows has 2 for train, 1 for val, 0 for test, and each needs at least one .*data\.limit",
+        ),
     ],
 )
 def test_rows_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:

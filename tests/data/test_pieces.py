@@ -94,6 +94,14 @@ def test_an_unseen_value_is_in_no_training_piece_and_in_all_others() -> None:
         ({"count": 10}, r"data\.count=10: from 32 to 20000 pieces"),
         ({"val": 300, "test": 300}, r"data\.val=300 data\.test=300: at least 1 each, together below 600 pieces"),
         ({"limit": 5000}, r"data\.limit=5000: from 32 to 600 pieces, or null for all"),
+        (
+            {"limit": 32, "split": "attribute", "unseen": "e flat"},
+            r"data\.unseen=e flat: [01] of 32 pieces have it, and val and test need one each; .*data\.limit",
+        ),
+        (
+            {"count": 32, "val": 15, "test": 16, "split": "compositional", "split_seed": 5},
+            r"data\.val=15 data\.test=16: data\.split=compositional .* none is left for train; hold out fewer",
+        ),
     ],
 )
 def test_what_is_not_available_is_refused(options: dict[str, Any], message: str) -> None:

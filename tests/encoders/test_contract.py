@@ -14,7 +14,7 @@ from torch import Tensor
 from lockdec.data.captions import Input, Modality
 from lockdec.encoders.contract import Encoded, Encoder, rehearse
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.errors import LockdecError
+from lockdec.errors import ConfigError, LockdecError
 from tests.encoders.array_encoder import Scaled
 from tests.encoders.kinds import KINDS, Given, Kind
 
@@ -189,3 +189,56 @@ def test_a_rehearsal_takes_every_kind(kind: Kind) -> None:
 
 def test_padding_need_not_be_finite() -> None:
     rehearse(Giving(NAN[1:].index_fill(1, torch.tensor(0), 1.0), REAL[1:] & (torch.arange(5) < 1)), {"a": "one"})
+
+
+class Partial(Scaled):
+    """A user's class with attributes of any values; None leaves one out."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(3)
+        for name, value in attributes.items():
+            delattr(self, name) if value is None else setattr(self, name, value)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "problem"),
+    [
+        ({"dim": None}, r"has no `dim`; it has to be the number of channels of a state$"),
+        ({"dim": 2.5}, r"has dim=2\.5; it has to be the number of channels"),
+        ({"dim": 0}, r"has dim=0; "),
+        ({"modality": "picture"}, r"has modality='picture'; it has to be one of image, text, array, several$"),
+        ({"rate": "16 kHz"}, r"has rate='16 kHz'; it has to be samples a second, or None"),
+        ({"seconds": "all"}, r"has seconds='all'; it has to be how much of a sound"),
+        ({"groups": (1, 1)}, r"has groups=\(1, 1\); it has to be numbers of channels that add up to `dim`, 3$"),
+        ({"groups": 3}, r"has groups=3; "),
+    ],
+)
+def test_what_the_contract_requires_of_a_class_is_said_in_a_line(attributes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^encoder: Partial {problem}"):
+        Partial(**attributes)
+
+
+def test_a_class_that_is_no_whole_encoder_is_refused_in_a_line() -> None:
+    """Without a modality, methods, the constructor of its parent or plain settings."""
+
+    def made(**content: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            _ = type("Odd", (Encoder,), content)().fingerprint
+        return str(caught.value)
+
+    def start(self: Encoder) -> None:
+        self.dim = 3
+
+    whole = {name: getattr(Giving, name) for name in ("modality", "dim", "settings", "preprocess", "forward")}
+    assert (
+        made(forward=whole["forward"]) == "encoder: Odd does not define preprocess and settings, as an Encoder has to"
+    )
+    assert made(**{name: value for name, value in whole.items() if name != "modality"}).startswith(
+        "encoder: Odd has no `modality`; it has to be one of image"
+    )
+    assert made(**whole, __init__=start) == "encoder: Odd.__init__ has to call super().__init__() first"
+    odd: list[Any] = [lambda self: {}, property(lambda self: {"dtype": torch.float32}), property(lambda self: 3)]
+    for settings in odd:
+        assert made(**whole | {"settings": settings}).startswith(
+            "encoder: Odd.settings has to be a property that gives a mapping of plain values"
+        )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,17 @@ def test_states_that_cannot_be_stored_are_refused_by_their_input(value: float, t
     data.arrays[57][0, 2] = value  # a test row, so that the normalisation stays finite
     with pytest.raises(DataError, match=r"'row 57'.*float16"):
         EncodedSet.write(tmp_path, Scaled(6), data, "none")
+
+
+def test_an_error_of_the_encoder_names_the_input_or_all_of_its_batch(tmp_path: Path) -> None:
+    """An array of rank 1 cannot be encoded alone, and one of other channels not beside the others."""
+    for wrong, inputs in ((np.ones(3), "input 'row 17'"), (np.ones((2, 5)), "inputs 'row 16', .*'row 20' and 11 more")):
+        data = Arrays(arrays())
+        data.arrays[17] = wrong.astype(np.float32)
+        with pytest.raises((RuntimeError, IndexError)) as caught:
+            EncodedSet.write(tmp_path, Scaled(6), data, "none", batch_size=16)
+        [note] = caught.value.__notes__
+        assert re.fullmatch(f"raised while encoding {inputs}", note)
 
 
 def test_an_unknown_normalisation_is_refused(tmp_path: Path) -> None:

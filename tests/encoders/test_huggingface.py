@@ -17,6 +17,7 @@ import transformers as hf
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from lockdec.encoders.contract import encode_named
 from lockdec.encoders.huggingface import HuggingFace
 from lockdec.errors import ConfigError, DataError
 from tests.encoders import checkpoints
@@ -133,6 +134,14 @@ def test_audio_is_one_channel_of_samples(tmp_path: Path) -> None:
     assert encoder.encode([samples[None]]).states.equal(encoder.encode([samples]).states)
     with pytest.raises(DataError, match=r"audio of shape \(2, 400\)"):
         encoder.encode([np.zeros((2, 400), np.float32)])
+
+
+def test_a_sound_that_is_too_short_for_a_state_is_named(tmp_path: Path) -> None:
+    """Kernels of 10 and 4 and strides of 5 and 4: a state is made of 3 * 5 + 10 samples."""
+    encoder, samples = HuggingFace(str(checkpoints.wav2vec2(tmp_path))), np.asarray(audio()[0])
+    assert encoder.encode([samples[:25]]).states.shape[1] == 1
+    with pytest.raises(DataError, match=r"^input 'b\.wav': the sound is too short: 24 samples, .* needs 25 or more$"):
+        encode_named(encoder, {"a.wav": samples, "b.wav": samples[:24], "c.wav": samples})
 
 
 @pytest.mark.parametrize("wrong", ["a text", np.zeros(3, np.float32)])
