@@ -106,7 +106,7 @@ class Attach(Stage):
             encoder.to("cpu")  # the stages that follow need the device's memory
         looked_at = self.data.inputs(spread(self.data.splits["train"], _COMPARED))
         if cut := sum(not encoder.reads_whole(given) for given in looked_at):
-            console.print(
+            tell_once(
                 f"  {work.stage}: {cut} of {len(looked_at)} inputs that were looked at are longer than "
                 f"{type(encoder).__name__} reads: the rest of them is left out"
             )
