@@ -121,7 +121,7 @@ def commit() -> str:
 def filled(page: Path, sweeps: Path) -> tuple[str, list[Run]]:
     """The page with its tables, and the runs that they come from; figures are drawn.
 
-    Sweeps that are not among them come from the CSV file again.
+    Sweeps that are not among them come from the CSV file again; one that is takes the place of all its earlier runs.
     """
     text = page.read_text(encoding="utf-8")
     everything: list[Run] = []
@@ -130,9 +130,10 @@ def filled(page: Path, sweeps: Path) -> tuple[str, list[Run]]:
     for name in [name for name in names(text) if name in PARTS]:
         folders, part = PARTS[name]
         found = [] if sweeps.is_file() else sorted(sweeps.glob(folders))
-        origin = f"{results(page).relative_to(page.parent)}, commit {commit()}" if found else None
         fresh = {folder.name for folder in found}
         before = [run for run in measured_before if sweep_of(run) not in fresh and fnmatch(sweep_of(run), folders)]
+        which = f" ({', '.join(sorted(fresh))}; the others before)" if before else ""
+        origin = f"{results(page).relative_to(page.parent)}, commit {commit()}{which}" if found else None
         runs = [*(read(found).runs if found else ()), *before]
         everything += [run for run in runs if run.label not in {known.label for known in everything}]
         text = fill(text, part(Study(runs)), str(page), origin)

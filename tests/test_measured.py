@@ -43,6 +43,7 @@ def test_a_new_sweep_joins_those_measured_before(
         labels.append([run.label for run in study.runs])
         return {"steps": "| a |"}
 
+    monkeypatch.setattr(measured, "commit", lambda: "1234567")
     monkeypatch.setattr(measured, "PARTS", {"steps": ("steps*", part)})
     page = tmp_path / "page.md"
     page.write_text("<!-- steps -->\n<!-- end -->\n", encoding="utf-8")

@@ -102,12 +102,12 @@ def mlm_remedies(study: Study) -> dict[str, str]:
 
 
 def whitened(study: Study) -> dict[str, str]:
-    """Both whitened."""
+    """Scores of `mlm` and of its random weights, both whitened, and their difference seed by seed."""
     return _trained_and_random(study, "whitened")
 
 
 def german(study: Study) -> dict[str, str]:
-    """`mlm` pretrained on many German texts."""
+    """The same of `mlm` after many German texts, not whitened."""
     return _trained_and_random(study, "german")
 
 

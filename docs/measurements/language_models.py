@@ -21,6 +21,7 @@ LANGUAGE_MODELS = {  # sweep: the decoder in words
 COMPARED = (  # sweeps whose decoders are compared, and in words
     ("language_adapted", "language", "SmolLM2 adapted, less not adapted"),
     ("language", "language_small_unread", "SmolLM2, less the small decoder that has not read the names either"),
+    ("language", "language_small", "SmolLM2, less the small decoder as it is by default"),
     ("language_adapted", "language_small", "SmolLM2 adapted, less the small decoder as it is by default"),
 )
 

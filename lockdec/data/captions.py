@@ -175,7 +175,7 @@ class CaptionSet(ABC):
         rows = sorted(row for split in self.splits.values() for row in split)
         if rows != list(range(len(self.ids))):
             raise DataError("the splits must contain every row exactly once")
-        if not all(self.splits.values()):
+        if not all(len(members) for members in self.splits.values()):
             counts = ", ".join(f"{len(members)} for {name}" for name, members in self.splits.items())
             raise DataError(
                 f"data: {type(self).__name__} has {counts}, and each needs at least one input: use more inputs "

@@ -29,6 +29,7 @@ _CAPTION = "caption"
 _CAPTIONS = re.compile(r"captions?[ _-]?\d*")  # names of columns of captions
 _FILE_NAME = re.compile(r"\S+\.[a-z][a-z0-9]{1,4}", re.IGNORECASE)
 _ENDS_AS_FILE = re.compile(r"[^\s.]\.[a-z][a-z0-9]{1,4}\Z", re.IGNORECASE)
+_FEW_ENDINGS = 3  # of the files of a folder, upper and lower case alike
 _LONGEST_CELL = (1 << 31) - 1  # for the csv module; too long a text is a bad row later
 _Kind: TypeAlias = Literal["image", "sound", ".npy", "text", "other"]
 
@@ -147,7 +148,9 @@ def _kind(files: ImageFiles, table: Path, rows: Sequence[Row]) -> _Kind:
     first, kinds = rows[0], (_kind_of(files, row.input) for row in rows)
     kind = next(kinds)
     named = [row for row in rows if _ENDS_AS_FILE.search(row.input)] if kind == "text" else []
-    if len(named) >= 0.9 * len(rows):  # names may have blanks, but hardly any sentence ends like one
+    endings = {Path(row.input).suffix.lower() for row in named}
+    # Names may have blanks, but hardly any sentences end like names, and all of them in the same few ways.
+    if len(named) >= 0.9 * len(rows) and len(endings) <= _FEW_ENDINGS:
         first, kind = named[0], "other"
     if kind == "other":
         kind = next((kind for kind in kinds if kind not in ("text", "other")), "other")

@@ -247,6 +247,14 @@ class ArrayFiles(Files):
         return array
 
 
+def _beginning(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(NPY))
+    except OSError:
+        return b""
+
+
 def load_array(source: Path | bytes, name: str) -> NDArray[np.float32]:
     """The array in a `.npy` file, in float32.
 
@@ -262,7 +270,7 @@ def load_array(source: Path | bytes, name: str) -> NDArray[np.float32]:
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
-        content = source.read_bytes() if isinstance(source, Path) else source
+        content = _beginning(source) if isinstance(source, Path) else source
         reason = " ".join(str(error).split())
         if content and not content.startswith(NPY):  # numpy takes all that is no array for pickled objects
             reason = "it is a file of another kind"

@@ -59,7 +59,7 @@ def _require_attributes(encoder: Any) -> None:
         given = getattr(encoder, name, _MISSING)
         try:
             fits = given is not _MISSING and right(given)
-        except TypeError:  # no number, or no sequence of numbers
+        except (TypeError, ValueError):  # no number, or no sequence of numbers
             fits = False
         if not fits:
             has = f"no `{name}`" if given is _MISSING else f"{name}={given!r}"
@@ -194,7 +194,8 @@ def encode_named(encoder: Encoder, inputs: Mapping[str, Input]) -> Encoded:
     """The states of inputs, by their ids. What the encoder raises names the input, or all where none alone raises it.
 
     Raises:
-        DataError: an input cannot be encoded; the text begins with its id. Any other error has the id in a note.
+        DataError: an input cannot be encoded; the text begins with its id. Another error of the encoder's code has the
+            id in a note.
     """
     try:
         return encoder.encode(list(inputs.values()))
@@ -202,7 +203,8 @@ def encode_named(encoder: Encoder, inputs: Mapping[str, Input]) -> Encoded:
         if is_out_of_memory(error) or (isinstance(error, LockdecError) and not isinstance(error, DataError)):
             raise
         problem = error
-    if len(inputs) > 1:
+    broken = "CUDA error" in str(problem)  # a device that every later call finds broken
+    if len(inputs) > 1 and not broken:
         for name, given in inputs.items():
             encode_named(encoder, {name: given})
     more = len(inputs) - _NAMED
@@ -254,7 +256,7 @@ class PretrainedHere(ABC):
             ConfigError: its settings do not fit the pretrained weights.
         """
 
-    def groups(self, sizes: Any) -> tuple[int, ...] | None:
+    def groups_for(self, sizes: Any) -> tuple[int, ...] | None:
         """`Encoder.groups` of the encoder that `open` gives; None where they are not known before it is pretrained.
 
         Args:

@@ -191,7 +191,7 @@ class HuggingFace(Encoder):
         if self.modality == "text":
             return self.most_tokens is None or len(self.processor(str(given))["input_ids"]) <= self.most_tokens
         most = getattr(self.processor, "nb_max_samples", None) or getattr(self.processor, "n_samples", None)
-        return most is None or not isinstance(given, np.ndarray) or len(given) <= most
+        return most is None or not isinstance(given, np.ndarray) or given.size <= most
 
     def _batch(self, inputs: Sequence[Input]) -> dict[str, Tensor]:
         make = {"image": self._images, "text": self._texts, "array": self._audio}[self.modality]

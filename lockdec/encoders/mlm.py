@@ -96,7 +96,7 @@ class PretrainedMaskedLanguageModel(PretrainedHere):
         model = load_module(lambda: MaskedLanguageModel(config), folder / WEIGHTS)
         return MaskedLanguageModelEncoder(model, Tokenizer.load(folder / TOKENIZER), self.layers)
 
-    def groups(self, sizes: EncoderConfig) -> tuple[int, ...]:
+    def groups_for(self, sizes: EncoderConfig) -> tuple[int, ...]:
         return _groups(self.layers, sizes)
 
 

@@ -84,7 +84,7 @@ class Together(Encoder):
             own = part.labels(_share(given, name, part))
             if own is None:
                 return None
-            found += own
+            found += tuple(own)
         return found
 
 
@@ -122,14 +122,14 @@ class PretrainedTogether(PretrainedHere):
             name: part.open(folder) if isinstance(part, PretrainedHere) else part for name, part in self.parts.items()
         })  # fmt: skip
 
-    def groups(self, sizes: Any) -> tuple[int, ...] | None:
+    def groups_for(self, sizes: Any) -> tuple[int, ...] | None:
         """Those of all parts, in the order of `Together`."""
         found: tuple[int, ...] = ()
         for _, part in sorted(self.parts.items()):
-            own = part.groups(sizes) if isinstance(part, PretrainedHere) else part.groups
+            own = part.groups_for(sizes) if isinstance(part, PretrainedHere) else part.groups
             if own is None:
                 return None
-            found += own
+            found += tuple(own)
         return found
 
 

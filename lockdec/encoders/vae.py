@@ -89,5 +89,5 @@ class PretrainedVAE(PretrainedHere):
     def open(self, folder: Path) -> Encoder:
         return open_autoencoder(folder, VAE, VAEConfig, self.position, self.hidden)
 
-    def groups(self, sizes: VAEConfig) -> tuple[int, ...]:
+    def groups_for(self, sizes: VAEConfig) -> tuple[int, ...]:
         return groups_of(sizes, self.position, self.hidden)

@@ -99,5 +99,5 @@ class PretrainedVQVAE(PretrainedHere):
     def open(self, folder: Path) -> Encoder:
         return open_autoencoder(folder, VQVAE, VQVAEConfig, self.position)
 
-    def groups(self, sizes: VQVAEConfig) -> tuple[int, ...]:
+    def groups_for(self, sizes: VQVAEConfig) -> tuple[int, ...]:
         return groups_of(sizes, self.position)

@@ -36,7 +36,13 @@ class Attach(Stage):
     name: ClassVar[str] = "attach"
     version: ClassVar[int] = 1
     # An encoder's outputs do not depend on the batch: tested for every encoder. Nor do they on captions.
-    neutral: ClassVar[tuple[str, ...]] = (*Stage.neutral, "batch_size", "data.case", "encoder.hidden=False")
+    neutral: ClassVar[tuple[str, ...]] = (
+        *Stage.neutral,
+        "batch_size",
+        "data.case",
+        "encoder.hidden=False",  # what a VAE is without it
+        "encoder.parts.*.hidden=False",
+    )
     code: ClassVar[tuple[str, ...]] = ("lockdec.encoders.encoded", "lockdec.encoders.normalisation")
     data: CaptionSet
     encoder: Encoder | PretrainedHere
@@ -70,7 +76,7 @@ class Attach(Stage):
         """Refuse layers that the encoder will not have, and a number of kinds that is not that of its groups."""
         if isinstance(self.encoder, PretrainedHere):
             stage = before[self.encoder.stage]
-            groups = self.encoder.groups(stage.sizes) if isinstance(stage, EncoderStage) else None
+            groups = self.encoder.groups_for(stage.sizes) if isinstance(stage, EncoderStage) else None
             if groups is not None:
                 kinds_of(self.normalise, len(groups))
 
@@ -104,13 +110,14 @@ class Attach(Stage):
             encoded = EncodedSet.write(work.folder, encoder, self.data, self.normalise, self.batch_size)
         finally:
             encoder.to("cpu")  # the stages that follow need the device's memory
-        looked_at = self.data.inputs(spread(self.data.splits["train"], _COMPARED))
-        if cut := sum(not encoder.reads_whole(given) for given in looked_at):
+        rows = spread(self.data.splits["train"], _COMPARED)
+        examined = [] if encoder.modality == "image" else rows  # no end of a picture is left out
+        if cut := sum(not encoder.reads_whole(self.data.inputs([row])[0]) for row in examined):
             tell_once(
-                f"  {work.stage}: {cut} of {len(looked_at)} inputs that were looked at are longer than "
-                f"{type(encoder).__name__} reads: the rest of them is left out"
+                f"  {work.stage}: {cut} of the {len(examined)} inputs examined are longer than "
+                f"{type(encoder).__name__} reads; their ends are left out"
             )
-        compared = encoded.batch(spread(self.data.splits["train"], _COMPARED))
+        compared = encoded.batch(rows)
         if len(compared) > 1 and compared.states.eq(compared.states[:1]).all():
             tell_once(
                 f"  {work.stage}: the states that {type(encoder).__name__} gives {len(compared)} inputs that were "

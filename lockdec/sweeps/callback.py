@@ -116,8 +116,6 @@ class SweepWatch(Callback):
                 names = cell_names(config, loader, overrides)
             _require_objective(config, searching=trials is not None)
         folder = Path(config.hydra.sweep.dir)
-        if trials is None and (others := finished_by_others(folder, overrides)):
-            _say_whose(others, folder)
         if config.dry_run:
             if trials is not None:
                 raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
@@ -131,6 +129,8 @@ class SweepWatch(Callback):
         with refusing():
             make_folder(folder)
             finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
+            if finished is not None:
+                _say_whose(*finished_by_others(folder, names, overrides, finished), folder)
         sweep = Sweep(folder, names, finished)
         alone = ranks.started().world == 1  # several ranks run the same cells in the same order
         _finished_first = len(list(takewhile((finished or ()).__contains__, names))) if alone else 0
@@ -180,16 +180,18 @@ class SweepWatch(Callback):
         console.print(f"Report: [bold]{printable(str(report))}[/]", soft_wrap=True)
 
 
-def _say_whose(others: int, folder: Path) -> None:
-    """Say that a sweep's folder holds finished cells of another command."""
-    from lockdec.console import console, printable  # here, since --help does not need rich
+def _say_whose(others: int, replaced: int, folder: Path) -> None:
+    """Say that a sweep's folder holds finished cells that this command does not have, if there are any."""
+    if others:
+        from lockdec.console import console, printable  # here, since --help does not need rich
 
-    cells = "1 finished cell" if others == 1 else f"{others} finished cells"
-    console.print(
-        f"{printable(str(folder))} holds {cells} of other settings: new cells with the same numbers replace their "
-        "results, and the report shows the others among yours; another sweep_name keeps both",
-        soft_wrap=True,
-    )
+        cells = "1 finished cell" if others == 1 else f"{others} finished cells"
+        what = f"its own will overwrite {replaced} of them" if replaced else "the report will show them, too"
+        console.print(
+            f"{printable(str(folder))} holds {cells} that this command does not have; {what}; "
+            "another sweep_name keeps them apart",
+            soft_wrap=True,
+        )
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -18,7 +18,7 @@ from typing import Any
 from lockdec.errors import StoreError
 from lockdec.store.reading import RESULT, RUNNING, read_object
 
-_CHANGES_NO_RESULT = re.compile(r"[+~]*(trainer|logger|callbacks|hydra|paths|name|sweep_name|objective)\b")
+_CHANGES_NO_RESULT = re.compile(r"[+~]*(trainer|logger|callbacks|hydra|paths|name|sweep_name|objective|dry_run)\b")
 
 
 @contextmanager
@@ -59,22 +59,28 @@ def read_cells(folder: Path, names: Sequence[str]) -> dict[str, Mapping[str, Any
     return cells
 
 
-def finished_by_others(folder: Path, overrides: Sequence[Sequence[str]]) -> int:
-    """How many finished cells a sweep's folder holds that none of these cells would make again.
-
-    They are of another command of the same name: cells of this one with their numbers take their places, and the report
-    shows the rest beside them.
+def finished_by_others(
+    folder: Path, names: Sequence[str], overrides: Sequence[Sequence[str]], finished: Collection[str]
+) -> tuple[int, int]:
+    """How many finished cells a sweep's folder holds that this command does not have.
 
     Args:
-        overrides: of each cell of this sweep; those that change no result do not count.
+        names, overrides: of the cells of this sweep; overrides that change no result do not count.
+        finished: the names of those that are known to be finished.
+
+    Returns:
+        How many there are, and how many of them are where a cell of this sweep will be.
     """
-    own = {_decisive(cell) for cell in overrides}
-    others = 0
+    own, places = {_decisive(cell) for cell in overrides}, {folder / name for name in names}
+    known = {folder / name for name in finished}
+    others = []
     for path in folder.glob(f"**/{RESULT}"):
-        with suppress(StoreError):
-            result = read_object(path)
-            others += result.get("status") == "ok" and _decisive(result.get("overrides")) not in own
-    return others
+        if path.parent not in known:
+            with suppress(StoreError):
+                result = read_object(path)
+                if result.get("status") == "ok" and _decisive(result.get("overrides")) not in own:
+                    others.append(path.parent)
+    return len(others), sum(place in places for place in others)
 
 
 def _decisive(overrides: Any) -> frozenset[str]:

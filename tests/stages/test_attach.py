@@ -135,7 +135,7 @@ def test_it_says_that_inputs_are_longer_than_what_is_read(tmp_path: Path, capsys
         work = Work("attach", tmp_path / str(seconds), {}, [], torch.device("cpu"))
         Attach(data=pieces, encoder=LogMel(seconds), normalise="standardise", batch_size=8).make(work)
         told = " ".join(capsys.readouterr().out.split())
-        assert ("inputs that were looked at are longer than LogMel reads: the rest of them is left out" in told) == said
+        assert ("inputs examined are longer than LogMel reads; their ends are left out" in told) == said
 
 
 @pytest.mark.parametrize(

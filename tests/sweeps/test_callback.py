@@ -58,8 +58,8 @@ def test_a_killed_sweep_resumes(warm: Warm, tmp_path: Path) -> None:
     assert answer.returncode == 0, answer.stderr
     assert "s: 1 of 2 cells done, 0 running, 0 failed" in answer.stdout
     assert [cell["status"] for cell in results(tmp_path).values()] == ["ok", "ok"]
-    assert "other settings" not in answer.stdout
-    answer = warm.lockdec(*TINY_SWEEP, "fewshot.shots=7", "dry_run=true", cwd=tmp_path)
-    assert "s holds 2 finished cells of other settings: new cells with the same numbers" in answer.stdout
+    assert "does not have" not in answer.stdout
     assert (tmp_path / "outputs" / "sweeps" / "s" / "0" / RESULT).read_bytes() == first
     assert made(results(tmp_path), "pretrain") == 1
+    answer = warm.lockdec(*TINY_SWEEP, "seed=5000", "fewshot.shots=5000", cwd=tmp_path)
+    assert "s holds 2 finished cells that this command does not have; its own will overwrite 1" in answer.stdout

@@ -145,6 +145,7 @@ def test_finished_cells_of_another_command_are_counted(tmp_path: Path) -> None:
     leave(tmp_path, 3, result("failed", overrides=["encoder=vae", "seed=3"]))
     leave(tmp_path, 4, "cut")
     mine = [["seed=0", "cross_attention.d_k=1", "logger=none"], ["seed=1", "cross_attention.d_k=1"]]
-    assert finished_by_others(tmp_path, mine) == 2
-    assert finished_by_others(tmp_path, [*mine, ["encoder=vae", "seed=0"]]) == 1
-    assert finished_by_others(tmp_path / "none", mine) == 0
+    assert finished_by_others(tmp_path, ["0", "1"], mine, []) == (2, 1)
+    assert finished_by_others(tmp_path, ["0", "1"], mine, ["1"]) == (1, 0)  # whatever it was told, it is finished
+    assert finished_by_others(tmp_path, ["0", "1", "2"], [*mine, ["encoder=vae", "seed=0"]], []) == (1, 1)
+    assert finished_by_others(tmp_path / "none", ["0", "1"], mine, []) == (0, 0)
