@@ -188,8 +188,9 @@ class HuggingFace(Encoder):
                               "its config or its preprocessor's config is wrong") from error  # fmt: skip
 
     def reads_whole(self, given: Input) -> bool:
-        if self.modality == "text":
-            return self.most_tokens is None or len(self.processor(str(given))["input_ids"]) <= self.most_tokens
+        if self.modality == "text":  # tokenised as in `_texts`, since a tokenizer keeps how it truncates
+            options = {"padding": True, "truncation": True, "max_length": self.most_tokens}
+            return len(self.processor([str(given)], **options, return_overflowing_tokens=True)["input_ids"]) == 1
         most = getattr(self.processor, "nb_max_samples", None) or getattr(self.processor, "n_samples", None)
         return most is None or not isinstance(given, np.ndarray) or given.size <= most
 
