@@ -25,7 +25,10 @@ def test_minilm_without_its_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatc
 def test_minilm_reads_as_many_tokens_as_it_was_trained_with() -> None:
     encoder = MiniLM()
     assert encoder.most_tokens is not None
+    encoder.encode(["a cat"])
+    before = encoder.fingerprint
     for words, whole in ((encoder.most_tokens - 2, True), (encoder.most_tokens - 1, False)):  # and [CLS] and [SEP]
         text = " ".join(["cat"] * words)
         assert encoder.reads_whole(text) == whole
+        assert encoder.fingerprint == before  # a tokenizer keeps how it truncated last, which is hashed
         assert encoder.encode([text]).states.shape[1] == encoder.most_tokens
