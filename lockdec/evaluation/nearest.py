@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 _ORDER = 5
 _CHUNK = 512  # queries compared at a time
@@ -19,6 +18,8 @@ _CHUNK = 512  # queries compared at a time
 
 def nearest_phrases(queries: Sequence[str], phrases: Sequence[str]) -> list[int]:
     """For each query, the index of the nearest phrase; `phrases` must not be empty."""
+    from scipy.sparse import csr_matrix  # here, since a dry run compares no phrases
+
     grams = [_grams(phrase) for phrase in phrases]
     frequency = Counter(gram for counted in grams for gram in counted)
     columns = {gram: column for column, gram in enumerate(frequency)}

@@ -195,7 +195,7 @@ def artifacts(
     for name, stage in assembly.stages.items():
         if name in names and not (located([*layers, own], name, keys[name]) / METADATA).is_file():
             tell_unused(trainer.accelerator)
-            stage.rehearse(device, before)
+            stage.rehearse(device, before, keys)
         before[name] = stage
     found: dict[str, Artifact] = {}
     for name in names:

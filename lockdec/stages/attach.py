@@ -80,7 +80,7 @@ class Attach(Stage):
             if groups is not None:
                 kinds_of(self.normalise, len(groups))
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         """Encode a few inputs: an encoder that cannot must not fail only after a decoder has been pretrained."""
         if isinstance(self.encoder, Encoder):  # the weights of the other kind do not exist yet
             rows = spread(self.data.splits["train"], _REHEARSED)

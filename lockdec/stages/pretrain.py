@@ -76,7 +76,7 @@ class Pretrain(TrainingStage, DecoderStage):
     def undrawn(self) -> LockingModel:
         return LockingDecoderModel.undrawn(self.decoder)
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         require_memory(self.decoder.described, self.decoder.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:

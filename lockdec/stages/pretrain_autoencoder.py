@@ -132,7 +132,7 @@ class PretrainAutoencoder(EncoderStage):
     def sizes(self) -> AutoencoderConfig:
         """Of the autoencoder."""
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         sizes = self.sizes
         described = f"{self.name}.model (widths={list(sizes.widths)}, blocks={sizes.blocks}, channels={sizes.channels})"
         require_memory(described, sizes.least_parameters)

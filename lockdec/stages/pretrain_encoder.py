@@ -88,7 +88,7 @@ class PretrainEncoder(EncoderStage):
             raise ConfigError(f"pretrain_encoder.batch_tokens={self.fit.batch_tokens}: at least "
                               f"pretrain_encoder.model.max_len={self.fit.model.max_len}")  # fmt: skip
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         require_memory(f"pretrain_encoder.model: {self.fit.model.described}", self.fit.model.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:

@@ -132,7 +132,7 @@ class Stage(ABC):
         """Raise ConfigError where it cannot follow the stages before it; called when `check` is."""
         return
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         """Raise what the work would raise, as far as a small part of it shows; called before any stage works.
 
         It is not called where the artifact is there already.
@@ -140,6 +140,7 @@ class Stage(ABC):
         Args:
             device: where it will compute what no Trainer does.
             before: all stages of the pipeline that come before it.
+            keys: of the artifacts of all stages of the pipeline, made or not.
         """
         return
 

@@ -14,10 +14,12 @@ from lockdec.data.captions import digest
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import NORMALISATION, EncodedSet
 from lockdec.encoders.normalisation import Normalisation
+from lockdec.encoders.together import Together
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.evaluation.stored import put_several
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.attach import Attach
+from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.unlock import Unlock
 from lockdec.transformer.models import LockingModel
 
@@ -63,22 +65,33 @@ class SumPlugs(Unlock):
     def check_after(self, before: Mapping[str, Stage]) -> None:
         return
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
-        return
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
+        """Refuse plugs of another decoder, or of fewer or more encoders, before anything is made for them."""
+        self._require_decoder([keys[name] for name in before if name in DecoderStage.names()])
+        attach = before.get(Attach.name)
+        if isinstance(attach, Attach) and isinstance(attach.encoder, Together):
+            self._require_parts(len(attach.encoder.names))
 
     def fingerprints(self) -> dict[str, str]:
         return {"plugs": digest([run.artifact("finetune").key for run in self._runs])}
 
     def draw(self, model: LockingModel, encoded: EncodedSet, tokenizer: Tokenizer, work: Work) -> dict[str, Any]:
-        decoder, parts = [artifact.key for artifact in work.decoder], encoded.normalisation.parts
-        if len(parts) != len(self._runs):
-            raise ConfigError(f"bridge.plugs={self.plugs}: {len(self._runs)} runs for an encoder of {len(parts)} parts")
+        parts = encoded.normalisation.parts
+        self._require_decoder([artifact.key for artifact in work.decoder])
+        self._require_parts(len(parts))
         for run, (_, normalisation) in zip(self._runs, parts, strict=True):
-            if [artifact.key for artifact in run.decoder] != decoder:
-                raise ConfigError(f"bridge.plugs: {run.folder} has another decoder than this run")
             if not Normalisation.load(run.artifact("attach").path(NORMALISATION)).alike(normalisation):
                 raise ConfigError(f"bridge.plugs: {run.folder} has another encoder than the part of this run in its "
                                   "place, or another normalisation")  # fmt: skip
         put_several(model, [run.artifact("finetune") for run in self._runs])
         model.lock()
         return {"bridge": {"kind": "sum", "parameters": model.plug_parameters}}
+
+    def _require_decoder(self, keys: list[str]) -> None:
+        for run in self._runs:
+            if [artifact.key for artifact in run.decoder] != keys:
+                raise ConfigError(f"bridge.plugs: {run.folder} has another decoder than this run")
+
+    def _require_parts(self, count: int) -> None:
+        if count != len(self._runs):
+            raise ConfigError(f"bridge.plugs={self.plugs}: {len(self._runs)} runs for an encoder of {count} parts")

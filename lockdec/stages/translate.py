@@ -80,7 +80,7 @@ class Translate(TrainingStage):
     def check(self) -> None:
         known_pairs(self.data, self.fit.shots, self.fit.support_seed)
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         require_memory(self.decoder.described, 2 * self.decoder.least_parameters)
 
     def fingerprints(self) -> dict[str, str]:

@@ -84,7 +84,7 @@ class Unlock(Stage):
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
-    def rehearse(self, device: torch.device, before: Mapping[str, Stage]) -> None:
+    def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         """Refuse sizes that no memory here holds, before a decoder is pretrained for them."""
         if self.parameters is not None:
             require_memory(f"bridge.parameters={self.parameters}", self.parameters)

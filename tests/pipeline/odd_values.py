@@ -64,7 +64,7 @@ class Trial:
             assembly = assemble(self.composed(*more), self.builder.keeping(CaptionSet, TextSource, Encoder))
             before: dict[str, Stage] = {}
             for name, stage in assembly.stages.items():
-                stage.rehearse(torch.device("cpu"), before)
+                stage.rehearse(torch.device("cpu"), before, assembly.keys)
                 before[name] = stage
         except (LockdecError, HydraException, OmegaConfBaseException):
             return "refused"

@@ -91,7 +91,7 @@ def test_an_input_that_cannot_be_encoded_is_named(at: int, tmp_path: Path) -> No
         stage.make(Work("attach", tmp_path, {}, [], CPU))
     if at == 0:
         with pytest.raises(DataError, match=problem):
-            stage.rehearse(CPU, {})
+            stage.rehearse(CPU, {}, {})
 
 
 @pytest.mark.parametrize("rate", [8_000, 48_000])

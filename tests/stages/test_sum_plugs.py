@@ -178,5 +178,7 @@ def test_what_does_not_fit_is_refused(
     changes: list[str], said: str, tiny: TinyRun, named: TinyRun, summed: TinyRun, tmp_path: Path
 ) -> None:
     filled = [text.format(tiny=tiny.folder, named=named.folder) for text in changes]
+    decoders = set(tiny.outputs.glob("stages/pretrain/*"))
     with pytest.raises(ConfigError, match=said):
         run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", *filled)
+    assert set(tiny.outputs.glob("stages/pretrain/*")) == decoders, "none is pretrained for what is refused"
