@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import math
 import subprocess
 import sys
@@ -49,6 +48,7 @@ from lockdec.transformer.models import LockingDecoderModel
 
 SYSTEMS = ("lockdec", "lora", "full")
 CAPTIONED = 100  # validation inputs, evenly spaced
+METRICS = {"token F1": "token_f1", "exact": "exact", "CIDEr-D": "cider_d", "chrF": "chrf"}  # and what scores name them
 
 
 class Race:
@@ -213,8 +213,10 @@ class Projected(System):
         return found
 
 
-def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str, Any]]:
-    """Train, and yield the seconds so far with the metrics every few steps."""
+def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str, str]]:
+    """Train, and every few steps yield a row: the seconds of training, the most memory above the start, the metrics."""
+    for weights in system.model.state_dict().values():
+        weights.sum()  # what is mapped from a file is in memory once it has been read
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak so far is the present memory
     before = resident_mb("VmRSS")
@@ -225,6 +227,7 @@ def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str
     seconds = time.monotonic() - started
     torch.manual_seed(race.finetune.seed)
     losses: list[float] = []
+    peak = 0.0
     for step in range(1, steps + 1):
         started = time.monotonic()
         loss = system.loss(next(batches))
@@ -236,15 +239,15 @@ def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str
         seconds += time.monotonic() - started
         losses.append(loss.item())
         if step % every == 0 or step == steps:
-            peak = resident_mb("VmHWM") - before  # before captioning, which has memory of its own
+            peak = peak or resident_mb("VmHWM") - before  # before the first captioning, which has memory of its own
             metrics = score(system.captions(), race.references)
             yield {
-                "step": step,
-                "seconds": round(seconds, 1),
-                "memory_mb": round(peak),
-                "loss": round(sum(losses[-every:]) / len(losses[-every:]), 3),
-                **{name: round(metrics[name], 3) for name in ("token_f1", "exact", "cider_d", "chrf")},
-                "trained": sum(parameter.numel() for parameter in system.trained()),
+                "trained": f"{sum(parameter.numel() for parameter in system.trained()):,}",
+                "steps": f"{step}",
+                "seconds": f"{seconds:.0f}",
+                "memory, MB": f"{peak:,.0f}",
+                "training loss": f"{sum(losses[-every:]) / len(losses[-every:]):.3f}",
+                **{name: f"{metrics[key]:.3f}" for name, key in METRICS.items()},
             }
 
 
@@ -259,7 +262,7 @@ RATES = {"lora": 1e-3, "full": 1e-4}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a line of JSON for each measurement."""
+    """Print a table in Markdown, a row for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--only", choices=SYSTEMS, help="in this process; otherwise each has a process of its own")
@@ -271,6 +274,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
     if given.only is None:
+        head = ["system", "trained", "steps", "seconds", "memory, MB", "training loss", *METRICS]
+        print("|".join(["", *head, ""]), "|" + "---|" * len(head), sep="\n", flush=True)
         for name in SYSTEMS:
             subprocess.run([sys.executable, "-m", "benchmarks.race", *sys.argv[1:], "--only", name], check=True)
         return
@@ -279,8 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         acceleration.keep_memory()
         acceleration.multiply_exactly()
     race = Race(find_run(given.run))
-    for line in run(build(given.only, race, given), race, given.steps, given.every):
-        print(json.dumps({"system": given.only, **line}), flush=True)
+    for row in run(build(given.only, race, given), race, given.steps, given.every):
+        print("|".join(["", given.only, *row.values(), ""]), flush=True)
 
 
 if __name__ == "__main__":

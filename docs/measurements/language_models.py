@@ -27,11 +27,12 @@ COMPARED = (  # sweeps whose decoders are compared, and in words
 
 
 def language_models(study: Study) -> dict[str, str]:
-    """For each split and number of shots, one row per decoder: its scores, and how far it is ahead of the controls."""
+    """For each data set or split and number of shots, a row per decoder: its scores, and the gaps over the controls."""
     found: dict[tuple[str, int], dict[str, Setting]] = {}
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
-        split = next(word for word in run.overrides if word.startswith("data.split=")).removeprefix("data.split=")
+        typed = dict(word.split("=", 1) for word in run.overrides)
+        split = typed.get("data.split") or typed["data"]
         shots = int(str(setting.facet("fewshot.shots")))
         found.setdefault((split, shots), {})[decoder_of(run.text("sweep_name"))] = setting
     rows, ahead, paired = [], [], []
@@ -48,7 +49,7 @@ def language_models(study: Study) -> dict[str, str]:
             rows.append([*at, *(interval(score(setting, name)) for name in shown)])
             gaps = (interval(score(setting, view=control), signed=True) for control in CONTROLS)
             ahead.append([*at, *gaps, *(interval(score(setting, name, CONTROLS[2]), signed=True) for name in RIVAL)])
-    head = ["split", "shots", "decoder"]
+    head = ["data", "shots", "decoder"]
     over = ["over prior", "over shuffled", "over nearest_neighbour"]
     return {
         "language_models": table([*head, "token F1", "exact", "CIDEr-D", "chrF"], rows),
