@@ -85,8 +85,7 @@ def language_layers(study: Study) -> dict[str, str]:
     rows = []
     for setting in settings:
         layers = str(setting.facet("cross_attention.layers"))
-        made = (stage for run in setting.runs.values() for stage in run.stages if stage.name == "finetune")
-        seconds = fmean((stage.made_in if stage.reused else stage.seconds) or 0.0 for stage in made)
+        seconds = seconds_of(setting, "finetune")
         axes.scatter(seconds, score(setting).mean, color=COLOURS[0])
         axes.annotate(layers, (seconds, score(setting).mean), textcoords="offset points", xytext=(6, -3), fontsize=8)
         scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d"))
@@ -97,6 +96,22 @@ def language_layers(study: Study) -> dict[str, str]:
     figure.savefig(DOCS / "layers.png", dpi=130)
     head = ["layers", "token F1", "exact", "CIDEr-D", "training loss", "trained", "seconds of finetuning"]
     return {"language_layers": table(head, rows)}
+
+
+def language_cost(study: Study) -> dict[str, str]:
+    """The seconds of each stage of a cell and its memory, a row for each number of pairs."""
+    stages, rows = ("finetune", "prior", "evaluate"), []
+    for (count,), setting in sorted(by(study, "fewshot.shots").items(), key=lambda item: int(str(item[0][0]))):
+        seconds = (f"{seconds_of(setting, stage):.0f}" for stage in stages)
+        whole, memory = setting.mean("cost.seconds"), setting.mean("cost.peak_memory_mb")
+        rows.append([str(count), *seconds, f"{whole:.0f}", f"{memory:,.0f}"])
+    return {"language_cost": table(["pairs", *stages, "the whole cell", "most memory, MB"], rows)}
+
+
+def seconds_of(setting: Setting, name: str) -> float:
+    """The mean seconds that a stage took where it was made."""
+    made = (stage for run in setting.runs.values() for stage in run.stages if stage.name == name)
+    return fmean((stage.made_in if stage.reused else stage.seconds) or 0.0 for stage in made)
 
 
 def language_tuning(study: Study) -> dict[str, str]:
