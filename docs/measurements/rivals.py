@@ -5,7 +5,6 @@ from __future__ import annotations
 from matplotlib import pyplot
 
 from lockdec.report.headline import interval
-from lockdec.report.settings import Setting
 from lockdec.report.study import Study
 from measurements.estimates import COLOURS, CONTROLS, DOCS, by, control, difference, neighbour, score, table, whiskers
 
@@ -21,7 +20,6 @@ BRIDGES = (  # in the order of docs/bridges.md
     "retrieval_cross_attention",
 )
 WIDE = 256  # pairs, where more than token F1 is shown
-REST = ("exact", "CIDEr-D", "chrF", "over prior", "over shuffled", "over nearest_neighbour")
 
 
 def rivals(study: Study) -> dict[str, str]:
@@ -41,7 +39,9 @@ def rivals(study: Study) -> dict[str, str]:
         if kind != BRIDGES[0]:
             both = [(line.get(count), ours[count]) for count in shots]
             gaps.append([*at, *(interval(difference(one, other), signed=True) if one else "" for one, other in both)])
-        others.append([*at, *rest(wide)])
+        rest = (interval(score(wide, name)) for name in ("exact", "cider_d", "chrf"))
+        views = (interval(score(wide, view=name), signed=True) for name in CONTROLS)
+        others.append([*at, *rest, *views])
         shifted = [count * 1.02 ** (number - len(kinds) / 2) for count in line]
         whiskers(axes, shifted, [score(setting) for setting in line.values()], colour, kind)
     for name in ("nearest_neighbour", "prior"):
@@ -55,70 +55,12 @@ def rivals(study: Study) -> dict[str, str]:
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(DOCS / "study" / "rivals.png", dpi=130)
     head, pairs = ["`bridge=`", "trained"], [f"{count:,} pairs" for count in shots]
+    over = ["over prior", "over shuffled", "over nearest_neighbour"]
     return {
         "rivals": table([*head, *pairs], scores),
         "rivals difference": table([*head, *pairs], gaps),
-        "rivals metrics": table([*head, *REST], others),
+        "rivals metrics": table([*head, "exact", "CIDEr-D", "chrF", *over], others),
     }
-
-
-def rest(setting: Setting) -> list[str]:
-    """The columns of REST."""
-    scores = (interval(score(setting, name)) for name in ("exact", "cider_d", "chrf"))
-    return [*scores, *(interval(score(setting, view=name), signed=True) for name in CONTROLS)]
-
-
-def elsewhere(study: Study, name: str) -> dict[str, str]:
-    """One row per bridge with another encoder or decoder: token F1, the difference to cross-attention, all else."""
-    found = {str(kind): setting for (kind,), setting in by(study, "bridge.kind").items()}
-    rows = []
-    for kind in (kind for kind in BRIDGES if kind in found):
-        behind = interval(difference(found[kind], found[BRIDGES[0]]), signed=True) if kind != BRIDGES[0] else ""
-        trained = f"{found[kind].parameters or 0:,.0f}"
-        rows.append([f"`{kind}`", trained, interval(score(found[kind])), behind, *rest(found[kind])])
-    return {name: table(["`bridge=`", "trained", "token F1", f"less `{BRIDGES[0]}`", *REST], rows)}
-
-
-def rivals_german(study: Study) -> dict[str, str]:
-    """German names that MiniLM encodes."""
-    return elsewhere(study, "rivals_german")
-
-
-def rivals_smollm2(study: Study) -> dict[str, str]:
-    """SmolLM2 in the place of the small decoder."""
-    return elsewhere(study, "rivals_smollm2")
-
-
-def rivals_budgets(study: Study) -> dict[str, str]:
-    """One row per bridge: its scores at each budget, what the smaller one costs, and the seconds of finetuning."""
-    settings: dict[tuple[str, int], Setting] = {}
-    for setting in study.settings:
-        run = next(iter(setting.runs.values()))
-        typed = dict(word.split("=", 1) for word in run.overrides)
-        settings[str(setting.facet("bridge.kind")), int(typed["bridge.parameters"])] = setting
-    budgets = sorted({budget for _, budget in settings})
-    few, many = budgets[0], budgets[-1]
-    rows = []
-    for kind in BRIDGES:
-        own = {budget: settings[kind, budget] for budget in budgets if (kind, budget) in settings}
-        if not own:
-            continue
-        cells = [f"`{kind}`"]
-        for budget in budgets:
-            cells += (
-                [f"{own[budget].parameters or 0:,.0f}", interval(score(own[budget]))] if budget in own else ["", ""]
-            )
-        both = few in own and many in own
-        cells.append(interval(difference(own[few], own[many]), signed=True) if both else "")
-        if kind != BRIDGES[0]:
-            ahead = (own.get(budget) and difference(own[budget], settings[BRIDGES[0], budget]) for budget in budgets)
-            cells += [interval(one, signed=True) if one else "" for one in ahead]
-        else:
-            cells += ["" for _ in budgets]
-        rows.append(cells)
-    head = [part for budget in budgets for part in ("trained", f"token F1 at {budget:,}")]
-    behind = [f"less `cross_attention` at {budget:,}" for budget in budgets]
-    return {"rivals_budgets": table(["`bridge=`", *head, f"less that at {many:,}", *behind], rows)}
 
 
 def rivals_tuning(study: Study, name: str = "rivals_tuning") -> dict[str, str]:
