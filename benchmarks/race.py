@@ -48,7 +48,12 @@ from lockdec.transformer.models import LockingDecoderModel
 
 SYSTEMS = ("lockdec", "lora", "full")
 CAPTIONED = 100  # validation inputs, evenly spaced
-METRICS = {"token F1": "token_f1", "exact": "exact", "CIDEr-D": "cider_d", "chrF": "chrf"}  # and what scores name them
+METRICS = {
+    "token F1": "token_f1",
+    "exact": "exact",
+    "CIDEr-D": "cider_d",
+    "chrF": "chrf",
+}  # heading: its name in `score`
 
 
 class Race:
@@ -214,7 +219,7 @@ class Projected(System):
 
 
 def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str, str]]:
-    """Train, and every few steps yield a row: the seconds of training, the most memory above the start, the metrics."""
+    """Train, and every few steps yield a row: the seconds of training, the most memory, the metrics."""
     for weights in system.model.state_dict().values():
         weights.sum()  # what is mapped from a file is in memory once it has been read
     gc.collect()
@@ -227,7 +232,7 @@ def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str
     seconds = time.monotonic() - started
     torch.manual_seed(race.finetune.seed)
     losses: list[float] = []
-    peak = 0.0
+    peak: float | None = None
     for step in range(1, steps + 1):
         started = time.monotonic()
         loss = system.loss(next(batches))
@@ -239,7 +244,8 @@ def run(system: System, race: Race, steps: int, every: int) -> Iterator[dict[str
         seconds += time.monotonic() - started
         losses.append(loss.item())
         if step % every == 0 or step == steps:
-            peak = peak or resident_mb("VmHWM") - before  # before the first captioning, which has memory of its own
+            if peak is None:  # before the first captioning, which has memory of its own
+                peak = resident_mb("VmHWM") - before
             metrics = score(system.captions(), race.references)
             yield {
                 "trained": f"{sum(parameter.numel() for parameter in system.trained()):,}",
@@ -266,6 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--only", choices=SYSTEMS, help="in this process; otherwise each has a process of its own")
+    parser.add_argument("--no-head", action="store_true", help=argparse.SUPPRESS)  # for the processes of all three
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--every", type=int, default=20, help="steps between two measurements")
     parser.add_argument("--rank", type=int, default=8, help="of LoRA")
@@ -273,11 +280,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help=f"AdamW's learning rate; otherwise {RATES}")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
-    if given.only is None:
+    if not given.no_head:
         head = ["system", "trained", "steps", "seconds", "memory, MB", "training loss", *METRICS]
-        print("|".join(["", *head, ""]), "|" + "---|" * len(head), sep="\n", flush=True)
+        print(f"| {' | '.join(head)} |", "|" + "---|" * len(head), sep="\n", flush=True)
+    if given.only is None:
+        again = [sys.executable, "-m", "benchmarks.race", *sys.argv[1:], "--no-head"]
         for name in SYSTEMS:
-            subprocess.run([sys.executable, "-m", "benchmarks.race", *sys.argv[1:], "--only", name], check=True)
+            subprocess.run([*again, "--only", name], check=True)
         return
     torch.set_num_threads(given.threads)
     if given.only == "lockdec":
@@ -285,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         acceleration.multiply_exactly()
     race = Race(find_run(given.run))
     for row in run(build(given.only, race, given), race, given.steps, given.every):
-        print("|".join(["", given.only, *row.values(), ""]), flush=True)
+        print(f"| {' | '.join([given.only, *row.values()])} |", flush=True)
 
 
 if __name__ == "__main__":

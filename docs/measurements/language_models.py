@@ -31,8 +31,8 @@ def language_models(study: Study) -> dict[str, str]:
     found: dict[tuple[str, int], dict[str, Setting]] = {}
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
-        typed = dict(word.split("=", 1) for word in run.overrides)
-        split = typed.get("data.split") or typed["data"]
+        typed = dict(word.partition("=")[::2] for word in run.overrides)
+        split = " ".join(typed[key] for key in ("data", "data.split") if key in typed)
         shots = int(str(setting.facet("fewshot.shots")))
         found.setdefault((split, shots), {})[decoder_of(run.text("sweep_name"))] = setting
     rows, ahead, paired = [], [], []

@@ -19,11 +19,11 @@ BRIDGES = (  # in the order of docs/bridges.md
     "retrieval",
     "retrieval_cross_attention",
 )
-WIDE = 256  # pairs, where more than token F1 is shown
+WIDE = 256  # pairs of the table with all metrics
 
 
 def rivals(study: Study) -> dict[str, str]:
-    """One row per bridge: scores and differences to cross-attention by the number of pairs; a picture; all metrics."""
+    """Rows of bridges: scores by the number of pairs, differences to cross-attention, all metrics; and a picture."""
     found = by(study, "bridge.kind", "fewshot.shots")
     settings = {(str(kind), int(str(count))): setting for (kind, count), setting in found.items()}
     shots = sorted({count for _, count in settings})

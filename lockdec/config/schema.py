@@ -335,7 +335,7 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     Raises:
         ConfigError: a section is not there; a key of it is not known; a value has the wrong type or is out of range.
     """
-    typed = next(copies(config))
+    typed = copied(config)
     for name, kind in kinds.items():
         if not OmegaConf.is_dict(config.get(name)):
             raise ConfigError(
@@ -363,11 +363,10 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     return typed
 
 
-def copies(node: DictConfig) -> Iterator[DictConfig]:
-    """Copies without end, as OmegaConf's own, in a fraction of the time; only what was pickled here is unpickled."""
-    pickled = pickle.dumps(node)
-    while True:
-        yield pickle.loads(pickled)
+def copied(node: DictConfig) -> DictConfig:
+    """A copy, as OmegaConf's own, in a third of the time; nothing is unpickled but what was pickled here."""
+    copy: DictConfig = pickle.loads(pickle.dumps(node))
+    return copy
 
 
 @cache

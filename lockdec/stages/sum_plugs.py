@@ -12,6 +12,7 @@ import torch
 
 from lockdec.data.captions import digest
 from lockdec.data.tokenizer import Tokenizer
+from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import NORMALISATION, EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.encoders.together import Together
@@ -66,11 +67,11 @@ class SumPlugs(Unlock):
         return
 
     def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
-        """Refuse plugs of another decoder, or of fewer or more encoders, before anything is made for them."""
+        """Refuse plugs of another decoder, or of fewer or more encoders, before any stage works."""
         self._require_decoder([keys[name] for name in before if name in DecoderStage.names()])
         attach = before.get(Attach.name)
-        if isinstance(attach, Attach) and isinstance(attach.encoder, Together):
-            self._require_parts(len(attach.encoder.names))
+        if isinstance(attach, Attach) and isinstance(attach.encoder, Encoder):
+            self._require_parts(len(attach.encoder.names) if isinstance(attach.encoder, Together) else 1)
 
     def fingerprints(self) -> dict[str, str]:
         return {"plugs": digest([run.artifact("finetune").key for run in self._runs])}
@@ -94,4 +95,5 @@ class SumPlugs(Unlock):
 
     def _require_parts(self, count: int) -> None:
         if count != len(self._runs):
-            raise ConfigError(f"bridge.plugs={self.plugs}: {len(self._runs)} runs for an encoder of {count} parts")
+            raise ConfigError(f"bridge.plugs={self.plugs}: {len(self._runs)} runs for an encoder of {count} "
+                              f"part{'s' * (count != 1)}")  # fmt: skip

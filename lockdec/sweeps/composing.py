@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lockdec.config.schema import copies
+from lockdec.config.schema import copied
 
 
 def cell_overrides(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:
@@ -36,7 +36,7 @@ def compose_cells(config: DictConfig, loader: ConfigLoader, overrides: Sequence[
         overrides: of each cell.
     """
     parser = OverridesParser.create(config_loader=loader)
-    by_groups: dict[tuple[str, ...], Iterator[DictConfig]] = {}
+    by_groups: dict[tuple[str, ...], DictConfig] = {}
     options = cache(loader.get_group_options)
     for cell in overrides:
         parsed = parser.parse_overrides(list(cell))
@@ -46,8 +46,8 @@ def compose_cells(config: DictConfig, loader: ConfigLoader, overrides: Sequence[
             composed = loader.load_sweep_config(config, list(groups))
             with open_dict(composed):
                 composed.pop("hydra")
-            by_groups[groups] = copies(composed)
-        composed = next(by_groups[groups])
+            by_groups[groups] = composed
+        composed = copied(by_groups[groups])
         ConfigLoaderImpl._apply_overrides_to_config(list(compress(parsed, map(not_, is_group))), composed)
         yield composed
 

@@ -182,3 +182,8 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(ConfigError, match=said):
         run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", *filled)
     assert set(tiny.outputs.glob("stages/pretrain/*")) == decoders, "none is pretrained for what is refused"
+
+
+def test_plugs_need_an_encoder_of_several_parts(tiny: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 runs for an encoder of 1 part$"):
+        run_tiny(tiny.outputs, tmp_path.name, "bridge=sum", f"bridge.plugs=[{tiny.folder},{tiny.folder}]")
