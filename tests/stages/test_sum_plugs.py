@@ -185,5 +185,5 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_plugs_need_an_encoder_of_several_parts(tiny: TinyRun, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="2 runs for an encoder of 1 part$"):
+    with pytest.raises(ConfigError, match=r"2 runs for an encoder of 1 part$"):
         run_tiny(tiny.outputs, tmp_path.name, "bridge=sum", f"bridge.plugs=[{tiny.folder},{tiny.folder}]")
