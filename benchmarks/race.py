@@ -48,12 +48,7 @@ from lockdec.transformer.models import LockingDecoderModel
 
 SYSTEMS = ("lockdec", "lora", "full")
 CAPTIONED = 100  # validation inputs, evenly spaced
-METRICS = {
-    "token F1": "token_f1",
-    "exact": "exact",
-    "CIDEr-D": "cider_d",
-    "chrF": "chrf",
-}  # heading: its name in `score`
+METRICS = {"token F1": "token_f1", "exact": "exact", "CIDEr-D": "cider_d", "chrF": "chrf"}
 
 
 class Race:
@@ -268,11 +263,10 @@ RATES = {"lora": 1e-3, "full": 1e-4}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a table in Markdown, a row for each measurement."""
+    """Print a table in Markdown for each system, a row for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--only", choices=SYSTEMS, help="in this process; otherwise each has a process of its own")
-    parser.add_argument("--no-head", action="store_true", help=argparse.SUPPRESS)  # for the processes of all three
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--every", type=int, default=20, help="steps between two measurements")
     parser.add_argument("--rank", type=int, default=8, help="of LoRA")
@@ -280,19 +274,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, help=f"AdamW's learning rate; otherwise {RATES}")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args(arguments)
-    if not given.no_head:
-        head = ["system", "trained", "steps", "seconds", "memory, MB", "training loss", *METRICS]
-        print(f"| {' | '.join(head)} |", "|" + "---|" * len(head), sep="\n", flush=True)
     if given.only is None:
-        again = [sys.executable, "-m", "benchmarks.race", *sys.argv[1:], "--no-head"]
         for name in SYSTEMS:
-            subprocess.run([*again, "--only", name], check=True)
+            subprocess.run([sys.executable, "-m", "benchmarks.race", *sys.argv[1:], "--only", name], check=True)
         return
     torch.set_num_threads(given.threads)
     if given.only == "lockdec":
         acceleration.keep_memory()
         acceleration.multiply_exactly()
     race = Race(find_run(given.run))
+    head = ["system", "trained", "steps", "seconds", "memory, MB", "training loss", *METRICS]
+    print(f"| {' | '.join(head)} |", "|" + "---|" * len(head), sep="\n", flush=True)
     for row in run(build(given.only, race, given), race, given.steps, given.every):
         print(f"| {' | '.join([given.only, *row.values()])} |", flush=True)
 
