@@ -87,7 +87,7 @@ class Retrieval(Bridge):
                 if len(ids) >= self.length:
                     break
             found.append(ids[-self.length :])
-        return torch.tensor(found, device=encoded.states.device)
+        return torch.tensor(found).to(encoded.states.device)
 
     def soft_prompt(self, encoded: Encoded) -> Float[Tensor, "b k d_model"]:
         vectors: Tensor = self._embedding[0](self.examples(encoded))  # tokens, which have positions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -110,7 +110,7 @@ class Full(LinearPrefix):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._kept: dict[str, nn.Parameter] = {}
+        self._kept = [nn.ParameterDict()]  # the pretrained weights while others are in their place; not part of a state
 
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         super().draw(decoder, encoder_dim)
@@ -122,13 +122,16 @@ class Full(LinearPrefix):
         self.weights = nn.ParameterDict(own)
 
     def enter(self, decoder: PluggableModel) -> None:
-        for name, weight in self.weights.items():
-            self._kept[name] = _exchanged(decoder, name, weight)
+        self._kept = [nn.ParameterDict({name: _exchanged(decoder, name, own) for name, own in self.weights.items()})]
 
     def leave(self, decoder: PluggableModel) -> None:
-        for name, weight in self._kept.items():
+        for name, weight in self._kept[0].items():
             _exchanged(decoder, name, weight)
-        self._kept = {}
+        self._kept = [nn.ParameterDict()]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Full:
+        self._kept[0]._apply(fn)  # to another device or precision
+        return super()._apply(fn, recurse)
 
 
 def _self_attentions(decoder: PluggableModel) -> list[SelfAttention]:

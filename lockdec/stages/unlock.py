@@ -85,7 +85,7 @@ class Unlock(Stage):
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
     def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
-        """Refuse sizes that no memory here holds, before a decoder is pretrained for them."""
+        """Refuse sizes that no memory here holds or `parameters` cannot reach, before a decoder is pretrained for them."""
         if self.parameters is not None:
             require_memory(f"bridge.parameters={self.parameters}", self.parameters)
         decoder, attach = before.get(DecoderStage.name), before.get(Attach.name)
@@ -93,6 +93,8 @@ class Unlock(Stage):
         if model is not None and isinstance(attach, Attach):
             # The width of states of an encoder that is pretrained here is not known yet: at least 1.
             self.require_memory(model, attach.encoder.dim if isinstance(attach.encoder, Encoder) else 1)
+            if self.parameters is not None and isinstance(attach.encoder, Encoder):
+                sized(self.bridge, self.cross_attention, self.parameters, model, attach.encoder.dim)
 
     def require_memory(self, model: LockingModel, encoder_dim: int) -> None:
         """Raise ConfigError unless this machine could hold what is drawn.

@@ -13,6 +13,7 @@ from lockdec.evaluation.stored import decoder_fingerprint
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.models import Encoded, PlugBatch
 from tests.bridges.kinds import KINDS, bridged
+from tests.runtime.second_device import SECOND, second_device
 from tests.transformer.decoding.test_generation import by_definition, unpadded
 from tests.transformer.tiny_transformers import (
     ENCODER_DIM,
@@ -48,6 +49,21 @@ def test_locked_it_is_the_gpt_bit_for_bit(kind: str, style: dict[str, Any]) -> N
     assert model(tokens).equal(plain(tokens))
     model.unlock()
     assert not model(tokens, encoded).equal(plain(tokens))
+
+
+@every_kind
+def test_unlocked_it_moves_to_another_device_with_all_that_locking_brings_back(kind: str) -> None:
+    model, tokens, encoded = bridged(kind), token_batch(), encoded_batch()
+    unlocked = model(tokens, encoded)
+    model.lock()
+    locked = model(tokens)
+    model.unlock()
+    with second_device():
+        model.to(SECOND)
+        there = tokens.to(SECOND), encoded.to(SECOND)
+        close(model(*there).cpu(), unlocked)
+        model.lock()
+        close(model(there[0]).cpu(), locked)
 
 
 @every_kind

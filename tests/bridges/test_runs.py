@@ -18,6 +18,7 @@ from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import BRIDGE, BRIDGE_WEIGHTS, load_captioner
 from lockdec.modules.captioning import Captioning
 from lockdec.pipeline.assembling import assemble
+from lockdec.pipeline.running import run
 from lockdec.plugs.writing import write_plug
 from lockdec.stages.stage import Work
 from lockdec.store import Store
@@ -151,3 +152,19 @@ def test_a_stored_bridge_is_data(tiny: TinyRun, tmp_path: Path) -> None:
 def test_what_cannot_work_is_refused_before_any_work(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         assemble(composed("debug=tiny", *overrides), Builder())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["bridge.parameters=9"], r"with cross_attention\.d_v=1, the smallest, there are \d+ already$"),
+        (["bridge=resampler", "bridge.parameters=99"], r"with cross_attention\.d_v=1, the smallest, there are \d+ "),
+        (["bridge=lora", "bridge.parameters=100000000"], r"with bridge\.rank=\d+, the largest, there are only \d+$"),
+    ],
+)
+def test_a_budget_out_of_reach_is_refused_before_any_stage_works(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(composed("debug=tiny", *overrides, f"paths.outputs={tmp_path}"), tmp_path / "run")
+    assert not list(tmp_path.glob("stages/*/*/"))
