@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from matplotlib import pyplot
 
 from lockdec.report.headline import interval
+from lockdec.report.settings import Setting
 from lockdec.report.study import Study
-from measurements.estimates import COLOURS, CONTROLS, DOCS, by, control, difference, neighbour, score, table, whiskers
+from measurements.estimates import COLOURS, CONTROLS, DOCS, control, difference, neighbour, score, table, whiskers
 
 BRIDGES = (  # in the order of docs/bridges.md
     "cross_attention",
@@ -20,47 +23,103 @@ BRIDGES = (  # in the order of docs/bridges.md
     "retrieval_cross_attention",
 )
 WIDE = 256  # pairs of the table with all metrics
+LARGE = 400_000  # parameters
+ASKED = "bridge.parameters="
+Cells = dict[tuple[str, int], Setting]  # by bridge and number of pairs
+
+
+def cells(study: Study, parameters: int | None = None) -> Cells:
+    """The settings of a study, or those for which this number of parameters was asked."""
+    found: Cells = {}
+    for setting in study.settings:
+        typed = dict(word.split("=", 1) for word in next(iter(setting.runs.values())).overrides)
+        if parameters is None or int(typed[ASKED[:-1]]) == parameters:
+            found[str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))] = setting
+    return found
+
+
+def of(found: Cells) -> tuple[list[str], list[int]]:
+    """Its bridges, in their order, and its numbers of pairs."""
+    return [kind for kind in BRIDGES if kind in {kind for kind, _ in found}], sorted({count for _, count in found})
+
+
+def compared(found: Cells, name: str) -> dict[str, str]:
+    """Rows of bridges: scores by the number of pairs, differences to cross-attention, and all metrics."""
+    kinds, shots = of(found)
+    scores, gaps, others = [], [], []
+    for kind in kinds:
+        line = {count: found[kind, count] for count in shots if (kind, count) in found}
+        at = [f"`{kind}`", f"{max(setting.parameters or 0 for setting in line.values()):,.0f}"]
+        scores.append([*at, *(interval(score(line[count])) if count in line else "" for count in shots)])
+        if kind != BRIDGES[0]:
+            gaps.append([*at, *behind(line, {count: found[BRIDGES[0], count] for count in shots})])
+        if WIDE in line:
+            rest = (interval(score(line[WIDE], metric)) for metric in ("exact", "cider_d", "chrf"))
+            views = (interval(score(line[WIDE], view=control), signed=True) for control in CONTROLS)
+            others.append([*at, *rest, *views])
+    for kind in ("nearest_neighbour", "prior"):
+        copied = (interval(control(found[BRIDGES[0], count], kind)) for count in shots)
+        scores.append([f"control `{kind}`", "", *copied])
+    head, pairs = ["`bridge=`", "trained"], [f"{count:,} pairs" for count in shots]
+    over = ["over prior", "over shuffled", "over nearest_neighbour"]
+    return {
+        name: table([*head, *pairs], scores),
+        f"{name} difference": table([*head, *pairs], gaps),
+        f"{name} metrics": table([*head, "exact", "CIDEr-D", "chrF", *over], others),
+    }
+
+
+def behind(line: Mapping[int, Setting], others: Mapping[int, Setting]) -> list[str]:
+    """The paired difference between two settings at each number of pairs of the second; empty where it is unknown."""
+    both = [(line.get(count), other) for count, other in others.items()]
+    return [interval(difference(one, other), signed=True) if one else "" for one, other in both]
 
 
 def rivals(study: Study) -> dict[str, str]:
-    """Rows of bridges: scores by the number of pairs, differences to cross-attention, all metrics; and a picture."""
-    found = by(study, "bridge.kind", "fewshot.shots")
-    settings = {(str(kind), int(str(count))): setting for (kind, count), setting in found.items()}
-    shots = sorted({count for _, count in settings})
-    kinds = [kind for kind in BRIDGES if (kind, WIDE) in settings]
-    ours = {count: settings[BRIDGES[0], count] for count in shots}
-    scores, gaps, others = [], [], []
+    """Tables of the small decoder, and a picture."""
+    found = cells(study)
+    kinds, shots = of(found)
     figure, axes = pyplot.subplots(figsize=(7, 4.6), layout="constrained")
     for number, (kind, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
-        line = {count: settings[kind, count] for count in shots if (kind, count) in settings}
-        wide = line[WIDE]
-        at = [f"`{kind}`", f"{wide.parameters or 0:,.0f}"]
-        scores.append([*at, *(interval(score(line[count])) if count in line else "" for count in shots)])
-        if kind != BRIDGES[0]:
-            both = [(line.get(count), ours[count]) for count in shots]
-            gaps.append([*at, *(interval(difference(one, other), signed=True) if one else "" for one, other in both)])
-        rest = (interval(score(wide, name)) for name in ("exact", "cider_d", "chrf"))
-        views = (interval(score(wide, view=name), signed=True) for name in CONTROLS)
-        others.append([*at, *rest, *views])
+        line = {count: found[kind, count] for count in shots if (kind, count) in found}
         shifted = [count * 1.02 ** (number - len(kinds) / 2) for count in line]
         whiskers(axes, shifted, [score(setting) for setting in line.values()], colour, kind)
-    for name in ("nearest_neighbour", "prior"):
-        scores.append([f"control `{name}`", "", *(interval(control(ours[count], name)) for count in shots)])
-    copied = [neighbour(ours[count]).mean for count in shots]
+    copied = [neighbour(found[BRIDGES[0], count]).mean for count in shots]
     axes.plot(shots, copied, ":", color="#888888", label="nearest_neighbour")
     axes.set_xscale("log", base=2)
     axes.set_xticks(shots, [f"{count:,}" for count in shots])
     axes.set_xlabel("pairs")
-    axes.set_title("token F1 at 400,000 trained parameters", fontsize=10)
+    axes.set_title(f"token F1 at {LARGE:,} trained parameters", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(DOCS / "study" / "rivals.png", dpi=130)
-    head, pairs = ["`bridge=`", "trained"], [f"{count:,} pairs" for count in shots]
-    over = ["over prior", "over shuffled", "over nearest_neighbour"]
-    return {
-        "rivals": table([*head, *pairs], scores),
-        "rivals difference": table([*head, *pairs], gaps),
-        "rivals metrics": table([*head, "exact", "CIDEr-D", "chrF", *over], others),
-    }
+    return compared(found, "rivals")
+
+
+def rivals_german(study: Study) -> dict[str, str]:
+    """Tables of German names that MiniLM encodes."""
+    return compared(cells(study), "rivals_german")
+
+
+def rivals_language(study: Study) -> dict[str, str]:
+    """Tables of SmolLM2 in the place of the small decoder."""
+    return compared(cells(study), "rivals_language")
+
+
+def rivals_budgets(study: Study) -> dict[str, str]:
+    """A row per bridge at a small budget: its scores, and differences to the large one and to cross-attention."""
+    few = min(int(word.removeprefix(ASKED)) for run in study.runs for word in run.overrides if word.startswith(ASKED))
+    small, large = cells(study, few), cells(study, LARGE)
+    kinds, shots = of(small)
+    ours, rows = {count: small[BRIDGES[0], count] for count in shots}, []
+    for kind in kinds:
+        line = {count: small[kind, count] for count in shots if (kind, count) in small}
+        trained = f"{max(setting.parameters or 0 for setting in line.values()):,.0f}"
+        scores = [interval(score(line[count])) if count in line else "" for count in shots]
+        less = behind(line, {count: large[kind, count] for count in shots})
+        rows.append([f"`{kind}`", trained, *scores, *less, *(behind(line, ours) if kind != BRIDGES[0] else ["", ""])])
+    columns = [f"{what}{count:,} pairs" for what in ("", f"less that at {LARGE:,}: ", "less `cross_attention`: ")
+               for count in shots]  # fmt: skip
+    return {"rivals_budgets": table(["`bridge=`", "trained", *columns], rows)}
 
 
 def rivals_tuning(study: Study, name: str = "rivals_tuning") -> dict[str, str]:
@@ -68,19 +127,21 @@ def rivals_tuning(study: Study, name: str = "rivals_tuning") -> dict[str, str]:
     rows = []
     for setting in study.settings:
         run, place = next(iter(setting.runs.values())), BRIDGES.index(str(setting.facet("bridge.kind")))
-        typed = dict(word.split("=", 1) for word in run.overrides)
-        adamw = "finetune.optimizer.kind" in typed or BRIDGES[place] in ("lora", "full")
+        typed = dict(word.lstrip("+").split("=", 1) for word in run.overrides)
+        usual = "adamw" if BRIDGES[place] in ("lora", "full") else "muon"
+        kind = {"adamw": "AdamW", "muon": "Muon"}[typed.get("finetune.optimizer.kind", usual)]
         rate = 10 * (setting.mean("finetune.learning_rate") or 0.0)  # the last of a cosine that falls to a tenth
+        steps = int(typed.get("finetune.steps", "0"))
         sizes = " ".join(f"{key}={typed[key]}" for key in ("bridge.length", "encoder.grid") if key in typed)
         scores = (interval(score(setting, metric)) for metric in ("token_f1", "exact", "cider_d"))
         training = setting.mean("finetune.loss")
-        optimizer = "" if training is None else f"{'AdamW' if adamw else 'Muon'} at {rate:.1g}"
+        optimizer = "" if training is None else f"{kind} at {rate:.1g}{f', {steps} steps' if steps else ''}"
         row = [f"`bridge={BRIDGES[place]}{' ' if sizes else ''}{sizes}`", optimizer, *scores]
-        rows.append((place, sizes, adamw, rate, [*row, "" if training is None else f"{training:.3f}"]))
+        rows.append((place, sizes, kind == "AdamW", rate, steps, [*row, "" if training is None else f"{training:.3f}"]))
     head = ["", "optimizer", "token F1", "exact", "CIDEr-D", "training loss"]
     return {name: table(head, [row for *_, row in sorted(rows, key=lambda row: row[:-1])])}
 
 
-def rivals_language(study: Study) -> dict[str, str]:
-    """The same with a language model."""
-    return rivals_tuning(study, "rivals_language")
+def rivals_language_tuning(study: Study) -> dict[str, str]:
+    """The same with SmolLM2."""
+    return rivals_tuning(study, "rivals_language_tuning")

@@ -129,9 +129,10 @@ class Full(LinearPrefix):
             _exchanged(decoder, name, weight)
         self._kept = [nn.ParameterDict()]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Full:
-        self._kept[0]._apply(fn)  # to another device or precision
-        return super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Full:  # to a device or precision
+        self._kept[0]._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 def _self_attentions(decoder: PluggableModel) -> list[SelfAttention]:

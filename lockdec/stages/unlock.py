@@ -85,7 +85,7 @@ class Unlock(Stage):
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
     def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
-        """Refuse sizes that no memory here holds or `parameters` cannot reach, before a decoder is pretrained for them."""
+        """Refuse sizes that no memory holds, or `parameters` cannot reach, before a decoder is pretrained for them."""
         if self.parameters is not None:
             require_memory(f"bridge.parameters={self.parameters}", self.parameters)
         decoder, attach = before.get(DecoderStage.name), before.get(Attach.name)
