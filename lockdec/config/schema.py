@@ -341,15 +341,13 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
             raise ConfigError(
                 f"{name}={config.get(name)}: the stage {name} reads this section; give it keys and values"
             )
-        structured = _structured(kind)
         for inner, keys in _inner_sections(kind).items():  # OmegaConf refuses these too, but does not say which it was
             if inner in config[name] and not OmegaConf.is_dict(given := config[name][inner]):
                 raise ConfigError(f"{name}.{inner}={given}: give values to its keys: {', '.join(keys)}")
         try:
-            merged = structured.copy()
-            merged.merge_with(config[name])  # on its own: errors name keys within it, and no flag of the config counts
+            merged = _merged(kind, repr(OmegaConf.to_container(config[name])), config[name])
             with flag_override(typed, "no_deepcopy_set_nodes", True):
-                typed[name] = merged
+                typed[name] = merged.copy()
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(
@@ -373,6 +371,20 @@ def copied(node: DictConfig) -> DictConfig:
 def _structured(kind: type[Section]) -> DictConfig:
     node: DictConfig = OmegaConf.structured(kind)
     return node
+
+
+def _merged(kind: type[Section], text: str, section: DictConfig) -> DictConfig:
+    """A section with types and defaults; what the text of its values says is merged once for all cells of a sweep."""
+    if (kind, text) not in _known:
+        node = _structured(kind).copy()
+        node.merge_with(section)  # on its own: errors name keys within it, and no flag of the config counts
+        while len(_known) >= 256:
+            del _known[next(iter(_known))]
+        _known[kind, text] = node
+    return _known[kind, text]
+
+
+_known: dict[tuple[type[Section], str], DictConfig] = {}
 
 
 @cache

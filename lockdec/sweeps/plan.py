@@ -20,6 +20,8 @@ from lockdec.store.reading import read_object
 from lockdec.sweeps.cells import duration
 from lockdec.sweeps.finished import finished_cell
 
+JUDGES = 100  # of the newest artifacts of a stage say how long another one takes
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -110,8 +112,8 @@ def _stage_plan(roots: Sequence[Path], found: Mapping[str, tuple[Path, Mapping[s
 
 
 def timings(root: Path) -> Iterator[tuple[frozenset[str], float]]:
-    """The config (as a set of `name=value`) and the seconds of every artifact of a stage."""
-    for path in sorted(root.glob(f"*/{METADATA}")):
+    """The config (as a set of `name=value`) and the seconds of the newest artifacts of a stage."""
+    for path in sorted(root.glob(f"*/{METADATA}"), key=_made_at, reverse=True)[:JUDGES]:
         try:
             record = read_object(path)
             yield leaves(record["config"]), float(record["seconds"])
@@ -119,11 +121,19 @@ def timings(root: Path) -> Iterator[tuple[frozenset[str], float]]:
             continue  # damaged: the run that needs it will set it aside
 
 
+def _made_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # removed in the meantime
+        return 0.0
+
+
 def likely_seconds(config: Mapping[str, Any], known: Sequence[tuple[frozenset[str], float]]) -> float | None:
     """The median seconds of the artifacts whose config differs in the fewest values; None where there is none."""
     wanted = leaves(config)
     distances = [len(wanted ^ other) for other, _ in known]
-    return median(s for d, (_, s) in zip(distances, known, strict=True) if d == min(distances)) if known else None
+    nearest = min(distances, default=0)
+    return median(s for d, (_, s) in zip(distances, known, strict=True) if d == nearest) if known else None
 
 
 def leaves(node: Any, path: str = "") -> frozenset[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from lockdec.store import METADATA
-from lockdec.sweeps.plan import leaves, likely_seconds, plan
+from lockdec.sweeps.plan import JUDGES, leaves, likely_seconds, plan, timings
 from tests.conftest import TinyRun, composed
 from tests.sweeps.sweeping import SHARED, cell_over
 
@@ -46,3 +47,12 @@ def test_time_is_estimated_from_the_most_similar_configs() -> None:
     assert likely_seconds({"fit": {"steps": 1000}, "d": 4}, known) == 100.0
     assert likely_seconds({"fit": {"steps": 10}, "d": 4}, known) == 1.0
     assert likely_seconds({}, []) is None
+
+
+def test_the_newest_artifacts_say_how_long_it_takes(tmp_path: Path) -> None:
+    for number in range(JUDGES + 3):
+        artifact = tmp_path / f"{number:03}" / METADATA
+        artifact.parent.mkdir()
+        artifact.write_text(json.dumps({"config": {"d": number}, "seconds": number}))
+        os.utime(artifact, (number, number))
+    assert [seconds for _, seconds in timings(tmp_path)] == list(range(JUDGES + 2, 2, -1))
