@@ -347,7 +347,7 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
         try:
             merged = _merged(kind, repr(OmegaConf.to_container(config[name])), config[name])
             with flag_override(typed, "no_deepcopy_set_nodes", True):
-                typed[name] = merged.copy()
+                typed[name] = copied(merged)
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(

@@ -104,15 +104,16 @@ def test_an_impossible_value_is_refused_by_its_key(override: str, message: str) 
         checked_subtrees(composed(override), Builder())
 
 
+@dataclass
+class Weighted:
+    steps: int = 1
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def check(self) -> None:
+        pass
+
+
 def test_a_section_may_have_keys_of_any_name_or_leave_them_out() -> None:
-    @dataclass
-    class Weighted:
-        steps: int = 1
-        weights: dict[str, float] = field(default_factory=dict)
-
-        def check(self) -> None:
-            pass
-
     config = OmegaConf.create({"given": {"weights": {"mine": "${given.steps}"}}, "left_out": {"steps": 2}})
     OmegaConf.set_struct(config, True)  # as Hydra does
     typed = with_sections(config, {"given": Weighted, "left_out": Weighted})
