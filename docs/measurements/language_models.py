@@ -17,12 +17,19 @@ LANGUAGE_MODELS = {  # sweep: the decoder in words
     "language_small": "small, as it is by default",
     "language": "SmolLM2-135M",
     "language_adapted": "SmolLM2-135M, adapted",
+    "language_adapted_long": "SmolLM2-135M, adapted, 300 steps",
 }
 COMPARED = (  # sweeps whose decoders are compared, and in words
     ("language_adapted", "language", "SmolLM2 adapted, less not adapted"),
     ("language", "language_small_unread", "SmolLM2, less the small decoder that has not read the names either"),
     ("language", "language_small", "SmolLM2, less the small decoder as it is by default"),
     ("language_adapted", "language_small", "SmolLM2 adapted, less the small decoder as it is by default"),
+    ("language_adapted_long", "language_adapted", "SmolLM2 adapted, 300 steps of finetuning less 100"),
+    (
+        "language_adapted_long",
+        "language_small",
+        "SmolLM2 adapted, 300 steps, less the small decoder as it is by default",
+    ),
 )
 
 
