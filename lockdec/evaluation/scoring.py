@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
-from lockdec.data.tokenizer import Tokenizer, pad, real_targets
+from lockdec.data.tokenizer import Tokenizer, pad
 from lockdec.errors import LockdecError
+from lockdec.modules.losses import before_real
 from lockdec.transformer.encoded import Encoded
+from lockdec.transformer.fast.chunks import IGNORED
 from lockdec.transformer.models import LockingModel
 
 _MOST_LOGITS = 1 << 25  # numbers at a time: 134 MB in float32
@@ -72,16 +75,17 @@ def token_log_probs(
         encoded: one input for each row; None while the model is locked.
         eos_id, prompt_length: as in `lockdec.data.tokenizer.real_targets`.
     """
-    real = real_targets(tokens, eos_id, prompt_length)
     rows = max(1, _MOST_LOGITS // (tokens.shape[1] * model.config.vocab_size))
     pieces = []
     with torch.inference_mode():
         for start in range(0, len(tokens), rows):
             some = slice(start, start + rows)
             given = None if encoded is None else Encoded(encoded.states[some], encoded.mask[some])
-            logits = model(tokens[some, :-1], given).float()
-            chosen = logits.gather(-1, tokens[some, 1:, None]).squeeze(-1) - logits.logsumexp(-1)
-            pieces.append(chosen.masked_fill(~real[some], 0.0))
+            hidden, wanted, real = before_real(
+                model, tokens[some], eos_id, given, pack=True, prompt_length=prompt_length
+            )
+            losses = F.cross_entropy(model.logits(hidden).float(), wanted, ignore_index=IGNORED, reduction="none")
+            pieces.append(losses.new_zeros(real.shape).masked_scatter(real, -losses))
     return torch.cat(pieces).clone()
 
 

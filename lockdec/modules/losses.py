@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,13 +24,36 @@ def next_token_loss(
 ) -> tuple[Float[Tensor, ""], int]:
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
-    Logits are computed at real positions only: with short captions in a padded batch that is most of the cost saved.
+    Args:
+        tokens, eos_id, encoded, pack, prefix, prompt_length: as in `before_real`.
+    """
+    hidden, wanted, real = before_real(model, tokens, eos_id, encoded, pack, prefix, prompt_length)
+    loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
+    return loss, int(real.sum())
+
+
+def before_real(
+    model: LockingModel,
+    tokens: Int[Tensor, "b t"],
+    eos_id: int,
+    encoded: Encoded | None = None,
+    pack: bool = False,
+    prefix: Prefix | None = None,
+    prompt_length: int = 0,
+) -> tuple[Float[Tensor, "n d_model"], Int[Tensor, " n"], Bool[Tensor, "b t_minus_1"]]:
+    """What predicts the real next tokens, row by row.
+
+    Logits are then computed at real positions only: with short captions in a padded batch, that saves most of them.
 
     Args:
         tokens: BOS, prompt, text, EOS, padding.
         pack: compute nothing at all on padding: pays where lengths are mixed in a batch.
         prefix: of all tokens but the last, where it is known already.
         prompt_length: how many tokens the prompt has, which are read and not predicted.
+
+    Returns:
+        The hidden states, and a few meaningless ones after them; the tokens after them, IGNORED for those few; and
+        which of all tokens but the first are real.
     """
     seen, targets, real = tokens[:, :-1], tokens[:, 1:], real_targets(tokens, eos_id, prompt_length)
     packing = Packing(real)
@@ -41,9 +64,7 @@ def next_token_loss(
     else:
         read = Packing(F.pad(real[:, prompt_length:], (prompt_length, 0), value=True))
         hidden = packing.pack(read.unpack(model.real_hidden(seen, read, encoded, prefix).unsqueeze(0)))[0]
-    wanted = F.pad(targets[real], (0, packing.filling), value=IGNORED)
-    loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
-    return loss, int(real.sum())
+    return hidden, F.pad(targets[real], (0, packing.filling), value=IGNORED), real
 
 
 def translation_loss(
