@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from matplotlib import pyplot
 
 from lockdec.report.headline import interval
+from lockdec.report.results import Run
 from lockdec.report.settings import Setting
 from lockdec.report.study import Study
 from measurements.estimates import COLOURS, CONTROLS, DOCS, control, difference, neighbour, score, table, whiskers
@@ -24,7 +25,6 @@ BRIDGES = (  # in the order of docs/bridges.md
 )
 WIDE = 256  # pairs of the table with all metrics
 LARGE = 400_000  # parameters
-ASKED = "bridge.parameters="
 Cells = dict[tuple[str, int], Setting]  # by bridge and number of pairs
 
 
@@ -32,27 +32,32 @@ def cells(study: Study, parameters: int | None = None) -> Cells:
     """The settings of a study, or those for which this number of parameters was asked."""
     found: Cells = {}
     for setting in study.settings:
-        typed = dict(word.split("=", 1) for word in next(iter(setting.runs.values())).overrides)
-        if parameters is None or int(typed[ASKED[:-1]]) == parameters:
+        if parameters is None or asked(next(iter(setting.runs.values()))) == parameters:
             found[str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))] = setting
     return found
 
 
-def of(found: Cells) -> tuple[list[str], list[int]]:
+def asked(run: Run) -> int:
+    """The number of parameters that a run was to have."""
+    return int(dict(word.split("=", 1) for word in run.overrides)["bridge.parameters"])
+
+
+def bridges_and_shots(found: Cells) -> tuple[list[str], list[int]]:
     """Its bridges, in their order, and its numbers of pairs."""
-    return [kind for kind in BRIDGES if kind in {kind for kind, _ in found}], sorted({count for _, count in found})
+    kinds, shots = zip(*found, strict=True)
+    return [kind for kind in BRIDGES if kind in kinds], sorted(set(shots))
 
 
 def compared(found: Cells, name: str) -> dict[str, str]:
     """Rows of bridges: scores by the number of pairs, differences to cross-attention, and all metrics."""
-    kinds, shots = of(found)
+    kinds, shots = bridges_and_shots(found)
     scores, gaps, others = [], [], []
     for kind in kinds:
         line = {count: found[kind, count] for count in shots if (kind, count) in found}
         at = [f"`{kind}`", f"{max(setting.parameters or 0 for setting in line.values()):,.0f}"]
         scores.append([*at, *(interval(score(line[count])) if count in line else "" for count in shots)])
         if kind != BRIDGES[0]:
-            gaps.append([*at, *behind(line, {count: found[BRIDGES[0], count] for count in shots})])
+            gaps.append([*at, *differences(line, {count: found[BRIDGES[0], count] for count in shots})])
         if WIDE in line:
             rest = (interval(score(line[WIDE], metric)) for metric in ("exact", "cider_d", "chrf"))
             views = (interval(score(line[WIDE], view=control), signed=True) for control in CONTROLS)
@@ -69,7 +74,7 @@ def compared(found: Cells, name: str) -> dict[str, str]:
     }
 
 
-def behind(line: Mapping[int, Setting], others: Mapping[int, Setting]) -> list[str]:
+def differences(line: Mapping[int, Setting], others: Mapping[int, Setting]) -> list[str]:
     """The paired difference between two settings at each number of pairs of the second; empty where it is unknown."""
     both = [(line.get(count), other) for count, other in others.items()]
     return [interval(difference(one, other), signed=True) if one else "" for one, other in both]
@@ -78,7 +83,7 @@ def behind(line: Mapping[int, Setting], others: Mapping[int, Setting]) -> list[s
 def rivals(study: Study) -> dict[str, str]:
     """Tables of the small decoder, and a picture."""
     found = cells(study)
-    kinds, shots = of(found)
+    kinds, shots = bridges_and_shots(found)
     figure, axes = pyplot.subplots(figsize=(7, 4.6), layout="constrained")
     for number, (kind, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
         line = {count: found[kind, count] for count in shots if (kind, count) in found}
@@ -107,16 +112,24 @@ def rivals_language(study: Study) -> dict[str, str]:
 
 def rivals_budgets(study: Study) -> dict[str, str]:
     """A row per bridge at a small budget: its scores, and differences to the large one and to cross-attention."""
-    few = min(int(word.removeprefix(ASKED)) for run in study.runs for word in run.overrides if word.startswith(ASKED))
+    few = min(map(asked, study.runs))
     small, large = cells(study, few), cells(study, LARGE)
-    kinds, shots = of(small)
+    kinds, shots = bridges_and_shots(small)
     ours, rows = {count: small[BRIDGES[0], count] for count in shots}, []
     for kind in kinds:
         line = {count: small[kind, count] for count in shots if (kind, count) in small}
         trained = f"{max(setting.parameters or 0 for setting in line.values()):,.0f}"
         scores = [interval(score(line[count])) if count in line else "" for count in shots]
-        less = behind(line, {count: large[kind, count] for count in shots})
-        rows.append([f"`{kind}`", trained, *scores, *less, *(behind(line, ours) if kind != BRIDGES[0] else ["", ""])])
+        less = differences(line, {count: large[kind, count] for count in shots})
+        rows.append(
+            [
+                f"`{kind}`",
+                trained,
+                *scores,
+                *less,
+                *(differences(line, ours) if kind != BRIDGES[0] else [""] * len(shots)),
+            ]
+        )
     columns = [f"{what}{count:,} pairs" for what in ("", f"less that at {LARGE:,}: ", "less `cross_attention`: ")
                for count in shots]  # fmt: skip
     return {"rivals_budgets": table(["`bridge=`", "trained", *columns], rows)}

@@ -110,7 +110,8 @@ class Full(LinearPrefix):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._kept = [nn.ParameterDict()]  # the pretrained weights while others are in their place; not part of a state
+        # The pretrained weights while others are in their place: in a list, since they are no parameters of the bridge.
+        self._kept = [nn.ParameterDict()]
 
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         super().draw(decoder, encoder_dim)

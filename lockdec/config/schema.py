@@ -280,6 +280,9 @@ def register() -> None:
 _parse = lru_cache(maxsize=4096)(omegaconf.grammar_parser.parse)
 
 
+MOST_SECTIONS = 256  # that are kept for the next cell of a sweep
+
+
 def noam_peak(d_model: int, warmup_steps: int) -> float:
     """The highest learning rate of d_model^-0.5 min(step^-0.5, step warmup^-1.5) (Vaswani et al. 2017, 5.3)."""
     return float((d_model * warmup_steps) ** -0.5)
@@ -347,7 +350,7 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
         try:
             merged = _merged(kind, repr(OmegaConf.to_container(config[name])), config[name])
             with flag_override(typed, "no_deepcopy_set_nodes", True):
-                typed[name] = copied(merged)
+                typed[name] = merged.copy()
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(
@@ -373,18 +376,18 @@ def _structured(kind: type[Section]) -> DictConfig:
     return node
 
 
-def _merged(kind: type[Section], text: str, section: DictConfig) -> DictConfig:
-    """A section with types and defaults; what the text of its values says is merged once for all cells of a sweep."""
-    if (kind, text) not in _known:
+_sections: dict[tuple[type[Section], str], DictConfig] = {}  # the latest, by their dataclass and values
+
+
+def _merged(kind: type[Section], values: str, section: DictConfig) -> DictConfig:
+    """A section with the types and defaults of its dataclass; those of equal values are merged once for all cells."""
+    if (kind, values) not in _sections:
         node = _structured(kind).copy()
         node.merge_with(section)  # on its own: errors name keys within it, and no flag of the config counts
-        while len(_known) >= 256:
-            del _known[next(iter(_known))]
-        _known[kind, text] = node
-    return _known[kind, text]
-
-
-_known: dict[tuple[type[Section], str], DictConfig] = {}
+        while len(_sections) >= MOST_SECTIONS:
+            del _sections[next(iter(_sections))]
+        _sections[kind, values] = node
+    return _sections[kind, values]
 
 
 @cache

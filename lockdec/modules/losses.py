@@ -25,7 +25,8 @@ def next_token_loss(
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
     Args:
-        tokens, eos_id, encoded, pack, prefix, prompt_length: as in `before_real`.
+        label_smoothing: the share of the target's probability that all tokens divide among themselves.
+        tokens, encoded, pack, prefix, prompt_length: as in `before_real`.
     """
     hidden, wanted, real = before_real(model, tokens, eos_id, encoded, pack, prefix, prompt_length)
     loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
@@ -41,7 +42,7 @@ def before_real(
     prefix: Prefix | None = None,
     prompt_length: int = 0,
 ) -> tuple[Float[Tensor, "n d_model"], Int[Tensor, " n"], Bool[Tensor, "b t_minus_1"]]:
-    """What predicts the real next tokens, row by row.
+    """The hidden states at the positions before real next tokens, row by row.
 
     Logits are then computed at real positions only: with short captions in a padded batch, that saves most of them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -85,7 +86,7 @@ class Unlock(Stage):
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
     def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
-        """Refuse sizes that no memory holds, or `parameters` cannot reach, before a decoder is pretrained for them."""
+        """Refuse sizes that do not fit in memory, and `parameters` that no size reaches, before any stage works."""
         if self.parameters is not None:
             require_memory(f"bridge.parameters={self.parameters}", self.parameters)
         decoder, attach = before.get(DecoderStage.name), before.get(Attach.name)
@@ -94,7 +95,8 @@ class Unlock(Stage):
             # The width of states of an encoder that is pretrained here is not known yet: at least 1.
             self.require_memory(model, attach.encoder.dim if isinstance(attach.encoder, Encoder) else 1)
             if self.parameters is not None and isinstance(attach.encoder, Encoder):
-                sized(self.bridge, self.cross_attention, self.parameters, model, attach.encoder.dim)
+                with suppress(RuntimeError, TypeError):  # a bridge that needs the values of weights to be drawn
+                    sized(self.bridge, self.cross_attention, self.parameters, model, attach.encoder.dim)
 
     def require_memory(self, model: LockingModel, encoder_dim: int) -> None:
         """Raise ConfigError unless this machine could hold what is drawn.

@@ -20,7 +20,7 @@ from lockdec.store.reading import read_object
 from lockdec.sweeps.cells import duration
 from lockdec.sweeps.finished import finished_cell
 
-JUDGES = 100  # of the newest artifacts of a stage say how long another one takes
+NEWEST = 100  # artifacts of a stage, which say how long another one takes
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _stage_plan(roots: Sequence[Path], found: Mapping[str, tuple[Path, Mapping[s
 
 def timings(root: Path) -> Iterator[tuple[frozenset[str], float]]:
     """The config (as a set of `name=value`) and the seconds of the newest artifacts of a stage."""
-    for path in sorted(root.glob(f"*/{METADATA}"), key=_made_at, reverse=True)[:JUDGES]:
+    for path in sorted(root.glob(f"*/{METADATA}"), key=_made_at, reverse=True)[:NEWEST]:
         try:
             record = read_object(path)
             yield leaves(record["config"]), float(record["seconds"])

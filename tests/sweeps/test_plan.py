@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lockdec.store import METADATA
-from lockdec.sweeps.plan import JUDGES, leaves, likely_seconds, plan, timings
+from lockdec.sweeps.plan import NEWEST, leaves, likely_seconds, plan, timings
 from tests.conftest import TinyRun, composed
 from tests.sweeps.sweeping import SHARED, cell_over
 
@@ -50,9 +50,9 @@ def test_time_is_estimated_from_the_most_similar_configs() -> None:
 
 
 def test_the_newest_artifacts_say_how_long_it_takes(tmp_path: Path) -> None:
-    for number in range(JUDGES + 3):
+    for number in range(NEWEST + 3):
         artifact = tmp_path / f"{number:03}" / METADATA
         artifact.parent.mkdir()
         artifact.write_text(json.dumps({"config": {"d": number}, "seconds": number}))
         os.utime(artifact, (number, number))
-    assert [seconds for _, seconds in timings(tmp_path)] == list(range(JUDGES + 2, 2, -1))
+    assert [seconds for _, seconds in timings(tmp_path)] == list(range(NEWEST + 2, 2, -1))
