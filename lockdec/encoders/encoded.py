@@ -1,8 +1,10 @@
-"""The normalised states of a whole caption set in a folder: computed once, memory-mapped, read by row."""
+"""The normalised states of a whole caption set in a folder: computed once, read by row."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -30,6 +32,30 @@ _CHUNK = 64  # inputs processed at a time: few enough that their states stay in 
 Array: TypeAlias = NDArray[Any]
 
 
+class _Stored:
+    """Inputs, states and channels in a file, of which only what is asked for is read.
+
+    A mapped file would count as memory of the process, and more of it than was read: the kernel maps what lies around
+    it, too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not mapped.flags.c_contiguous:
+            raise ValueError(f"{path.name} must hold input after input")
+        self.shape, self._dtype, self._offset = mapped.shape, mapped.dtype, mapped.offset
+        self._path, self._file = path, path.open("rb")
+
+    def __getitem__(self, part: tuple[list[int], slice]) -> Array:
+        rows, states = part
+        found = np.empty((len(rows), states.stop, self.shape[2]), self._dtype)
+        size = math.prod(self.shape[1:]) * self._dtype.itemsize
+        for row, into in zip(rows, found, strict=True):
+            if os.preadv(self._file.fileno(), [into.data], self._offset + row * size) < into.nbytes:
+                raise StoreError(f"{self._path} has become shorter since it was opened")
+        return found
+
+
 @runtime_checkable
 class States(Protocol):
     """The states of numbered inputs.
@@ -54,7 +80,9 @@ class EncodedSet:
         normalisation: already applied to the stored states; apply it to the states of new inputs.
     """
 
-    def __init__(self, states: Array, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation) -> None:
+    def __init__(
+        self, states: Array | _Stored, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation
+    ) -> None:
         self._states, self._lengths, self.ids, self.normalisation = states, lengths, ids, normalisation
         self.max_states, self.dim = int(states.shape[1]), int(states.shape[2])
 
@@ -126,25 +154,29 @@ class EncodedSet:
 
     @classmethod
     def open(cls, folder: Path) -> EncodedSet:
-        """Memory-map the states that `write` stored in a folder.
+        """The states that `write` stored in a folder; they stay on disk.
 
         Raises:
             StoreError: a file is missing or malformed.
         """
         try:
-            states = np.load(folder / STATES, mmap_mode="r", allow_pickle=False)
+            states = _Stored(folder / STATES)
             lengths = np.load(folder / LENGTHS, allow_pickle=False)
             ids = tuple(read_json(folder / IDS, MOST_IDS_BYTES))
         except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
             raise StoreError(f"{folder}: not a folder of encoded inputs ({error})") from error
-        if not isinstance(states, np.ndarray) or not isinstance(lengths, np.ndarray):
+        if not isinstance(lengths, np.ndarray):
             raise StoreError(f"{folder}: {STATES} and {LENGTHS} must contain one array each")
-        if states.ndim != 3 or not len(states) == len(lengths) == len(ids):
+        if len(states.shape) != 3 or not states.shape[0] == len(lengths) == len(ids):
             raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree on the number of inputs")
         return cls(states, lengths, ids, Normalisation.load(folder / NORMALISATION))
 
     def batch(self, rows: Sequence[int]) -> Encoded:
-        """The normalised states of these rows in float32, padded with zeros to the longest one."""
+        """The normalised states of these rows in float32, padded with zeros to the longest one.
+
+        Raises:
+            StoreError: the file has become shorter since it was opened.
+        """
         lengths = self._lengths[list(rows)]
         width = int(lengths.max())
         states = torch.from_numpy(self._states[list(rows), :width].astype(np.float32))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from lockdec.data.captions import Split
 from lockdec.data.openmoji import OpenMoji
 from lockdec.encoders.efficientnet import EfficientNetLite0
-from lockdec.encoders.encoded import EncodedSet, normalised
+from lockdec.encoders.encoded import STATES, EncodedSet, normalised
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError, DataError, StoreError
 from tests.encoders.array_encoder import Arrays, Scaled
@@ -130,10 +131,19 @@ def test_pooled_is_the_mean_of_the_real_states(tmp_path: Path) -> None:
     torch.testing.assert_close(cached.pooled(rows), wanted)
 
 
+def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:
+    cached = EncodedSet.write(tmp_path, Scaled(6), Arrays(arrays()))
+    file = tmp_path / STATES
+    os.truncate(file, file.stat().st_size // 2)
+    cached.batch([0])
+    with pytest.raises(StoreError, match=r"states\.npy has become shorter since it was opened"):
+        cached.batch(range(len(cached)))
+
+
 def test_states_stay_on_disk_and_nothing_else_is_left(tmp_path: Path) -> None:
     cached = EncodedSet.write(tmp_path, Scaled(6), Arrays(arrays()))
-    assert isinstance(cached._states, np.memmap)
-    assert not cached._states.flags.writeable
+    cached.batch([0, 1])
+    assert str(tmp_path / STATES) not in Path("/proc/self/maps").read_text()
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         "ids.json",
         "lengths.npy",
