@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import lockdec
+from lockdec.bridges.prefix import LinearPrefix
 from lockdec.config.building import Builder
 from lockdec.config.schema import config_folder
 from lockdec.errors import ConfigError, StoreError
@@ -23,6 +24,7 @@ from lockdec.plugs.writing import write_plug
 from lockdec.stages.stage import Work
 from lockdec.store import Store
 from lockdec.training.batching import CaptionBatch
+from lockdec.transformer.plugs import PluggableModel
 from tests.conftest import TinyRun, composed, run_tiny
 
 RIVALS = sorted(
@@ -168,3 +170,20 @@ def test_a_budget_out_of_reach_is_refused_before_any_stage_works(
     with pytest.raises(ConfigError, match=message):
         run(composed("debug=tiny", *overrides, f"paths.outputs={tmp_path}"), tmp_path / "run")
     assert not list(tmp_path.glob("stages/*/*/"))
+
+
+class AsLargeAsEmbeddings(LinearPrefix):
+    """Starts as large as the decoder's embeddings are, which are values and not shapes alone."""
+
+    def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
+        super().draw(decoder, encoder_dim)
+        size = next(decoder.parameters()).norm().item()
+        for weight in self.map.parameters():
+            weight.data.mul_(size)
+
+
+def test_a_bridge_that_is_drawn_from_values_is_sized_when_they_are_there(tiny: TinyRun) -> None:
+    bridge = ("bridge=prefix_linear", f"stages.unlock.bridge._target_={__name__}.AsLargeAsEmbeddings")
+    result = run_tiny(tiny.outputs, "as_large", *bridge, "bridge.parameters=2000").result
+    assert result["status"] == "ok"
+    assert result["parameters"]["trainable"] == pytest.approx(2000, rel=0.2)
