@@ -71,7 +71,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "rivals_language_tuning": ("rivals_smollm2_tuning", rivals.rivals_language_tuning),
     "language_models": ("language*", language_models.language_models),
     "language_tied": ("tied_smollm2", language_models.language_tied),
-    "language_cost": ("cost_smollm2", language_models.language_cost),
+    "language_cost": ("cost_smollm2*", language_models.language_cost),
     "language_layers": ("layers_smollm2", language_models.language_layers),
     "language_tuning": ("tuning_language", language_models.language_tuning),
     "together": ("together_*", plugs.together),

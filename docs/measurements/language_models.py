@@ -16,10 +16,12 @@ LANGUAGE_MODELS = {  # sweep: the decoder in words
     "language_small_unread": "small, which has not read the names",
     "language_small": "small, as it is by default",
     "language": "SmolLM2-135M",
+    "language_bfloat": "SmolLM2-135M, in bfloat16",
     "language_adapted": "SmolLM2-135M, adapted",
     "language_adapted_long": "SmolLM2-135M, adapted, 300 steps",
 }
 COMPARED = (  # sweeps whose decoders are compared, and in words
+    ("language_bfloat", "language", "SmolLM2 in bfloat16, less in float32"),
     ("language_adapted", "language", "SmolLM2 adapted, less not adapted"),
     ("language", "language_small_unread", "SmolLM2, less the small decoder that has not read the names either"),
     ("language", "language_small", "SmolLM2, less the small decoder as it is by default"),
@@ -106,13 +108,17 @@ def language_layers(study: Study) -> dict[str, str]:
 
 
 def language_cost(study: Study) -> dict[str, str]:
-    """The seconds of each stage of a cell and its memory, a row for each number of pairs."""
+    """The seconds of each stage of a cell and its memory, a row for each precision and number of pairs."""
     stages, rows = ("finetune", "prior", "evaluate"), []
-    for (count,), setting in sorted(by(study, "fewshot.shots").items(), key=lambda item: int(str(item[0][0]))):
+    for setting in study.settings:
+        words = next(iter(setting.runs.values())).overrides
+        dtype = "bfloat16" if "decoder.dtype=bfloat16" in words else "float32"
         seconds = (f"{seconds_of(setting, stage):.0f}" for stage in stages)
         whole, memory = setting.mean("cost.seconds"), setting.mean("cost.peak_memory_mb")
-        rows.append([str(count), *seconds, f"{whole:.0f}", f"{memory:,.0f}"])
-    return {"language_cost": table(["pairs", *stages, "the whole cell", "most memory, MB"], rows)}
+        rows.append([f"`{dtype}`", str(setting.facet("fewshot.shots")), *seconds, f"{whole:.0f}", f"{memory:,.0f}"])
+    rows.sort(key=lambda row: (row[0], int(row[1])), reverse=True)
+    head = ["`decoder.dtype`", "pairs", *stages, "the whole cell", "most memory, MB"]
+    return {"language_cost": table(head, rows)}
 
 
 def seconds_of(setting: Setting, name: str) -> float:
