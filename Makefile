@@ -23,7 +23,8 @@ demo: .venv/installed
 	$(BIN)/python -m lockdec.run
 
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)  # a thread and whole modules for each
+	@# for each worker a thread and whole modules; and bytecode is kept, also where the environment says otherwise
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
