@@ -46,8 +46,9 @@ SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a 
 def _execute(loader: _import_hook._JaxtypingLoader, module: ModuleType) -> None:
     """Read a module that jaxtyping checks, and run it.
 
-    jaxtyping gives bytecode names of its own until the module has run, so that Python finds none of the libraries that the
-    module is the first to import, and compiles 3,000 files anew: 15 s. Here, those names end once the module is read.
+    jaxtyping gives bytecode names of its own until the module has run, so that Python finds none of the libraries that
+    the module is the first to import, and compiles 3,000 files anew: 10 s. Here, those names end once the module is
+    read.
     """
     named = partial(_import_hook._optimized_cache_from_source, loader._typechecker.get_hash())
     with patch("importlib._bootstrap_external.cache_from_source", named):

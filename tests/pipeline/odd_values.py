@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lockdec.config.building import Builder
 from lockdec.config.overrides import arranged
-from lockdec.config.schema import config_folder, register
+from lockdec.config.schema import config_folder
 from lockdec.data.captions import CaptionSet
 from lockdec.data.text import TextSource
 from lockdec.encoders.contract import Encoder
@@ -26,6 +25,7 @@ from lockdec.errors import LockdecError
 from lockdec.pipeline.assembling import assemble
 from lockdec.run import NO_OPTION, OF_NULL
 from lockdec.stages.stage import Stage
+from tests.conftest import composed
 
 VALUES = ("-1", "0", "1000000000000", "1.5", "[]", "{a: 1}", "abc", "null", "lockdec.nowhere.Nothing")
 
@@ -56,7 +56,7 @@ class Trial:
         self.outcome()
 
     def composed(self, *more: str) -> DictConfig:
-        return compose("config", arranged([*self.overrides, *more]))
+        return composed(*arranged([*self.overrides, *more]))
 
     def outcome(self, *more: str) -> str:
         """`accepted`, `refused`, or what was raised that is no refusal."""
@@ -76,18 +76,16 @@ class Trial:
 
 def main(overrides: Sequence[str]) -> None:
     """Print what was neither refused nor accepted, and the counts."""
-    register()
     counts = Counter[str]()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        trial = Trial(overrides)
-        every = keys(trial.config)
-        for key in every:
-            for value in VALUES:
-                outcome = trial.outcome(f"{key}={value}")
-                if outcome not in ("refused", "accepted"):
-                    print(f"{key}={value}: {outcome[:200]}", flush=True)
-                    outcome = "raised something else"
-                counts[outcome] += 1
+    trial = Trial(overrides)
+    every = keys(trial.config)
+    for key in every:
+        for value in VALUES:
+            outcome = trial.outcome(f"{key}={value}")
+            if outcome not in ("refused", "accepted"):
+                print(f"{key}={value}: {outcome[:200]}", flush=True)
+                outcome = "raised something else"
+            counts[outcome] += 1
     print(f"{len(every)} keys: " + ", ".join(f"{counts[one]} {one}" for one in sorted(counts)))
 
 

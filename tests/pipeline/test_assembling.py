@@ -7,11 +7,9 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 from lightning.pytorch.callbacks import Timer
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import config_folder, register
 from lockdec.errors import ConfigError
 from lockdec.pipeline.assembling import assemble, checked_subtrees
 from tests.conftest import composed
@@ -42,14 +40,12 @@ def test_a_section_is_checked_before_any_work(override: str, message: str) -> No
 
 def test_odd_values_are_refused_as_such_or_taken() -> None:
     """Thirty of those that `python -m tests.pipeline.odd_values` tries, of each value some."""
-    register()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        trial = odd_values.Trial(["debug=tiny"])
-        every = odd_values.keys(trial.config)
-        places = random.Random(0).sample(every, 30)
-        found = {
-            f"{key}={value}": trial.outcome(f"{key}={value}") for key, value in zip(places, cycle(VALUES), strict=False)
-        }
+    trial = odd_values.Trial(["debug=tiny"])
+    every = odd_values.keys(trial.config)
+    places = random.Random(0).sample(every, 30)
+    found = {
+        f"{key}={value}": trial.outcome(f"{key}={value}") for key, value in zip(places, cycle(VALUES), strict=False)
+    }
     assert len(every) > 100
     assert {case: outcome for case, outcome in found.items() if outcome not in ("refused", "accepted")} == {}
     assert "refused" in found.values()
