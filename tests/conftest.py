@@ -50,14 +50,16 @@ def _execute(loader: _import_hook._JaxtypingLoader, module: ModuleType) -> None:
     the module is the first to import, and compiles 3,000 files anew: 10 s. Here, those names end once the module is
     read.
     """
-    named = partial(_import_hook._optimized_cache_from_source, loader._typechecker.get_hash())
+    typechecker: Any = loader._typechecker
+    named = partial(_import_hook._optimized_cache_from_source, typechecker.get_hash())
     with patch("importlib._bootstrap_external.cache_from_source", named):
         code = loader.get_code(module.__name__)
     assert code is not None
     exec(code, module.__dict__)
 
 
-_import_hook._JaxtypingLoader.exec_module = _execute  # before the first import of what it checks
+# before the first import of what it checks
+_import_hook._JaxtypingLoader.exec_module = _execute  # type: ignore[method-assign]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
