@@ -69,7 +69,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     stream_tensors(checkpoint.weights(), shapes, folder / DECODER_WEIGHTS)
 
 
-def load_decoder(*decoder: Artifact, device: torch.device = CPU) -> LockingModel:
+def load_decoder(*decoder: Artifact, device: torch.device = CPU, learns: bool = False) -> LockingModel:
     """The pretrained decoder, locked, in evaluation mode; draws no random numbers.
 
     It is on the CPU, in the precision that its stage was asked for (`dtype_of`).
@@ -77,9 +77,11 @@ def load_decoder(*decoder: Artifact, device: torch.device = CPU) -> LockingModel
     Args:
         decoder: the artifact of the stage that made it, then those of the stages that changed it, in their order.
         device: where it will compute.
+        learns: whether its own weights will learn. It is then in float32: a step of training is often smaller than the
+            distance between two numbers in bfloat16.
     """
     made, *changed = decoder
-    asked = str(made.config.get("dtype", "auto"))
+    asked = "float32" if learns else str(made.config.get("dtype", "auto"))
     if made.path(HOSTED).is_file():
         return _load_hosted(made, asked, device)
     config, path = read_dataclass(made.path(DECODER), DecoderConfig), made.path(DECODER_WEIGHTS)

@@ -103,7 +103,7 @@ class Adapt(TrainingStage, DecoderStage):
 
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
-        model = load_decoder(*work.decoder, device=work.device)
+        model = load_decoder(*work.decoder, device=work.device, learns=True)
         assert isinstance(model, LockingDecoderModel)  # not hosted
         frozen = layer_numbers("adapt.layers", self.fit.layers, model.config.layers)[0]
         place_on(model, work.device)

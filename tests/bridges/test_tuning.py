@@ -94,20 +94,25 @@ def test_lora_has_the_parameters_the_formula_says() -> None:
         sized(LoRA(length=1), config, 5000, model, ENCODER_DIM)
 
 
-def test_all_weights_learn_and_the_pretrained_ones_come_back() -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_all_weights_learn_and_the_pretrained_ones_come_back(half: bool) -> None:
     model, tokens, encoded = locking_model(), token_batch(), encoded_batch()
+    model = model.bfloat16() if half else model
     pretrained = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     bridge = Full(length=1)
     bridge.draw(model, ENCODER_DIM)
     model.attach_bridge(bridge)
     trained = model.bridge_parameters()
+    assert {weight.dtype for weight in trained.values()} == {torch.float32}
     assert sum(weight.numel() for weight in trained.values()) == sum(
         weight.numel() for weight in pretrained.values()
     ) + 12 * (ENCODER_DIM + 1)
     assert sized(Full(length=1), cross_attention_config(), 100, model, ENCODER_DIM)[2] is None
     model.unlock()
     model.freeze_decoder()
-    optimizer = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [weight for weight in model.parameters() if weight.requires_grad], lr=1e-4 if half else 0.1
+    )
     model(tokens, encoded).square().mean().backward()
     optimizer.step()
     assert not any(model.get_parameter(name).equal(weight) for name, weight in pretrained.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,21 @@ def test_it_learns_the_same_where_frozen_layers_run_in_every_step(
     for name, weight in weights_of(stage, made, tmp_path / "always").items():
         # Adam divides by the size of gradients: where these are next to nothing, their rounding counts.
         torch.testing.assert_close(once[name], weight, rtol=1e-3, atol=2e-4)
+
+
+def test_it_learns_in_float32_whatever_the_decoder_computes_in(
+    made: dict[str, Artifact], adapted: TinyRun, tmp_path: Path
+) -> None:
+    pretrained = made["pretrain"]
+    half = replace(pretrained, config={**pretrained.config, "dtype": "bfloat16"})
+    assert load_decoder(half).state_dict()["decoder.norm.weight"].dtype == torch.bfloat16
+    stage = stage_of(adapted.outputs)
+    learned = weights_of(stage, {"pretrain": half}, tmp_path / "half")
+    for name, weight in weights_of(stage, made, tmp_path / "whole").items():
+        assert learned[name].dtype == torch.float32
+        assert learned[name].equal(weight), name
+    whole, read = load_file(tmp_path / "half" / CHANGED_WEIGHTS), load_decoder(half, made["adapt"]).state_dict()
+    assert all(read[name].equal(weight.bfloat16()) for name, weight in whole.items())
 
 
 def test_the_prompt_of_finetuning_stands_before_every_line_and_is_not_learned(
