@@ -44,7 +44,7 @@ SKIPS = os.environ.get("LOCKDEC_SKIPS", "allowed")  # "fail" makes a run with a 
 
 
 def _execute(loader: _import_hook._JaxtypingLoader, module: ModuleType) -> None:
-    """Read a module that jaxtyping checks, and run it.
+    """Read a module that jaxtyping checks, and run it; written for jaxtyping 0.3.11.
 
     jaxtyping gives bytecode names of its own until the module has run, so that Python finds none of the libraries that
     the module is the first to import, and compiles 3,000 files anew: 10 s. Here, those names end once the module is

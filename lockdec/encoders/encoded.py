@@ -32,7 +32,7 @@ _CHUNK = 64  # inputs processed at a time: few enough that their states stay in 
 Array: TypeAlias = NDArray[Any]
 
 
-class _Stored:
+class StatesFile:
     """Inputs, states and channels in a file, of which only what is asked for is read.
 
     A mapped file would count as memory of the process, and more of it than was read: the kernel maps what lies around
@@ -43,17 +43,28 @@ class _Stored:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         if not mapped.flags.c_contiguous:
             raise ValueError(f"{path.name} must hold input after input")
-        self.shape, self._dtype, self._offset = mapped.shape, mapped.dtype, mapped.offset
-        self._path, self._file = path, path.open("rb")
+        self.path, self.shape, self._dtype, self._offset = path, mapped.shape, mapped.dtype, mapped.offset
+        self._file = path.open("rb")  # so that it can be read after somebody has removed it
+
+    def __reduce__(self) -> tuple[type[StatesFile], tuple[Path]]:
+        return StatesFile, (self.path,)
 
     def __getitem__(self, part: tuple[list[int], slice]) -> Array:
         rows, states = part
+        if rows and not (min(rows) >= 0 and max(rows) < self.shape[0] and states.stop <= self.shape[1]):
+            raise IndexError(f"{self.path} has {self.shape[0]} inputs of {self.shape[1]} states")
         found = np.empty((len(rows), states.stop, self.shape[2]), self._dtype)
         size = math.prod(self.shape[1:]) * self._dtype.itemsize
         for row, into in zip(rows, found, strict=True):
-            if os.preadv(self._file.fileno(), [into.data], self._offset + row * size) < into.nbytes:
-                raise StoreError(f"{self._path} has become shorter since it was opened")
+            self._read(memoryview(into.reshape(-1).view(np.uint8)), self._offset + row * size)
         return found
+
+    def _read(self, into: memoryview, start: int) -> None:
+        while into:
+            count = os.preadv(self._file.fileno(), [into], start)
+            if not count:
+                raise StoreError(f"{self.path} has become shorter since it was opened")
+            into, start = into[count:], start + count
 
 
 @runtime_checkable
@@ -81,7 +92,7 @@ class EncodedSet:
     """
 
     def __init__(
-        self, states: Array | _Stored, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation
+        self, states: Array | StatesFile, lengths: Array, ids: tuple[str, ...], normalisation: Normalisation
     ) -> None:
         self._states, self._lengths, self.ids, self.normalisation = states, lengths, ids, normalisation
         self.max_states, self.dim = int(states.shape[1]), int(states.shape[2])
@@ -160,7 +171,7 @@ class EncodedSet:
             StoreError: a file is missing or malformed.
         """
         try:
-            states = _Stored(folder / STATES)
+            states = StatesFile(folder / STATES)
             lengths = np.load(folder / LENGTHS, allow_pickle=False)
             ids = tuple(read_json(folder / IDS, MOST_IDS_BYTES))
         except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways
@@ -169,6 +180,8 @@ class EncodedSet:
             raise StoreError(f"{folder}: {STATES} and {LENGTHS} must contain one array each")
         if len(states.shape) != 3 or not states.shape[0] == len(lengths) == len(ids):
             raise StoreError(f"{folder}: {STATES}, {LENGTHS} and {IDS} disagree on the number of inputs")
+        if lengths.max(initial=0) > states.shape[1]:
+            raise StoreError(f"{folder}: {LENGTHS} has more states of an input than {STATES}")
         return cls(states, lengths, ids, Normalisation.load(folder / NORMALISATION))
 
     def batch(self, rows: Sequence[int]) -> Encoded:

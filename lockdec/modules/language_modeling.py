@@ -39,7 +39,7 @@ class LanguageModeling(Objective):
     def measure(self, batch: TextBatch, batch_idx: int) -> Measured:
         rows, weight = ranks.share(real_targets(batch.tokens, EOS_ID))
         tokens = batch.tokens[rows]
-        loss, real = next_token_loss(self.model, tokens, EOS_ID)
+        loss, real = next_token_loss(self.model, tokens, EOS_ID, agreed=ranks.highest)
         if not self.training:
             return Measured({"loss": loss}, real if weight else 0)
         # The share of real tokens is a number, and of several ranks the first's: worth no message between them.
@@ -92,5 +92,5 @@ class PartlyFrozen(Objective):
         """As the function of this name, after the prompt, given the states of the layers that have been run."""
         known = None if prefix is None else Prefix(prefix, self.prefix_layers)
         return next_token_loss(
-            self.model, tokens, self.eos_id, encoded, label_smoothing, True, known, self.prompt_length
+            self.model, tokens, self.eos_id, encoded, label_smoothing, True, known, self.prompt_length, ranks.highest
         )

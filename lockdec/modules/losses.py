@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,15 +23,17 @@ def next_token_loss(
     pack: bool = False,
     prefix: Prefix | None = None,
     prompt_length: int = 0,
+    agreed: Callable[[int], int] = int,
 ) -> tuple[Float[Tensor, ""], int]:
     """Mean cross-entropy in nats over the real next tokens, and how many there are.
 
     Args:
         label_smoothing: the share of the target's probability that all tokens divide among themselves.
         tokens, encoded, pack, prefix, prompt_length: as in `before_real`.
+        agreed: as in `cross_entropy`: what ranks that train together agree on.
     """
     hidden, wanted, real = before_real(model, tokens, eos_id, encoded, pack, prefix, prompt_length)
-    loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing)
+    loss = cross_entropy(model.logits, hidden, wanted, model.config.vocab_size, label_smoothing, agreed)
     return loss, int(real.sum())
 
 

@@ -1,4 +1,4 @@
-"""Attach a frozen encoder: its outputs for every input of the data, computed once and memory-mapped from then on."""
+"""Attach a frozen encoder: its outputs for every input of the data, computed once and read by row from then on."""
 
 from __future__ import annotations
 

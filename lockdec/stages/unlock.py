@@ -18,6 +18,7 @@ from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
+from lockdec.evaluation.scoring import locked
 from lockdec.evaluation.stored import load_decoder, load_tokenizer, save_bridge
 from lockdec.runtime.devices import place_on
 from lockdec.runtime.memory import require_memory
@@ -131,13 +132,15 @@ class Unlock(Stage):
         device = place_on(model, work.device)  # after the weights are drawn: on every device they are the CPU's
         tokens = tokenizer.batch(captions, max_len=model.room)[:, :-1].to(device)
         with torch.inference_mode():
-            locked = model.hidden(tokens).flatten(0, 1)
             model.unlock()
             unlocked = model.hidden(tokens, encoded.batch(rows).to(device)).flatten(0, 1)
-            deltas = [
-                (model.logits(unlocked[part]) - model.logits(locked[part])).abs().max()
-                for part in chunks(len(locked), model.config.vocab_size)
-            ]
+            with locked(model):
+                before = model.hidden(tokens).flatten(0, 1)
+            deltas = []
+            for part in chunks(len(before), model.config.vocab_size):
+                logits = model.logits(unlocked[part])
+                with locked(model):  # by its own head, since a bridge may change that, too
+                    deltas.append((logits - model.logits(before[part])).abs().max())
         trained = {"cross_attention": 0, "bridge": 0}
         for name, weight in model.bridge_parameters().items():
             trained["bridge" if name.startswith("bridge.") else "cross_attention"] += weight.numel()

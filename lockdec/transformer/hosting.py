@@ -190,12 +190,12 @@ class HostedDecoderModel(LockingModel):
     def logits(self, hidden: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """What the model's own head makes of hidden states, with whatever it scales or caps."""
         host: Any = self.host
-        states = hidden.reshape(-1, *hidden.shape[-2:])
+        states = hidden.unsqueeze(0) if hidden.dim() == 2 else hidden.reshape(-1, *hidden.shape[-2:])
         with self._given(states):
             logits: Tensor = host(
                 input_ids=torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
             ).logits
-        return logits.view(*hidden.shape[:-1], -1)
+        return logits.view(*hidden.shape[:-1], logits.shape[-1])
 
     def cache(self, encoded: Encoded | PlugBatch, max_len: int, beams: int = 1) -> HostedCache:
         """An empty cache of the model's own kind; LockdecError if no encoder was ever attached."""

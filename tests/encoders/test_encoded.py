@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -129,6 +130,20 @@ def test_pooled_is_the_mean_of_the_real_states(tmp_path: Path) -> None:
     rows = list(range(599, -1, -1))
     wanted = torch.stack([torch.from_numpy(data.arrays[row]).mean(0) for row in rows])
     torch.testing.assert_close(cached.pooled(rows), wanted)
+
+
+def test_an_encoded_set_is_pickled_by_its_file(tmp_path: Path) -> None:
+    cached = EncodedSet.write(tmp_path, Scaled(6), Arrays(arrays()))
+    again = pickle.loads(pickle.dumps(cached))
+    assert again.batch([3, 0]).states.equal(cached.batch([3, 0]).states)
+
+
+@pytest.mark.parametrize("row", [-1, 10**18])
+def test_an_input_that_is_not_there_is_refused(row: int, tmp_path: Path) -> None:
+    states = EncodedSet.write(tmp_path, Scaled(6), Arrays(arrays()))._states
+    for part in (([row], slice(1)), ([0], slice(10**6))):
+        with pytest.raises(IndexError, match=r"states\.npy has \d+ inputs of \d+ states"):
+            states[part]
 
 
 def test_a_file_that_became_shorter_is_named(tmp_path: Path) -> None:

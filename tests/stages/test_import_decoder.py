@@ -146,6 +146,11 @@ def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tm
     picture = next((run.folder / "drawings").glob("*.png"))
     caption([str(run.folder), str(picture)])
     assert capsys.readouterr().out.strip()
+    full = run_imported(tiny.outputs, tmp_path / "llama", "decoder.dtype=bfloat16", "bridge=full")
+    assert full.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
+    assert full.result["stages"]["pretrain"]["reused"]
+    assert full.result["stages"]["finetune"]["weights"] == {"float32": 4 * full.result["parameters"]["trainable"]}
+    assert full.result["controls"]["locked"]["loss"] == run.result["controls"]["locked"]["loss"]
 
 
 @pytest.mark.parametrize(("units", "computed", "atol"), [(False, torch.float32, 1e-4), (True, torch.bfloat16, 0.05)])

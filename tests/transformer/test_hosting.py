@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.autoregressive import Prefix
-from lockdec.transformer.fast import Packing
+from lockdec.transformer.fast import Packing, cross_entropy
 from lockdec.transformer.hosting import HostedDecoderModel
 from lockdec.transformer.models import CrossAttentionConfig, Encoded, LockingDecoderModel, LockingModel
 from tests.transformer.tiny_transformers import encoded_batch, make_talkative, shake
@@ -255,6 +256,21 @@ def test_a_copy_attends_with_its_own_weights() -> None:
     copy = deepcopy(model)
     shake(copy.decoder, seed=9)
     assert not torch.equal(copy(tokens(), encoded_batch()), model(tokens(), encoded_batch()))
+
+
+@pytest.mark.parametrize("name", ["OLMo 2", "BLOOM"])
+@pytest.mark.parametrize("ranks", [1, 20])
+def test_its_head_gives_the_same_loss_in_parts(name: str, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where other ranks take more parts than there are positions here."""
+    model = HostedDecoderModel(FAMILIES[name]()).requires_grad_(False)
+    hidden, wanted = model.hidden(tokens()).flatten(0, 1)[:9].requires_grad_(), torch.arange(9)
+    gradients = []
+    for most in (1 << 24, 3 * VOCAB):
+        monkeypatch.setattr(sys.modules[cross_entropy.__module__], "MOST_FROZEN", most)
+        loss = cross_entropy(model.logits, hidden, wanted, VOCAB, agreed=lambda needed: max(needed, ranks))
+        gradients.append(torch.autograd.grad(loss, hidden)[0])
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].any()
 
 
 @pytest.mark.parametrize("name", ["OLMo 2", "Mixtral", "BLOOM"])

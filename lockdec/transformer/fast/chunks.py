@@ -9,7 +9,8 @@ passes than autograd; where it learns, its logits are computed again when their 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,17 +20,22 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 MOST = 2**24  # logits at a time: 67 MB, of which cross-entropy and its gradient need four times as much
-MOST_FROZEN = 3 * 2**21  # before a frozen head: 25 MB, which is needed twice
+MOST_FROZEN = 3 * 2**21  # behind a frozen head: 25 MB, which is needed twice
 IGNORED = -100  # what stands for a target where there is none
 
 Head = Callable[[Tensor], Tensor]  # hidden states (n, d_model) -> logits (n, vocab)
 
 
-def chunks(positions: int, vocab_size: int, most: int | None = None) -> Iterator[slice]:
-    """Equal slices over all positions, each with at most `most` logits (`MOST`), or with one position."""
-    count = math.ceil(positions / max(1, (most or MOST) // vocab_size))
-    size = math.ceil(positions / max(1, count))
-    return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
+def chunks(positions: int, vocab_size: int, most: int | None = None, count: int = 1) -> list[slice]:
+    """Equal slices over all positions, each with at most `most` logits (`MOST`), or with one position.
+
+    Args:
+        count: how many there are at least; the last ones may be empty.
+    """
+    count = max(1, count, math.ceil(positions / max(1, (most or MOST) // vocab_size)))
+    size = math.ceil(positions / count)
+    ends = [min(number * size, positions) for number in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(ends)]
 
 
 def cross_entropy(
@@ -38,11 +44,14 @@ def cross_entropy(
     wanted: Int[Tensor, " n"],
     vocab_size: int,
     label_smoothing: float = 0.0,
+    agreed: Callable[[int], int] = int,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of the logits that a head makes of hidden states, in float32.
 
     Args:
         wanted: the targets; IGNORED where there is none.
+        agreed: how many parts are taken, given how many are needed here. Ranks whose head is sharded gather it for
+            each part, so all of them take as many.
     """
 
     def loss(part: Tensor, targets: Tensor, reduction: str) -> Tensor:
@@ -51,20 +60,22 @@ def cross_entropy(
             logits, targets, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction=reduction
         )
 
-    learns = torch.is_grad_enabled() and head(hidden[:0].detach()).requires_grad
-    frozen = torch.is_grad_enabled() and not learns
-    parts = list(chunks(len(wanted), vocab_size, MOST_FROZEN if frozen else MOST))
-    if len(parts) == 1:
+    def parts(most: int) -> list[slice]:
+        return chunks(len(wanted), vocab_size, most, agreed(len(chunks(len(wanted), vocab_size, most))))
+
+    found = parts(MOST_FROZEN if torch.is_grad_enabled() else MOST)
+    learns = torch.is_grad_enabled() and len(found) > 1 and head(hidden[:1].detach()).requires_grad
+    found = parts(MOST) if learns else found
+    if len(found) == 1:
         return loss(hidden, wanted, "mean")
-    if frozen:
+    if learns:
+        losses = [checkpoint(loss, hidden[part], wanted[part], "sum", use_reentrant=False) for part in found]
+    elif torch.is_grad_enabled() and hidden.requires_grad:
         summed: Any = _Summed.apply
-        total: Tensor = summed(hidden, head, [(part, wanted[part]) for part in parts], label_smoothing)
-    elif learns:
-        losses = [checkpoint(loss, hidden[part], wanted[part], "sum", use_reentrant=False) for part in parts]
-        total = torch.stack(losses).sum()
+        losses = [summed(hidden, head, [(part, wanted[part]) for part in found], label_smoothing)]
     else:
-        total = torch.stack([loss(hidden[part], wanted[part], "sum") for part in parts]).sum()
-    return total / (wanted != IGNORED).sum()
+        losses = [loss(hidden[part], wanted[part], "sum") for part in found]
+    return torch.stack(losses).sum() / (wanted != IGNORED).sum()
 
 
 class _Summed(torch.autograd.Function):
@@ -76,8 +87,7 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Head, parts: list[tuple[slice, Tensor]], smoothing: float) -> Tensor:
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        total = torch.zeros((), device=hidden.device)
+        gradient, total = torch.empty_like(hidden), torch.zeros((), device=hidden.device)
         for part, targets in parts:
             with torch.enable_grad():
                 states = hidden[part].detach().requires_grad_()
@@ -86,11 +96,9 @@ class _Summed(torch.autograd.Function):
             ignored, share = targets == IGNORED, smoothing / log_probs.shape[1]
             total += (1 - smoothing) * F.nll_loss(log_probs, targets, ignore_index=IGNORED, reduction="sum")
             if smoothing:
-                total -= share * log_probs[~ignored].sum()
-            if gradient is None:
-                continue
+                total -= share * log_probs.sum(1)[~ignored].sum()
             slope = log_probs.exp_().sub_(share) if smoothing else log_probs.exp_()
-            slope[torch.arange(len(slope)), targets.masked_fill(ignored, 0)] -= 1 - smoothing
+            slope[torch.arange(len(slope), device=slope.device), targets.masked_fill(ignored, 0)] -= 1 - smoothing
             slope[ignored.nonzero().squeeze(1)] = 0  # as a mask, it would pass over all
             (gradient[part],) = torch.autograd.grad(logits, states, slope.to(logits.dtype))
         ctx.save_for_backward(gradient)

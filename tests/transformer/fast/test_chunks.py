@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lockdec.transformer.fast import chunks
 from lockdec.transformer.fast.chunks import IGNORED, cross_entropy
+from tests.runtime.second_device import SECOND, second_device
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,36 @@ def test_a_frozen_head_sees_few_positions_at_a_time() -> None:
     hidden, wanted = states(20)
     torch.autograd.backward(cross_entropy(watched, hidden, wanted, 11))
     assert max(seen) == 3
-    assert sum(seen) == 20  # none is seen twice
+    assert sum(seen) == 21  # one position asks whether the head learns
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_ranks_that_need_fewer_parts_take_as_many_as_the_others(learns: bool) -> None:
+    """Those of a sharded head wait for each other at every part."""
+    (ours, wanted), (plain, _) = states(4), states(4)
+    watched, seen = head(learns), list[int]()
+    watched.register_forward_hook(lambda *given: seen.append(len(given[1][0])))
+    cross_entropy(watched, ours, wanted, 11, agreed=lambda needed: max(needed, 6)).backward()  # type: ignore[no-untyped-call]
+    assert seen[:7] == [1, 1, 1, 1, 1, 0, 0]  # the first asks whether the head learns
+    F.cross_entropy(head(False)(plain), wanted, ignore_index=IGNORED).backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(ours.grad, plain.grad)
+
+
+def test_it_stays_on_the_device_of_its_states() -> None:
+    (ours, wanted), (plain, _) = states(20), states(20)
+    F.cross_entropy(head(False)(plain), wanted, ignore_index=IGNORED).backward()  # type: ignore[no-untyped-call]
+    with second_device():
+        there = ours.detach().to(SECOND).requires_grad_()
+        loss = cross_entropy(head(False).to(SECOND), there, wanted.to(SECOND), 11)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert there.grad is not None
+        assert there.grad.device == SECOND
+        torch.testing.assert_close(there.grad.to("cpu"), plain.grad)
+
+
+def test_nothing_is_learned_where_nothing_asks_for_a_gradient() -> None:
+    hidden, wanted = states(20)
+    assert not cross_entropy(head(False), hidden.detach(), wanted, 11).requires_grad
 
 
 def test_half_precision_is_summed_in_single() -> None:
@@ -78,6 +108,7 @@ def test_half_precision_is_summed_in_single() -> None:
 
 def test_a_small_vocabulary_is_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[cross_entropy.__module__], "MOST", 2**24)
-    assert list(chunks(512, 4096)) == [slice(0, 512)]
+    assert chunks(512, 4096) == [slice(0, 512)]
+    assert chunks(0, 4096) == [slice(0, 0)]
     assert sum(part.stop - part.start for part in chunks(6400, 152_000)) == 6400
-    assert len(list(chunks(6400, 152_000))) == 59
+    assert len(chunks(6400, 152_000)) == 59
