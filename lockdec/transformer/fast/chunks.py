@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 MOST = 2**24  # logits at a time: 67 MB, of which cross-entropy and its gradient need four times as much
-MOST_FROZEN = 3 * 2**21  # behind a frozen head: 25 MB, which is needed twice
+MOST_FROZEN = 2**22  # behind a frozen head: 17 MB, which is needed twice
 IGNORED = -100  # what stands for a target where there is none
 
 Head = Callable[[Tensor], Tensor]  # hidden states (n, d_model) -> logits (n, vocab)
