@@ -105,7 +105,7 @@ class LoRA(Prefix):
 class Full(LinearPrefix):
     """A linear soft prompt, and all weights of the decoder: a copy of them learns, and the pretrained ones are kept.
 
-    The copy is in float32, whatever the precision of the decoder, and so is what the decoder computes with it.
+    As the weights of every bridge, the copy is in float32, whatever the decoder is in, which then computes in float32.
     """
 
     kind: ClassVar[str] = "full"
@@ -119,7 +119,7 @@ class Full(LinearPrefix):
     def draw(self, decoder: PluggableModel, encoder_dim: int) -> None:
         super().draw(decoder, encoder_dim)
         own = {
-            name.replace(".", "/"): weight.detach().to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+            name.replace(".", "/"): weight.detach().clone()
             for name, weight in decoder.named_parameters()
             if ".cross_attention." not in name and not name.startswith("bridge.")
         }

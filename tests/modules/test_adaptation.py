@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lockdec.modules.adaptation import Adaptation
+from lockdec.modules.language_modeling import LanguageModeling
 from lockdec.training.batching import TextBatch
 from tests.training.test_fit import adamw
 from tests.transformer.tiny_transformers import EOS, locking_model, token_batch
@@ -60,3 +61,19 @@ def test_frozen_layers_that_were_run_in_advance_change_nothing() -> None:
         loss = loss_of(module, TextBatch(tokens, prefix))
         found.append((loss, *torch.autograd.grad(loss, weight)))
     torch.testing.assert_close(*found)
+
+
+def test_ranks_agree_on_the_parts_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a sharded head would wait for each other for ever."""
+    asked: list[int] = []
+
+    def highest(number: int) -> int:
+        asked.append(number)
+        return number
+
+    monkeypatch.setattr("lockdec.distributed.ranks.highest", highest)
+    of_upper_layers, of_all = adaptation(1), LanguageModeling(locking_model(), adamw(), 10, "pretrain")
+    for objective in (of_upper_layers, of_all):
+        before = len(asked)
+        objective.measure(TextBatch(text(), None), 0)
+        assert len(asked) > before
