@@ -10,11 +10,14 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -28,6 +31,7 @@ from lockdec.distributed import ranks
 from lockdec.errors import ConfigError, LockdecError, shortened, visible
 from lockdec.runtime.interruption import InterruptedRunError
 from lockdec.runtime.process import end_with_parent, ready
+from lockdec.store.reading import SAFE_LOADER
 from lockdec.sweeps.callback import DryRun, Refused, end_progress, failed_cells
 from lockdec.sweeps.composing import typed_overrides
 from lockdec.sweeps.folders import remove_unused
@@ -102,6 +106,25 @@ def _require_lockstep(hydra_config: Any) -> None:
                           "(hydra/launcher=basic) or as jobs of hydra/launcher=submitit_slurm")  # fmt: skip
 
 
+@contextmanager
+def _without_secrets() -> Iterator[None]:
+    """Redact what Hydra prints of the config where it was asked for that and nothing runs: people paste it."""
+    if not any(re.match(r"--(cfg|info)\b|-[ci]", word) for word in sys.argv[1:]):
+        yield
+        return
+    terminal = sys.stdout
+    with redirect_stdout(StringIO()) as printed:
+        try:
+            yield
+        finally:
+            for part in re.split(r"(^.*\n\*+\n|^#.*\n)", printed.getvalue(), flags=re.MULTILINE):
+                config = None
+                with suppress(yaml.YAMLError):  # a table of the search path, say
+                    config = yaml.load(part, SAFE_LOADER)
+                shown = OmegaConf.to_yaml(redaction.redacted(config)) if isinstance(config, dict) else part
+                print(redaction.text(shown), end="", file=terminal)
+
+
 def main() -> None:
     """Compose the config and run; errors that the user can fix end the process with one plain line."""
     forgive()
@@ -111,7 +134,8 @@ def main() -> None:
     try:
         try:
             sys.argv[1:] = arranged(sys.argv[1:])
-            hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
+            with _without_secrets():
+                hydra.main(config_path=str(config_folder()), config_name="config", version_base="1.3")(job)()
         except DryRun as wanted:
             from lockdec.sweeps.plan import plan, show
 

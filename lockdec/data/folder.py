@@ -23,6 +23,7 @@ from lockdec.data.sounds import ENDINGS as SOUND_ENDINGS
 from lockdec.data.sounds import RATE
 from lockdec.data.sources import ArrayFiles, FeatureIds, Files, ImageFiles, InputSource, SoundFiles, Texts
 from lockdec.errors import ConfigError, DataError
+from lockdec.store.reading import opened
 
 TABLES = ("captions.csv", "captions.jsonl")
 _CAPTION = "caption"
@@ -180,7 +181,7 @@ def _kind_of(files: ImageFiles, entry: str) -> _Kind:
     if ending in (*ENDINGS, ".svg"):  # SVG is refused by name
         return "image"
     try:
-        with files.path(files.name(entry)).open("rb") as file:
+        with opened(files.path(files.name(entry))) as file:
             return "image" if is_image(file.read(16)) else "other"
     except (DataError, OSError):
         return "other" if _FILE_NAME.fullmatch(entry) else "text"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from lockdec.errors import DataError
+from lockdec.store.reading import opened
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 ENDINGS = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
@@ -103,12 +105,12 @@ def open_image(source: Path | bytes, name: str) -> Image.Image:
 
 def _content(path: Path) -> bytes:
     """The start of a file, which is all of it unless it is too large for a picture."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return file.read(LARGEST)
 
 
-def _decoded(file: Path | io.BytesIO, name: str) -> Image.Image:
-    with warnings.catch_warnings():
+def _decoded(source: Path | io.BytesIO, name: str) -> Image.Image:
+    with warnings.catch_warnings(), opened(source) if isinstance(source, Path) else nullcontext(source) as file:
         warnings.simplefilter("ignore")  # the limit of pixels here is lower, and descriptions may be damaged
         with Image.open(file, formats=FORMATS) as image:
             return upright(image, name)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockdec.errors import ConfigError, DataError
+from lockdec.store.reading import opened
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".mp3")
@@ -108,7 +109,7 @@ def _counted(content: bytes) -> bool:
 
 def _content(path: Path, name: str) -> bytes:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})") from error

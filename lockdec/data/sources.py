@@ -19,6 +19,7 @@ from lockdec.data.images import LARGEST, DecodedPictures, open_image
 from lockdec.data.sounds import LARGEST as LARGEST_SOUND
 from lockdec.data.sounds import open_sound
 from lockdec.errors import DataError
+from lockdec.store.reading import opened
 
 NPY = b"\x93NUMPY"  # how a .npy file begins
 
@@ -249,7 +250,7 @@ class ArrayFiles(Files):
 
 def _beginning(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return file.read(len(NPY))
     except OSError:
         return b""
@@ -266,7 +267,8 @@ def load_array(source: Path | bytes, name: str) -> NDArray[np.float32]:
         DataError: the file cannot be read, or is not an array of finite numbers of rank 1 or 2.
     """
     try:
-        array = np.load(source if isinstance(source, Path) else io.BytesIO(source), allow_pickle=False)
+        with opened(source) if isinstance(source, Path) else io.BytesIO(source) as file:
+            array = np.load(file, allow_pickle=False)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from error
     except Exception as error:  # numpy parses headers as Python literals, which can fail in many ways

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +139,8 @@ class Tokenizer:
         """Token ids of each text, without BOS and EOS."""
         once = list(dict.fromkeys(texts))  # pretraining text repeats each name many times
         blanked = [f"{self._blank}{text}" for text in once]
-        encodings = self._fast.encode_batch_fast(blanked, add_special_tokens=False)
+        with _running():
+            encodings = self._fast.encode_batch_fast(blanked, add_special_tokens=False)
         ids = {text: encoding.ids for text, encoding in zip(once, encodings, strict=True)}
         return [ids[text].copy() for text in texts]
 
@@ -156,7 +159,8 @@ class Tokenizer:
         start = [special.bos, *self.prompt_tokens]
         ids = ids[len(start) :] if ids[: len(start)] == start else ids[1:] if ids[:1] == [special.bos] else ids
         ids = ids[: ids.index(special.eos)] if special.eos in ids else ids
-        text: str = self._fast.decode(ids, skip_special_tokens=True)
+        with _running():
+            text: str = self._fast.decode(ids, skip_special_tokens=True)
         return text.removeprefix(" ")
 
     def decode_batch(self, rows: Int[Tensor, "b t"] | Sequence[Sequence[int]]) -> list[str]:
@@ -253,7 +257,11 @@ class Tokenizer:
 
 def is_failure(error: BaseException) -> bool:
     """Whether `tokenizers` failed: it raises a bare Exception, and a BaseException of its own where its Rust panics."""
-    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+    return isinstance(error, Exception) or _is_panic(error)
+
+
+def _is_panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"
 
 
 def require_modest(theirs: Any) -> None:
@@ -312,6 +320,17 @@ def real_targets(tokens: Int[Tensor, "b t"], eos_id: int, prompt_length: int = 0
     return F.pad(real, (prompt_length, 0), value=False) if prompt_length else real
 
 
+@contextmanager
+def _running() -> Iterator[None]:
+    """Raise DataError where a tokenizer of somebody else's fails at a text."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error) is not Exception and not _is_panic(error):  # of `tokenizers`, and not a fault of the caller
+            raise
+        raise DataError(f"its tokenizer cannot be used ({' '.join(str(error).split())})") from error
+
+
 def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:
     """The tokenizer that transformers makes of a checkpoint, and what its config.json says."""
     try:
@@ -322,13 +341,13 @@ def _read_huggingface(path: Path) -> tuple[Any, dict[str, Any]]:
     files = ("tokenizer.json", "vocab.json", "vocab.txt", "tokenizer.model")
     if path.is_dir() and not any((path / name).is_file() for name in files):
         raise DataError(f"{path}: no tokenizer in it (one of: {', '.join(files)})")
-    read: Any = AutoTokenizer
+    read: Any = partial(AutoTokenizer.from_pretrained, trust_remote_code=False, local_files_only=True)
     try:
         if path.is_dir():
             config = json.loads(read_bytes(path / "config.json", MOST_BYTES, links=True))
-            theirs = read.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-        else:
-            config, theirs = {}, read.from_pretrained(str(path.parent), gguf_file=path.name)
+            theirs = read(str(path))
+        else:  # the folder of a GGUF file may hold other files that transformers reads
+            config, theirs = {}, read(str(path.parent), gguf_file=path.name)
     except BaseException as error:  # the Rust and Python sides raise many kinds of exceptions
         if not is_failure(error):
             raise

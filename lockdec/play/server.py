@@ -70,6 +70,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         known = self.names is None or _hostname(host) in self.names
         own = origin is None or origin in (f"http://{host}", f"https://{host}")
+        own = own and headers.get("sec-fetch-site") != "cross-site"  # of a picture that another page wants, say
         if known and own:
             await self.app(scope, receive, guarded)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from lockdec.report.results import AttentionMap, Captioned, Run, drawing, read_a
 
 MOST_INPUTS = 24
 MOST_BYTES = 1_500_000
+MOST_WEIGHTS = 100_000  # of all attention maps together
+LONGEST = 2_000  # characters of a caption
 FULL_COLOUR = 4.0  # attention this many times the uniform weight, or more, has full colour
 
 
@@ -69,8 +72,13 @@ def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], li
         if content is not None and total + len(content) <= MOST_BYTES:
             total += len(content)
             pictures[row.id] = Markup(base64.b64encode(content).decode())  # whatever it may look like
-    attention = read_attention(shown)
     chosen = [row for row in rows if row.id in pictures] or rows[:MOST_INPUTS]
+    attention, left = dict[str, AttentionMap](), MOST_WEIGHTS
+    maps = read_attention(shown)
+    for row in chosen:
+        if (found := maps.get(row.id)) and (size := len(found.words) * math.prod(found.grid)) <= left:
+            attention[row.id] = found
+            left -= size
     return [_exhibit(row, pictures, attention, columns, by_run) for row in chosen], notes
 
 
@@ -81,7 +89,8 @@ def _exhibit(
     columns: Sequence[tuple[str, Run, str]],
     by_run: Mapping[str, Mapping[str, Captioned]],
 ) -> Exhibit:
-    wanted = {word for reference in row.references for word in words(reference)}
+    references = tuple(map(_shortened, row.references))
+    wanted = {word for reference in references for word in words(reference)}
     captions = []
     for who, run, kind in columns:
         other = by_run[run.label].get(row.id)
@@ -91,7 +100,7 @@ def _exhibit(
     return Exhibit(
         row.id,
         pictures.get(row.id, Markup()),
-        row.references,
+        references,
         tuple(captions),
         found.grid if found else (0, 0),
         tuple(_squares(word, weights, found.grid) for word, weights in zip(found.words, found.weights, strict=True))
@@ -101,8 +110,12 @@ def _exhibit(
 
 
 def _pieces(caption: str, wanted: set[str]) -> tuple[tuple[str, bool], ...]:
-    pieces = re.split(r"(\s+)", caption.strip())
+    pieces = re.split(r"(\s+)", _shortened(caption.strip()))
     return tuple((piece, bool(wanted.intersection(words(piece)))) for piece in pieces if piece)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _squares(word: str, weights: Sequence[float], grid: tuple[int, int]) -> WordAttention:

@@ -144,12 +144,12 @@ class Store:
             folder = layer / stage / key
             if folder.is_dir():
                 try:
-                    problem = damage(folder, stage, key)
-                except StoreError as error:  # of another schema
+                    if not (wrong := damage(folder, stage, key)):
+                        return open_artifact(folder)
+                    problem = f"{wrong} is damaged"
+                except StoreError as error:  # of another schema, or not readable by this user
                     problem = str(error)
-                if not problem:
-                    return open_artifact(folder)
-                warnings.warn(f"{folder}: not used, since {problem} is damaged", stacklevel=3)
+                warnings.warn(f"{folder}: not used ({problem})", stacklevel=3)
         folder = self.folder(stage, key)
         if not folder.is_dir() or damage(folder, stage, key):
             return None
@@ -318,11 +318,13 @@ def _record_sha256(record: Mapping[str, Any]) -> str:
 def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
     """The first file of an artifact that is missing, changed or not part of it; None if there is no such file.
 
+    Hidden files, which operating systems leave in folders, may be there: nothing reads them.
+
     Args:
-        names: the files to check; None checks all of them.
+        names: the files whose content is checked; None checks all of them.
 
     Raises:
-        StoreError: the artifact has a schema that this version of lockdec does not read.
+        StoreError: the artifact has a schema that this version of lockdec does not read, or a file cannot be read.
     """
     try:
         record = read_json(folder / METADATA)
@@ -345,9 +347,21 @@ def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = N
         path = folder / name
         if not _is_inside(folder, path) or not isinstance(expected, dict):
             return str(name) or METADATA  # a file without a name is the fault of the record
-        if path.stat().st_size != expected.get("bytes") or file_sha256(path) != expected.get("sha256"):
-            return str(name)
-    return None
+        try:
+            if path.stat().st_size != expected.get("bytes") or file_sha256(path) != expected.get("sha256"):
+                return str(name)
+        except PermissionError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+    return next((name for name in _named(folder) if name not in record["files"]), None)
+
+
+def _named(folder: Path) -> Iterator[str]:
+    """The names of all that is in the folder of an artifact and that one of its readers may look for."""
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        known = path.name in (METADATA, CHECKPOINT, GOOD_CHECKPOINT)
+        if not known and not path.name.startswith(".") and (path.is_symlink() or not path.is_dir()):
+            yield name
 
 
 def _is_inside(folder: Path, path: Path) -> bool:

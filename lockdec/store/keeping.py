@@ -14,7 +14,7 @@ from pathlib import Path
 from lockdec.errors import StoreError
 from lockdec.store import DAMAGED, METADATA, UNFINISHED, damage, unused_name
 from lockdec.store.locking import is_held, locked
-from lockdec.store.reading import read_object
+from lockdec.store.reading import RESULT, read_object
 
 DAY = 86_400.0
 _REMOVED = ".removed-"
@@ -144,7 +144,7 @@ def _referring(places: Iterable[Path], folders: Mapping[str, Path]) -> dict[str,
     """The runs that refer to each artifact, directly or through an artifact made from it, by its key."""
     users: dict[str, set[str]] = {}
     for place in places:
-        for path in place.rglob("result.json"):
+        for path in _results(place):
             stages = read_object(path).get("stages")
             if not isinstance(stages, dict):
                 raise StoreError(f"{path}: its stages are not an object")
@@ -155,6 +155,32 @@ def _referring(places: Iterable[Path], folders: Mapping[str, Path]) -> dict[str,
                     users[key].add(str(path.parent))
                     keys += _parents(folders.get(key))
     return users
+
+
+def _results(place: Path) -> Iterator[Path]:
+    """Every result.json at or below a folder, also where runs have been moved and links lead to them.
+
+    Raises:
+        StoreError: a folder cannot be read, or a link leads nowhere, so it is not known what runs there refer to.
+    """
+    walked = set()
+    for folder, folders, files in os.walk(place, onerror=_raise, followlinks=True):
+        path = Path(folder)
+        if path.resolve() in walked:  # a link has led back here
+            folders.clear()
+            continue
+        walked.add(path.resolve())
+        if RESULT in files:
+            yield path / RESULT
+        for name in files:  # among which os.walk counts such links
+            if (path / name).is_symlink() and not (path / name).exists():
+                raise StoreError(f"{path / name}: a link that leads nowhere; runs there may need artifacts. Mount what "
+                                 "it leads to, or remove it")  # fmt: skip
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # there need not be any runs
+        raise StoreError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 def _parents(folder: Path | None) -> list[str]:

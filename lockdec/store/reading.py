@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import yaml
 
@@ -35,6 +35,7 @@ MOST_IDS_BYTES = 128_000_000  # in a file with the ids of inputs, which may be m
 MOST_NESTED = 100  # levels of a value
 LONGEST_NAME = 128  # bytes: W&B takes 128 characters, file systems 255 bytes
 MOST_LEVELS = 16  # of folders below one in which runs are looked for
+_LARGEST = 1e150  # of a number: its square is a number, and so is a sum of squares
 _LONGEST_NUMBER = 100  # characters in YAML, whose numbers can take quadratic time
 SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has libyaml
 
@@ -85,6 +86,26 @@ def within(folder: Path, name: str | Path) -> Path:
     return path
 
 
+def opened(path: Path, links: bool = True) -> BinaryIO:
+    """A regular file, open to be read.
+
+    Args:
+        links: whether a symbolic link is followed.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe or a device, which may have no end.
+    """
+    # Without blocking, since opening a pipe would wait for its writer.
+    kept = 0 if links else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | kept | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        error = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(error, os.strerror(error) if stat.S_ISDIR(mode) else "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
 def read_bytes(path: Path, most: int, links: bool = False) -> bytes:
     """The content of a regular file.
 
@@ -96,12 +117,7 @@ def read_bytes(path: Path, most: int, links: bool = False) -> bytes:
         StoreError: it cannot be read, is not a regular file (but a link, a pipe or a device), or is larger.
     """
     try:
-        # Without blocking, since opening a pipe would wait for its writer.
-        kept = 0 if links else os.O_NOFOLLOW
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | kept | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise StoreError(f"{path}: not a regular file")
+        with opened(path, links) as file:
             content = file.read(most + 1)
     except OSError as error:
         behind_link = error.errno == errno.ELOOP and not links
@@ -252,6 +268,8 @@ def _problem(value: Any) -> str:
         elif isinstance(node, float):
             if not math.isfinite(node):
                 return f"{node} is not a number"
+            if abs(node) > _LARGEST:
+                return f"{node} is larger than any number of a run"
         elif node is not None:
             return f"{type(node).__name__} {node} is neither a text nor a number"
     return ""

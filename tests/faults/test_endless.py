@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from lockdec.data.images import open_image
+from lockdec.data.sounds import open_sound
+from lockdec.data.sources import load_array
 from lockdec.data.tokenizer import Tokenizer
-from lockdec.errors import StoreError
+from lockdec.errors import DataError, StoreError
 from tests.faults.warm import Command
 
 
@@ -39,6 +42,27 @@ def test_a_tokenizer_that_would_take_all_memory_is_refused(tmp_path: Path, undis
         else:
             with pytest.raises(StoreError, match="not the JSON file of a saved tokenizer"):
                 Tokenizer.load(tmp_path / "tokenizer.json")
+
+
+def test_a_tokenizer_that_panics_at_a_text_is_told_in_one_line(tmp_path: Path, undisturbed: Command) -> None:
+    """Some parts of a tokenizer panic only once it is used."""
+    good = json.loads(next(undisturbed.outputs.glob("stages/pretrain/*/tokenizer.json")).read_text())
+    stripping = {"type": "Strip", "content": "\u0120", "start": 0, "stop": 5}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(good | {"decoder": stripping}))
+    tokenizer = Tokenizer.load(tmp_path / "tokenizer.json")
+    with pytest.raises(DataError, match="its tokenizer cannot be used"):
+        tokenizer.decode_batch([[token] for token in range(3, 400)])
+
+
+@pytest.mark.parametrize(("name", "read"), [("x.png", open_image), ("x.wav", open_sound), ("x.npy", load_array)])
+def test_an_input_that_is_a_pipe_or_a_device_is_refused(name: str, read: Callable[..., object], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: cannot be read \\(not a regular file\\)"):
+        read(tmp_path / name, name)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=f"{name}: cannot be read \\(not a regular file\\)"):
+        read(tmp_path / name, name)
 
 
 UNENDING: dict[str, Callable[[Path], object]] = {

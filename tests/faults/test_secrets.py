@@ -117,6 +117,15 @@ def test_a_run_that_ends_well_leaves_no_secret(warm: Warm, tmp_path: Path) -> No
     assert list(command.outputs.rglob("report.html"))
 
 
+@pytest.mark.parametrize("options", ["--cfg job", "--cfg job --resolve", "--cfg all", "--info config"])
+def test_a_config_that_is_only_printed_shows_no_secret(options: str, warm: Warm, tmp_path: Path) -> None:
+    """People paste it where they ask for help."""
+    shown = warm.lockdec("run", "debug=tiny", *PLANTED, *options.split(), cwd=tmp_path, SERVICE_TOKEN=ENVIRONMENT)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert len(shown.stdout) > 300
+    assert [secret for secret in SOUGHT if secret in shown.stdout] == []
+
+
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_a_run_that_fails_leaves_no_secret(when: str, warm: Warm, tmp_path: Path) -> None:
     command = run(warm, tmp_path / "outputs", f"+callbacks.notifier.fails={when}", status=1)

@@ -129,6 +129,8 @@ def test_too_much_is_refused_before_it_is_read(client: TestClient, monkeypatch: 
         ({"origin": "https://elsewhere.example"}, 403),
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"sec-fetch-site": "cross-site"}, 403),
         ({"host": "rebound.example:8642"}, 403),
         ({"host": "127.0.0.1.rebound.example"}, 403),
         ({"host": "[broken"}, 403),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lockdec.report import results
-from lockdec.report.gallery import exhibits
+from lockdec.report.gallery import LONGEST, exhibits
 from tests.report.runs import write_run
 
 
@@ -44,3 +44,18 @@ def test_attention_is_drawn_at_the_column_and_row_of_its_state(tmp_path: Path) -
         ("up", ((1, 0, 1.0),)),
         ("down", ((0, 1, 0.5), (2, 1, 1.0))),
     ]
+
+
+def test_what_a_stranger_makes_long_is_shown_in_part(tmp_path: Path) -> None:
+    """A page of 60 MB came of 2 MB of attention, and half a minute of one long caption."""
+    folder = write_run(tmp_path / "run")
+    long = "word " * 100_000
+    rows = [{"id": str(number), "references": [long], "caption": long} for number in range(3)]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    maps = [{"id": str(number), "words": ["a"], "grid": [300, 300], "weights": [[1.0] * 90_000]} for number in range(3)]
+    (folder / "attention.jsonl").write_text("\n".join(map(json.dumps, maps)))
+    (run,) = results.read([folder]).runs
+    found, _ = exhibits([("captioner", run, "caption")])
+    assert [len(exhibit.attention) for exhibit in found] == [1, 0, 0]
+    shown = ["".join(piece for piece, _ in exhibit.captions[0].pieces) for exhibit in found]
+    assert {len(text) for text in (*shown, *(exhibit.references[0] for exhibit in found))} == {LONGEST}

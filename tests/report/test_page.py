@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import re
 import struct
@@ -369,3 +370,10 @@ def test_each_control_of_a_run_has_a_column_with_its_own_scores(tmp_path: Path) 
         "shuffled": "0.250 +0.500",
         "nearest_neighbour": "0.500 +0.250",
     }
+
+
+def test_a_folder_whose_name_is_not_unicode_has_a_report(tmp_path: Path) -> None:
+    """As a stranger's archive may leave one."""
+    folder = write_run(Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff")), result(), captions={"a": "b"})
+    assert "<html" in write_report([folder]).report.read_text()
+    assert write_report([tmp_path]).runs == 1

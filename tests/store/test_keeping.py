@@ -69,3 +69,19 @@ def test_without_knowing_what_a_run_refers_to_nothing_is_listed(outputs: Path) -
     (outputs / "runs" / "first" / "result.json").write_text("{")
     with pytest.raises(StoreError, match=r"result\.json: not JSON"):
         entries(outputs)
+
+
+def test_a_run_that_was_moved_behind_a_link_keeps_what_it_refers_to(outputs: Path) -> None:
+    """People move old runs to another disk; a link may also lead back to where it is."""
+    (outputs / "runs" / "first").rename(outputs / "moved")
+    (outputs / "runs" / "first").symlink_to(outputs / "moved")
+    (outputs / "runs" / "again").symlink_to(outputs / "runs")
+    users = {entry.stage: [Path(run).name for run in entry.runs] for entry in entries(outputs)}
+    assert users == {"finetune": ["first"], "pretrain": ["first"], "unlock": []}
+
+
+def test_where_a_link_leads_nowhere_nothing_is_listed(outputs: Path) -> None:
+    (outputs / "runs" / "first").rename(outputs / "moved")
+    (outputs / "runs" / "first").symlink_to(outputs / "unmounted")
+    with pytest.raises(StoreError, match=r"runs/first: a link that leads nowhere"):
+        entries(outputs)

@@ -20,7 +20,7 @@ import pytest
 from lockdec.errors import StoreError
 from lockdec.store import METADATA, Artifact, Store, damage, located
 from lockdec.store.__main__ import main
-from lockdec.store.keeping import entries, unreferred
+from lockdec.store.keeping import entries, problems, unreferred
 
 KEY = "0" * 64
 ANNA, BEN, GROUP = 23_001, 23_002, 23_000
@@ -58,7 +58,7 @@ def test_what_is_damaged_in_a_layer_is_named_and_made_in_the_own_store(tmp_path:
     folder = make(Store(shared)).folder
     (folder / "weights").write_bytes(b"0123456780")
     before = snapshot(shared)
-    with pytest.warns(UserWarning, match=r"shared/pretrain/0+: not used, since weights is damaged"):
+    with pytest.warns(UserWarning, match=r"shared/pretrain/0+: not used \(weights is damaged\)"):
         made = make(Store(own, [shared]))
     assert (made.folder, made.reused) == (own / "pretrain" / KEY, False)
     assert damage(made.folder, "pretrain", KEY) is None
@@ -263,3 +263,17 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: p
     assert len(list(folder.parent.glob("*.damaged-*"))) == 2
     assert unreferred(entries(tmp_path), [], 1.0, False) == [], "not unused for long"
     assert all(entry.age >= 0 for entry in entries(tmp_path)), "people read it"
+
+
+@needs_root
+def test_what_may_not_be_read_in_a_layer_is_named_and_made_in_the_own_store(place: Path) -> None:
+    (make(Store(place / "layer")).folder / "weights").chmod(0o600)
+
+    def use_layer() -> str:
+        with pytest.warns(UserWarning, match=r"not used \(.*weights: cannot be read \(Permission denied\)\)"):
+            made = make(Store(place / "stages", [place / "layer"]))
+        listed = entries(place, stores=[place / "layer"])
+        unread = [problem for _, problem in problems(place, listed)]
+        return f"{made.reused} {unread}"
+
+    assert told(as_user(BEN, use_layer)).startswith("False ['")

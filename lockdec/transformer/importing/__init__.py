@@ -50,6 +50,7 @@ FAMILIES: dict[str, Family] = {  # by the `model_type` of transformers
 }
 OUTPUT = "lm_head.weight"
 SUFFIX = ".gguf"
+_SAFE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}  # for transformers
 WINDOWED = ("mistral", "gemma3", "gemma3_text")  # families in which texts stay within the attention window
 PROMISED = {  # what a checkpoint calls the sizes that are asked for before its weights are read
     "max_len": ("n_positions", "max_position_embeddings", "max_seq_len", "seq_length", "context_length"),
@@ -162,13 +163,13 @@ def _config(path: Path) -> Any:
     verbosity.set_verbosity_error()  # what is wrong is an error here
     try:
         if path.suffix == SUFFIX:
-            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+            config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, **_SAFE)
             if hasattr(config, "n_ctx"):  # a GPT-2's number of positions, by its old name
                 config.n_positions = config.n_ctx
             return config
         if "model_type" not in json_object(path / CONFIG):
             raise LockdecError(f"{path / CONFIG}: no model_type in it")
-        return AutoConfig.from_pretrained(path, trust_remote_code=False, local_files_only=True)
+        return AutoConfig.from_pretrained(path, **_SAFE)
     except LockdecError:
         raise
     except Exception as error:  # each wrong value has its own exception

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from gguf import GGMLQuantizationType
 from transformers import AutoModelForCausalLM
 
+from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import LockdecError
 from lockdec.transformer.importing import check_files, promised
 from lockdec.transformer.models import LockingDecoderModel
@@ -112,3 +115,20 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", theirs)
     with pytest.raises(LockdecError, match=r"tiny\.gguf: output_norm\.weight holds NaN or infinity"):
         LockingDecoderModel.from_huggingface(path)
+
+
+def test_code_beside_a_gguf_file_is_neither_run_nor_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what lies beside it, transformers reads the tokenizer's config, which may name a class in a file of Python."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    path = write_gguf(tmp_path / "tiny.gguf", CHECKPOINTS["llama"]())
+    (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Planted: pass\n")
+    for name, kind in (("tokenizer_config.json", "AutoTokenizer"), ("config.json", "AutoConfig")):
+        named = ["planted.Planted"] * 2 if kind == "AutoTokenizer" else "planted.Planted"
+        (tmp_path / name).write_text(json.dumps({"auto_map": {kind: named}}))
+        for read in (check_files, Tokenizer.from_huggingface):
+            with suppress(LockdecError):  # whether it can be read without that code does not matter
+                read(path)
+    assert not (tmp_path / "ran").exists()
+    assert "custom code" not in "".join(capsys.readouterr())
