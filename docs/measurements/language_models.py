@@ -19,18 +19,26 @@ LANGUAGE_MODELS = {  # sweep: the decoder in words
     "language_bfloat": "SmolLM2-135M, in bfloat16",
     "language_adapted": "SmolLM2-135M, adapted",
     "language_adapted_long": "SmolLM2-135M, adapted, 300 steps",
+    "language_adapted_more": "SmolLM2-135M, adapted more, 300 steps",
 }
 COMPARED = (  # sweeps whose decoders are compared, and in words
     ("language_bfloat", "language", "SmolLM2 in bfloat16, less in float32"),
     ("language_adapted", "language", "SmolLM2 adapted, less not adapted"),
     ("language", "language_small_unread", "SmolLM2, less the small decoder that has not read the names either"),
     ("language", "language_small", "SmolLM2, less the small decoder as it is by default"),
+    ("language_bfloat", "language_small", "SmolLM2 in bfloat16, less the small decoder as it is by default"),
     ("language_adapted", "language_small", "SmolLM2 adapted, less the small decoder as it is by default"),
     ("language_adapted_long", "language_adapted", "SmolLM2 adapted, 300 steps of finetuning less 100"),
     (
         "language_adapted_long",
         "language_small",
         "SmolLM2 adapted, 300 steps, less the small decoder as it is by default",
+    ),
+    ("language_adapted_more", "language_adapted_long", "SmolLM2 adapted more, less adapted, both 300 steps"),
+    (
+        "language_adapted_more",
+        "language_small",
+        "SmolLM2 adapted more, 300 steps, less the small decoder as it is by default",
     ),
 )
 
@@ -129,11 +137,33 @@ def seconds_of(setting: Setting, name: str) -> float:
 
 def language_tuning(study: Study) -> dict[str, str]:
     """One row per setting of finetuning that was tried with a language model, on the validation split."""
-    shared, rows = ("decoder=", "data.split=", "experiment=", "evaluate.split=", "logger=", "trainer.", "name="), []
+    return {"language_tuning": tried(study)}
+
+
+def language_adapting(study: Study) -> dict[str, str]:
+    """One row per way of adapting that was tried, and one of the small decoder, on the validation split."""
+    return {"language_adapting": tried(study)}
+
+
+def tried(study: Study) -> str:
+    """A row for each run of one setting: what was typed, its scores, and the loss of its pairs."""
+    shared = (
+        "decoder=",
+        "data.split=",
+        "experiment=",
+        "evaluate.split=",
+        "logger=",
+        "trainer.",
+        "name=",
+        "seed=",
+        "pipe",
+    )
+    rows = []
     for setting in study.settings:
         run = next(iter(setting.runs.values()))
         chosen = " ".join(word for word in run.overrides if not word.startswith(shared))
+        default = "as it is" if any(word.startswith("decoder=") for word in run.overrides) else "the small decoder"
         scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf", "loss"))
-        rows.append([f"`{chosen}`" if chosen else "as it is", *scores, f"{setting.mean('finetune.loss'):.3f}"])
+        rows.append([f"`{chosen}`" if chosen else default, *scores, f"{setting.mean('finetune.loss'):.3f}"])
     head = ["", "token F1", "exact", "CIDEr-D", "chrF", "loss", "training loss"]
-    return {"language_tuning": table(head, sorted(rows))}
+    return table(head, sorted(rows))
