@@ -109,10 +109,13 @@ def _require_lockstep(hydra_config: Any) -> None:
 @contextmanager
 def _without_secrets() -> Iterator[None]:
     """Redact what Hydra prints of the config where it was asked for that and nothing runs: people paste it."""
-    if not any(re.match(r"--(cfg|info)\b|-[ci]", word) for word in sys.argv[1:]):
+    asked = [word.partition("=")[0] for word in sys.argv[1:]]
+    if not {"--cfg", "--info", "-c", "-i"} & set(asked):
         yield
         return
-    terminal = sys.stdout
+    # Of a single value, Hydra prints nothing else: its key is what stands after --package.
+    packages = [value for name, value in zip(sys.argv, sys.argv[1:], strict=False) if name in ("-p", "--package")]
+    terminal, key = sys.stdout, "".join(packages[-1:]).rpartition(".")[2]
     with redirect_stdout(StringIO()) as printed:
         try:
             yield
@@ -121,8 +124,11 @@ def _without_secrets() -> Iterator[None]:
                 config = None
                 with suppress(yaml.YAMLError):  # a table of the search path, say
                     config = yaml.load(part, SAFE_LOADER)
-                shown = OmegaConf.to_yaml(redaction.redacted(config)) if isinstance(config, dict) else part
-                print(redaction.text(shown), end="", file=terminal)
+                if isinstance(config, dict):
+                    part = OmegaConf.to_yaml(redaction.redacted(config))
+                elif isinstance(config, str | int | float) and redaction.is_secret(key):
+                    part = f"{redaction.REDACTED}\n"
+                print(redaction.text(part), end="", file=terminal)
 
 
 def main() -> None:

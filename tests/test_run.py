@@ -15,7 +15,7 @@ import pytest
 from hydra.errors import ConfigCompositionException
 
 from lockdec.__main__ import COMMANDS, main
-from lockdec.run import explain
+from lockdec.run import _without_secrets, explain
 from tests.conftest import composed
 from tests.faults.warm import Warm
 
@@ -205,3 +205,12 @@ def test_a_key_or_type_that_hydra_refuses_is_named_in_one_line(override: str, me
     with pytest.raises(ConfigCompositionException) as error:
         composed(override)
     assert re.search(message, explain(error.value))
+
+
+def test_a_folder_of_configs_leaves_the_terminal_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-cd` begins like `-c`, of which Hydra's answer is printed at once."""
+    for word, kept in (("-cd", True), ("--cfg", False), ("--cfg=job", False), ("-c", False)):
+        monkeypatch.setattr(sys, "argv", ["lockdec.run", word, "conf"])
+        terminal = sys.stdout
+        with _without_secrets():
+            assert (sys.stdout is terminal) == kept

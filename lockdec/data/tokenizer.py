@@ -122,7 +122,8 @@ class Tokenizer:
             return Prompt(text, tuple(self.with_prompt(None).encode_batch([text.rstrip(" ")])[0]), blank=True)
         reader = tokenizers.Tokenizer.from_str(self._fast.to_str())
         reader.encode_special_tokens = False  # the template's tokens are not text
-        whole = reader.encode(f"{chat.before}{text}{chat.after}", add_special_tokens=False)
+        with _running():
+            whole = reader.encode(f"{chat.before}{text}{chat.after}", add_special_tokens=False)
         return Prompt(text, tuple(whole.ids), blank=False)
 
     @property
@@ -390,7 +391,8 @@ def _chat_template(theirs: Any, bos: str) -> ChatTemplate | None:
 
 def _adds_space(fast: tokenizers.Tokenizer) -> bool:
     """Whether it adds a space before every text, as SentencePiece does: then "a a" is encoded as "a" twice."""
-    ids = fast.encode("a a", add_special_tokens=False).ids
+    with _running():
+        ids = fast.encode("a a", add_special_tokens=False).ids
     half = len(ids) // 2
     return bool(ids[:half] == ids[half:])
 

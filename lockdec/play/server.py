@@ -70,7 +70,8 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         known = self.names is None or _hostname(host) in self.names
         own = origin is None or origin in (f"http://{host}", f"https://{host}")
-        own = own and headers.get("sec-fetch-site") != "cross-site"  # of a picture that another page wants, say
+        # A picture that another page wants, say, and not the page itself, to which a link may lead.
+        own = own and (headers.get("sec-fetch-site") != "cross-site" or scope["path"] == "/")
         if known and own:
             await self.app(scope, receive, guarded)
         else:

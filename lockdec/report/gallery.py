@@ -15,7 +15,7 @@ from lockdec.report.results import AttentionMap, Captioned, Run, drawing, read_a
 
 MOST_INPUTS = 24
 MOST_BYTES = 1_500_000
-MOST_WEIGHTS = 100_000  # of all attention maps together
+MOST_WEIGHTS = 400_000  # of all attention maps together
 LONGEST = 2_000  # characters of a caption
 FULL_COLOUR = 4.0  # attention this many times the uniform weight, or more, has full colour
 
@@ -79,6 +79,8 @@ def exhibits(columns: Sequence[tuple[str, Run, str]]) -> tuple[list[Exhibit], li
         if (found := maps.get(row.id)) and (size := len(found.words) * math.prod(found.grid)) <= left:
             attention[row.id] = found
             left -= size
+        elif found:
+            notes.append(f"{shown.label}: the attention of {row.id} is not drawn; the page would become too large")
     return [_exhibit(row, pictures, attention, columns, by_run) for row in chosen], notes
 
 

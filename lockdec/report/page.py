@@ -30,7 +30,7 @@ from lockdec.report.results import STATUSES, Collection, Run, Skipped, config_te
 from lockdec.report.settings import FACETS, HEADLINE_METRIC
 from lockdec.report.statistics import Estimate
 from lockdec.report.study import ALL_METRICS, MARGIN, METRIC_LABELS, Study
-from lockdec.store.writing import write_text
+from lockdec.store.writing import write_bytes
 
 HERE = Path(__file__).parent
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -73,12 +73,17 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Written
     try:
         target.mkdir(parents=True, exist_ok=True)
         if not single:
-            write_text(target / "results.csv", tables.results_csv(collection.runs))
-            write_text(target / "results.json", tables.results_json(collection, study))
-        write_text(target / "report.html", page)
+            _write(target / "results.csv", tables.results_csv(collection.runs))
+            _write(target / "results.json", tables.results_json(collection, study))
+        _write(target / "report.html", page)
     except OSError as error:
         raise StoreError(f"{target}: the report cannot be written here ({error.strerror})") from error
     return Written(target / "report.html", len(collection.runs), collection.skipped)
+
+
+def _write(path: Path, text: str) -> None:
+    """A text in UTF-8; what is not Unicode, as in some names of folders, becomes a question mark."""
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def render(collection: Collection, study: Study, title: str, run: Run | None) -> str:

@@ -337,6 +337,9 @@ def _shared(sweep: Path) -> list[Stage]:
     return [_stage(name, stage) for name, stage in stages.items()]
 
 
+_LARGEST = 1e150  # of a number: its square is a number, and so is a sum of squares
+
+
 def _read_run(folder: Path, label: str) -> Run:
     result = _read(folder / RESULT)
     if result.get("status") not in STATUSES:
@@ -350,6 +353,8 @@ def _read_run(folder: Path, label: str) -> Run:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name.startswith(NUMBERS) and value is not None and not is_number:
             raise DataError(f"{name}={value!r} is not a number")
+        if isinstance(value, float) and abs(value) > _LARGEST:
+            raise DataError(f"{name}={value!r} is larger than any number of a run")
     del values["schema"]
     return Run(folder, label, values, stages, tuple(map(str, overrides)))
 

@@ -33,6 +33,7 @@ METADATA = "artifact.json"
 CURVE = "metrics.csv"  # the learning curve of a stage
 CHECKPOINT, GOOD_CHECKPOINT = "last.ckpt", "good.ckpt"  # exist only in unfinished folders
 UNFINISHED, DAMAGED = ".unfinished", ".damaged-"
+_OF_SYSTEMS = ("Thumbs.db", "desktop.ini", "Icon\r")  # which leave these in folders, beside hidden files
 _SETTLED = 2_000_000_000  # nanoseconds; a second change soon after the first may leave the times of a file as they are
 _sha256: dict[tuple[int, ...], str] = {}
 _RECORD = {"schema": int, "stage": str, "key": str, "files": dict, "metrics": dict, "config": dict, "parents": dict}
@@ -316,19 +317,20 @@ def _record_sha256(record: Mapping[str, Any]) -> str:
 
 
 def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = None) -> str | None:
-    """The first file of an artifact that is missing, changed or not part of it; None if there is no such file.
-
-    Hidden files, which operating systems leave in folders, may be there: nothing reads them.
+    """The first file of an artifact that is missing or changed; None if there is no such file.
 
     Args:
         names: the files whose content is checked; None checks all of them.
 
     Raises:
-        StoreError: the artifact has a schema that this version of lockdec does not read, or a file cannot be read.
+        StoreError: the artifact has a schema that this version of lockdec does not read, a file may not be read by this
+            user, or there is one that its stage has not written: a reader could take it for the stage's own.
     """
     try:
         record = read_json(folder / METADATA)
-    except StoreError:
+    except StoreError as error:
+        if isinstance(error.__cause__, PermissionError):
+            raise
         return METADATA
     schema = record.get("schema") if isinstance(record, dict) else None
     if isinstance(schema, int) and schema != SCHEMA_VERSION:
@@ -345,30 +347,30 @@ def damage(folder: Path, stage: str, key: str, names: Collection[str] | None = N
     for name in record["files"] if names is None else names:
         expected = record["files"].get(name)
         path = folder / name
-        if not _is_inside(folder, path) or not isinstance(expected, dict):
-            return str(name) or METADATA  # a file without a name is the fault of the record
         try:
+            if not _is_inside(folder, path) or not isinstance(expected, dict):
+                return str(name) or METADATA  # a file without a name is the fault of the record
             if path.stat().st_size != expected.get("bytes") or file_sha256(path) != expected.get("sha256"):
                 return str(name)
         except PermissionError as error:
             raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
-    return next((name for name in _named(folder) if name not in record["files"]), None)
-
-
-def _named(folder: Path) -> Iterator[str]:
-    """The names of all that is in the folder of an artifact and that one of its readers may look for."""
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        known = path.name in (METADATA, CHECKPOINT, GOOD_CHECKPOINT)
-        if not known and not path.name.startswith(".") and (path.is_symlink() or not path.is_dir()):
-            yield name
+        parts = path.relative_to(folder).parts
+        own = "/".join(parts) in record["files"] or path.name in (METADATA, CHECKPOINT, GOOD_CHECKPOINT)
+        hidden = any(part.startswith((".", "@")) for part in parts) or path.name in _OF_SYSTEMS
+        if not own and not hidden and (path.is_symlink() or not path.is_dir()):
+            raise StoreError(f"{path}: not part of the artifact; its stage has not written it. Remove it")
+    return None
 
 
 def _is_inside(folder: Path, path: Path) -> bool:
     """Whether the file is really in the folder: neither it nor any folder on its path is a symbolic link."""
     try:
+        path.lstat()
         inside = path.resolve().relative_to(folder.resolve())
         return path.is_file() and path == folder / inside
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return False
 

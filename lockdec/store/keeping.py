@@ -160,9 +160,12 @@ def _referring(places: Iterable[Path], folders: Mapping[str, Path]) -> dict[str,
 def _results(place: Path) -> Iterator[Path]:
     """Every result.json at or below a folder, also where runs have been moved and links lead to them.
 
+    There are none in hidden folders, or inside runs.
+
     Raises:
         StoreError: a folder cannot be read, or a link leads nowhere, so it is not known what runs there refer to.
     """
+    _require_there(place)
     walked = set()
     for folder, folders, files in os.walk(place, onerror=_raise, followlinks=True):
         path = Path(folder)
@@ -172,10 +175,18 @@ def _results(place: Path) -> Iterator[Path]:
         walked.add(path.resolve())
         if RESULT in files:
             yield path / RESULT
-        for name in files:  # among which os.walk counts such links
-            if (path / name).is_symlink() and not (path / name).exists():
-                raise StoreError(f"{path / name}: a link that leads nowhere; runs there may need artifacts. Mount what "
-                                 "it leads to, or remove it")  # fmt: skip
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:  # among which os.walk counts links that lead nowhere
+            if not name.startswith("."):
+                _require_there(path / name)
+
+
+def _require_there(path: Path) -> None:
+    if path.is_symlink() and not os.path.exists(path):
+        raise StoreError(f"{path}: a link that leads nowhere; runs there may need artifacts. Remove it, or mount what "
+                         "it leads to")  # fmt: skip
 
 
 def _raise(error: OSError) -> None:

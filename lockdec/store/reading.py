@@ -35,7 +35,6 @@ MOST_IDS_BYTES = 128_000_000  # in a file with the ids of inputs, which may be m
 MOST_NESTED = 100  # levels of a value
 LONGEST_NAME = 128  # bytes: W&B takes 128 characters, file systems 255 bytes
 MOST_LEVELS = 16  # of folders below one in which runs are looked for
-_LARGEST = 1e150  # of a number: its square is a number, and so is a sum of squares
 _LONGEST_NUMBER = 100  # characters in YAML, whose numbers can take quadratic time
 SAFE_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has libyaml
 
@@ -268,8 +267,6 @@ def _problem(value: Any) -> str:
         elif isinstance(node, float):
             if not math.isfinite(node):
                 return f"{node} is not a number"
-            if abs(node) > _LARGEST:
-                return f"{node} is larger than any number of a run"
         elif node is not None:
             return f"{type(node).__name__} {node} is neither a text nor a number"
     return ""

@@ -84,8 +84,8 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """As `write_bytes`, for a text in UTF-8; what is not Unicode, as in some names of files, becomes "?"."""
-    write_bytes(path, text.encode(errors="replace"))
+    """As `write_bytes`, for a text in UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

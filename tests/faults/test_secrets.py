@@ -126,6 +126,19 @@ def test_a_config_that_is_only_printed_shows_no_secret(options: str, warm: Warm,
     assert [secret for secret in SOUGHT if secret in shown.stdout] == []
 
 
+def test_a_single_value_that_is_printed_is_no_secret(warm: Warm, tmp_path: Path) -> None:
+    for key, printed in (("password", REDACTED), ("greeting", "hello")):
+        asked = ("--cfg", "job", "--package", f"callbacks.notifier.{key}")
+        shown = warm.lockdec(
+            "run",
+            "debug=tiny",
+            f"+callbacks.notifier.{key}={'hunter2' if key == 'password' else 'hello'}",
+            *asked,
+            cwd=tmp_path,
+        )
+        assert (shown.returncode, shown.stdout.strip()) == (0, printed)
+
+
 @pytest.mark.parametrize("when", ["at once", "later"])
 def test_a_run_that_fails_leaves_no_secret(when: str, warm: Warm, tmp_path: Path) -> None:
     command = run(warm, tmp_path / "outputs", f"+callbacks.notifier.fails={when}", status=1)

@@ -83,7 +83,6 @@ def test_a_target_deep_inside_a_stage_is_refused(undisturbed: Command, mark: Pat
         ("a: !!binary aGVsbG8=", "it has a tag"),
         ("a: .nan", "nan is not a number"),
         ("a: 1.0e+999", "inf is not a number"),
-        ("a: 1.0e+200", r"1e\+200 is larger than any number of a run"),
         ("a: 1" + "0" * 30, "a number of more than 64 bits"),
         ("a: " + "1" * 400, "a number of 400 characters"),
         ("a: " + "1:" * 10_000 + "1", "a number of 20001 characters"),

@@ -130,7 +130,7 @@ def test_too_much_is_refused_before_it_is_read(client: TestClient, monkeypatch: 
         ({"origin": "null"}, 403),
         ({"origin": "http://127.0.0.1:9999"}, 403),
         ({"sec-fetch-site": "same-origin"}, 200),
-        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403),
         ({"host": "rebound.example:8642"}, 403),
         ({"host": "127.0.0.1.rebound.example"}, 403),
         ({"host": "[broken"}, 403),
@@ -145,6 +145,10 @@ def test_other_sites_may_not_ask(
     ):
         assert answer.status_code == status
         assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_link_on_another_page_leads_to_the_page(client: TestClient) -> None:
+    assert client.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
 
 
 def test_others_may_where_the_user_serves_them(players: Mapping[str, Player]) -> None:

@@ -52,10 +52,13 @@ def test_what_a_stranger_makes_long_is_shown_in_part(tmp_path: Path) -> None:
     long = "word " * 100_000
     rows = [{"id": str(number), "references": [long], "caption": long} for number in range(3)]
     (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    maps = [{"id": str(number), "words": ["a"], "grid": [300, 300], "weights": [[1.0] * 90_000]} for number in range(3)]
+    maps = [
+        {"id": str(number), "words": ["a"], "grid": [500, 500], "weights": [[1.0] * 250_000]} for number in range(3)
+    ]
     (folder / "attention.jsonl").write_text("\n".join(map(json.dumps, maps)))
     (run,) = results.read([folder]).runs
-    found, _ = exhibits([("captioner", run, "caption")])
+    found, notes = exhibits([("captioner", run, "caption")])
+    assert len(notes) == 2
     assert [len(exhibit.attention) for exhibit in found] == [1, 0, 0]
     shown = ["".join(piece for piece, _ in exhibit.captions[0].pieces) for exhibit in found]
     assert {len(text) for text in (*shown, *(exhibit.references[0] for exhibit in found))} == {LONGEST}

@@ -221,3 +221,11 @@ def test_attention_of_the_wrong_shape_is_left_out(tmp_path: Path) -> None:
     }
     assert looks["2764"].grid == (4, 4)
     assert sum(looks["2764"].weights[0]) == pytest.approx(1.0)
+
+
+def test_a_number_that_no_run_has_is_refused(tmp_path: Path) -> None:
+    """The mean of such numbers is none."""
+    folder = write_run(tmp_path / "run", result() | {"metrics": {"bleu2": 1e308}})
+    (skipped,) = results.read([tmp_path]).skipped
+    assert skipped.path == folder / "result.json"
+    assert "metrics.bleu2=1e+308 is larger than any number of a run" in str(skipped.reason)

@@ -80,8 +80,18 @@ def test_a_run_that_was_moved_behind_a_link_keeps_what_it_refers_to(outputs: Pat
     assert users == {"finetune": ["first"], "pretrain": ["first"], "unlock": []}
 
 
-def test_where_a_link_leads_nowhere_nothing_is_listed(outputs: Path) -> None:
-    (outputs / "runs" / "first").rename(outputs / "moved")
-    (outputs / "runs" / "first").symlink_to(outputs / "unmounted")
-    with pytest.raises(StoreError, match=r"runs/first: a link that leads nowhere"):
+@pytest.mark.parametrize("name", ["runs", "runs/first"])
+def test_where_a_link_leads_nowhere_nothing_is_listed(name: str, outputs: Path) -> None:
+    (outputs / name).rename(outputs / "moved")
+    (outputs / name).symlink_to(outputs / "unmounted")
+    with pytest.raises(StoreError, match=rf"{name}: a link that leads nowhere"):
         entries(outputs)
+
+
+def test_what_is_no_run_is_not_looked_into(outputs: Path) -> None:
+    """W&B, editors and submitit leave such links and folders."""
+    (outputs / "runs" / "first" / "latest-run").symlink_to("nowhere")
+    (outputs / "runs" / ".#notes").symlink_to("me@here:1")
+    (outputs / "runs" / ".submitit").mkdir()
+    (outputs / "runs" / ".submitit" / "log").symlink_to("nowhere")
+    assert len(entries(outputs)) == 3

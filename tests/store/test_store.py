@@ -134,18 +134,24 @@ def test_a_symbolic_link_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["prompt.json", "drawings/b.png", "hosted"])
-def test_what_was_added_to_an_artifact_is_damage(tmp_path: Path, name: str) -> None:
+def test_what_was_added_to_an_artifact_is_named(tmp_path: Path, name: str) -> None:
     """Readers look for some files, and would take one that no stage has written for its work."""
     folder = make(Store(tmp_path / "stages")).folder
     (folder / ".DS_Store").write_text("left by a system")
+    for hidden in (".ipynb_checkpoints", "@eaDir"):
+        (folder / "drawings" / hidden).mkdir()
+        (folder / "drawings" / hidden / "a.png").write_text("likewise")
     (folder / "empty").mkdir()
     assert damage(folder, "pretrain", KEY) is None
     if name == "hosted":
         (folder / name).symlink_to(tmp_path)
     else:
         (folder / name).write_text("{}")
-    assert damage(folder, "pretrain", KEY) == name
-    assert damage(folder, "pretrain", KEY, names=["weights"]) == name
+    for names in (None, ["weights"]):
+        with pytest.raises(StoreError, match=f"{name}: not part of the artifact; .* Remove it"):
+            damage(folder, "pretrain", KEY, names)
+    with pytest.raises(StoreError, match="not part of the artifact"):
+        make(Store(tmp_path / "stages"))  # what took hours is not made again for it
 
 
 def test_an_artifact_of_another_schema_is_never_read(tmp_path: Path) -> None:
