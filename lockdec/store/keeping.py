@@ -58,11 +58,15 @@ def entries(outputs: Path, further: Sequence[Path] = (), stores: Sequence[Path] 
         stores: other stores that the runs use, as in `paths.stores`.
 
     Raises:
-        StoreError: there is no store, or a result.json cannot be read, so it is not known what the run refers to.
+        StoreError: there is no store, or a result.json or a folder cannot be read, so it is not known what runs refer
+            to.
     """
     root = outputs / "stages"
     if not root.is_dir():
         raise StoreError(f"{root}: no store here (--outputs names the folder that contains stages/)")
+    for place in further:
+        if not place.is_dir():
+            raise StoreError(f"{place}: no folder with runs (--runs)")
     found = [
         (path, match)
         for place in (root, *stores)

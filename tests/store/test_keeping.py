@@ -88,6 +88,11 @@ def test_where_a_link_leads_nowhere_nothing_is_listed(name: str, outputs: Path) 
         entries(outputs)
 
 
+def test_further_runs_have_to_be_there(outputs: Path) -> None:
+    with pytest.raises(StoreError, match=r"nowhere: no folder with runs"):
+        entries(outputs, [outputs / "nowhere"])
+
+
 def test_what_is_no_run_is_not_looked_into(outputs: Path) -> None:
     """W&B, editors and submitit leave such links and folders."""
     (outputs / "runs" / "first" / "latest-run").symlink_to("nowhere")
