@@ -100,6 +100,9 @@ def _copied(run: FinishedRun, artifacts: Sequence[Artifact], out: Path) -> _Bund
         config["stages"] = {**config["stages"], "attach": {**config["stages"]["attach"]}}
         config["stages"]["attach"]["encoder"] = bundle.of(run.encoder)
         config["paths"] = {"outputs": "."}
+        own = [place.resolve() / "stages" for place in (run.folder, *run.folder.resolve().parents)]
+        stores = {store for artifact in artifacts if (store := artifact.folder.parent.parent) not in own}
+        bundle.copied += [f"{out / 'stages'}: artifacts of {store}" for store in sorted(stores)]
         write_text(out / CONFIG, _yaml(redacted(config)))
         write_json(out / RESULT, run.result)
     except OSError as error:

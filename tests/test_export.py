@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,13 @@ def test_an_export_overwrites_nothing(tiny: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="exists already; name a new or an empty folder"):
         export(tiny.folder, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_store_elsewhere_is_named(tiny: TinyRun, tmp_path: Path) -> None:
+    """The config of a run names its store, which need not be above it."""
+    (tmp_path / "run").mkdir()
+    for name in ("config.yaml", "result.json"):
+        shutil.copy(tiny.folder / name, tmp_path / "run" / name)
+    place = tmp_path / "out" / "stages"
+    assert f"{place}: artifacts of {tiny.outputs / 'stages'}" in export(tmp_path / "run", tmp_path / "out").splitlines()
+    assert "artifacts of" not in export(tiny.folder, tmp_path / "again")
