@@ -254,8 +254,8 @@ def put_bridge(model: LockingModel, config: Path, stored_settings: Mapping[str, 
     stored = load_fitting(drawn, weights)
     with torch.random.fork_rng(devices=[]):
         bridge.draw(model, encoder_dim)
-    bridge.load_state_dict(stored)
     model.attach_bridge(bridge)
+    bridge.load_state_dict(stored)  # now that it is in the precision in which it has learned
 
 
 def _built(config: Path, kind: type[Bridge], settings: Mapping[str, Any]) -> Bridge:

@@ -19,7 +19,6 @@ from lockdec.stages.host_decoder import HostDecoder
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.prefix import FrozenPrefix
-from lockdec.transformer.configuration import layer_numbers
 from lockdec.transformer.models import LockingDecoderModel
 
 
@@ -44,6 +43,13 @@ class AdaptConfig(TrainingConfig):
         self.check_training("adapt", batch_size=1, repeats=0)
         if not re.fullmatch(r"all|last_\d+", self.layers):
             raise ConfigError(f"adapt.layers={self.layers}: use all or last_n, the last n layers")
+
+    def frozen(self, layers: int) -> int:
+        """How many of a decoder's layers lie below those that learn; ConfigError where it does not have so many."""
+        learns = layers if self.layers == "all" else int(self.layers.removeprefix("last_"))
+        if not 1 <= learns <= layers:
+            raise ConfigError(f"adapt.layers={self.layers}: use all or last_n (n from 1 to {layers})")
+        return layers - learns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ class Adapt(TrainingStage, DecoderStage):
             raise ConfigError("stages.adapt: a hosted decoder is kept as it is; import one of a known family "
                               "(decoder=llama), or leave out adapt")  # fmt: skip
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
-            layer_numbers("adapt.layers", self.fit.layers, decoder.sizes["layers"])
+            self.fit.frozen(decoder.sizes["layers"])
 
     def fingerprints(self) -> dict[str, str]:
         chosen = {"prompt": str(self.words)} if self.prompt == "auto" else {}
@@ -105,7 +111,7 @@ class Adapt(TrainingStage, DecoderStage):
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
         model = load_decoder(*work.decoder, device=work.device, learns=True)
         assert isinstance(model, LockingDecoderModel)  # not hosted
-        frozen = layer_numbers("adapt.layers", self.fit.layers, model.config.layers)[0]
+        frozen = self.fit.frozen(model.config.layers)
         place_on(model, work.device)
         lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))
         prefix = FrozenPrefix(model, lines, frozen, work.folder) if frozen else None

@@ -147,7 +147,9 @@ class Unlock(Stage):
         others = model.plug_parameters - trained["cross_attention"]  # those of plugs beside the first in use
         trained["cross_attention"] += others
         trained = {name: count for name, count in trained.items() if count}
-        total, trainable = others + sum(weight.numel() for weight in model.parameters()), sum(trained.values())
+        with locked(model):  # unlocked, a bridge may have put weights of its own in the decoder's places
+            total = others + sum(weight.numel() for weight in model.parameters())
+        trainable = sum(trained.values())
         return {
             **sections,
             "parameters": {

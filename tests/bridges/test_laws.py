@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lockdec.errors import LockdecError
-from lockdec.evaluation.stored import decoder_fingerprint
+from lockdec.evaluation.stored import BRIDGE, BRIDGE_WEIGHTS, decoder_fingerprint, put_bridge, save_bridge
+from lockdec.store.reading import read_object
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.models import Encoded, PlugBatch
 from tests.bridges.kinds import KINDS, bridged
@@ -49,6 +51,19 @@ def test_locked_it_is_the_gpt_bit_for_bit(kind: str, style: dict[str, Any]) -> N
     assert model(tokens).equal(plain(tokens))
     model.unlock()
     assert not model(tokens, encoded).equal(plain(tokens))
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_it_has_learned_is_read_again_bit_for_bit(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    learned, again = bridged(kind), locking_model().to(dtype)
+    save_bridge(learned, tmp_path)
+    put_bridge(again, tmp_path / BRIDGE, read_object(tmp_path / BRIDGE), tmp_path / BRIDGE_WEIGHTS)
+    assert learned.bridge is not None
+    assert again.bridge is not None
+    wanted, found = learned.bridge.state_dict(), again.bridge.state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(found[name].equal(weight) for name, weight in wanted.items())
 
 
 @every_kind

@@ -157,5 +157,5 @@ def test_only_upper_layers_can_be_chosen(layers: str, tmp_path: Path) -> None:
 
 
 def test_more_layers_than_there_are_is_refused(made: dict[str, Artifact], adapted: TinyRun, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^adapt.layers=last_3: use all, last_n or every_n \(n from 1 to 2\)"):
+    with pytest.raises(ConfigError, match=r"^adapt.layers=last_3: use all or last_n \(n from 1 to 2\)$"):
         weights_of(stage_of(adapted.outputs, "adapt.layers=last_3"), made, tmp_path / "work")

@@ -27,13 +27,16 @@ Head = Callable[[Tensor], Tensor]  # hidden states (n, d_model) -> logits (n, vo
 
 
 def chunks(positions: int, vocab_size: int, most: int | None = None, count: int = 1) -> list[slice]:
-    """Equal slices over all positions, each with at most `most` logits (`MOST`), or with one position.
+    """Slices over all positions, each with at most `most` logits (`MOST`), or with one position.
+
+    All but the last are of one size, whatever the number of positions, so that batch after batch fits into the same
+    memory.
 
     Args:
         count: how many there are at least; the last ones may be empty.
     """
-    count = max(1, count, math.ceil(positions / max(1, (most or MOST) // vocab_size)))
-    size = math.ceil(positions / count)
+    size = max(1, (most or MOST) // vocab_size)
+    count = max(1, count, math.ceil(positions / size))
     ends = [min(number * size, positions) for number in range(count + 1)]
     return [slice(start, end) for start, end in pairwise(ends)]
 

@@ -20,13 +20,13 @@ def llama_config(options: Options) -> DecoderConfig:
 
 def qwen2_config(options: Options) -> DecoderConfig:
     """Our config of a Qwen2: a Llama with biases on queries, keys and values."""
-    options.only("use_sliding_window", False)
+    require_full_attention(options)
     return config_of(options, bias="qkv")
 
 
 def qwen3_config(options: Options) -> DecoderConfig:
     """Our config of a Qwen3: a Llama that normalises queries and keys."""
-    options.only("use_sliding_window", False)
+    require_full_attention(options)
     options.only("attention_bias", False)
     return config_of(options, bias="none", qk_norm=True)
 
@@ -39,12 +39,20 @@ def mistral_config(options: Options) -> DecoderConfig:
 
 def smollm3_config(options: Options) -> DecoderConfig:
     """Our config of a SmolLM3: a Llama some of whose layers know no positions (Yang et al. 2025)."""
-    options.only("use_sliding_window", False)
+    require_full_attention(options)
     options.only("attention_bias", False)
     options.only("mlp_bias", False)
     config = config_of(options, bias="none")
     thetas = [config.rope_theta if rotates else 0.0 for rotates in options.get("no_rope_layers")]
     return config if all(thetas) else replace(config, rope_thetas=thetas)
+
+
+def require_full_attention(options: Options) -> None:
+    """Raise LockdecError where attention of some layer reaches back over a window only."""
+    options.only("use_sliding_window", False)
+    for kind in options.get("layer_types") or ():  # which transformers obeys whatever use_sliding_window says
+        if kind != "full_attention":
+            raise LockdecError(f"{options.source}: {kind} in layer_types is not supported (only full_attention)")
 
 
 def config_of(options: Options, bias: str, **more: Any) -> DecoderConfig:

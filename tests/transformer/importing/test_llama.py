@@ -81,6 +81,16 @@ def test_it_computes_and_generates_what_transformers_does(name: str, tmp_path: P
             lambda: Qwen2ForCausalLM(Qwen2Config(**llama_sizes(use_sliding_window=True))),
             "use_sliding_window=True is not supported",
         ),
+        (
+            lambda: SmolLM3ForCausalLM(
+                SmolLM3Config(
+                    **llama_sizes(
+                        pad_token_id=2, sliding_window=4, layer_types=["sliding_attention"] + 2 * ["full_attention"]
+                    )
+                )
+            ),
+            "sliding_attention in layer_types is not supported",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(make: Any, message: str) -> None:
