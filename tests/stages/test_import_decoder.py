@@ -151,7 +151,10 @@ def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tm
     assert full.result["stages"]["pretrain"]["reused"]
     assert full.result["stages"]["finetune"]["weights"] == {"float32": 4 * full.result["parameters"]["trainable"]}
     kept = run.result["parameters"]["per_module"]["decoder"]
-    assert full.result["parameters"]["per_module"] == {"decoder": kept, "bridge": full.result["parameters"]["trainable"]}
+    assert full.result["parameters"]["per_module"] == {
+        "decoder": kept,
+        "bridge": full.result["parameters"]["trainable"],
+    }
     assert full.result["controls"]["locked"]["loss"] == run.result["controls"]["locked"]["loss"]
 
 
