@@ -91,7 +91,7 @@ def word_attention(
     """
     if not model.attends:
         return [torch.zeros(len(word_places(tokenizer, ids)[0]), 0) for ids in captions]
-    tokens, _ = sequences(tokenizer, captions, encoded.states.device)
+    tokens = sequences(tokenizer, captions, encoded.states.device)
     maps = model.attention_maps(tokens[:, :-1], encoded)
     attended = torch.stack([found.weights.mean(dim=1) for found in maps]).mean(dim=0).cpu()  # (b, t, s)
     start, real = len(tokenizer.prompt_tokens), encoded.mask.cpu()

@@ -16,6 +16,7 @@ import torch
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.errors import ConfigError
 from lockdec.evaluation.configuration import MBR, EvaluateConfig
+from lockdec.evaluation.scoring import Candidate, ended_ids
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import LockingModel
 
@@ -27,7 +28,7 @@ def candidates(
     decode: EvaluateConfig,
     generator: torch.Generator,
     n: int = 1,
-) -> list[list[list[int]]]:
+) -> list[list[Candidate]]:
     """At most n different captions of each input, the chosen one first; fewer where no more were found.
 
     greedy: the greedy caption, then the best others of a beam search. beam: the best of the search. nucleus and top_k:
@@ -37,9 +38,6 @@ def candidates(
         encoded: normalised states on the device of the model.
         decode: strategy and lengths.
         generator: RNG of the strategies that draw.
-
-    Returns:
-        The tokens of each caption, with EOS where it was generated, without BOS and prompt.
     """
     special = tokenizer.special
     always: dict[str, Any] = {
@@ -50,14 +48,19 @@ def candidates(
         "generator": generator,
     }
 
-    def generated(keep: int, **changes: Any) -> list[list[list[int]]]:
+    def generated(keep: int, **changes: Any) -> list[list[Candidate]]:
         options = decode.generation | changes
-        rows: list[list[list[int]]] = model.generate_several(encoded, keep, **always, **options).tolist()
-        return rows
+        found = model.generate_several(encoded, keep, **always, **options)
+        rows = zip(found.tokens.tolist(), found.log_probs.tolist(), strict=True)
+        return [[candidate(ids, total) for ids, total in zip(*row, strict=True)] for row in rows]
+
+    def candidate(padded: list[int], log_prob: float) -> Candidate:
+        ids = ended_ids(padded, special.eos)
+        return Candidate(tokenizer.decode(ids), log_prob, tuple(ids))
 
     if decode.strategy == MBR:
         drawn = generated(decode.candidates, strategy="nucleus")
-        ranked = [_ranked(tokenizer, row, decode.utility) for row in drawn]
+        ranked = [_ranked(row, decode.utility) for row in drawn]
     elif decode.strategy == "greedy" and n > 1:
         beams = generated(n, strategy="beam", beams=max(n, decode.beams))
         ranked = [first + others for first, others in zip(generated(1), beams, strict=True)]
@@ -65,7 +68,7 @@ def candidates(
         ranked = generated(n, beams=max(n, decode.beams))
     else:
         ranked = generated(n)
-    return [_different(tokenizer, row)[:n] for row in ranked]
+    return [_different(row)[:n] for row in ranked]
 
 
 def chosen_by_risk(captions: Sequence[str], utility: str) -> int:
@@ -87,17 +90,17 @@ def expected_utilities(captions: Sequence[str], utility: str) -> list[float]:
     return [means[text] for text in captions]
 
 
-def _ranked(tokenizer: Tokenizer, drawn: Sequence[list[int]], utility: str) -> list[list[int]]:
-    gains = expected_utilities([tokenizer.decode(ids) for ids in drawn], utility)
+def _ranked(drawn: Sequence[Candidate], utility: str) -> list[Candidate]:
+    gains = expected_utilities([caption.text for caption in drawn], utility)
     order = sorted(range(len(drawn)), key=lambda index: -gains[index])  # stable: the first of equals stays first
     return [drawn[index] for index in order]
 
 
-def _different(tokenizer: Tokenizer, captions: Sequence[list[int]]) -> list[list[int]]:
+def _different(captions: Sequence[Candidate]) -> list[Candidate]:
     """The first caption of each text."""
-    first: dict[str, list[int]] = {}
-    for ids in captions:
-        first.setdefault(tokenizer.decode(ids), ids)
+    first: dict[str, Candidate] = {}
+    for caption in captions:
+        first.setdefault(caption.text, caption)
     return list(first.values())
 
 

@@ -16,7 +16,7 @@ from lockdec.encoders.encoded import States
 from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
-from lockdec.evaluation.scoring import Candidate, scored
+from lockdec.evaluation.scoring import Candidate
 from lockdec.modules.losses import next_token_loss
 from lockdec.transformer.models import Encoded, LockingModel, Prefix
 
@@ -108,7 +108,7 @@ class Captioner:
 
     def _generate(self, encoded: Encoded) -> list[Candidate]:
         found = candidates(self.model, self.tokenizer, encoded, self.decode, self.generator)
-        return scored(self.model, self.tokenizer, [best for best, *_ in found], encoded)
+        return [best for best, *_ in found]
 
     def states(self, rows: Sequence[int]) -> Encoded:
         """The normalised states of some rows, on the model's device."""

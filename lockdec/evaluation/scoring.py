@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
@@ -44,16 +44,21 @@ class Word:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A caption and how likely it is.
+    """A generated caption and how likely it is.
 
     Attributes:
-        log_prob: log p(caption | input), in nats: the sum over its tokens and the one that ends it.
-        tokens: how many these are.
+        log_prob: log p(caption | input), in nats: the sum over its tokens.
+        ids: its tokens, with the one that ends it, where that was generated.
     """
 
     text: str
     log_prob: float
-    tokens: int
+    ids: tuple[int, ...] = field(repr=False)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it has, with the one that ends it."""
+        return len(self.ids)
 
     @property
     def confidence(self) -> float:
@@ -89,32 +94,17 @@ def token_log_probs(
     return torch.cat(pieces).clone()
 
 
-def scored(
-    model: LockingModel,
-    tokenizer: Tokenizer,
-    captions: Sequence[Sequence[int]],
-    encoded: Encoded,
-) -> list[Candidate]:
-    """How likely generated captions are, one for each input.
-
-    Args:
-        captions: their tokens, with EOS where it was generated, without BOS and prompt.
-        encoded: normalised states on the device of the model.
-    """
-    tokens, lengths = sequences(tokenizer, captions, encoded.states.device)
-    special, prompt_length = tokenizer.special, len(tokenizer.prompt_tokens)
-    totals = token_log_probs(model, tokens, encoded, special.eos, prompt_length).sum(1).tolist()
-    texts = [tokenizer.decode(ids) for ids in captions]
-    return [Candidate(*found) for found in zip(texts, totals, lengths, strict=True)]
-
-
 def evidence(
     model: LockingModel,
     tokenizer: Tokenizer,
     captions: Sequence[Sequence[int]],
     encoded: Encoded,
 ) -> list[tuple[Word, ...]]:
-    """The words of generated captions with what speaks for each; arguments as in `scored`.
+    """The words of generated captions, one for each input, with what speaks for each word.
+
+    Args:
+        captions: their tokens, with EOS where it was generated, without BOS and prompt.
+        encoded: normalised states on the device of the model.
 
     Raises:
         LockdecError: the model is locked, so that no input can speak for any word.
@@ -123,7 +113,7 @@ def evidence(
         raise LockdecError(
             "evidence is log p(word|input) - log p(word|locked), and the decoder is locked: attach and unlock it first"
         )
-    tokens, _ = sequences(tokenizer, captions, encoded.states.device)
+    tokens = sequences(tokenizer, captions, encoded.states.device)
     special, prompt_length = tokenizer.special, len(tokenizer.prompt_tokens)
     given = token_log_probs(model, tokens, encoded, special.eos, prompt_length)
     with locked(model):
@@ -140,15 +130,12 @@ def evidence(
     return found
 
 
-def sequences(
-    tokenizer: Tokenizer, captions: Sequence[Sequence[int]], device: torch.device
-) -> tuple[Int[Tensor, "b t"], list[int]]:
-    """BOS, prompt, caption, EOS, padding; and how many tokens each caption has, EOS included where it has one."""
+def sequences(tokenizer: Tokenizer, captions: Sequence[Sequence[int]], device: torch.device) -> Int[Tensor, "b t"]:
+    """BOS, prompt, caption, EOS where it has one, padding."""
     special = tokenizer.special
     ended = [ended_ids(ids, special.eos) for ids in captions]
     start = [special.bos, *tokenizer.prompt_tokens]
-    tokens = pad([[*start, *ids] for ids in ended], special.pad).to(device)
-    return tokens, [max(1, len(ids)) for ids in ended]
+    return pad([[*start, *ids] for ids in ended], special.pad).to(device)
 
 
 def ended_ids(ids: Sequence[int], eos_id: int) -> list[int]:

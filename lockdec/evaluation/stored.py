@@ -314,4 +314,4 @@ def generate_captions(
         decode: strategy and lengths.
         generator: RNG of the strategies that sample.
     """
-    return [tokenizer.decode(best) for best, *_ in candidates(model, tokenizer, encoded, decode, generator)]
+    return [best.text for best, *_ in candidates(model, tokenizer, encoded, decode, generator)]

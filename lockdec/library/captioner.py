@@ -22,7 +22,7 @@ from lockdec.evaluation.candidates import candidates as generated
 from lockdec.evaluation.candidates import require_kind, with_options
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.finished import FinishedRun, NewInputCaptioner
-from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, scored, token_log_probs
+from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, token_log_probs
 from lockdec.library.figure import Figure, draw
 from lockdec.library.inputs import Given, as_list, read, several
 from lockdec.library.stored import Neighbour, Shuffled, StoredInputs, stored_inputs
@@ -188,16 +188,10 @@ class Captioner:
         def captioned(some: Sequence[Input]) -> list[Caption]:
             encoded = self._encoded(some)
             found = generated(model, tokenizer, encoded, decode, generator, n)
-            each = torch.arange(len(found)).repeat_interleave(torch.tensor([len(ids) for ids in found]))
-            flat = [ids for several in found for ids in several]
-            scores = iter(scored(model, tokenizer, flat, encoded.index(each.to(self._device))))
-            best = [several[0] for several in found]
+            best = [caption.ids for caption, *_ in found]
             words = evidence(model, tokenizer, best, encoded)
             attention = self._attention(some, best, encoded)
-            return [
-                self._caption([next(scores) for _ in several], words[row], attention[row])
-                for row, several in enumerate(found)
-            ]
+            return [self._caption(*parts) for parts in zip(found, words, attention, strict=True)]
 
         given = as_list(inputs)
         found, problems = self._each(given, captioned, batch_size, names)
@@ -276,8 +270,8 @@ class Captioner:
         generator = _seeded(self._parts.decode.seed if seed is None else seed)
 
         def best(encoded: Encoded) -> str:
-            [[ids, *_]] = generated(model, tokenizer, encoded.to(self._device), decode, generator)
-            return tokenizer.decode(ids)
+            [[caption, *_]] = generated(model, tokenizer, encoded.to(self._device), decode, generator)
+            return caption.text
 
         def compared(some: Sequence[Input]) -> list[Comparison]:
             encoded, stored = self._encoded(some), self._stored_inputs()

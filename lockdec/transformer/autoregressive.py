@@ -15,7 +15,7 @@ from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import DecoderConfig, GenerationConfig, HostedConfig
 from lockdec.transformer.decoding.caching import DecoderCache
 from lockdec.transformer.decoding.generation import generate
-from lockdec.transformer.decoding.tokens import SpecialTokens
+from lockdec.transformer.decoding.tokens import Generated, SpecialTokens
 from lockdec.transformer.encoded import Encoded, PlugBatch
 from lockdec.transformer.fast import Packing
 from lockdec.transformer.layers import DecoderStack
@@ -93,11 +93,11 @@ class AutoregressiveModel(nn.Module, ABC):
         """An empty cache for `step`: the memories of the encoded input, and room for max_len tokens of each beam."""
 
     @abstractmethod
-    def prefill(self, tokens: Int[Tensor, "b t"], cache: Any) -> Float[Tensor, "b vocab"]:
+    def prefill(self, tokens: Int[Tensor, "_ t"], cache: Any) -> Float[Tensor, "b vocab"]:
         """Add what the sequences of every input begin with to the empty cache and predict the token after it.
 
         Args:
-            tokens: of each input, equally many; its beams share them.
+            tokens: a row for each input, or one for all; beams share them.
         """
 
     @abstractmethod
@@ -157,7 +157,7 @@ class AutoregressiveModel(nn.Module, ABC):
         """
         return self.generate_several(
             encoded, 1, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id, generator=generator, prompt=prompt, **options
-        )[:, 0]
+        ).tokens[:, 0]
 
     def generate_several(
         self,
@@ -170,7 +170,7 @@ class AutoregressiveModel(nn.Module, ABC):
         generator: torch.Generator | None = None,
         prompt: Sequence[int] = (),
         **options: Any,
-    ) -> Int[Tensor, "b keep n"]:
+    ) -> Generated:
         """Generate several sequences for every encoded input: the best of a beam search, or as many draws.
 
         Args:
@@ -183,8 +183,8 @@ class AutoregressiveModel(nn.Module, ABC):
         if config.strategy == "beam" and keep > config.beams:
             raise LockdecError(f"generation.beams={config.beams}: too few to keep {keep} sequences of each input")
         with torch.inference_mode():
-            tokens = generate(self, encoded, special, config, generator, prompt, keep)
-        return tokens.clone()  # outside of inference mode, so that it may take part in training
+            tokens, log_probs = generate(self, encoded, special, config, generator, prompt, keep)
+        return Generated(tokens.clone(), log_probs.clone())  # outside of inference mode: they may take part in training
 
 
 class StackedModel(AutoregressiveModel):
@@ -255,10 +255,12 @@ class StackedModel(AutoregressiveModel):
             cache.unnumbered = positions - self.start
         return cache
 
-    def prefill(self, tokens: Int[Tensor, "b t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
+    def prefill(self, tokens: Int[Tensor, "_ t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin(shared=tokens.shape[1])
+        if cache.step:  # a soft prompt is before them, which differs from input to input
+            tokens = tokens.expand(cache.inputs, -1)
         hidden: Tensor = self.decoder(self.embedding(tokens, cache.step - cache.unnumbered), cache=cache)
-        return self.logits(hidden[:, -1])
+        return self.logits(hidden[:, -1]).expand(cache.inputs, -1)
 
     def step(self, tokens: Int[Tensor, "b 1"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin()

@@ -207,10 +207,10 @@ class HostedDecoderModel(LockingModel):
         host: Any = self.host
         return HostedCache(memories, len(encoded), beams, DynamicCache(config=host.config))
 
-    def prefill(self, tokens: Int[Tensor, "b t"], cache: HostedCache) -> Float[Tensor, "b vocab"]:
-        logits = self.step(tokens, cache)
+    def prefill(self, tokens: Int[Tensor, "_ t"], cache: HostedCache) -> Float[Tensor, "b vocab"]:
+        logits = self.step(tokens.expand(cache.inputs, -1), cache)
         if cache.beams > 1:
-            cache.past.reorder_cache(torch.arange(len(tokens), device=tokens.device).repeat_interleave(cache.beams))
+            cache.past.reorder_cache(torch.arange(cache.inputs, device=tokens.device).repeat_interleave(cache.beams))
         return logits
 
     def step(self, tokens: Int[Tensor, "b t"], cache: HostedCache) -> Float[Tensor, "b vocab"]:

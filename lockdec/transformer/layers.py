@@ -226,11 +226,17 @@ class DecoderStack(Stack):
         cache: DecoderCache | None = None,
         packing: Packing | None = None,
         start: int = 0,
-    ) -> Float[Tensor, "b t d_model"]:
-        """Apply the layers from `start` on to x, which may be packed; with a cache, x is the next position."""
+    ) -> Float[Tensor, "_ t d_model"]:
+        """Apply the layers from `start` on to x, which may be packed.
+
+        With a cache, x is the next positions; a single row is those of all inputs, and stays one below the layers that
+        attend to an input.
+        """
         memories = self.remember(encoded) if cache is None else cache.memories
         past = [None] * len(memories) if cache is None else cache.past
         for layer, memory, layer_past in list(zip(self.layers, memories, past, strict=True))[start:]:
+            if cache is not None and memory is not None and len(x) < len(memory):
+                x = x.expand(len(memory), -1, -1)
             x = layer(x, memory, layer_past, packing)
         return cast(Tensor, self.norm(x))
 

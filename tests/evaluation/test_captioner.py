@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.captioner import Captioner, Read
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import Evaluate
@@ -47,13 +46,11 @@ def test_a_caption_depends_on_its_row_alone(captioner: Captioner, stage: Evaluat
 def test_the_likelihood_of_a_caption_is_that_of_its_tokens(captioner: Captioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:5]
     for row, caption in zip(rows, captioner.captions(rows, "captions"), strict=True):
-        [[ids]] = candidates(
-            captioner.model, captioner.tokenizer, captioner.states([row]), captioner.decode, captioner.generator
-        )
-        tokens = torch.tensor([[captioner.tokenizer.special.bos, *ids]])
+        tokens = torch.tensor([[captioner.tokenizer.special.bos, *caption.ids]])
         with torch.no_grad():
             logits = captioner.model(tokens[:, :-1], captioner.states([row]))
-        assert caption.tokens == len(ids)
+        assert caption.text == captioner.tokenizer.decode(caption.ids)
+        assert caption.tokens == len(caption.ids)
         assert caption.log_prob == pytest.approx(
             -float(cross_entropy(logits[0], tokens[0, 1:], reduction="sum")), rel=1e-4
         )

@@ -7,9 +7,9 @@ import pickle
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jaxtyping
 import numpy as np
@@ -22,8 +22,9 @@ from lockdec.config.building import Builder
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import normalised
 from lockdec.evaluation.attention_maps import Attention, layout
+from lockdec.evaluation.candidates import candidates, with_options
 from lockdec.evaluation.finished import NewInputCaptioner, find_run, open_captioner
-from lockdec.evaluation.scoring import evidence, locked, scored
+from lockdec.evaluation.scoring import evidence, locked
 from lockdec.library.inputs import Given
 from lockdec.pipeline.assembling import assemble
 from lockdec.stages.evaluate import Evaluate
@@ -89,9 +90,15 @@ def pictures(tiny: TinyRun, rows: list[dict[str, str]]) -> list[Given]:
 
 def log_probs(parts: NewInputCaptioner, picture: Given, text: str, locked: bool = False) -> list[float]:
     """log p of each token of a caption and of its end, from the logits."""
-    tokenizer, model = parts.tokenizer, parts.model
+    tokenizer = parts.tokenizer
+    return ids_log_probs(parts, picture, [*tokenizer.encode_batch([text])[0], tokenizer.special.eos], locked)
+
+
+def ids_log_probs(parts: NewInputCaptioner, picture: Given, ids: Sequence[int], locked: bool = False) -> list[float]:
+    """log p of each of these tokens, from the logits."""
+    model = parts.model
     assert isinstance(picture, Image.Image)
-    ids = [tokenizer.special.bos, *tokenizer.encode_batch([text])[0], tokenizer.special.eos]
+    ids = [parts.tokenizer.special.bos, *ids]
     encoded = parts.encoder.encode([picture])
     states = parts.normalisation(encoded.states).half().float()  # as they are stored
     if locked:
@@ -116,9 +123,6 @@ def test_numbers_follow_from_the_logits(parts: NewInputCaptioner, pictures: list
         assert isinstance(picture, Image.Image)
         given, alone = log_probs(parts, picture, text), log_probs(parts, picture, text, locked=True)
         encoded = normalised(parts.encoder.encode([picture]), parts.normalisation)
-        [candidate] = scored(parts.model, tokenizer, [[*ids, tokenizer.special.pad]], encoded)
-        assert (candidate.text, candidate.tokens) == (text, len(ids))
-        assert candidate.log_prob == pytest.approx(sum(given), abs=1e-3)
         [words] = evidence(parts.model, tokenizer, [ids], encoded)
         assert [word.text for word in words] == text.split()
         assert sum(word.log_prob for word in words) == pytest.approx(sum(given[:-1]), abs=1e-3)
@@ -137,13 +141,12 @@ def test_evidence_needs_a_decoder_that_sees_the_input(parts: NewInputCaptioner, 
 
 def test_a_caption_without_an_end_has_none_to_be_scored(parts: NewInputCaptioner, pictures: list[Given]) -> None:
     """Of a caption that was cut off at its longest, only the tokens that are there count."""
-    assert isinstance(pictures[0], Image.Image)
-    ids = parts.tokenizer.encode_batch(["woman dancing"])[0]
-    encoded = normalised(parts.encoder.encode([pictures[0]]), parts.normalisation)
-    [cut] = scored(parts.model, parts.tokenizer, [ids], encoded)
-    given = log_probs(parts, pictures[0], "woman dancing")
-    assert cut.log_prob == pytest.approx(sum(given[:-1]), abs=1e-3)
-    assert cut.tokens == len(ids)
+    encoded = normalised(parts.encoder.encode(cast(list[Image.Image], pictures)), parts.normalisation)
+    shortest = with_options(parts.decode, max_new_tokens=2)
+    found = candidates(parts.model, parts.tokenizer, encoded, shortest, parts.generator)
+    for picture, [cut] in zip(pictures, found, strict=True):
+        assert (cut.tokens, parts.tokenizer.special.eos in cut.ids) == (2, False)
+        assert cut.log_prob == pytest.approx(sum(ids_log_probs(parts, picture, cut.ids)), abs=1e-3)
 
 
 def test_scores_are_log_probabilities_of_every_caption_for_every_input(

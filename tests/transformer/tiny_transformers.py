@@ -106,10 +106,10 @@ def encoded_batch(rows: int = 3, states: int = 5, seed: int = 2, dim: int = ENCO
     return Encoded(torch.randn(rows, states, dim, generator=generator), torch.arange(states) < lengths.unsqueeze(1))
 
 
-def captioner(seed: int = 0, **changes: Any) -> LockingDecoderModel:
+def captioner(seed: int = 0, attending: str = "all", **changes: Any) -> LockingDecoderModel:
     """An unlocked model, as if long trained, that ends some sequences early and others not at all."""
     model = locking_model(seed, **changes)
-    model.attach(cross_attention_config(bias=True), ENCODER_DIM)
+    model.attach(cross_attention_config(bias=True, layers=attending), ENCODER_DIM)
     force_open(model, seed)
     make_talkative(model.embedding.tokens.weight, final_norm(model), EOS, seed)
     model.unlock()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.decoding.caching import StepCache
-from lockdec.transformer.decoding.tokens import SpecialTokens, Step, compact, constrain, pays_to_drop
+from lockdec.transformer.decoding.tokens import Generated, SpecialTokens, Step, compact, constrain, pays_to_drop
 
 
 def beam_search(
@@ -19,7 +19,7 @@ def beam_search(
     special: SpecialTokens,
     config: GenerationConfig,
     keep: int = 1,
-) -> Int[Tensor, "b keep n"]:
+) -> Generated:
     """Keep the `beams` likeliest unfinished sequences of every input, and return its best finished ones, best first.
 
     The score of a finished sequence of n tokens, EOS included, is log-probability / n ** length_penalty. An input is
@@ -31,6 +31,7 @@ def beam_search(
     """
     beams, longest = config.beams, config.max_new_tokens
     best = torch.full((inputs, keep, longest), -1, device=device)
+    best_own = torch.zeros(inputs, keep, device=device)
     rows = torch.arange(inputs, device=device)  # the inputs still in the batch
     active = torch.ones(inputs, dtype=torch.bool, device=device)  # whether each of them is not done
 
@@ -38,13 +39,14 @@ def beam_search(
     unfinished[:, :, 0] = special.bos
     log_probability = torch.full((inputs, beams), -torch.inf, device=device)  # of `unfinished`, descending
     log_probability[:, 0] = 0.0  # all beams are initially the same: follow one
-    finished = unfinished.clone()
+    own = torch.zeros_like(log_probability)  # of `unfinished`, as if nothing had been ruled out or made less likely
+    finished, finished_own = unfinished.clone(), own.clone()
     score = torch.full_like(log_probability, -torch.inf)  # of `finished`, descending
 
     for length in range(1, longest + 1):
         past = unfinished[:, :, :length].flatten(0, 1)  # (b * beams, length)
-        logits = step(past[:, -1:]).float()
-        gain = constrain(logits.log_softmax(-1), past, special, config)
+        own_gain = step(past[:, -1:]).float().log_softmax(-1)
+        gain = constrain(own_gain.clone(), past, special, config)
         vocab = gain.shape[-1]
         total = (log_probability.unsqueeze(2) + gain.view(-1, beams, vocab)).flatten(1)  # (b, beams * vocab)
         # Only one candidate of each beam ends with EOS, so among twice as many there are enough unfinished ones.
@@ -52,19 +54,22 @@ def beam_search(
         parent, token = place // vocab, place % vocab  # (b, 2 * beams)
         extended = pick(unfinished, parent)
         extended[:, :, length] = token
+        extended_own = own.gather(1, parent) + own_gain.view(len(rows), -1).gather(1, place)
         ends = (token == special.eos) | (length == longest)
 
         ended = (candidate / length**config.length_penalty).masked_fill(~ends, -torch.inf)[:, :beams]
         score, order = torch.cat((score, ended), dim=1).topk(beams)
         finished = pick(torch.cat((finished, extended[:, :beams]), dim=1), order)
+        finished_own = torch.cat((finished_own, extended_own[:, :beams]), dim=1).gather(1, order)
 
         log_probability, order = candidate.masked_fill(ends, -torch.inf).topk(beams)
-        unfinished, parent = pick(extended, order), parent.gather(1, order)
+        unfinished, parent, own = pick(extended, order), parent.gather(1, order), extended_own.gather(1, order)
 
         done = score[:, -1] > -torch.inf
         if not config.early_stopping:
             done &= log_probability[:, 0] / length**config.length_penalty <= score[:, -1]
         best[rows] = finished[:, :keep, 1:].where(active[:, None, None], best[rows])
+        best_own[rows] = finished_own[:, :keep].where(active[:, None], best_own[rows])
         active = active & ~done
         kept = compact(active)
         if length == longest or not len(kept):
@@ -72,15 +77,11 @@ def beam_search(
         drop = pays_to_drop(len(kept), len(rows))
         cache.select(kept if drop else None, parent)
         if drop:
-            rows, active, unfinished, log_probability = (
-                rows[kept],
-                active[kept],
-                unfinished[kept],
-                log_probability[kept],
-            )
-            finished, score = finished[kept], score[kept]
+            rows, active, unfinished, finished = rows[kept], active[kept], unfinished[kept], finished[kept]
+            log_probability, score = log_probability[kept], score[kept]
+            own, finished_own = own[kept], finished_own[kept]
     used = int((best >= 0).flatten(0, 1).any(0).sum())
-    return best[:, :, :used].masked_fill(best[:, :, :used] < 0, special.pad)
+    return Generated(best[:, :, :used].masked_fill(best[:, :, :used] < 0, special.pad), best_own)
 
 
 def pick(sequences: Int[Tensor, "b beams n"], order: Int[Tensor, "b new"]) -> Int[Tensor, "b new n"]:

@@ -132,6 +132,11 @@ class Ancestry:
         self._own_token = torch.eye(beams, dtype=torch.bool, device=device)
         self._ancestors = torch.zeros(inputs, beams, whole_pieces(max_len * beams), dtype=torch.bool, device=device)
 
+    @property
+    def inputs(self) -> int:
+        """Rows of the batch."""
+        return len(self._ancestors)
+
     def begin(self, shared: int = 0) -> None:
         """Begin the next step, in which every beam also attends to the token that it adds.
 
@@ -184,14 +189,15 @@ class KeyValueCache:
         self._values: Tensor | None = None
 
     def append(self, key: Float[Tensor, "n heads t d"], value: Float[Tensor, "n heads t d"]) -> Past:
-        """Add the tokens of this step, one for each beam of each input, or those that the beams of an input share.
+        """Add the tokens of this step: one for each beam of each input, or those that its beams, or all inputs, share.
 
         Returns:
             All there is to attend to.
         """
         self._keys = self._updated(self._keys, key)
         self._values = self._updated(self._values, value)
-        return Past(self._keys, self._values, self.ancestry.bias)
+        rows = len(key)  # one, where all inputs have had the same tokens so far; else at least as many as the cache
+        return Past(self._keys[:rows], self._values[:rows], self.ancestry.bias)
 
     def _updated(self, cached: Float[Tensor, "b heads s d"] | None, new: Tensor) -> Float[Tensor, "b heads more d"]:
         """The cached places with the new tokens at theirs; places not yet filled are zero."""
@@ -200,7 +206,7 @@ class KeyValueCache:
         if not ancestry.shared:
             tokens = new.view(-1, ancestry.beams, *new.shape[1:]).transpose(1, 2).squeeze(3)  # (b, heads, beams, d)
         if cached is None:
-            cached = tokens.new_empty(*tokens.shape[:2], 0, tokens.shape[3])
+            cached = tokens.new_empty(ancestry.inputs, tokens.shape[1], 0, tokens.shape[3])
         if cached.shape[2] < ancestry.until:
             cached = F.pad(cached, (0, 0, 0, ancestry.until - cached.shape[2]))
         cached[:, :, ancestry.places] = tokens
@@ -246,6 +252,11 @@ class DecoderCache:
         self.memories: list[Memory | PlugMemory[Any] | None] = [memory and memory.for_steps() for memory in memories]
         self._ancestry = Ancestry(inputs, beams, max_len, like.device, like.dtype)
         self.past = [KeyValueCache(self._ancestry) for _ in memories]
+
+    @property
+    def inputs(self) -> int:
+        """Those that are not finished."""
+        return self._ancestry.inputs
 
     @property
     def step(self) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.decoding.beam import beam_search
 from lockdec.transformer.decoding.sampling import sample
-from lockdec.transformer.decoding.tokens import SpecialTokens, Step
+from lockdec.transformer.decoding.tokens import Generated, SpecialTokens, Step
 from lockdec.transformer.encoded import Encoded, PlugBatch
 
 
@@ -29,8 +29,8 @@ class StepwiseDecoder(Protocol):
         """An empty `StepCache` for `step`: the memories of the input, and room for max_len tokens of each beam."""
         ...
 
-    def prefill(self, tokens: Int[Tensor, "b t"], cache: Any) -> Float[Tensor, "b vocab"]:
-        """Add what the sequences of every input begin with to the empty cache and predict the token after it."""
+    def prefill(self, tokens: Int[Tensor, "_ t"], cache: Any) -> Float[Tensor, "b vocab"]:
+        """Add what the sequences begin with, a row for each input or one for all, and predict the token after it."""
         ...
 
     def step(self, tokens: Int[Tensor, "b 1"], cache: Any) -> Float[Tensor, "b vocab"]:
@@ -49,22 +49,22 @@ def generate(
     generator: torch.Generator | None = None,
     prompt: Sequence[int] = (),
     keep: int = 1,
-) -> Int[Tensor, "b keep n"]:
+) -> Generated:
     """Generate sequences for every encoded input; see `AutoregressiveModel.generate` and `generate_several`."""
     if keep > 1 and config.strategy != "beam":  # each is drawn by itself
         rows = torch.arange(len(encoded), device=encoded.like.device).repeat_interleave(keep)
-        sequences = generate(model, encoded.index(rows), special, config, generator, prompt)
-        return sequences.view(len(encoded), keep, -1)
+        tokens, log_probs = generate(model, encoded.index(rows), special, config, generator, prompt)
+        return Generated(tokens.view(len(encoded), keep, -1), log_probs.view(len(encoded), keep))
     inputs, device = len(encoded), encoded.like.device
     beams = config.beams if config.strategy == "beam" else 1
     cache = model.cache(encoded, len(prompt) + config.max_new_tokens, beams)
     step: Step = partial(model.step, cache=cache)
     if prompt:
-        beginning = torch.tensor([[special.bos, *prompt]], device=device).expand(inputs, -1)
+        beginning = torch.tensor([[special.bos, *prompt]], device=device)  # of all inputs
         step = _after(model.prefill(beginning, cache).repeat_interleave(beams, dim=0), step)
     if config.strategy == "beam":
         return beam_search(step, cache, inputs, device, special, config, keep)
-    return sample(step, cache, inputs, device, special, config, generator).unsqueeze(1)
+    return sample(step, cache, inputs, device, special, config, generator)
 
 
 def _after(first: Float[Tensor, "b vocab"], step: Step) -> Step:

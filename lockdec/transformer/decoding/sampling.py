@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lockdec.transformer.configuration import GenerationConfig
 from lockdec.transformer.decoding.caching import StepCache
-from lockdec.transformer.decoding.tokens import SpecialTokens, Step, compact, constrain, pays_to_drop
+from lockdec.transformer.decoding.tokens import Generated, SpecialTokens, Step, compact, constrain, pays_to_drop
 
 
 def sample(
@@ -19,7 +19,7 @@ def sample(
     special: SpecialTokens,
     config: GenerationConfig,
     generator: torch.Generator | None,
-) -> Int[Tensor, "b n"]:
+) -> Generated:
     """Append the likeliest token (greedy) or a drawn one (nucleus, top_k) until every sequence is finished.
 
     Each sequence has its own uniform noise for every step, so it does not depend on when others finish.
@@ -27,6 +27,7 @@ def sample(
     longest = config.max_new_tokens
     sequences = torch.full((inputs, 1 + longest), special.pad, device=device)
     sequences[:, 0] = special.bos
+    log_probs = torch.zeros(inputs, device=device)
     noise = None
     if config.strategy != "greedy":
         source = device if generator is None else generator.device
@@ -37,9 +38,12 @@ def sample(
     while length < longest and len(rows):
         length += 1
         past = sequences[rows, :length]
-        logits = constrain(step(past[:, -1:]).float(), past, special, config)
+        logits = step(past[:, -1:]).float()
+        own = logits.log_softmax(-1)
+        logits = constrain(logits, past, special, config)
         tokens = logits.argmax(-1) if noise is None else draw(logits, noise[length - 1, rows], config)
         sequences[rows, length] = tokens.where(active, special.pad)
+        log_probs[rows] += own.gather(1, tokens.unsqueeze(1)).squeeze(1).where(active, 0.0)
         active = active & (tokens != special.eos)
         kept = compact(active)
         if not len(kept):
@@ -47,7 +51,7 @@ def sample(
         if pays_to_drop(len(kept), len(rows)):
             rows, active = rows[kept], active[kept]
             cache.select(kept)
-    return sequences[:, 1 : length + 1]
+    return Generated(sequences[:, None, 1 : length + 1], log_probs.unsqueeze(1))
 
 
 def draw(logits: Float[Tensor, "b vocab"], noise: Float[Tensor, " b"], config: GenerationConfig) -> Int[Tensor, " b"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,19 @@ class SpecialTokens:
     bos: int
     eos: int
     pad: int
+
+
+class Generated(NamedTuple):
+    """Sequences of every input, and how likely they are.
+
+    Attributes:
+        tokens: without BOS and prompt, with EOS where it was generated, padded to the longest sequence.
+        log_probs: log p(sequence | input), in nats: the sum over its tokens, EOS included, of what the model predicts,
+            whatever was ruled out or made less likely.
+    """
+
+    tokens: Int[Tensor, "b keep n"]
+    log_probs: Float[Tensor, "b keep"]
 
 
 def constrain(

@@ -13,6 +13,7 @@ import pytest
 import torch
 from jaxtyping import config
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.attention import MultiHeadAttention
@@ -221,12 +222,31 @@ def test_what_follows_a_prompt_equals_its_definition(strategy: dict[str, Any], l
     assert unpadded(generated) == by_definition(model, encoded, 8, 1, options, prompt)
 
 
+@pytest.mark.parametrize("attending", ["all", "last_1"])
 @pytest.mark.parametrize("style", STYLES)
-def test_every_kind_of_decoder_reads_a_prompt(style: dict[str, Any]) -> None:
-    model, encoded, prompt = captioner(**style), encoded_batch(rows=4), list(range(3, 10))
+def test_every_kind_of_decoder_reads_a_prompt(style: dict[str, Any], attending: str) -> None:
+    model, encoded, prompt = captioner(0, attending, **style), encoded_batch(rows=4), list(range(3, 10))
     for options in ({"strategy": "greedy"}, {"strategy": "beam", "beams": 3}):
         generated = model.generate(encoded, **IDS, max_new_tokens=8, prompt=prompt, **options)
         assert unpadded(generated) == by_definition(model, encoded, 8, 0, options, prompt)
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_sequences_are_as_likely_as_the_model_says(strategy: dict[str, Any], limits: dict[str, Any]) -> None:
+    """Also where something was ruled out."""
+    options, prompt = strategy | limits, [5, EOS, 9]
+    model, encoded, keep = captioner(1), encoded_batch(rows=4, seed=1), options.get("beams", 3)
+    generator = torch.Generator().manual_seed(1)
+    found = model.generate_several(
+        encoded, keep, **IDS, max_new_tokens=6, generator=generator, prompt=prompt, **options
+    )
+    wanted, sequences = list[float](), unpadded(found.tokens.flatten(0, 1))
+    for place, ids in enumerate(sequences):
+        with torch.no_grad():
+            logits = model(torch.tensor([[BOS, *prompt, *ids[:-1]]]), encoded.index(torch.tensor([place // keep])))
+        wanted.append(-float(F.cross_entropy(logits[0, len(prompt) :], torch.tensor(ids), reduction="sum")))
+    torch.testing.assert_close(found.log_probs.flatten(), torch.tensor(wanted), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -251,7 +271,7 @@ def test_a_prompt_is_read_once_in_a_single_pass(beams: int) -> None:
     model, encoded, read = captioner(1), encoded_batch(rows=4, seed=1), list[tuple[int, ...]]()
     model.embedding.tokens.register_forward_hook(lambda _, inputs, __: read.append(tuple(inputs[0].shape)))
     model.generate(encoded, **IDS, max_new_tokens=3, prompt=[5, 6, 7], strategy="beam", beams=beams)
-    assert read[0] == (4, 4), "BOS and the prompt, once for all beams of an input"
+    assert read[0] == (1, 4), "BOS and the prompt, once for all inputs and their beams"
     assert all(shape[1] == 1 for shape in read[1:])
     assert len(read) <= 3
 
@@ -267,7 +287,7 @@ def test_the_best_of_a_beam_search_are_kept_in_their_order() -> None:
     model, encoded = captioner(), encoded_batch()
     options: dict[str, Any] = {"strategy": "beam", "beams": 4}
     found = model.generate_several(encoded, 3, max_new_tokens=6, **IDS, **options)
-    for row, sequences in enumerate(found):
+    for row, sequences in enumerate(found.tokens):
         one = encoded.index(torch.tensor([row]))
         score = partial(next_scores, model, one, options=options, prompt=[])
         assert unpadded(sequences) == beam_by_definition(score, 6, options)[:3]
@@ -281,8 +301,8 @@ def test_several_draws_of_an_input_are_drawn_apart() -> None:
     several = model.generate_several(encoded, 5, generator=torch.Generator().manual_seed(0), **IDS, **options)
     apart = encoded.index(torch.arange(len(encoded)).repeat_interleave(5))
     alone = model.generate(apart, generator=torch.Generator().manual_seed(0), **IDS, **options)
-    assert torch.equal(several.flatten(0, 1), alone)
-    assert len({tuple(tokens) for tokens in several[0].tolist()}) > 1
+    assert torch.equal(several.tokens.flatten(0, 1), alone)
+    assert len({tuple(tokens) for tokens in several.tokens[0].tolist()}) > 1
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
