@@ -87,6 +87,9 @@ class Tokenizer:
         fast.encode_special_tokens = True
         fast.no_padding()
         fast.no_truncation()
+        bos, eos = ((fast.id_to_token(token), token) for token in (special.bos, special.eos))
+        # Whatever a checkpoint had there: what is saved holds the special tokens in this way, and is fingerprinted.
+        fast.post_processor = processors.TemplateProcessing(single=[bos[0], "$A", eos[0]], special_tokens=[bos, eos])
         self._fast, self.special, self.prompt, self.chat = fast, special, prompt, chat
         self._blank = "" if _adds_space(fast) or (prompt and not prompt.blank) else " "
 
@@ -173,12 +176,8 @@ class Tokenizer:
 
         The special tokens are stored in its post-processor and its padding.
         """
-        bos, eos, padding = (
-            (self._fast.id_to_token(token), token) for token in (self.special.bos, self.special.eos, self.special.pad)
-        )
-        copy = tokenizers.Tokenizer.from_str(self._fast.to_str())
-        copy.post_processor = processors.TemplateProcessing(single=[bos[0], "$A", eos[0]], special_tokens=[bos, eos])
-        copy.enable_padding(pad_token=padding[0], pad_id=padding[1])
+        copy, padding = tokenizers.Tokenizer.from_str(self._fast.to_str()), self.special.pad
+        copy.enable_padding(pad_token=self._fast.id_to_token(padding), pad_id=padding)
         Path(path).write_text(copy.to_str(), encoding="utf-8")
 
     @classmethod
@@ -363,7 +362,7 @@ def _without_added(fast: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.To
     """The tokenizer without special tokens that were added to it alone; no text is encoded as one of them."""
     parts = json.loads(fast.to_str())
     parts["added_tokens"] = [one for one in parts["added_tokens"] if one["id"] < vocab_size or not one["special"]]
-    parts["post_processor"] = parts["padding"] = None  # which may name them; `save` writes its own
+    parts["post_processor"] = parts["padding"] = None  # which may name them
     return tokenizers.Tokenizer.from_str(json.dumps(parts))
 
 

@@ -69,19 +69,19 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     stream_tensors(checkpoint.weights(), shapes, folder / DECODER_WEIGHTS)
 
 
-def load_decoder(*decoder: Artifact, device: torch.device = CPU, learns: bool = False) -> LockingModel:
+def load_decoder(*decoder: Artifact, device: torch.device = CPU, dtype: str | None = None) -> LockingModel:
     """The pretrained decoder, locked, in evaluation mode; draws no random numbers.
 
-    It is on the CPU, in the precision that its stage was asked for (`dtype_of`).
+    It is on the CPU.
 
     Args:
         decoder: the artifact of the stage that made it, then those of the stages that changed it, in their order.
         device: where it will compute.
-        learns: whether its own weights will learn. It is then in float32: a step of training is often smaller than the
-            distance between two numbers in bfloat16.
+        dtype: in which precision, float32 or bfloat16; where not given, in the one that its stage was asked for
+            (`dtype_of`).
     """
     made, *changed = decoder
-    asked = "float32" if learns else str(made.config.get("dtype", "auto"))
+    asked = dtype or str(made.config.get("dtype", "auto"))
     if made.path(HOSTED).is_file():
         return _load_hosted(made, asked, device)
     config, path = read_dataclass(made.path(DECODER), DecoderConfig), made.path(DECODER_WEIGHTS)
@@ -132,6 +132,18 @@ def load_prompt(finetune: Artifact) -> Prompt | None:
     return read_dataclass(path, Prompt) if path.is_file() else None
 
 
+def precision_of(model: LockingModel) -> str:
+    """The precision of the decoder's own weights: float32 or bfloat16."""
+    with locked(model):  # unlocked, a bridge may have put weights of its own in the decoder's places
+        return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def trained_over(trained: Artifact) -> str | None:
+    """The precision of the decoder when a stage trained something to attach to it; None where it recorded none."""
+    section = trained.metrics.get(trained.stage)
+    return section.get("dtype") if isinstance(section, Mapping) else None
+
+
 def decoder_fingerprint(model: LockingModel) -> str:
     """The sha256 of every tensor of the decoder itself, without cross-attention or another bridge."""
     trained = model.bridge_parameters()
@@ -176,6 +188,8 @@ def load_chat(*decoder: Artifact) -> ChatTemplate | None:
 def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingModel:
     """The decoder with the bridge of an unlock or finetune artifact: unlocked, in evaluation mode.
 
+    It is in the precision that the bridge was trained over, whatever this machine would choose.
+
     Args:
         artifacts: those of the decoder, as `load_decoder` takes them, and last that of the bridge.
         device: where it will compute; it is on the CPU.
@@ -184,7 +198,7 @@ def load_captioner(*artifacts: Artifact, device: torch.device = CPU) -> LockingM
         StoreError: the config and the weights of the bridge do not belong together.
     """
     *decoder, bridge = artifacts
-    model = load_decoder(*decoder, device=device)
+    model = load_decoder(*decoder, device=device, dtype=trained_over(bridge))
     if bridge.path(SEVERAL).is_file():
         names = read_object(bridge.path(SEVERAL)).get("names")
         if not isinstance(names, list) or not all(isinstance(name, str) and is_name(name) for name in names):

@@ -91,6 +91,7 @@ def run(
         "overrides": list(overrides),
         "seed": config.seed,
         "data": {name: value for name, value in plain(config.data).items() if name != "_target_"},
+        "trainer": {"precision": config.trainer.precision},
         "stages": {},
         "versions": versions(),
         "started": started.isoformat(timespec="seconds"),

@@ -35,12 +35,23 @@ from lockdec.evaluation.stored import (
     decoder_fingerprint,
     load_decoder,
     load_tokenizer,
+    precision_of,
     put_bridge,
     put_cross_attention,
 )
-from lockdec.plugs.record import ENCODER, GIVEN, READABLE, RECORD, SCHEMA, EncoderRecord, PlugRecord
+from lockdec.plugs.record import (
+    ENCODER,
+    GIVEN,
+    READABLE,
+    RECORD,
+    SCHEMA,
+    DecoderRecord,
+    EncoderRecord,
+    PlugRecord,
+)
 from lockdec.store import file_sha256
 from lockdec.store.reading import RESULT, as_dataclass, is_name, read_object, within
+from lockdec.transformer.fast.precision import DTYPES
 from lockdec.transformer.importing import located, read
 from lockdec.transformer.models import UNNAMED, LockingDecoderModel, LockingModel
 from lockdec.version import __version__
@@ -63,6 +74,8 @@ def read_plug(folder: Path) -> PlugRecord:
     if found.get("schema") not in READABLE:
         raise StoreError(f"{path}: schema {found.get('schema')}, and this lockdec ({__version__}) reads {SCHEMA}")
     record = as_dataclass(path, PlugRecord, found)
+    if (dtype := record.decoder.dtype) is not None and dtype not in DTYPES:
+        raise StoreError(f"{path}: decoder.dtype={dtype} is not one of: {', '.join(DTYPES)}")
     if record.cross_attention is None and record.bridge is None:
         raise StoreError(f"{path}: it has neither cross-attention nor another bridge")
     trained = [CROSS_ATTENTION_WEIGHTS] * (record.cross_attention is not None)
@@ -112,7 +125,7 @@ def open_plug(
         LockdecError: there is no such decoder.
     """
     record = read_plug(folder)
-    model, tokenizer = open_decoder(decoder)
+    model, tokenizer = open_decoder(decoder, record.decoder)
     return put_plug(folder, record, model, tokenizer, str(decoder), encoder, trusted, downloads)
 
 
@@ -134,6 +147,9 @@ def put_plug(
         tokenizer: without a prompt.
         decoder: the name of the decoder, for errors.
     """
+    if record.decoder.dtype not in (None, here := precision_of(model)):
+        raise StoreError(f"{folder}: the plug was trained over a decoder in {record.decoder.dtype}, and that of "
+                         f"{decoder} is in {here}")  # fmt: skip
     for what, wanted, found in (
         ("decoder", record.decoder.fingerprint, decoder_fingerprint(model)),
         ("tokenizer", record.decoder.tokenizer, tokenizer.fingerprint),
@@ -200,8 +216,8 @@ def open_plugs(
     """
     if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
         raise StoreError(f"plugs={[str(folder) for folder in folders]}: name two plugs or more, each once")
-    model, tokenizer = open_decoder(decoder)
     records = [read_plug(folder) for folder in folders]
+    model, tokenizer = open_decoder(decoder, records[0].decoder)
     for folder, record in zip(folders, records, strict=True):
         if record.bridge is not None:
             raise StoreError(f"{folder}: only plugs of cross-attention alone are summed, and this one has "
@@ -222,20 +238,30 @@ def open_plugs(
     return NewInputCaptioner(together, normalisation, model, first.tokenizer, first.decode, first.generator, names)
 
 
-def open_decoder(where: str | Path) -> tuple[LockingModel, Tokenizer]:
-    """A decoder and its tokenizer, from a run or from a checkpoint; LockdecError if there is none."""
+def open_decoder(where: str | Path, wanted: DecoderRecord) -> tuple[LockingModel, Tokenizer]:
+    """A decoder as a plug wants it, and its tokenizer, from a run or from a checkpoint.
+
+    Raises:
+        LockdecError: there is none.
+        StoreError: it is damaged, or another plug.
+    """
     folder = Path(expanduser(where))
     if (folder / RECORD).is_file():
         raise StoreError(f"{where}: a plug, which has no decoder of its own; name the run, export or checkpoint that "
                          "it was made for")  # fmt: skip
     if folder.is_dir() and not ((folder / "config.json").is_file() and not (folder / RESULT).is_file()):
         artifacts = find_run(folder).decoder
-        return load_decoder(*artifacts), load_tokenizer(*artifacts)
-    source = located(where)
+        return load_decoder(*artifacts, dtype=wanted.dtype), load_tokenizer(*artifacts)
+    source, dtype = located(where), DTYPES[wanted.dtype or "float32"]
+    if wanted.hosted:
+        from lockdec.transformer.hosting import HostedDecoderModel
+
+        hosted = HostedDecoderModel.from_huggingface(source, dtype)
+        return hosted, Tokenizer.from_huggingface(source, hosted.config.vocab_size)
     checkpoint = read(source)
     if checkpoint.cross_attention is not None:
         raise LockdecError(f"{where}: it has cross-attention of its own; name a decoder without")
-    model = LockingDecoderModel.from_huggingface(source).eval()
+    model = LockingDecoderModel.from_huggingface(source, dtype).eval()
     return model, Tokenizer.from_huggingface(source, checkpoint.config.vocab_size)
 
 

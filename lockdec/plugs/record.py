@@ -7,8 +7,8 @@ from typing import Any
 
 from lockdec.data.tokenizer import Prompt
 
-SCHEMA = 2
-READABLE = (1, SCHEMA)  # 1 has no bridge
+SCHEMA = 3
+READABLE = (1, 2, SCHEMA)  # 1 has no bridge, 1 and 2 no precision of the decoder
 RECORD, CARD, ENCODER = "plug.json", "README.md", "encoder"
 GIVEN = "given:"  # prefix of a path in the encoder's config that the user has to give
 
@@ -21,12 +21,20 @@ class DecoderRecord:
         fingerprint, tokenizer: identify its weights and its tokenizer.
         sizes: its `DecoderConfig`.
         source: where it came from, if it was imported.
+        dtype: in which precision its weights were, of which the fingerprint is, and which the plug was trained over;
+            None in plugs of before, where it is that of the decoder at hand.
     """
 
     fingerprint: str
     tokenizer: str
     sizes: dict[str, Any]
     source: str | None
+    dtype: str | None = None
+
+    @property
+    def hosted(self) -> bool:
+        """Whether it is kept as transformers has it."""
+        return "architecture" in self.sizes
 
 
 @dataclass(frozen=True)

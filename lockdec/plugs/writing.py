@@ -24,6 +24,8 @@ from lockdec.evaluation.stored import (
     load_decoder,
     load_prompt,
     load_tokenizer,
+    precision_of,
+    trained_over,
 )
 from lockdec.plugs.card import card
 from lockdec.plugs.record import (
@@ -88,7 +90,8 @@ def _written(run: FinishedRun, out: Path, trusted: Sequence[str], downloads: Col
     if isinstance(encoder, PretrainedHere) and pretrained is not None:
         encoder = encoder.open(pretrained.folder)
     assert isinstance(encoder, Encoder)
-    model, tokenizer = load_decoder(*run.decoder), load_tokenizer(*run.decoder)
+    model = load_decoder(*run.decoder, dtype=trained_over(finetune))
+    tokenizer = load_tokenizer(*run.decoder)
     try:
         names = {
             **{name: finetune.path(name) for name in trained.values()},
@@ -106,7 +109,13 @@ def _written(run: FinishedRun, out: Path, trusted: Sequence[str], downloads: Col
         schema=SCHEMA,
         lockdec=__version__,
         name=str(result.get("name")),
-        decoder=DecoderRecord(decoder_fingerprint(model), tokenizer.fingerprint, asdict(model.config), _source(result)),
+        decoder=DecoderRecord(
+            decoder_fingerprint(model),
+            tokenizer.fingerprint,
+            asdict(model.config),
+            _source(result),
+            precision_of(model),
+        ),
         encoder=EncoderRecord(
             type(encoder).__name__,
             encoder.modality,

@@ -28,6 +28,7 @@ FACETS = {
     "bridge.kind": "bridge",
     "bridge.wanted": "budget",
     "fewshot.shots": "shots",
+    "trainer.precision": "precision",
     "overrides": "other choices",
 }
 SIZES = tuple(name for name in FACETS if name.startswith("cross_attention."))
@@ -52,6 +53,7 @@ _CHOOSES_NOTHING = re.compile(
     r"|(paths|logger|hydra|hparams_search|callbacks|console)([./]|$)"
 )
 
+_FULL_PRECISION = "32-true"
 _OF_A_BRIDGE = re.compile(r"bridge\.").match
 
 Facets = tuple[tuple[str, Scalar], ...]
@@ -159,6 +161,8 @@ def _choices(run: Run) -> tuple[dict[str, Scalar], list[str]]:
     """The recorded choices of a run by facet, and those that no other facet records."""
     found = {name: run.values.get(name) for name in FACETS}
     found["bridge.kind"] = found["bridge.kind"] or "cross_attention"  # as of older runs
+    if found["trainer.precision"] == _FULL_PRECISION:
+        found["trainer.precision"] = None  # as of older runs
     if found["bridge.wanted"] is not None:
         found |= dict.fromkeys(SIZES)  # they follow from the budget; those that were typed are other choices
     others = []
@@ -167,6 +171,8 @@ def _choices(run: Run) -> tuple[dict[str, Scalar], list[str]]:
         if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
             # The choice tells apart what one class name does not (efficientnet_128 and efficientnet_224).
             found[f"{key}.name"] = choice
+        elif key == "trainer.precision":  # of older runs, which do not record it
+            found[key] = choice if choice != _FULL_PRECISION else None
         elif found.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
             others.append(override.lstrip("+"))
     return found, sorted(others)

@@ -246,16 +246,13 @@ class Study:
 
     def _how_low(self, line: Line) -> HowLow:
         full = self.full_size[line.settings[-1]]
-        losses = tuple(
-            (setting, loss)
-            for setting in line.settings
-            if setting is not full and (loss := self.estimate(setting, view="full")) is not None
-        )
+        against = [(s, self.estimate(s, view="full")) for s in line.settings if s is not full]
         smallest = None
-        for setting, loss in reversed(losses):
-            if loss.low is None or loss.low <= -MARGIN:
+        for setting, loss in reversed(against):
+            if loss is None or loss.low is None or loss.low <= -MARGIN:
                 break
             smallest = setting
+        losses = tuple((setting, loss) for setting, loss in against if loss is not None)
         return HowLow(line, full, losses, smallest)
 
 

@@ -109,12 +109,13 @@ class Adapt(TrainingStage, DecoderStage):
 
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
-        model = load_decoder(*work.decoder, device=work.device, learns=True)
+        # A step of training is often smaller than the distance between two numbers in bfloat16.
+        model = load_decoder(*work.decoder, device=work.device, dtype="float32")
         assert isinstance(model, LockingDecoderModel)  # not hosted
         frozen = self.fit.frozen(model.config.layers)
         place_on(model, work.device)
         lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))
-        prefix = FrozenPrefix(model, lines, frozen, work.folder) if frozen else None
+        prefix = FrozenPrefix(model, lines, frozen, work.folder, self.trainer.precision) if frozen else None
         batches = LineDataModule(
             lines,
             val,

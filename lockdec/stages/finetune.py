@@ -22,6 +22,7 @@ from lockdec.evaluation.stored import (
     load_captioner,
     load_chat,
     load_tokenizer,
+    precision_of,
     save_bridge,
     save_prompt,
 )
@@ -189,7 +190,7 @@ class Finetune(TrainingStage):
                 "support_seed": self.fewshot.support_seed,
             },
             "prompt": {"text": self.prompt, "chat": self.fit.chat, "tokens": prompt_length},
-            "finetune": metrics | ({} if prefix is None else prefix.metrics),
+            "finetune": metrics | {"dtype": precision_of(model)} | ({} if prefix is None else prefix.metrics),
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
 
@@ -205,7 +206,7 @@ class Finetune(TrainingStage):
         if layers == 0 or random or ranks.several():
             return None
         place_on(model, work.device)
-        return FrozenPrefix(model, sequences, layers, work.folder)
+        return FrozenPrefix(model, sequences, layers, work.folder, self.trainer.precision)
 
     def statistics(self, tokenizer: Tokenizer, encoded: EncodedSet, max_len: int) -> list[L.Callback]:
         """What logs how the bridge attends to some validation inputs; nothing where there are none."""

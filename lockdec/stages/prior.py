@@ -20,7 +20,14 @@ from lockdec.data.captions import CaptionSet, digest
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.distributed import ranks
 from lockdec.evaluation.controls import ConstantState
-from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_bridge, save_prompt
+from lockdec.evaluation.stored import (
+    load_chat,
+    load_decoder,
+    load_tokenizer,
+    precision_of,
+    save_bridge,
+    save_prompt,
+)
 from lockdec.runtime.devices import place_on
 from lockdec.stages.finetune import prompted, require_room
 from lockdec.stages.stage import DecoderStage, Stage, Work
@@ -133,7 +140,7 @@ class Prior(TrainingStage):
         )
         if layers and not ranks.several():
             place_on(model, work.device)
-            batches.prefix = FrozenPrefix(model, batches.sequences, layers, work.folder)
+            batches.prefix = FrozenPrefix(model, batches.sequences, layers, work.folder, self.trainer.precision)
         try:
             metrics = self.train(module, batches, work, self.seed)
         finally:
@@ -141,7 +148,8 @@ class Prior(TrainingStage):
                 batches.prefix.close()
         save_bridge(model, work.folder)
         cost = {} if batches.prefix is None else batches.prefix.metrics
-        return {"prior": metrics | {"parameters": sum(vector.numel() for vector in vectors.values())} | cost}
+        trained = {"parameters": sum(vector.numel() for vector in vectors.values()), "dtype": precision_of(model)}
+        return {"prior": metrics | trained | cost}
 
 
 def attach_vectors(model: LockingModel, layers: Any) -> Mapping[str, torch.nn.Parameter]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, groupby
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -34,6 +36,7 @@ class FrozenPrefix:
         sequences: tokens; the last one of each predicts nothing and so needs no hidden state.
         layers: how many layers to run.
         folder: of the unfinished artifact; contains the hidden states if they do not fit into `IN_MEMORY`.
+        precision: of the trainer, in which the steps compute.
 
     Attributes:
         layers: how many layers have been run.
@@ -44,7 +47,14 @@ class FrozenPrefix:
         StoreError: the disk has no room for them.
     """
 
-    def __init__(self, model: LockingModel, sequences: Sequence[Sequence[int]], layers: int, folder: Path) -> None:
+    def __init__(
+        self,
+        model: LockingModel,
+        sequences: Sequence[Sequence[int]],
+        layers: int,
+        folder: Path,
+        precision: str = "32-true",
+    ) -> None:
         started = time.monotonic()
         self.layers = layers
         self._lengths = [len(sequence) - 1 for sequence in sequences]
@@ -58,7 +68,7 @@ class FrozenPrefix:
             self._hidden = _mapped(self._file, self.bytes, weight.dtype).view(shape)
         else:
             self._hidden = torch.empty(shape, dtype=weight.dtype)
-        with torch.no_grad():
+        with torch.no_grad(), _computing_in(precision, weight.device):
             for rows in track(list(self._batches()), "running the frozen layers"):
                 tokens = torch.tensor([sequences[row][:-1] for row in rows], device=weight.device)
                 for row, hidden in zip(rows, model.prefix(tokens, layers).hidden.cpu(), strict=True):
@@ -91,6 +101,13 @@ class FrozenPrefix:
         for length, equal in groupby(order, self._lengths.__getitem__):
             rows, size = list(equal), max(1, _TOKENS // max(1, length))
             yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _computing_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """What a trainer of Lightning computes its steps in."""
+    if not precision.endswith("-mixed"):
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision.startswith("bf16") else torch.float16)
 
 
 def _mapped(path: Path, size: int, dtype: torch.dtype) -> Tensor:

@@ -210,11 +210,15 @@ class LockingDecoderModel(StackedModel, LockingModel):
         return model
 
     @classmethod
-    def from_huggingface(cls, source: nn.Module | str | Path) -> LockingDecoderModel:
+    def from_huggingface(
+        cls, source: nn.Module | str | Path, dtype: torch.dtype = torch.float32
+    ) -> LockingDecoderModel:
         """A model with the weights of a `transformers` model, or of a local folder, GGUF file or hub id of one.
 
-        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked. Weights
-        from files become float32.
+        It is locked, unless the source is a GPT-2 with cross-attention: then that is attached and unlocked.
+
+        Args:
+            dtype: of the weights, where they are from files.
 
         Raises:
             LockdecError: the checkpoint is of another family, is damaged, or has an option that is not supported.
@@ -224,9 +228,9 @@ class LockingDecoderModel(StackedModel, LockingModel):
         if checkpoint.cross_attention is not None:
             with undrawn():
                 model.attach(checkpoint.cross_attention, encoder_dim=checkpoint.config.d_model)
-        dtype = None if isinstance(source, nn.Module) else torch.float32
+        kept = None if isinstance(source, nn.Module) else dtype
         weights = {
-            name: tensor.detach().to(dtype=dtype, copy=True).contiguous() for name, tensor in checkpoint.weights()
+            name: tensor.detach().to(dtype=kept, copy=True).contiguous() for name, tensor in checkpoint.weights()
         }
         model.load_state_dict(weights, assign=True)
         if checkpoint.cross_attention is not None:

@@ -49,8 +49,8 @@ def test_a_record_with_odd_values_is_refused_or_opened(
     bridge: str, plugs: dict[str, Path], tiny: TinyRun, tmp_path: Path
 ) -> None:
     """A value that no run writes, in any place of plug.json, raises nothing that is not documented."""
-    model, tokenizer = open_decoder(tiny.folder)
     copy = shutil.copytree(plugs[bridge], tmp_path / "plug")
+    model, tokenizer = open_decoder(tiny.folder, read_plug(copy).decoder)
 
     @settings(max_examples=40, deadline=None, database=None)
     @given(content=replaced(json.loads((copy / RECORD).read_text())))
@@ -76,10 +76,11 @@ def test_a_plug_captions_as_its_run_does(tiny: TinyRun, plug: Path, picture: Pat
     ("places", "value", "said"),
     [
         (("decoder", "fingerprint"), "0" * 64, r"made for the decoder 000000000000, and that of"),
+        (("decoder", "dtype"), "float8", r"decoder\.dtype=float8 is not one of: float32, bfloat16"),
         (("decoder", "tokenizer"), "0" * 64, r"made for the tokenizer 000000000000, and that of"),
         (("encoder", "config", "grid"), 4, r"made for the encoder EfficientNetLite0 .*, and this one is"),
         (("encoder", "fingerprint"), "0" * 64, r"made for the encoder EfficientNetLite0 000000000000"),
-        (("schema",), 3, r"plug\.json: schema 3, and this lockdec \(.*\) reads 2"),
+        (("schema",), 4, r"plug\.json: schema 4, and this lockdec \(.*\) reads 3"),
         (("cross_attention",), None, "it has neither cross-attention nor another bridge"),
         (("bridge",), {"kind": "lora"}, "names no bridge.safetensors"),
         (("cross_attention", "heads"), 4096, "not the weights of a LockingDecoder"),
@@ -164,6 +165,14 @@ def test_a_plug_that_does_not_fit_leaves_the_captioner_as_it_was(tiny: TinyRun, 
         captioner.with_plug(copied)
     [after] = captioner.caption(picture)
     assert (after.text, after.log_prob) == (before.text, before.log_prob)
+
+
+def test_a_plug_of_another_precision_than_the_open_decoder_is_refused(tiny: TinyRun, copied: Path) -> None:
+    change(copied, "decoder", "dtype", to="bfloat16")
+    with pytest.raises(
+        StoreError, match="trained over a decoder in bfloat16, and that of this captioner is in float32"
+    ):
+        lockdec.load(tiny.folder).with_plug(copied)
 
 
 def test_the_encoders_files_are_those_that_the_record_names(copied: Path, tmp_path: Path) -> None:

@@ -21,12 +21,16 @@ def test_its_record_says_what_it_was_made_for(tiny: TinyRun, plug: Path) -> None
     assert record.cross_attention is not None
     assert record.cross_attention["d_v"] == 2
     assert record.bridge is None
+    assert record.decoder.dtype == "float32"
     assert "Apache-2.0" in record.licences["encoder"]
     assert str(tiny.outputs) not in (plug / RECORD).read_text() + (plug / "README.md").read_text()
 
 
-def test_a_plug_of_the_schema_before_bridges_is_read(tiny: TinyRun, copied: Path) -> None:
+@pytest.mark.parametrize("schema", [1, 2])
+def test_plugs_of_earlier_schemas_are_read(schema: int, tiny: TinyRun, copied: Path) -> None:
     record = json.loads((copied / RECORD).read_text())
-    del record["bridge"]
-    (copied / RECORD).write_text(json.dumps(record | {"schema": 1}))
+    del record["decoder"]["dtype"]
+    if schema == 1:
+        del record["bridge"]
+    (copied / RECORD).write_text(json.dumps(record | {"schema": schema}))
     assert lockdec.load(copied, decoder=tiny.folder).modality == "image"

@@ -32,6 +32,25 @@ def test_what_cannot_change_a_result_does_not_split_a_setting() -> None:
     assert len(Study([run_of(0.5), run_of(0.5, seed=1, overrides=("stages.finetune.steps=9",))]).settings) == 2
 
 
+def test_precisions_are_settings_of_their_own_however_they_were_chosen() -> None:
+    def of(seed: int, recorded: str | None, *typed: str) -> Run:
+        also: dict[str, Scalar] = {"trainer.precision": recorded} if recorded else {}
+        return run_of(0.5, seed=seed, overrides=("fewshot.shots=64", *typed), also=also)
+
+    full = [of(0, None), of(1, "32-true"), of(2, "32-true", "trainer=cpu"), of(3, None, "trainer.precision=32-true")]
+    mixed = [
+        of(0, "bf16-mixed", "trainer=gpu", "trainer.accelerator=cpu"),
+        of(1, "bf16-mixed", "trainer.precision=bf16-mixed"),
+        of(2, None, "trainer.precision=bf16-mixed"),
+    ]
+    study = Study(full + mixed)
+    assert {study.label(setting): len(setting.runs) for setting in study.settings} == {
+        "": 4,
+        "precision bf16-mixed": 3,
+    }
+    assert not study.notes
+
+
 def test_a_choice_that_the_result_does_not_tell_still_splits_settings() -> None:
     name: dict[str, Scalar] = {"encoder.name": "EfficientNetLite0", "data.name": "OpenMoji"}
     plain = run_of(0.5, also=name)

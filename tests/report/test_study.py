@@ -85,6 +85,13 @@ def test_how_low_claims_nothing_below_three_shared_seeds() -> None:
     assert Study(runs).how_low[0].smallest is None
 
 
+def test_no_dimension_is_enough_below_one_that_was_not_compared() -> None:
+    runs = tied({2: 0.0}) + [run_of(0.4, (4, 4, 4), seed) for seed in (3, 4, 5)]
+    (finding,) = Study(runs).how_low
+    assert finding.smallest is None
+    assert [D.value(setting) for setting, _ in finding.losses] == [2]
+
+
 def test_full_size_agrees_in_everything_but_the_dimensions() -> None:
     study = Study([*tied({4: 0.0}), run_of(0.9, (16, 16, 16), shots=16), run_of(0.9, (32, 32, 32), shots=64, seed=9)])
     full = {study.label(small): study.label(large) for small, large in study.full_size.items()}

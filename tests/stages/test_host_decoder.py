@@ -12,11 +12,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM, PhiConfig, PhiForCausalLM
 
+import lockdec
 from lockdec.caption import main as caption
 from lockdec.data.openmoji import OpenMoji
 from lockdec.errors import ConfigError, LockdecError
+from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_decoder
 from lockdec.export import export
+from lockdec.plugs.writing import write_plug
 from lockdec.store import Store
 from lockdec.transformer.fast import precision
 from tests.conftest import TinyRun, run_tiny
@@ -86,6 +89,9 @@ def test_the_whole_pipeline_runs_on_it(
     picture(text)
     spoken = [captioned(folder, text, capsys) for folder in (run.folder, tmp_path / "elsewhere")]
     assert spoken[0] == spoken[1]
+    write_plug(find_run(run.folder), tmp_path / "plug")
+    [plugged] = lockdec.load(tmp_path / "plug", decoder=checkpoint).caption(text)
+    assert plugged == lockdec.load(run.folder).caption(text)[0]
 
 
 def picture(path: Path) -> None:

@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import lockdec
 from lockdec.caption import main as caption
 from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import Tokenizer, pad, real_targets
 from lockdec.errors import ConfigError, DataError, LockdecError
-from lockdec.evaluation.stored import load_decoder
+from lockdec.evaluation.finished import find_run
+from lockdec.evaluation.stored import load_captioner, load_decoder
 from lockdec.pipeline.assembling import assemble
+from lockdec.plugs.writing import write_plug
 from lockdec.stages.import_decoder import ImportDecoder
 from lockdec.stages.stage import Work
 from lockdec.store import Artifact, Store
@@ -130,6 +133,12 @@ def test_a_gguf_file_is_a_checkpoint(tiny: TinyRun, tmp_path: Path) -> None:
     assert of_file.special == of_folder.special
 
 
+def test_a_tokenizer_is_the_same_once_it_is_saved(checkpoint: Path, tmp_path: Path) -> None:
+    imported = Tokenizer.from_huggingface(checkpoint)
+    imported.save(tmp_path / "tokenizer.json")
+    assert Tokenizer.load(tmp_path / "tokenizer.json").fingerprint == imported.fingerprint
+
+
 def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tmp_path: Path, capsys: Any) -> None:
     SAVE["llama"](tmp_path / "llama", NAMES)
     model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.bfloat16)
@@ -146,6 +155,11 @@ def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tm
     picture = next((run.folder / "drawings").glob("*.png"))
     caption([str(run.folder), str(picture)])
     assert capsys.readouterr().out.strip()
+    write_plug(find_run(run.folder), tmp_path / "plug")
+    [whole] = lockdec.load(run.folder).caption(picture)
+    for decoder in (run.folder, tmp_path / "llama"):  # in bfloat16, too
+        [plugged] = lockdec.load(tmp_path / "plug", decoder=decoder).caption(picture)
+        assert (plugged.text, plugged.log_prob) == (whole.text, whole.log_prob)
     full = run_imported(tiny.outputs, tmp_path / "llama", "decoder.dtype=bfloat16", "bridge=full")
     assert full.result["frozen"] == {"encoder_ok": True, "decoder_ok": True}
     assert full.result["stages"]["pretrain"]["reused"]
@@ -156,6 +170,29 @@ def test_a_decoder_in_bfloat16_goes_through_the_whole_pipeline(tiny: TinyRun, tm
         "bridge": full.result["parameters"]["trainable"],
     }
     assert full.result["controls"]["locked"]["loss"] == run.result["controls"]["locked"]["loss"]
+
+
+def test_a_run_captions_in_the_precision_in_which_it_was_trained(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that would choose another one, too."""
+    SAVE["llama"](tmp_path / "llama", NAMES)
+    model: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "llama", dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path / "llama")
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: True)
+    run = find_run(run_imported(tiny.outputs, tmp_path / "llama").folder)
+    assert run.result["finetune"]["dtype"] == run.result["prior"]["dtype"] == "bfloat16"
+    write_plug(run, tmp_path / "plug")
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: False)
+    assert {weight.dtype for weight in load_decoder(*run.decoder).parameters()} == {torch.float32}
+    captioner = load_captioner(*run.decoder, run.artifact("finetune"))
+    assert captioner.embedding.tokens.weight.dtype == torch.bfloat16
+    picture = next((run.folder / "drawings").glob("*.png"))
+    [whole], [plugged] = (
+        lockdec.load(run.folder).caption(picture),
+        lockdec.load(tmp_path / "plug", decoder=run.folder).caption(picture),
+    )
+    assert (plugged.text, plugged.log_prob) == (whole.text, whole.log_prob)
 
 
 @pytest.mark.parametrize(("units", "computed", "atol"), [(False, torch.float32, 1e-4), (True, torch.bfloat16, 0.05)])

@@ -76,6 +76,17 @@ def test_loss_and_gradients_are_those_without_it(
         torch.testing.assert_close(quick.cross_norm[real], plain.cross_norm[real], atol=1e-4, rtol=1e-4)
 
 
+def test_it_computes_in_the_precision_of_the_steps() -> None:
+    model, longest = attending("last_2"), SEQUENCES.index(max(SEQUENCES, key=len))
+    tokens = torch.tensor([SEQUENCES[longest][:-1]])
+    found = FrozenPrefix(model, SEQUENCES, 2, Path("nowhere"), "bf16-mixed").batch([longest])
+    with torch.no_grad():
+        plain = model.prefix(tokens, 2).hidden
+        with torch.autocast("cpu", torch.bfloat16):
+            assert found.equal(model.prefix(tokens, 2).hidden)
+    assert not found.equal(plain)
+
+
 def test_a_large_one_is_mapped_from_a_file_that_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = attending("last_2")
     small = FrozenPrefix(model, SEQUENCES, 2, tmp_path)
