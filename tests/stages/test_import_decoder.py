@@ -20,7 +20,7 @@ from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import Tokenizer, pad, real_targets
 from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.finished import find_run
-from lockdec.evaluation.stored import load_captioner, load_decoder
+from lockdec.evaluation.stored import load_captioner, load_decoder, precision_of
 from lockdec.pipeline.assembling import assemble
 from lockdec.plugs.writing import write_plug
 from lockdec.stages.import_decoder import ImportDecoder
@@ -186,7 +186,7 @@ def test_a_run_captions_in_the_precision_in_which_it_was_trained(
     monkeypatch.setattr(precision, "multiplies_bfloat16", lambda _: False)
     assert {weight.dtype for weight in load_decoder(*run.decoder).parameters()} == {torch.float32}
     captioner = load_captioner(*run.decoder, run.artifact("finetune"))
-    assert captioner.embedding.tokens.weight.dtype == torch.bfloat16
+    assert precision_of(captioner) == "bfloat16"
     picture = next((run.folder / "drawings").glob("*.png"))
     [whole], [plugged] = (
         lockdec.load(run.folder).caption(picture),
