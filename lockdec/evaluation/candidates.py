@@ -7,6 +7,7 @@ others: the caption of highest expected utility under the model (Kumar and Byrne
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, get_type_hints
@@ -52,7 +53,8 @@ def candidates(
         options = decode.generation | changes
         found = model.generate_several(encoded, keep, **always, **options)
         rows = zip(found.tokens.tolist(), found.log_probs.tolist(), strict=True)
-        return [[candidate(ids, total) for ids, total in zip(*row, strict=True)] for row in rows]
+        several = [[candidate(ids, total) for ids, total in zip(*row, strict=True)] for row in rows]
+        return [[one for one in row if one.log_prob > -math.inf] or row[:1] for row in several]
 
     def candidate(padded: list[int], log_prob: float) -> Candidate:
         ids = ended_ids(padded, special.eos)

@@ -149,15 +149,16 @@ def put_plug(
     """
     if record.decoder.dtype not in (None, here := precision_of(model)):
         raise StoreError(f"{folder}: the plug was trained over a decoder in {record.decoder.dtype}, and that of "
-                         f"{decoder} is in {here}")  # fmt: skip
+                         f"{decoder} is in {here}: open this plug with a decoder of its own")  # fmt: skip
     for what, wanted, found in (
         ("decoder", record.decoder.fingerprint, decoder_fingerprint(model)),
         ("tokenizer", record.decoder.tokenizer, tokenizer.fingerprint),
     ):
         if wanted != found:
             source = f", imported from {record.decoder.source}" if record.decoder.source else ""
+            old = "" if record.decoder.dtype else "; it does not name its precision: if that is it, export it again"
             raise StoreError(f"{folder}: the plug was made for the {what} {wanted[:12]}{source}, and that of {decoder} "
-                             f"is {found[:12]}")  # fmt: skip
+                             f"is {found[:12]}{old}")  # fmt: skip
     path = folder / RECORD
     with readable(path):
         built = _encoder(folder, record.encoder, encoder, trusted, downloads)
@@ -217,7 +218,8 @@ def open_plugs(
     if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
         raise StoreError(f"plugs={[str(folder) for folder in folders]}: name two plugs or more, each once")
     records = [read_plug(folder) for folder in folders]
-    model, tokenizer = open_decoder(decoder, records[0].decoder)
+    precise = [record.decoder for record in records if record.decoder.dtype is not None]
+    model, tokenizer = open_decoder(decoder, (precise or [records[0].decoder])[0])
     for folder, record in zip(folders, records, strict=True):
         if record.bridge is not None:
             raise StoreError(f"{folder}: only plugs of cross-attention alone are summed, and this one has "
@@ -254,6 +256,8 @@ def open_decoder(where: str | Path, wanted: DecoderRecord) -> tuple[LockingModel
         return load_decoder(*artifacts, dtype=wanted.dtype), load_tokenizer(*artifacts)
     source, dtype = located(where), DTYPES[wanted.dtype or "float32"]
     if wanted.hosted:
+        if not source.is_dir():
+            raise LockdecError(f"{where}: the plug's decoder is hosted: name the folder of its checkpoint")
         from lockdec.transformer.hosting import HostedDecoderModel
 
         hosted = HostedDecoderModel.from_huggingface(source, dtype)

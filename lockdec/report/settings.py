@@ -49,7 +49,7 @@ _RECORDED_BY = {
 }
 _CHOOSES_NOTHING = re.compile(
     r"(seed|name|sweep_name|objective|dry_run|fewshot\.support_seed)$"
-    r"|trainer(\.(accelerator|devices|threads|checkpoint_seconds))?$"
+    r"|trainer(\.(accelerator|devices|threads|checkpoint_seconds|precision))?$"
     r"|(paths|logger|hydra|hparams_search|callbacks|console)([./]|$)"
 )
 
@@ -161,8 +161,7 @@ def _choices(run: Run) -> tuple[dict[str, Scalar], list[str]]:
     """The recorded choices of a run by facet, and those that no other facet records."""
     found = {name: run.values.get(name) for name in FACETS}
     found["bridge.kind"] = found["bridge.kind"] or "cross_attention"  # as of older runs
-    if found["trainer.precision"] == _FULL_PRECISION:
-        found["trainer.precision"] = None  # as of older runs
+    found["trainer.precision"] = _precision(run)
     if found["bridge.wanted"] is not None:
         found |= dict.fromkeys(SIZES)  # they follow from the budget; those that were typed are other choices
     others = []
@@ -171,11 +170,17 @@ def _choices(run: Run) -> tuple[dict[str, Scalar], list[str]]:
         if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
             # The choice tells apart what one class name does not (efficientnet_128 and efficientnet_224).
             found[f"{key}.name"] = choice
-        elif key == "trainer.precision":  # of older runs, which do not record it
-            found[key] = choice if choice != _FULL_PRECISION else None
         elif found.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
             others.append(override.lstrip("+"))
     return found, sorted(others)
+
+
+def _precision(run: Run) -> str | None:
+    """In which precision a run trained; None for full precision. Older runs do not record it."""
+    typed = dict(override.lstrip("+~").partition("=")[::2] for override in run.overrides)
+    of_group = "bf16-mixed" if typed.get("trainer") == "gpu" else _FULL_PRECISION
+    found = run.text("trainer.precision") or typed.get("trainer.precision", of_group).strip("'\"")
+    return found if found != _FULL_PRECISION else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -35,7 +35,7 @@ from lockdec.evaluation.controls import (
 )
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
-from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
+from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer, precision_of
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.finetune import Finetune, require_room
@@ -130,6 +130,10 @@ class Evaluate(Stage):
             prior = Captioner(
                 load_captioner(*work.decoder, work.parent(Prior)), tokenizer, ConstantState(), self.decode, device
             )
+            if (taught := precision_of(prior.model)) != (used := precision_of(model)):
+                tell_once(
+                    f"  {work.stage}: the prior is of the decoder in {taught}, and the captions are of it in {used}"
+                )
             place_on(prior.model, work.device)
             captions["prior"] = [prior.any_caption()] * len(rows)
             scores["prior"] = score(captions["prior"], references) | {"loss": prior.loss(rows, read)}

@@ -18,7 +18,7 @@ from lockdec.encoders.normalisation import Normalisation
 from lockdec.encoders.together import Together
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run
-from lockdec.evaluation.stored import put_several
+from lockdec.evaluation.stored import put_several, trained_over
 from lockdec.stages.attach import Attach
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.unlock import Unlock
@@ -50,18 +50,31 @@ class SumPlugs(Unlock):
     def _runs(self) -> list[FinishedRun]:
         return [find_run(Path(folder)) for folder in self.plugs]
 
+    @cached_property
+    def _dtypes(self) -> set[str]:
+        """The precisions that the runs have recorded."""
+        return {dtype for run in self._runs if (dtype := trained_over(run.artifact("finetune"))) is not None}
+
     def check(self) -> None:
         if len(self.plugs) < 2:
             raise ConfigError(f"bridge.plugs={self.plugs}: name a finished run for each part of the encoder")
         if self.parameters is not None:
             raise ConfigError(f"bridge.parameters={self.parameters}: plugs that are trained already have their sizes; "
                               "use null")  # fmt: skip
+        if len(self._dtypes) > 1:
+            raise ConfigError(f"bridge.plugs={self.plugs}: they were trained over decoders in "
+                              f"{' and '.join(sorted(self._dtypes))}; name runs of one precision")  # fmt: skip
         wanted = self.data.prompt if self.prompt == "auto" else self.prompt
         for run in self._runs:
             section = run.result.get("prompt")
             prompt = section.get("text") if isinstance(section, Mapping) else None
             if prompt != wanted:
                 raise ConfigError(f"finetune.prompt={self.prompt}: {run.folder} was trained with {prompt!r}")
+
+    @property
+    def dtype(self) -> str | None:
+        """That in which the plugs were trained."""
+        return next(iter(self._dtypes), None)
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
         return

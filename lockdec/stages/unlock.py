@@ -118,12 +118,17 @@ class Unlock(Stage):
         layers = len(attention.layer_numbers(model.config.layers))
         require_memory(attention.described, layers * attention.least_parameters(model.config.d_model, attended))
 
+    @property
+    def dtype(self) -> str | None:
+        """The precision of the decoder, where what is attached asks for one."""
+        return None
+
     def make(self, work: Work) -> dict[str, Any]:
         encoded = EncodedSet.open(work.parent(Attach).folder)
         if encoded.max_states == 1 and self.bridge is None:
             tell_once("  unlock: every input has a single state, so attention has no choice: d_q and d_k cannot matter")
         tokenizer = load_tokenizer(*work.decoder)
-        model = load_decoder(*work.decoder, device=work.device)
+        model = load_decoder(*work.decoder, device=work.device, dtype=self.dtype)
         sections = self.draw(model, encoded, tokenizer, work)
         save_bridge(model, work.folder)
 
@@ -147,9 +152,7 @@ class Unlock(Stage):
         others = model.plug_parameters - trained["cross_attention"]  # those of plugs beside the first in use
         trained["cross_attention"] += others
         trained = {name: count for name, count in trained.items() if count}
-        with locked(model):  # unlocked, a bridge may have put weights of its own in the decoder's places
-            total = others + sum(weight.numel() for weight in model.parameters())
-        trainable = sum(trained.values())
+        total, trainable = others + sum(weight.numel() for weight in model.parameters()), sum(trained.values())
         return {
             **sections,
             "parameters": {
@@ -157,7 +160,7 @@ class Unlock(Stage):
                 "trainable": trainable,
                 "per_module": {"decoder": total - trainable, **trained},
             },
-            "unlock": {"max_abs_logit_delta": float(max(deltas))},
+            "unlock": {"max_abs_logit_delta": float(max(deltas))} | ({"dtype": self.dtype} if self.dtype else {}),
         }
 
     def draw(self, model: LockingModel, encoded: EncodedSet, tokenizer: Tokenizer, work: Work) -> dict[str, Any]:

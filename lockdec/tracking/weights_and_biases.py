@@ -37,6 +37,7 @@ PARTS_OF_CONFIG = (
     "cross_attention",
     "bridge",
     "fewshot",
+    "trainer",
     "stages",
     "versions",
 )

@@ -42,11 +42,13 @@ def test_precisions_are_settings_of_their_own_however_they_were_chosen() -> None
         of(0, "bf16-mixed", "trainer=gpu", "trainer.accelerator=cpu"),
         of(1, "bf16-mixed", "trainer.precision=bf16-mixed"),
         of(2, None, "trainer.precision=bf16-mixed"),
+        of(3, None, "trainer=gpu"),
+        of(4, "bf16-mixed", "trainer.precision='bf16-mixed'"),
     ]
     study = Study(full + mixed)
     assert {study.label(setting): len(setting.runs) for setting in study.settings} == {
         "": 4,
-        "precision bf16-mixed": 3,
+        "precision bf16-mixed": 5,
     }
     assert not study.notes
 

@@ -20,6 +20,7 @@ from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_decoder
 from lockdec.plugs.writing import write_plug
+from lockdec.stages import sum_plugs
 from tests.conftest import TinyRun, run_tiny
 
 BOTH = ("data=named_drawings", "encoder=drawing_and_name")
@@ -182,6 +183,19 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(ConfigError, match=said):
         run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", *filled)
     assert set(tiny.outputs.glob("stages/pretrain/*")) == decoders, "none is pretrained for what is refused"
+
+
+def test_plugs_of_two_precisions_are_refused(
+    tiny: TinyRun, named: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precisions = {tiny.result["stages"]["finetune"]["key"]: "bfloat16"}
+    monkeypatch.setattr(sum_plugs, "trained_over", lambda artifact: precisions.get(artifact.key, "float32"))
+    with pytest.raises(ConfigError, match="trained over decoders in bfloat16 and float32; name runs of one precision"):
+        run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", f"bridge.plugs=[{tiny.folder},{named.folder}]")
+
+
+def test_a_sum_is_of_the_decoder_in_the_precision_of_its_plugs(summed: TinyRun) -> None:
+    assert summed.result["unlock"]["dtype"] == summed.result["finetune"]["dtype"] == "float32"
 
 
 def test_plugs_need_an_encoder_of_several_parts(tiny: TinyRun, tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ def beam_search(
     higher than the worst of them.
 
     Args:
-        keep: how many sequences of each input are returned, at most `beams`.
+        keep: how many sequences of each input are returned, at most `beams`. Where there are not so many, others stand
+            in their places, with a log-probability of -inf.
     """
     beams, longest = config.beams, config.max_new_tokens
     best = torch.full((inputs, keep, longest), -1, device=device)
-    best_own = torch.zeros(inputs, keep, device=device)
+    best_own = torch.full((inputs, keep), -torch.inf, device=device)
     rows = torch.arange(inputs, device=device)  # the inputs still in the batch
     active = torch.ones(inputs, dtype=torch.bool, device=device)  # whether each of them is not done
 
@@ -39,8 +40,8 @@ def beam_search(
     unfinished[:, :, 0] = special.bos
     log_probability = torch.full((inputs, beams), -torch.inf, device=device)  # of `unfinished`, descending
     log_probability[:, 0] = 0.0  # all beams are initially the same: follow one
-    own = torch.zeros_like(log_probability)  # of `unfinished`, as if nothing had been ruled out or made less likely
-    finished, finished_own = unfinished.clone(), own.clone()
+    own = log_probability.clone()  # as if nothing had been ruled out or made less likely
+    finished, finished_own = unfinished.clone(), torch.full_like(own, -torch.inf)
     score = torch.full_like(log_probability, -torch.inf)  # of `finished`, descending
 
     for length in range(1, longest + 1):

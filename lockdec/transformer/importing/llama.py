@@ -50,7 +50,7 @@ def smollm3_config(options: Options) -> DecoderConfig:
 def require_full_attention(options: Options) -> None:
     """Raise LockdecError where attention of some layer reaches back over a window only."""
     options.only("use_sliding_window", False)
-    for kind in options.get("layer_types") or ():  # which transformers obeys whatever use_sliding_window says
+    for kind in options.get("layer_types") or ():  # which a SmolLM3 obeys whatever use_sliding_window says
         if kind != "full_attention":
             raise LockdecError(f"{options.source}: {kind} in layer_types is not supported (only full_attention)")
 

@@ -276,6 +276,16 @@ def test_a_prompt_is_read_once_in_a_single_pass(beams: int) -> None:
     assert len(read) <= 3
 
 
+def test_a_prompt_is_read_once_below_the_layers_that_attend() -> None:
+    model, encoded, rows = captioner(1, "last_1"), encoded_batch(rows=4, seed=1), list[list[int]]()
+    for layer in model.decoder.layers:
+        rows.append([])
+        layer.register_forward_hook(lambda _, __, hidden, seen=rows[-1]: seen.append(len(hidden)))
+    model.generate(encoded, **IDS, max_new_tokens=2, min_new_tokens=2, prompt=[5, 6, 7])
+    assert [seen[0] for seen in rows] == [1] * (len(rows) - 1) + [4]
+    assert all(seen[1] == 4 for seen in rows)
+
+
 def test_a_prompt_takes_room() -> None:
     model, encoded = captioner(max_len=16), encoded_batch(rows=2)
     assert model.generate(encoded, **IDS, max_new_tokens=12, min_new_tokens=12, prompt=[5] * 4).shape == (2, 12)
@@ -293,6 +303,14 @@ def test_the_best_of_a_beam_search_are_kept_in_their_order() -> None:
         assert unpadded(sequences) == beam_by_definition(score, 6, options)[:3]
     with pytest.raises(LockdecError, match=r"generation\.beams=4: too few to keep 5 sequences"):
         model.generate_several(encoded, 5, max_new_tokens=6, **IDS, **options)
+
+
+def test_beams_that_do_not_exist_are_as_unlikely_as_can_be() -> None:
+    found = captioner().generate_several(encoded_batch(), 25, max_new_tokens=1, **IDS, strategy="beam", beams=25)
+    real = found.log_probs > -math.inf
+    assert real.sum(1).tolist() == [VOCAB] * len(real)
+    for tokens, exist in zip(found.tokens, real, strict=True):
+        assert sorted(tokens[exist].flatten().tolist()) == list(range(VOCAB))
 
 
 def test_several_draws_of_an_input_are_drawn_apart() -> None:
