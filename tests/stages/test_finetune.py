@@ -113,6 +113,7 @@ def test_frozen_layers_are_run_once_for_each_caption(
     monkeypatch.setattr(Finetune, "prefix", lambda *_: None)
     plain = finetuned(tiny.outputs, tmp_path / "always", *overrides)["finetune"]
     cost = {name: metrics.pop(name, None) for name in ("prefix_layers", "prefix_bytes", "prefix_seconds")}
+    assert metrics.pop("dtype") == plain.pop("dtype") == "float32"
     assert metrics == pytest.approx(plain, rel=1e-5)
     once, always = (load_file(tmp_path / name / CROSS_ATTENTION_WEIGHTS) for name in ("once", "always"))
     for name, weight in always.items():
