@@ -44,11 +44,12 @@ def test_precisions_are_settings_of_their_own_however_they_were_chosen() -> None
         of(2, None, "trainer.precision=bf16-mixed"),
         of(3, None, "trainer=gpu"),
         of(4, "bf16-mixed", "trainer.precision='bf16-mixed'"),
+        of(5, "bf16-mixed"),  # as an experiment's config chooses it
     ]
     study = Study(full + mixed)
     assert {study.label(setting): len(setting.runs) for setting in study.settings} == {
         "": 4,
-        "precision bf16-mixed": 5,
+        "precision bf16-mixed": 6,
     }
     assert not study.notes
 
