@@ -156,7 +156,7 @@ def put_plug(
     ):
         if wanted != found:
             source = f", imported from {record.decoder.source}" if record.decoder.source else ""
-            old = "" if record.decoder.dtype else "; it names no precision: if the two differ in that alone, export it again"
+            old = "" if record.decoder.dtype else "; it names no precision: if they differ in that, export it again"
             raise StoreError(f"{folder}: the plug was made for the {what} {wanted[:12]}{source}, and that of {decoder} "
                              f"is {found[:12]}{old}")  # fmt: skip
     path = folder / RECORD

@@ -21,8 +21,8 @@ class DecoderRecord:
         fingerprint, tokenizer: identify its weights and its tokenizer.
         sizes: its `DecoderConfig`.
         source: where it came from, if it was imported.
-        dtype: the precision of its weights, in which they are fingerprinted and over which the plug was trained; None in
-            schemas 1 and 2, where it is that of the decoder at hand.
+        dtype: the precision of its weights, in which they are fingerprinted and over which the plug was trained; None
+            in schemas 1 and 2, where it is that of the decoder at hand.
     """
 
     fingerprint: str
