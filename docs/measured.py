@@ -75,6 +75,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "language_layers": ("layers_smollm2", language_models.language_layers),
     "language_tuning": ("tuning_language", language_models.language_tuning),
     "language_adapting": ("tuning_adapt", language_models.language_adapting),
+    "language_longer": ("tuning_adapt_*", language_models.language_longer),
     "together": ("together_*", plugs.together),
     "music": ("music_*", music.music),
     "translation": ("translation_*", translation.translation),

@@ -145,6 +145,20 @@ def language_adapting(study: Study) -> dict[str, str]:
     return {"language_adapting": tried(study)}
 
 
+def language_longer(study: Study) -> dict[str, str]:
+    """One row per adaptation of all layers and per bridge, on the validation split, and one of the small decoder."""
+    rows = []
+    for setting in study.settings:
+        run = next(iter(setting.runs.values()))
+        typed = dict(word.partition("=")[::2] for word in run.overrides)
+        steps, rate = (typed.get(f"adapt.{key}") for key in ("steps", "optimizer.learning_rate"))
+        read = [f"{setting.mean('adapt.val_loss'):.3f}", f"`{setting.facet('bridge.kind')}`"] if steps else ["", ""]
+        scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf", "loss"))
+        rows.append([f"{int(steps):,}" if steps else "the small decoder", rate or "", *read, *scores])
+    head = ["steps", "rate", "loss of unread names", "`bridge=`", "token F1", "exact", "CIDEr-D", "chrF", "loss"]
+    return {"language_longer": table(head, sorted(rows))}
+
+
 def tried(study: Study) -> str:
     """A row for each run of one setting: what was typed, its scores, and the loss of its pairs."""
     shared = (
