@@ -112,7 +112,9 @@ def rivals_language(study: Study) -> dict[str, str]:
     """
     alike: dict[tuple[str, int], list[Setting]] = {}
     for setting in study.settings:
-        alike.setdefault((str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))), []).append(setting)
+        alike.setdefault((str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))), []).append(
+            setting
+        )
     return compared({at: together(settings) for at, settings in alike.items()}, "rivals_language")
 
 

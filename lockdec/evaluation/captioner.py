@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from lockdec.console import track
-from lockdec.data.tokenizer import Tokenizer
+from lockdec.data.tokenizer import Tokenizer, pad
 from lockdec.encoders.encoded import States
 from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.scoring import Candidate
 from lockdec.modules.losses import next_token_loss
+from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.models import Encoded, LockingModel, Prefix
 
-IN_MEMORY = 2**30  # bytes of hidden states that are kept for the next loss
+CACHE = 2**29  # bytes of keys and values for which more inputs are captioned at a time
+LOGITS = 2**27  # bytes of logits, likewise
+MORE = 4  # how many batches are captioned together at most
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,17 @@ class Read:
     """Captions that a decoder has read below the lowest layer that depends on an input, shared by several losses.
 
     Attributes:
-        batches: the tokens of each batch, and the hidden states of all but the last; None where they are not kept.
+        sequences: their tokens.
+        prefix: the hidden states of all tokens but the last; None where the lowest layer depends on an input.
     """
 
-    batches: Sequence[tuple[Int[Tensor, "_ _"], Prefix | None]]
+    sequences: Sequence[Sequence[int]]
+    prefix: FrozenPrefix | None
+
+    def close(self) -> None:
+        """Remove the file of the hidden states, if there is one."""
+        if self.prefix is not None:
+            self.prefix.close()
 
 
 class Captioner:
@@ -55,9 +65,8 @@ class Captioner:
 
     def captions(self, rows: Sequence[int], doing: str) -> list[Candidate]:
         """One caption a row, and how likely it is."""
-        return [
-            caption for batch in track(self._batches(rows), doing) for caption in self._generate(self.states(batch))
-        ]
+        batches = self._batches(rows, self._together())
+        return [caption for batch in track(batches, doing) for caption in self._generate(self.states(batch))]
 
     def any_caption(self) -> str:
         """The caption of the first input: the same for every input where all have the same states."""
@@ -70,30 +79,29 @@ class Captioner:
         self.model.unlock()
         return caption
 
-    @torch.inference_mode()
-    def read(self, references: Sequence[Sequence[str]]) -> Read:
-        """The first reference of each row, for `loss` of this captioner and of others over the same decoder."""
-        layers, kept, batches = self.model.frozen_layers, 0, list[tuple[Tensor, Prefix | None]]()
-        for texts in self._batches(references):
-            tokens, prefix = self._tokens(texts), None
-            kept += tokens.numel() * self.model.config.d_model * 4 if layers else 0
-            if layers and kept <= IN_MEMORY:
-                prefix = self.model.prefix(tokens[:, :-1], layers)
-            batches.append((tokens, prefix))
-        return Read(batches)
+    def read(self, references: Sequence[Sequence[str]], folder: Path) -> Read:
+        """The first reference of each row, for `loss` of this captioner and of others over the same decoder.
+
+        Args:
+            folder: for what does not fit into memory, until the `Read` is closed.
+        """
+        sequences = self.tokenizer.sequences([captions[0] for captions in references], self.model.room)
+        layers = self.model.frozen_layers
+        return Read(sequences, FrozenPrefix(self.model, sequences, layers, folder) if layers else None)
 
     @torch.inference_mode()
     def loss(self, rows: Sequence[int], read: Read, locked: bool = False) -> float:
         """Mean cross-entropy in nats per token of captions that have been read, given the rows' states."""
         total, count = 0.0, 0
         self.model.lock() if locked else self.model.unlock()
-        for batch, (tokens, prefix) in zip(self._batches(rows), read.batches, strict=True):
-            encoded = None if locked else self.states(batch)
-            if prefix is not None and prefix.layers > self.model.frozen_layers:
-                prefix = None
-            length, eos = len(self.tokenizer.prompt_tokens), self.tokenizer.special.eos
+        below = read.prefix if read.prefix is not None and read.prefix.layers <= self.model.frozen_layers else None
+        length, special = len(self.tokenizer.prompt_tokens), self.tokenizer.special
+        for places in self._batches(range(len(rows))):
+            tokens = pad([read.sequences[place] for place in places], special.pad).to(self.device)
+            encoded = None if locked else self.states([rows[place] for place in places])
+            prefix = None if below is None else Prefix(below.batch(places).to(self.device), below.layers)
             loss, real = next_token_loss(
-                self.model, tokens, eos, encoded, pack=True, prefix=prefix, prompt_length=length
+                self.model, tokens, special.eos, encoded, pack=True, prefix=prefix, prompt_length=length
             )
             total, count = total + float(loss) * real, count + real
         self.model.unlock()
@@ -118,6 +126,16 @@ class Captioner:
         first = [captions[0] for captions in references]
         return self.tokenizer.batch(first, self.model.room).to(self.device)
 
-    def _batches(self, items: Sequence[Any]) -> list[Sequence[Any]]:
-        size = self.decode.batch_size
+    def _together(self) -> int:
+        """How many batches to caption at a time: the last steps, for a few long captions, are as slow as the others."""
+        beams = self.decode.beams if self.decode.strategy == "beam" else 1
+        sequences = self.decode.batch_size * beams
+        if self.decode.strategy not in ("greedy", "beam"):  # a draw depends on the inputs beside it
+            return 1
+        positions = len(self.tokenizer.prompt_tokens) + self.decode.max_new_tokens
+        cached, logits = self.model.cache_bytes(positions), 4 * self.model.config.vocab_size
+        return max(1, min(MORE, CACHE // (sequences * cached), LOGITS // (sequences * logits))) if cached else 1
+
+    def _batches(self, items: Sequence[Any], together: int = 1) -> list[Sequence[Any]]:
+        size = self.decode.batch_size * together
         return [items[start : start + size] for start in range(0, len(items), size)]

@@ -121,7 +121,7 @@ class Evaluate(Stage):
         found = captioner.captions(rows, "captioning")
         captions = {"caption": [caption.text for caption in found]}
         laps.end("captions")
-        read = captioner.read(references)
+        read = captioner.read(references, work.folder)
         scores = {"caption": {"loss": captioner.loss(rows, read)}}
         laps.end("loss")
         scores["caption"] = score(captions["caption"], references) | scores["caption"]
@@ -150,6 +150,7 @@ class Evaluate(Stage):
         laps.end("shuffled")
         captions["locked"] = [captioner.locked_caption()] * len(rows)
         scores["locked"] = score(captions["locked"], references) | {"loss": captioner.loss(rows, read, locked=True)}
+        read.close()
         laps.end("locked")
         support = support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
         for name, copies in self._copied(support, encoded, rows, texts).items():

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import accumulate, groupby
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lockdec.console import track
+from lockdec.data.tokenizer import pad
 from lockdec.store.writing import PARTIAL, require_free_space
 from lockdec.transformer.models import LockingModel
 
@@ -68,11 +69,14 @@ class FrozenPrefix:
             self._hidden = _mapped(self._file, self.bytes, weight.dtype).view(shape)
         else:
             self._hidden = torch.empty(shape, dtype=weight.dtype)
+        shared = _beginning([sequence[:-2] for sequence in sequences])  # at least one token of each is not shared
         with torch.no_grad(), _computing_in(precision, weight.device):
-            for rows in track(list(self._batches()), "running the frozen layers"):
-                tokens = torch.tensor([sequences[row][:-1] for row in rows], device=weight.device)
-                for row, hidden in zip(rows, model.prefix(tokens, layers).hidden.cpu(), strict=True):
-                    self._of(row).copy_(hidden)
+            for rows in track(list(self._batches(shared)), "running the frozen layers"):
+                tokens = pad([sequences[row][:-1] for row in rows])
+                real = torch.arange(tokens.shape[1]) < torch.tensor([[self._lengths[row]] for row in rows])
+                found = model.prefix(tokens.to(weight.device), layers, real.to(weight.device), shared)
+                for row, hidden in zip(rows, found.hidden.cpu(), strict=True):
+                    self._of(row).copy_(hidden[: self._lengths[row]])
         self.seconds = time.monotonic() - started
 
     def batch(self, rows: Sequence[int]) -> Float[Tensor, "b t d_model"]:
@@ -95,12 +99,15 @@ class FrozenPrefix:
     def _of(self, row: int) -> Tensor:
         return self._hidden[self._ends[row] - self._lengths[row] : self._ends[row]]
 
-    def _batches(self) -> Iterator[list[int]]:
-        """Rows of equal length, so that nothing is padded."""
-        order = sorted(range(len(self._lengths)), key=self._lengths.__getitem__)
-        for length, equal in groupby(order, self._lengths.__getitem__):
-            rows, size = list(equal), max(1, _TOKENS // max(1, length))
-            yield from (rows[start : start + size] for start in range(0, len(rows), size))
+    def _batches(self, shared: int) -> Iterator[list[int]]:
+        """Rows of similar length, beside what they share."""
+        rows: list[int] = []
+        for row in sorted(range(len(self._lengths)), key=self._lengths.__getitem__):
+            if rows and (len(rows) + 1) * (self._lengths[row] - shared) > _TOKENS:
+                yield rows
+                rows = []
+            rows.append(row)
+        yield rows
 
 
 def _computing_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
@@ -108,6 +115,13 @@ def _computing_in(precision: str, device: torch.device) -> AbstractContextManage
     if not precision.endswith("-mixed"):
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision.startswith("bf16") else torch.float16)
+
+
+def _beginning(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences begin with."""
+    first, last = min(map(tuple, sequences)), max(map(tuple, sequences))  # any two others have as much in common
+    alike = [one == other for one, other in zip(first, last, strict=False)]
+    return alike.index(False) if False in alike else len(alike)
 
 
 def _mapped(path: Path, size: int, dtype: torch.dtype) -> Tensor:

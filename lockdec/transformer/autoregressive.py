@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import DecoderConfig, GenerationConfig, HostedConfig
-from lockdec.transformer.decoding.caching import DecoderCache
+from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, whole_pieces
 from lockdec.transformer.decoding.generation import generate
 from lockdec.transformer.decoding.tokens import Generated, SpecialTokens
 from lockdec.transformer.encoded import Encoded, PlugBatch
@@ -108,6 +108,10 @@ class AutoregressiveModel(nn.Module, ABC):
             tokens: one for each beam of each input, side by side.
         """
 
+    def cache_bytes(self, positions: int) -> int | None:
+        """The size of the cache of one sequence of so many positions; None where it is not known."""
+        return None
+
     def soft_prompt(self, encoded: Encoded | PlugBatch | None) -> Float[Tensor, "b k d_model"] | None:
         """Embeddings that stand before the tokens of each input; None where there are none."""
         return None
@@ -194,12 +198,40 @@ class StackedModel(AutoregressiveModel):
     embedding: TokenEmbedding
     decoder: DecoderStack
 
-    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
-        """Apply the first layers, which attend to no encoded input; LockdecError as `hidden`."""
+    def prefix(
+        self, tokens: Int[Tensor, "b t"], layers: int, real: Bool[Tensor, "b t"] | None = None, shared: int = 0
+    ) -> Prefix:
+        """Apply the first layers, which attend to no encoded input; LockdecError as `hidden`.
+
+        Args:
+            real: true where there is a token; nothing is computed at padding. None: there is none.
+            shared: how many tokens all rows begin with: they are computed once.
+        """
         x = self.embedding(tokens)
-        for layer in self.decoder.layers[:layers]:
-            x = layer(x)
-        return Prefix(x, layers)
+        past: list[KeyValueCache | None] = [None] * layers
+        if not layers:
+            return Prefix(x, 0)
+        beginning, rest = x[:, :shared], x[:, shared:]
+        if shared:
+            cache = DecoderCache([None] * layers, len(x), 1, x.shape[1], x)
+            past = [*cache.past]
+            cache.begin(shared=shared)
+            beginning = self._below(beginning[:1], past).expand(len(x), -1, -1)
+            cache.begin(shared=rest.shape[1])
+        if real is None:
+            rest = self._below(rest, past)
+        else:
+            packing = Packing(real[:, shared:])
+            rest = packing.unpack(self._below(packing.pack(rest), past, packing))
+        return Prefix(torch.cat((beginning, rest), dim=1), layers)
+
+    def _below(
+        self, x: Float[Tensor, "_ t d_model"], past: Sequence[KeyValueCache | None], packing: Packing | None = None
+    ) -> Float[Tensor, "_ t d_model"]:
+        """What the first layers make of x, as many as there are pasts."""
+        for layer, layer_past in zip(self.decoder.layers, past, strict=False):
+            x = layer(x, cache=layer_past, packing=packing)
+        return x
 
     def hidden(
         self, tokens: Int[Tensor, "b t"], encoded: Encoded | PlugBatch | None = None, prefix: Prefix | None = None
@@ -254,6 +286,10 @@ class StackedModel(AutoregressiveModel):
             self.decoder(before.to(like), cache=cache)
             cache.unnumbered = positions - self.start
         return cache
+
+    def cache_bytes(self, positions: int) -> int:
+        numbers = 2 * self.config.layers * self.config.key_heads * self.config.d_head * whole_pieces(positions)
+        return numbers * self.embedding.tokens.weight.element_size()
 
     def prefill(self, tokens: Int[Tensor, "_ t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin(shared=tokens.shape[1])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
@@ -158,7 +158,9 @@ class HostedDecoderModel(LockingModel):
             self._resumes = self._can_resume(layers)
         return layers if self._resumes else 0
 
-    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
+    def prefix(
+        self, tokens: Int[Tensor, "b t"], layers: int, real: Bool[Tensor, "b t"] | None = None, shared: int = 0
+    ) -> Prefix:
         self._require_room(tokens.shape[1])
         self._end = layers
         try:

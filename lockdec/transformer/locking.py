@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
@@ -52,8 +52,15 @@ class LockingModel(PluggableModel):
         self._bridging = False
 
     @abstractmethod
-    def prefix(self, tokens: Int[Tensor, "b t"], layers: int) -> Prefix:
-        """What the first layers make of tokens, at most `frozen_layers`, which attend to no encoder."""
+    def prefix(
+        self, tokens: Int[Tensor, "b t"], layers: int, real: Bool[Tensor, "b t"] | None = None, shared: int = 0
+    ) -> Prefix:
+        """What the first layers make of tokens, at most `frozen_layers`, which attend to no encoder.
+
+        Args:
+            real: true where there is a token; what is returned at padding is meaningless. None: there is none.
+            shared: how many tokens all rows begin with, where that is known.
+        """
 
     @abstractmethod
     def attention_maps(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from lockdec.evaluation import captioner as under_test
 from lockdec.evaluation.captioner import Captioner, Read
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import Evaluate
-from lockdec.transformer.models import CrossAttentionConfig
+from lockdec.training.prefix import MAPPED
+from lockdec.transformer.models import CrossAttentionConfig, Encoded
 
 
 @pytest.fixture
@@ -58,11 +61,11 @@ def test_the_likelihood_of_a_caption_is_that_of_its_tokens(captioner: Captioner,
 
 @pytest.mark.parametrize("locked", [False, True])
 def test_the_loss_is_a_mean_over_tokens_however_many_are_in_a_batch(
-    locked: bool, captioner: Captioner, stage: Evaluate
+    locked: bool, captioner: Captioner, stage: Evaluate, tmp_path: Path
 ) -> None:
     rows = stage.data.splits["test"][:5]
     in_twos = of_batch(captioner, 2)
-    loss = in_twos.loss(rows, in_twos.read(references(stage, rows)), locked)
+    loss = in_twos.loss(rows, in_twos.read(references(stage, rows), tmp_path), locked)
     total, count = 0.0, 0
     captioner.model.lock() if locked else captioner.model.unlock()
     for row, texts in zip(rows, references(stage, rows), strict=True):
@@ -75,11 +78,11 @@ def test_the_loss_is_a_mean_over_tokens_however_many_are_in_a_batch(
     assert loss == pytest.approx(total / count, rel=1e-5)
 
 
-def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, stage: Evaluate) -> None:
+def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, stage: Evaluate, tmp_path: Path) -> None:
     rows = stage.data.splits["test"][:4]
     before = texts(captioner, rows)
     assert captioner.locked_caption() == captioner.locked_caption()
-    captioner.loss(rows, captioner.read(references(stage, rows)), locked=True)
+    captioner.loss(rows, captioner.read(references(stage, rows), tmp_path), locked=True)
     assert not captioner.model.locked
     assert texts(captioner, rows) == before
 
@@ -89,24 +92,73 @@ def width(captioner: Captioner) -> int:
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_losses_share_what_is_below_cross_attention(locked: bool, captioner: Captioner, stage: Evaluate) -> None:
+def test_losses_share_what_is_below_cross_attention(
+    locked: bool, captioner: Captioner, stage: Evaluate, tmp_path: Path
+) -> None:
     rows = stage.data.splits["test"][:5]
     upper = copy.deepcopy(captioner)
     upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1], unlock="plain"), width(captioner))
-    read = of_batch(upper, 2).read(references(stage, rows))
-    assert {prefix.layers for _, prefix in read.batches if prefix is not None} == {1}
-    apart = Read([(tokens, None) for tokens, _ in read.batches])
+    read = of_batch(upper, 2).read(references(stage, rows), tmp_path)
+    assert read.prefix is not None
+    assert read.prefix.layers == 1
+    apart = Read(read.sequences, None)
     assert of_batch(upper, 2).loss(rows, read, locked) == pytest.approx(of_batch(upper, 2).loss(rows, apart, locked))
     lower = of_batch(captioner, 2)  # attends in all layers, and has to run them all
     assert lower.loss(rows, read, locked) == pytest.approx(lower.loss(rows, apart, locked), abs=0)
 
 
-def test_what_is_read_is_kept_up_to_a_limit(
-    captioner: Captioner, stage: Evaluate, monkeypatch: pytest.MonkeyPatch
+def test_what_is_read_and_does_not_fit_is_in_a_file_until_it_is_closed(
+    captioner: Captioner, stage: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upper = of_batch(copy.deepcopy(captioner), 2)
+    upper = copy.deepcopy(captioner)
     upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1]), width(captioner))
-    several = references(stage, stage.data.splits["test"][:4])
-    first = upper.read(several).batches[0][0].numel() * upper.model.config.d_model * 4
-    monkeypatch.setattr("lockdec.evaluation.captioner.IN_MEMORY", first)
-    assert [prefix is not None for _, prefix in upper.read(several).batches] == [True, False]
+    rows = stage.data.splits["test"][:4]
+    small = upper.read(references(stage, rows), tmp_path)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr("lockdec.training.prefix.IN_MEMORY", 0)
+    large = upper.read(references(stage, rows), tmp_path)
+    assert upper.loss(rows, large) == upper.loss(rows, small)
+    assert [path.name for path in tmp_path.iterdir()] == [MAPPED]
+    large.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "beams", "cache", "logits", "together"),
+    [
+        ("greedy", 4, 10**9, 10**9, [8, 2]),  # four batches of two, and what is left
+        ("greedy", 4, 0, 10**9, [2, 2, 2, 2, 2]),
+        ("greedy", 4, 10**9, 0, [2, 2, 2, 2, 2]),
+        ("beam", 2, 10**9, 10**9, [8, 2]),
+        ("nucleus", 4, 10**9, 10**9, [2, 2, 2, 2, 2]),  # whose draws depend on the batches
+        ("mbr", 4, 10**9, 10**9, [2, 2, 2, 2, 2]),
+    ],
+)
+def test_more_inputs_are_captioned_together_where_memory_suffices(
+    strategy: str,
+    beams: int,
+    cache: int,
+    logits: int,
+    together: list[int],
+    captioner: Captioner,
+    stage: Evaluate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes, rows = list[int](), stage.data.splits["test"][:10]
+    decode = replace(captioner.decode, batch_size=2, strategy=strategy, beams=beams, candidates=2)
+    here = Captioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
+
+    def states(some: Sequence[int]) -> Encoded:
+        sizes.append(len(some))
+        return captioner.states(some)
+
+    monkeypatch.setattr(here, "states", states)
+    monkeypatch.setattr(under_test, "CACHE", cache)
+    monkeypatch.setattr(under_test, "LOGITS", logits)
+    assert len(texts(here, rows)) == 10
+    assert sizes == together
+    positions = len(here.tokenizer.prompt_tokens) + decode.max_new_tokens
+    made = here.model.cache(captioner.states(rows[:2]), positions)
+    here.model.prefill(torch.tensor([[1] * positions]), made)
+    held = sum(part.numel() * part.element_size() for past in made.past for part in (past._keys, past._values))
+    assert here.model.cache_bytes(positions) == held / 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,14 +106,14 @@ def test_scores_are_those_of_the_captions_that_are_kept(
 
 
 def test_shuffled_is_averaged_over_several_wrong_inputs(
-    rows: list[dict[str, Any]], captioner: Captioner, made: Mapping[str, Artifact], stage: Evaluate
+    rows: list[dict[str, Any]], captioner: Captioner, made: Mapping[str, Artifact], stage: Evaluate, tmp_path: Path
 ) -> None:
     said, references, test = (
         [row["caption"] for row in rows],
         [row["references"] for row in rows],
         stage.data.splits["test"],
     )
-    several, read = [], captioner.read(references)
+    several, read = [], captioner.read(references, tmp_path)
     for shift in (3, 6, 10, 13, 16):  # sixths of 20
         other = score([*said[shift:], *said[:shift]], references)
         several.append(other | {"loss": captioner.loss([*test[shift:], *test[:shift]], read)})

@@ -93,13 +93,13 @@ def test_its_vectors_learn_and_nothing_else_does(made: Mapping[str, Artifact], t
 
 
 def test_it_predicts_the_captions_that_it_was_taught_better_than_the_locked_decoder(
-    made: Mapping[str, Artifact], stage: Prior, assembled: Assembly
+    made: Mapping[str, Artifact], stage: Prior, assembled: Assembly, tmp_path: Path
 ) -> None:
     evaluate = assembled.stages["evaluate"]
     assert isinstance(evaluate, Evaluate)
     captioner = blind(made, made["prior"], evaluate.decode)
     taught = [(pair.caption,) for pair in stage.support]
-    rows, read = range(len(taught)), captioner.read(taught)
+    rows, read = range(len(taught)), captioner.read(taught, tmp_path)
     assert captioner.loss(rows, read) < captioner.loss(rows, read, locked=True) - 0.01
 
 
