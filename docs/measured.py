@@ -67,6 +67,7 @@ PARTS: dict[str, tuple[str, Callable[[Study], Mapping[str, str]]]] = {
     "rivals_tuning": ("rivals_tuning", rivals.rivals_tuning),
     "rivals_budgets": ("rivals_[d5]*", rivals.rivals_budgets),
     "rivals_german": ("rivals_german", rivals.rivals_german),
+    "rivals_german_budgets": ("rivals_german*", rivals.rivals_german_budgets),
     "rivals_language": ("rivals_smollm2", rivals.rivals_language),
     "rivals_language_tuning": ("rivals_smollm2_tuning", rivals.rivals_language_tuning),
     "language_models": ("language*", language_models.language_models),

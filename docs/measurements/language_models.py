@@ -156,7 +156,8 @@ def language_longer(study: Study) -> dict[str, str]:
         scores = (interval(score(setting, name)) for name in ("token_f1", "exact", "cider_d", "chrf", "loss"))
         rows.append([f"{int(steps):,}" if steps else "the small decoder", rate or "", *read, *scores])
     head = ["steps", "rate", "loss of unread names", "`bridge=`", "token F1", "exact", "CIDEr-D", "chrF", "loss"]
-    return {"language_longer": table(head, sorted(rows))}
+    rows.sort(key=lambda row: (not row[1], row[0].rjust(20), *row[1:4]))
+    return {"language_longer": table(head, rows)}
 
 
 def tried(study: Study) -> str:

@@ -127,29 +127,32 @@ def together(settings: list[Setting]) -> Setting:
     return Setting(settings[0].facets, runs)
 
 
-def rivals_budgets(study: Study) -> dict[str, str]:
+def rivals_budgets(study: Study, name: str = "rivals_budgets") -> dict[str, str]:
     """A row per bridge at a small budget: its scores, and differences to the large one and to cross-attention."""
     few = min(map(asked, study.runs))
     small, large = cells(study, few), cells(study, LARGE)
     kinds, shots = bridges_and_shots(small)
-    ours, rows = {count: small[BRIDGES[0], count] for count in shots}, []
+    ours = {count: small[BRIDGES[0], count] for count in shots}
+    rows, larger, gaps = [], [], []
     for kind in kinds:
         line = {count: small[kind, count] for count in shots if (kind, count) in small}
         trained = f"{max(setting.parameters or 0 for setting in line.values()):,.0f}"
-        scores = [interval(score(line[count])) if count in line else "" for count in shots]
-        less = differences(line, {count: large[kind, count] for count in shots})
-        rows.append(
-            [
-                f"`{kind}`",
-                trained,
-                *scores,
-                *less,
-                *(differences(line, ours) if kind != BRIDGES[0] else [""] * len(shots)),
-            ]
-        )
-    columns = [f"{what}{count:,} pairs" for what in ("", f"less that at {LARGE:,}: ", "less `cross_attention`: ")
-               for count in shots]  # fmt: skip
-    return {"rivals_budgets": table(["`bridge=`", "trained", *columns], rows)}
+        at = [f"`{kind}`", trained]
+        rows.append([*at, *(interval(score(line[count])) if count in line else "" for count in shots)])
+        larger.append([*at, *differences(line, {count: large[kind, count] for count in shots})])
+        if kind != BRIDGES[0]:
+            gaps.append([*at, *differences(line, ours)])
+    pairs = [f"{count:,} pairs" for count in shots]
+    return {
+        name: table(["`bridge=`", "trained", *pairs], rows),
+        f"{name} large": table(["`bridge=`", "trained", *pairs], larger),
+        f"{name} difference": table(["`bridge=`", "trained", *pairs], gaps),
+    }
+
+
+def rivals_german_budgets(study: Study) -> dict[str, str]:
+    """The same of German names that MiniLM encodes."""
+    return rivals_budgets(study, "rivals_german_budgets")
 
 
 def rivals_tuning(study: Study, name: str = "rivals_tuning") -> dict[str, str]:

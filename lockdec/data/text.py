@@ -128,7 +128,9 @@ def sentences(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), name_repeats: int = 1) -> list[str]:
+def pretraining_text(
+    captions: CaptionSet, sources: Sequence[TextSource] = (), repeats: int = 1, key: str = "text.name_repeats"
+) -> list[str]:
     """The lines to pretrain on: those of the sources and the training captions, but no held-out caption.
 
     All are in the case of the captions (`captions.case`).
@@ -139,20 +141,21 @@ def pretraining_text(captions: CaptionSet, sources: Sequence[TextSource] = (), n
     Args:
         captions: its training captions are used, unpaired, and its val and test captions are kept out.
         sources: more text.
-        name_repeats: how often each training caption occurs in the text, and so in each epoch; 0 for never.
+        repeats: how often each training caption occurs in the text, and so in each epoch; 0 for never.
+        key: of `repeats` in the config.
 
     Raises:
-        ConfigError: `text.name_repeats` is out of range, or no text is left.
+        ConfigError: `repeats` is out of range, or no text is left.
     """
-    if not 0 <= name_repeats <= MOST_REPEATS:
-        raise ConfigError(f"text.name_repeats={name_repeats}: from 0 to {MOST_REPEATS}")
-    lines = [*lines_of(sources, captions.case), *captions.references("train") * name_repeats]
+    if not 0 <= repeats <= MOST_REPEATS:
+        raise ConfigError(f"{key}={repeats}: from 0 to {MOST_REPEATS}")
+    lines = [*lines_of(sources, captions.case), *captions.references("train") * repeats]
     lines = kept_apart(lines, [*captions.references("val"), *captions.references("test")])
-    if not lines and name_repeats:
+    if not lines and repeats:
         raise ConfigError("text: no text to pretrain on, since every training caption is a val or test caption, too; "
                           "add a source")  # fmt: skip
     if not lines:
-        raise ConfigError(f"text.name_repeats={name_repeats}: no text to pretrain on; use 1 or more, or add a source")
+        raise ConfigError(f"{key}={repeats}: no text to learn; use 1 or more, or add a source")
     return lines
 
 

@@ -65,7 +65,7 @@ class Captioner:
 
     def captions(self, rows: Sequence[int], doing: str) -> list[Candidate]:
         """One caption a row, and how likely it is."""
-        batches = self._batches(rows, self._together())
+        batches = self._batches(rows, self._together(rows[0]))
         return [caption for batch in track(batches, doing) for caption in self._generate(self.states(batch))]
 
     def any_caption(self) -> str:
@@ -84,6 +84,9 @@ class Captioner:
 
         Args:
             folder: for what does not fit into memory, until the `Read` is closed.
+
+        Raises:
+            StoreError: the disk has no room for that.
         """
         sequences = self.tokenizer.sequences([captions[0] for captions in references], self.model.room)
         layers = self.model.frozen_layers
@@ -92,14 +95,16 @@ class Captioner:
     @torch.inference_mode()
     def loss(self, rows: Sequence[int], read: Read, locked: bool = False) -> float:
         """Mean cross-entropy in nats per token of captions that have been read, given the rows' states."""
+        if len(rows) != len(read.sequences):
+            raise ValueError(f"{len(rows)} rows for {len(read.sequences)} captions that were read")
         total, count = 0.0, 0
         self.model.lock() if locked else self.model.unlock()
-        below = read.prefix if read.prefix is not None and read.prefix.layers <= self.model.frozen_layers else None
+        kept = read.prefix if read.prefix is not None and read.prefix.layers <= self.model.frozen_layers else None
         length, special = len(self.tokenizer.prompt_tokens), self.tokenizer.special
         for places in self._batches(range(len(rows))):
             tokens = pad([read.sequences[place] for place in places], special.pad).to(self.device)
             encoded = None if locked else self.states([rows[place] for place in places])
-            prefix = None if below is None else Prefix(below.batch(places).to(self.device), below.layers)
+            prefix = None if kept is None else Prefix(kept.batch(places).to(self.device), kept.layers)
             loss, real = next_token_loss(
                 self.model, tokens, special.eos, encoded, pack=True, prefix=prefix, prompt_length=length
             )
@@ -126,15 +131,17 @@ class Captioner:
         first = [captions[0] for captions in references]
         return self.tokenizer.batch(first, self.model.room).to(self.device)
 
-    def _together(self) -> int:
+    @torch.inference_mode()
+    def _together(self, row: int) -> int:
         """How many batches to caption at a time: the last steps, for a few long captions, are as slow as the others."""
+        if self.decode.strategy not in ("greedy", "beam"):
+            return 1  # a draw depends on the inputs beside it
         beams = self.decode.beams if self.decode.strategy == "beam" else 1
-        sequences = self.decode.batch_size * beams
-        if self.decode.strategy not in ("greedy", "beam"):  # a draw depends on the inputs beside it
-            return 1
-        positions = len(self.tokenizer.prompt_tokens) + self.decode.max_new_tokens
-        cached, logits = self.model.cache_bytes(positions), 4 * self.model.config.vocab_size
-        return max(1, min(MORE, CACHE // (sequences * cached), LOGITS // (sequences * logits))) if cached else 1
+        # The beams of an input share its memory and their prompt, which are counted for each of them here.
+        sequences, positions = self.decode.batch_size * beams, self.decode.max_new_tokens
+        cached = self.model.cache_bytes(self.states([row]), len(self.tokenizer.prompt_tokens) + positions)
+        logits = 4 * self.model.config.vocab_size
+        return 1 if cached is None else max(1, min(MORE, CACHE // (sequences * cached), LOGITS // (sequences * logits)))
 
     def _batches(self, items: Sequence[Any], together: int = 1) -> list[Sequence[Any]]:
         size = self.decode.batch_size * together

@@ -25,8 +25,8 @@ class EvaluateTextConfig(GenerationConfig):
 
     Attributes:
         split: `val` to choose settings, `test` to report.
-        batch_size: inputs at a time; where captions are searched for and not drawn, up to four times as many, as far as
-            half a gigabyte suffices.
+        batch_size: inputs at a time; where captions are searched for and not drawn, up to four times as many, if their
+            cache takes no more than half a gigabyte and their logits no more than an eighth of one.
         seed: of the strategies that draw.
     """
 

@@ -35,7 +35,7 @@ from lockdec.redaction import of_error, redacted, text
 from lockdec.runtime.devices import device_of, exact, tell_unused
 from lockdec.runtime.interruption import InterruptedRunError, stoppable
 from lockdec.runtime.memory import is_out_of_memory, out_of_memory
-from lockdec.stages.stage import Stage, Work
+from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.store import CURVE, METADATA, Artifact, Store, located
 from lockdec.store.reading import CONFIG, RESULT
 from lockdec.store.tensors import made_of
@@ -193,10 +193,12 @@ def artifacts(
     keys = assembly.keys
     records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
     before: dict[str, Stage] = {}
+    missing: dict[str, Mapping[str, Stage]] = {}  # the stages to make, each with those before it
     for name, stage in assembly.stages.items():
         if name in names and not (located([*layers, own], name, keys[name]) / METADATA).is_file():
             tell_unused(trainer.accelerator)
             stage.rehearse(device, before, keys)
+            missing[name] = dict(before)
         before[name] = stage
     found: dict[str, Artifact] = {}
     for name in names:
@@ -232,6 +234,11 @@ def artifacts(
             {parent: keys[parent] for parent in assembly.subtrees[name]["parents"]},
             waiting=wait,
         )
+        if isinstance(stage, DecoderStage):
+            decoder = [artifact for made, artifact in found.items() if isinstance(assembly.stages[made], DecoderStage)]
+            for other in names[names.index(name) + 1 :]:
+                if other in missing:
+                    assembly.stages[other].meet(decoder, missing[other])
         yield found[name], time.monotonic() - clock
 
 

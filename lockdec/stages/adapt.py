@@ -14,7 +14,7 @@ from lockdec.data.text import TextSource, pretraining_text, with_sources
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_changed
 from lockdec.runtime.devices import place_on
-from lockdec.stages.finetune import prompted
+from lockdec.stages.finetune import prompted, require_room
 from lockdec.stages.host_decoder import HostDecoder
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
@@ -107,11 +107,12 @@ class Adapt(TrainingStage, DecoderStage):
         from lockdec.modules.adaptation import Adaptation
         from lockdec.training.batching import LineDataModule
 
-        text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats)
+        text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats, "adapt.repeats")
         tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
         # A step of training is often smaller than the distance between two numbers in bfloat16.
         model = load_decoder(*work.decoder, device=work.device, dtype="float32")
         assert isinstance(model, LockingDecoderModel)  # not hosted
+        require_room(len(tokenizer.prompt_tokens), None, model.config.max_len)
         frozen = self.fit.frozen(model.config.layers)
         place_on(model, work.device)
         lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))

@@ -35,13 +35,14 @@ from lockdec.evaluation.controls import (
 )
 from lockdec.evaluation.metrics import ONE_INPUT, References, score
 from lockdec.evaluation.nearest import nearest_phrases
-from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer, precision_of
+from lockdec.evaluation.stored import load_captioner, load_chat, load_prompt, load_tokenizer, precision_of
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
-from lockdec.stages.finetune import Finetune, require_room
+from lockdec.stages.finetune import Finetune, prompted, require_room, tell_cut
 from lockdec.stages.prior import Prior
 from lockdec.stages.stage import DecoderStage, Laps, Stage, Work
 from lockdec.stages.unlock import Unlock
+from lockdec.store import Artifact
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
 CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
@@ -93,9 +94,19 @@ class Evaluate(Stage):
         decoder, finetune = before[DecoderStage.name], before[Finetune.name]
         if isinstance(decoder, DecoderStage) and isinstance(finetune, Finetune) and "max_len" in decoder.sizes:
             words = len((finetune.prompt or "").split())
-            unlock = before.get(Unlock.name)
-            taken = unlock.bridge.positions if isinstance(unlock, Unlock) and unlock.bridge is not None else 0
-            require_room(words, self.decode.max_new_tokens, decoder.sizes["max_len"], taken)
+            require_room(words, self.decode.max_new_tokens, decoder.sizes["max_len"], _taken(before))
+
+    def meet(self, decoder: Sequence[Artifact], before: Mapping[str, Stage]) -> None:
+        """Refuse captions that do not fit behind the prompt, in tokens, before any is learned."""
+        finetune, told = before[Finetune.name], decoder[0].metrics.get("decoder", {})
+        if not isinstance(finetune, Finetune):
+            return
+        tokenizer = prompted(load_tokenizer(*decoder), load_chat(*decoder), finetune.prompt, finetune.fit.chat)
+        sizes = before[DecoderStage.name]
+        longest = told.get("max_len") or (sizes.sizes.get("max_len") if isinstance(sizes, DecoderStage) else None)
+        if longest is not None:
+            taken = _taken(before)
+            require_room(len(tokenizer.prompt_tokens), self.decode.max_new_tokens, longest, taken)
 
     def fingerprints(self) -> dict[str, str]:
         return {"data": self.data.fingerprint}
@@ -122,6 +133,7 @@ class Evaluate(Stage):
         captions = {"caption": [caption.text for caption in found]}
         laps.end("captions")
         read = captioner.read(references, work.folder)
+        tell_cut(work.stage, read.sequences, tokenizer.special.eos, longest)
         scores = {"caption": {"loss": captioner.loss(rows, read)}}
         laps.end("loss")
         scores["caption"] = score(captions["caption"], references) | scores["caption"]
@@ -231,3 +243,9 @@ class Evaluate(Stage):
         with (work.folder / ATTENTION).open("w", encoding="utf-8") as file:
             for row, found in maps:
                 file.write(json.dumps({"id": self.data.ids[row], **found}, ensure_ascii=False) + "\n")
+
+
+def _taken(before: Mapping[str, Stage]) -> int:
+    """How many positions of the decoder the bridge takes before the prompt."""
+    unlock = before.get(Unlock.name)
+    return unlock.bridge.positions if isinstance(unlock, Unlock) and unlock.bridge is not None else 0

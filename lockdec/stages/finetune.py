@@ -11,6 +11,7 @@ import torch
 from omegaconf import MISSING
 
 from lockdec.config.schema import FewshotConfig
+from lockdec.console import tell_once
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import Pair, hold_out, support_set
 from lockdec.data.tokenizer import ChatTemplate, Tokenizer
@@ -132,6 +133,8 @@ class Finetune(TrainingStage):
         if self.fit.chat and isinstance(before[Pretrain.name], Pretrain):
             raise ConfigError(NO_CHAT)
         unlock = before[Unlock.name]
+        if isinstance(unlock, Unlock):
+            unlock.check_support(self.fewshot)
         if self.trainer.strategy == "fsdp" and isinstance(unlock, Unlock) and unlock.bridge is not None:
             raise ConfigError(f"trainer.strategy=fsdp: bridge={unlock.bridge.kind} is not sharded; use ddp")
 
@@ -158,7 +161,7 @@ class Finetune(TrainingStage):
             save_prompt(tokenizer.prompt, work.folder)
         model = load_captioner(*work.decoder, work.parent(Unlock), device=work.device)
         prompt_length = len(tokenizer.prompt_tokens)
-        require_room(prompt_length, 2, model.config.max_len, model.config.max_len - model.room)
+        require_room(prompt_length, None, model.config.max_len, model.config.max_len - model.room)
         batches = SupportDataModule(
             tokenizer,
             pairs,
@@ -169,6 +172,7 @@ class Finetune(TrainingStage):
             seed=self.seed,
         )
         learns = bool(model.bridge_parameters()) and not model.apart  # neither retrieval alone does, nor trained plugs
+        cut = tell_cut(work.stage, batches.sequences, tokenizer.special.eos, model.config.max_len) if learns else 0
         best = self.best_step(held_out, tokenizer, encoded, model.room) if learns else []
         callbacks = [*self.statistics(tokenizer, encoded, model.room), *best]
         frozen = decoder_fingerprint(model)
@@ -190,7 +194,12 @@ class Finetune(TrainingStage):
                 "support_seed": self.fewshot.support_seed,
             },
             "prompt": {"text": self.prompt, "chat": self.fit.chat, "tokens": prompt_length},
-            "finetune": metrics | {"dtype": precision_of(model)} | ({} if prefix is None else prefix.metrics),
+            "finetune": {
+                **metrics,
+                "dtype": precision_of(model),
+                **({} if prefix is None else prefix.metrics),
+                **({"cut_captions": cut} if cut else {}),
+            },
             "frozen": {"decoder_ok": decoder_fingerprint(model) == frozen},
         }
 
@@ -276,16 +285,27 @@ def prompted(tokenizer: Tokenizer, template: ChatTemplate | None, prompt: str | 
     return tokenizer.with_prompt(tokenizer.read_prompt(prompt, template if chat else None))
 
 
-def require_room(prompt_length: int, caption: int, max_len: int, before: int = 0) -> None:
+def tell_cut(stage: str, sequences: Sequence[Sequence[int]], eos: int, max_len: int) -> int:
+    """Say how many captions are cut, since a decoder has no room for all of their tokens and the EOS after them."""
+    cut = sum(sequence[-1] != eos for sequence in sequences)
+    if cut:
+        what = f"{cut} of {len(sequences)} captions are longer than" if cut > 1 else "1 caption is longer than"
+        tell_once(f"  {stage}: {what} decoder.max_len={max_len} leaves room for, and cut there")
+    return cut
+
+
+def require_room(prompt_length: int, caption: int | None, max_len: int, before: int = 0) -> None:
     """Raise ConfigError unless a prompt and a caption of these lengths, in tokens, fit into a decoder.
 
     Args:
+        caption: `evaluate.max_new_tokens`; None for the shortest caption that there is, of two tokens.
         before: positions that a bridge takes before them.
     """
-    if before + prompt_length + caption > max_len:
+    if before + prompt_length + (2 if caption is None else caption) > max_len:
         parts = [f"{before} positions of the bridge"] if before else []
         parts += [f"a prompt of at least {prompt_length} tokens"] if prompt_length else []
-        what = " and ".join([*parts, f"evaluate.max_new_tokens={caption}"])
+        parts += ["a caption"] if caption is None else [f"evaluate.max_new_tokens={caption}"]
+        what = " and ".join(parts)
         raise ConfigError(
             f"decoder.max_len={max_len} is too little for {what}: shorten them, or take a decoder with a larger max_len"
         )

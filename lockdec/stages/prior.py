@@ -115,7 +115,7 @@ class Prior(TrainingStage):
             save_prompt(tokenizer.prompt, work.folder)
         model = load_decoder(*work.decoder, device=work.device)
         prompt_length, max_len = len(tokenizer.prompt_tokens), model.config.max_len
-        require_room(prompt_length, 2, max_len)
+        require_room(prompt_length, None, max_len)
         vectors = attach_vectors(model, self.fit.layers)
         fit, layers = self.fit, model.frozen_layers
         module = Captioning(

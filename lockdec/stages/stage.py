@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -141,6 +141,17 @@ class Stage(ABC):
             device: where it will compute what no Trainer does.
             before: all stages of the pipeline that come before it.
             keys: of the artifacts of all stages of the pipeline, made or not.
+        """
+        return
+
+    def meet(self, decoder: Sequence[Artifact], before: Mapping[str, Stage]) -> None:
+        """Raise ConfigError where the decoder cannot do what this stage asks; called as soon as it is there.
+
+        It is not called where the artifact of this stage is there already.
+
+        Args:
+            decoder: as `Work.decoder`.
+            before: as in `rehearse`.
         """
         return
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from lockdec.config.schema import FewshotConfig
 from lockdec.data.captions import digest
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.contract import Encoder
@@ -33,11 +34,11 @@ class SumPlugs(Unlock):
 
     Attributes:
         plugs: the folder of a run for each part of the encoder, in the order of their names.
-        prompt: of finetuning; the plugs were trained with it.
+        prompt, chat: of finetuning; the plugs were trained with them.
     """
 
     version: ClassVar[int] = 1
-    neutral: ClassVar[tuple[str, ...]] = (*Unlock.neutral, "plugs", "cross_attention", "seed")
+    neutral: ClassVar[tuple[str, ...]] = (*Unlock.neutral, "plugs", "cross_attention", "seed", "chat=False")
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.evaluation.stored",
         "lockdec.transformer.attention",
@@ -45,6 +46,7 @@ class SumPlugs(Unlock):
     )
     plugs: list[str]
     prompt: str | None = None
+    chat: bool = False
 
     @cached_property
     def _runs(self) -> list[FinishedRun]:
@@ -67,9 +69,21 @@ class SumPlugs(Unlock):
         wanted = self.data.prompt if self.prompt == "auto" else self.prompt
         for run in self._runs:
             section = run.result.get("prompt")
-            prompt = section.get("text") if isinstance(section, Mapping) else None
-            if prompt != wanted:
+            told = section if isinstance(section, Mapping) else {}
+            if (prompt := told.get("text")) != wanted:
                 raise ConfigError(f"finetune.prompt={self.prompt}: {run.folder} was trained with {prompt!r}")
+            if (chat := bool(told.get("chat"))) != self.chat:
+                raise ConfigError(f"finetune.chat={str(self.chat).lower()}: {run.folder} was trained with "
+                                  f"finetune.chat={str(chat).lower()}")  # fmt: skip
+
+    def check_support(self, fewshot: FewshotConfig) -> None:
+        """Refuse runs that have learned from other pairs: the controls would be of pairs that no plug has seen."""
+        for run in self._runs:
+            told = run.result.get("fewshot")
+            for key in ("shots", "support_seed"):
+                wanted = getattr(fewshot, key)
+                if isinstance(told, Mapping) and (found := told.get(key, wanted)) != wanted:
+                    raise ConfigError(f"fewshot.{key}={wanted}: {run.folder} was trained with {key}={found}")
 
     @property
     def dtype(self) -> str | None:

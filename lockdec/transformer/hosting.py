@@ -125,7 +125,10 @@ class HostedDecoderModel(LockingModel):
         options, contents = options_of(folder), Safetensors(folder)
         _require_weights(options, contents)
         from transformers import AutoModelForCausalLM
+        from transformers.utils import logging
 
+        quiet: Any = logging
+        quiet.disable_progress_bar()
         read: Any = AutoModelForCausalLM
         try:
             host, loaded = read.from_pretrained(

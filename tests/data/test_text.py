@@ -50,7 +50,7 @@ def wikipedia() -> Given:
 def test_no_held_out_caption_is_in_the_pretraining_text(kind: SplitKind, seed: int, wikipedia: Given) -> None:
     data = OpenMoji(kind, seed)
     leak = Given(tuple(reference.title() + " " for reference in data.references("test")))
-    text = pretraining_text(data, [wikipedia, leak], name_repeats=2)
+    text = pretraining_text(data, [wikipedia, leak], repeats=2)
     held_out = {words(caption) for caption in data.references("val") + data.references("test")}
     assert len(held_out) == 800
     assert not held_out & {words(line) for line in text}
@@ -89,14 +89,14 @@ def test_captions_that_are_all_held_out_are_said_to_be_so() -> None:
 def test_names_are_repeated_as_often_as_asked() -> None:
     data = Texts([["one"], ["two"], ["three"]], (1, 1, 1))
     more = Given(("other",))
-    assert pretraining_text(data, [more], name_repeats=3) == ["other", "one", "one", "one"]
-    assert pretraining_text(data, [more], name_repeats=0) == ["other"]
+    assert pretraining_text(data, [more], repeats=3) == ["other", "one", "one", "one"]
+    assert pretraining_text(data, [more], repeats=0) == ["other"]
     with pytest.raises(ConfigError, match=r"text\.name_repeats=-1"):
-        pretraining_text(data, [more], name_repeats=-1)
+        pretraining_text(data, [more], repeats=-1)
     with pytest.raises(ConfigError, match=r"text\.name_repeats=1001: from 0 to 1000"):
-        pretraining_text(data, [more], name_repeats=1001)
+        pretraining_text(data, [more], repeats=1001)
     with pytest.raises(ConfigError, match=r"text\.name_repeats=0: no text"):
-        pretraining_text(data, [], name_repeats=0)
+        pretraining_text(data, [], repeats=0)
 
 
 def test_wikipedia_leads_are_read_without_importing_their_package(wikipedia: Given) -> None:

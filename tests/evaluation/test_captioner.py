@@ -156,9 +156,44 @@ def test_more_inputs_are_captioned_together_where_memory_suffices(
     monkeypatch.setattr(under_test, "CACHE", cache)
     monkeypatch.setattr(under_test, "LOGITS", logits)
     assert len(texts(here, rows)) == 10
-    assert sizes == together
-    positions = len(here.tokenizer.prompt_tokens) + decode.max_new_tokens
-    made = here.model.cache(captioner.states(rows[:2]), positions)
+    assert [size for size in sizes if size > 1] == together  # one alone shows how much memory it takes
+    positions, two = len(here.tokenizer.prompt_tokens) + decode.max_new_tokens, captioner.states(rows[:2])
+    made = here.model.cache(two, positions)
     here.model.prefill(torch.tensor([[1] * positions]), made)
-    held = sum(part.numel() * part.element_size() for past in made.past for part in (past._keys, past._values))
-    assert here.model.cache_bytes(positions) == held / 2
+    held = [part for past in made.past for part in (past._keys, past._values)]
+    held += [part for memory in made.memories for part in (memory.key, memory.value)]
+    one = captioner.states(rows[:1])
+    assert here.model.cache_bytes(two, positions) == sum(part.nbytes for part in held)
+    assert 2 * (here.model.cache_bytes(one, positions) or 0) == here.model.cache_bytes(two, positions)
+
+
+@pytest.mark.parametrize(("spare", "together"), [(0, 3), (-1, 2)])
+@pytest.mark.parametrize("limit", ["CACHE", "LOGITS"])
+@pytest.mark.parametrize(("strategy", "beams"), [("greedy", 1), ("beam", 3)])
+def test_as_many_batches_as_fit(
+    spare: int,
+    together: int,
+    limit: str,
+    strategy: str,
+    beams: int,
+    captioner: Captioner,
+    stage: Evaluate,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    row = stage.data.splits["test"][0]
+    decode = replace(captioner.decode, batch_size=5, strategy=strategy, beams=3)
+    here = Captioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
+    cached = here.model.cache_bytes(here.states([row]), len(here.tokenizer.prompt_tokens) + decode.max_new_tokens)
+    each = {"CACHE": cached, "LOGITS": 4 * here.model.config.vocab_size}[limit]
+    assert each is not None
+    monkeypatch.setattr(under_test, limit, 3 * 5 * beams * each + spare)
+    assert here._together(row) == together
+    monkeypatch.setattr(here.model, "cache_bytes", lambda *_: None)  # as of a hosted decoder
+    assert here._together(row) == 1
+
+
+def test_rows_are_those_that_were_read(captioner: Captioner, stage: Evaluate, tmp_path: Path) -> None:
+    rows = stage.data.splits["test"][:4]
+    read = captioner.read(references(stage, rows), tmp_path)
+    with pytest.raises(ValueError, match="3 rows for 4 captions"):
+        captioner.loss(rows[:3], read)

@@ -150,6 +150,24 @@ def test_the_prompt_of_finetuning_stands_before_every_line_and_is_not_learned(
     assert {tuple(line[1 : 1 + len(tokens)]) for line in seen} == {tokens}
 
 
+def test_a_prompt_that_fills_the_decoder_is_refused(
+    made: dict[str, Artifact], adapted: TinyRun, tmp_path: Path
+) -> None:
+    stage = stage_of(
+        adapted.outputs, "finetune.prompt='xylophone quizzical jovial kumquat zephyr wharf vexing jukebox'"
+    )
+    with pytest.raises(
+        ConfigError, match=r"decoder\.max_len=48 is too little for a prompt of at least .* and a caption"
+    ):
+        weights_of(stage, made, tmp_path / "here")
+
+
+def test_no_text_names_its_own_key(made: dict[str, Artifact], adapted: TinyRun, tmp_path: Path) -> None:
+    stage = stage_of(adapted.outputs, "adapt.repeats=0")
+    with pytest.raises(ConfigError, match=r"^adapt\.repeats=0: no text to learn; use 1 or more, or add a source"):
+        weights_of(stage, made, tmp_path / "here")
+
+
 @pytest.mark.parametrize("layers", ["every_2", "last", "last_0x"])
 def test_only_upper_layers_can_be_chosen(layers: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^adapt.layers=.*: use all or last_n, the last n layers"):

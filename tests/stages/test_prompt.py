@@ -31,7 +31,7 @@ from lockdec.stages.evaluate import Evaluate
 from lockdec.stages.finetune import Finetune, require_room
 from lockdec.store import Artifact, Store
 from lockdec.training.batching import CaptionBatch
-from tests.conftest import TinyRun, composed, run_tiny
+from tests.conftest import TinyRun, composed, run_over, run_tiny
 from tests.stages.checkpoints import save_gpt2, save_llama
 
 PROMPT = "A drawing of"
@@ -177,10 +177,32 @@ def test_what_cannot_work_is_refused_before_any_work(overrides: list[str], messa
         assemble(composed("debug=tiny", *overrides), Builder())
 
 
+def test_tokens_are_counted_as_soon_as_there_is_a_tokenizer(tiny: TinyRun) -> None:
+    finetuned = set(tiny.outputs.glob("stages/finetune/*"))
+    words = "xylophone quizzical jovial kumquat zephyr wharf vexing"
+    with pytest.raises(ConfigError, match=r"a prompt of at least \d+ tokens and evaluate\.max_new_tokens=24"):
+        run_tiny(tiny.outputs, "no_room", f"finetune.prompt='{words}'", "evaluate.max_new_tokens=24")
+    assert set(tiny.outputs.glob("stages/finetune/*")) == finetuned
+
+
+def test_captions_that_are_cut_are_counted(tiny: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "xylophone quizzical jovial kumquat zephyr wharf"  # leaves hardly any room for a caption
+    run = run_over(tiny, tmp_path, "cut", f"finetune.prompt='{words}'", "evaluate.max_new_tokens=2")
+    cut, pairs = run.result["finetune"]["cut_captions"], run.result["fewshot"]["pairs"]
+    assert 0 < cut <= pairs
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"finetune: {cut} of {pairs} captions are longer than decoder.max_len=48 leaves room for" in printed
+    assert "evaluate: " in printed
+    assert "cut_captions" not in tiny.result["finetune"]
+
+
 def test_prompt_and_caption_have_to_fit() -> None:
     require_room(16, 32, 48)
     with pytest.raises(ConfigError, match=r"decoder\.max_len=48 is too little for a prompt of at least 17 tokens"):
         require_room(17, 32, 48)
+    require_room(46, None, 48)
+    with pytest.raises(ConfigError, match=r"is too little for a prompt of at least 47 tokens and a caption: shorten"):
+        require_room(47, None, 48)
 
 
 def test_a_prompt_of_another_tokenizer_is_refused(tiny: TinyRun) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,17 @@ from safetensors.torch import load_file
 
 import lockdec
 from lockdec.caption import main as caption
+from lockdec.config.building import Builder
 from lockdec.data.named_drawings import NamedDrawings
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_decoder
+from lockdec.pipeline.assembling import assemble
 from lockdec.plugs.writing import write_plug
 from lockdec.stages import sum_plugs
-from tests.conftest import TinyRun, run_tiny
+from tests.conftest import TinyRun, composed, run_tiny
 
 BOTH = ("data=named_drawings", "encoder=drawing_and_name")
 
@@ -173,6 +176,8 @@ def test_two_plugs_of_one_encoder_read_the_same_picture(
         (["bridge.plugs=[{tiny},{named}]", "pretrain.steps=7"], "has another decoder than this run"),
         (["bridge.plugs=[{tiny},{named}]", "bridge.parameters=9"], "have their sizes"),
         (["bridge.plugs=[{tiny},{named}]", "finetune.prompt=the"], "was trained with None"),
+        (["bridge.plugs=[{tiny},{named}]", "fewshot.shots=4"], r"fewshot\.shots=4: .* was trained with shots="),
+        (["bridge.plugs=[{tiny},{named}]", "seed=3"], r"fewshot\.support_seed=3: .* was trained with support_seed=0"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -183,6 +188,21 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(ConfigError, match=said):
         run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", *filled)
     assert set(tiny.outputs.glob("stages/pretrain/*")) == decoders, "none is pretrained for what is refused"
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_plugs_of_a_chat_are_summed_in_one(trained: bool, tiny: TinyRun) -> None:
+    config = composed("debug=tiny", *BOTH, "bridge=sum", f"bridge.plugs=[{tiny.folder},{tiny.folder}]")
+    stage = assemble(config, Builder()).stages["unlock"]
+    assert isinstance(stage, sum_plugs.SumPlugs)
+    told = replace(find_run(tiny.folder), result=tiny.result | {"prompt": {"text": "the", "chat": trained}})
+    other = replace(stage, prompt="the", chat=not trained)
+    vars(other)["_runs"] = [told, told]
+    with pytest.raises(ConfigError, match=f"finetune.chat={str(not trained).lower()}: .* trained with finetune.chat="):
+        other.check()
+    same = replace(stage, prompt="the", chat=trained)
+    vars(same)["_runs"] = [told, told]
+    same.check()
 
 
 def test_plugs_of_two_precisions_are_refused(

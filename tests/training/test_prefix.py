@@ -29,7 +29,9 @@ from tests.transformer.tiny_transformers import (
 EOS = 2
 LENGTHS = (4, 1, 9, 4, 0, 12, 9)
 SEQUENCES = [[1, *range(3, 3 + length), EOS] for length in LENGTHS]
-PROMPTED = [[1, 5, 6, 7, *range(3 + length % 2, 3 + length), EOS] for length in LENGTHS]  # each begins with a prompt
+PROMPTED = [
+    [1, 5, 6, 7, 8, *range(3 + length % 2, 3 + length), EOS] for length in (4, 1, 9, 4, 0, 10, 9)
+]  # each begins with a prompt
 
 
 def attending(layers: str, **changes: Any) -> LockingDecoderModel:
@@ -46,6 +48,30 @@ def attending(layers: str, **changes: Any) -> LockingDecoderModel:
 def test_the_layers_below_the_lowest_cross_attention(layers: str, below: int) -> None:
     assert attending(layers).decoder.below_cross_attention == below
     assert locking_model().decoder.below_cross_attention == 0
+
+
+@pytest.mark.parametrize("position", ["rope", "learned", "sinusoidal"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "pre"},
+        {"norm": "post"},
+        {"norm": "parallel"},
+        {"kv_heads": 1, "qk_norm": True, "norm_kind": "rms"},
+    ],
+    ids=lambda changes: " ".join(map(str, changes.values())),
+)
+@pytest.mark.parametrize("short", [256, 0], ids=["shared", "apart"])
+def test_hidden_states_are_those_of_each_sequence_alone(
+    position: str, changes: dict[str, Any], short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "_SHORT", short)
+    model = attending("last_2", position=position, **changes)
+    prefix = FrozenPrefix(model, PROMPTED, 2, Path("nowhere"))
+    for row, sequence in enumerate(PROMPTED):
+        with torch.no_grad():
+            alone = model.prefix(torch.tensor([sequence[:-1]]), 2).hidden
+        torch.testing.assert_close(prefix.batch([row]), alone, rtol=1e-4, atol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -86,9 +112,19 @@ def test_nothing_is_computed_at_padding_and_a_prompt_once(monkeypatch: pytest.Mo
     first.register_forward_pre_hook(lambda _, inputs: positions.append(inputs[0].shape[0] * inputs[0].shape[1]))
     FrozenPrefix(model, PROMPTED, 2, Path("nowhere"))
     beginning, rest = positions
-    assert beginning == 3  # of four: something is left of the one without text
+    assert beginning == 4  # of five: something is left of the one without text
     others = sum(len(sequence) - 1 - beginning for sequence in PROMPTED)
     assert others <= rest < others + MULTIPLE
+    monkeypatch.setattr(under_test, "_TOKENS", 20)  # two or more of the shorter ones at a time
+    positions.clear()
+    FrozenPrefix(model, PROMPTED, 2, Path("nowhere"))
+    assert max(positions) <= 20 + MULTIPLE
+    assert len(positions) < 2 * len(PROMPTED)
+    monkeypatch.setattr(under_test, "_WHOLE", 20)  # with what they share, each is alone
+    positions.clear()
+    FrozenPrefix(model, PROMPTED, 2, Path("nowhere"))
+    assert len(positions) > 2 * 4
+    monkeypatch.setattr(under_test, "_WHOLE", 10**6)
     monkeypatch.setattr(under_test, "_TOKENS", 12)
     positions.clear()
     FrozenPrefix(model, SEQUENCES, 2, Path("nowhere"))
