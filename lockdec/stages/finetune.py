@@ -44,7 +44,10 @@ if TYPE_CHECKING:
     from lockdec.evaluation.selection import BestStep
     from lockdec.modules.captioning import Captioning
 
-NO_CHAT = "finetune.chat=true: the decoder has no chat template; choose a decoder that has one, or use false"
+NO_CHAT = (
+    "finetune.chat=true: the decoder has no chat template that takes a single message of a user; "
+    "choose a decoder that has one, or use false"
+)
 WATCHED = 64  # validation pairs, measured for the loggers alone
 
 
