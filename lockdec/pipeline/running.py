@@ -238,7 +238,7 @@ def artifacts(
             decoder = [artifact for made, artifact in found.items() if isinstance(assembly.stages[made], DecoderStage)]
             for other in names[names.index(name) + 1 :]:
                 if other in missing:
-                    assembly.stages[other].meet(decoder, missing[other])
+                    assembly.stages[other].check_decoder(decoder, missing[other])
         yield found[name], time.monotonic() - clock
 
 

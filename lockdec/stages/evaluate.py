@@ -96,7 +96,7 @@ class Evaluate(Stage):
             words = len((finetune.prompt or "").split())
             require_room(words, self.decode.max_new_tokens, decoder.sizes["max_len"], _taken(before))
 
-    def meet(self, decoder: Sequence[Artifact], before: Mapping[str, Stage]) -> None:
+    def check_decoder(self, decoder: Sequence[Artifact], before: Mapping[str, Stage]) -> None:
         """Refuse captions that do not fit behind the prompt, in tokens, before any is learned."""
         finetune, told = before[Finetune.name], decoder[0].metrics.get("decoder", {})
         if not isinstance(finetune, Finetune):

@@ -144,7 +144,7 @@ class Stage(ABC):
         """
         return
 
-    def meet(self, decoder: Sequence[Artifact], before: Mapping[str, Stage]) -> None:
+    def check_decoder(self, decoder: Sequence[Artifact], before: Mapping[str, Stage]) -> None:
         """Raise ConfigError where the decoder cannot do what this stage asks; called as soon as it is there.
 
         It is not called where the artifact of this stage is there already.
