@@ -22,8 +22,9 @@ from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokeniz
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import ATTENTION, CAPTIONS, DRAWINGS, Evaluate
 from lockdec.store import Artifact
+from lockdec.training.prefix import MAPPED
 from lockdec.transformer.encoded import Encoded
-from tests.conftest import TinyRun, run_tiny
+from tests.conftest import TinyRun, run_over, run_tiny
 
 CONTROLS = ("prior", "locked", "nearest_neighbour")
 
@@ -190,3 +191,11 @@ def test_attributes_that_name_no_words_are_refused(attributes: Any, stage: Evalu
     with pytest.raises(ConfigError, match=r"evaluate\.attributes=.*the words of its values"):
         replace(stage.decode, attributes=attributes).check()
     replace(stage.decode, attributes={"colour": ["red", "dark green"]}).check()
+
+
+def test_no_hidden_states_stay_in_the_artifact(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lockdec.training.prefix.IN_MEMORY", 0)  # a file has them while they are read
+    run = run_over(tiny, tmp_path, "mapped", "cross_attention.layers=last_1")
+    for name, entry in run.result["stages"].items():
+        folders = [outputs / "stages" / name / entry["key"] for outputs in (run.outputs, tiny.outputs)]
+        assert not [path for folder in folders for path in folder.glob(MAPPED)], name

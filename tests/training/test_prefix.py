@@ -115,6 +115,11 @@ def test_nothing_is_computed_at_padding_and_a_prompt_once(monkeypatch: pytest.Mo
     assert beginning == 4  # of five: something is left of the one without text
     others = sum(len(sequence) - 1 - beginning for sequence in PROMPTED)
     assert others <= rest < others + MULTIPLE
+    longest = max(len(sequence) - 1 for sequence in PROMPTED) - beginning
+    monkeypatch.setattr(under_test, "_TOKENS", longest * len(PROMPTED))  # what is shared does not count
+    positions.clear()
+    FrozenPrefix(model, PROMPTED, 2, Path("nowhere"))
+    assert len(positions) == 2
     monkeypatch.setattr(under_test, "_TOKENS", 20)  # two or more of the shorter ones at a time
     positions.clear()
     FrozenPrefix(model, PROMPTED, 2, Path("nowhere"))
