@@ -33,8 +33,13 @@ def cells(study: Study, parameters: int | None = None) -> Cells:
     found: Cells = {}
     for setting in study.settings:
         if parameters is None or asked(next(iter(setting.runs.values()))) == parameters:
-            found[str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))] = setting
+            found[cell(setting)] = setting
     return found
+
+
+def cell(setting: Setting) -> tuple[str, int]:
+    """The bridge of a setting and its number of pairs."""
+    return str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))
 
 
 def asked(run: Run) -> int:
@@ -112,9 +117,7 @@ def rivals_language(study: Study) -> dict[str, str]:
     """
     alike: dict[tuple[str, int], list[Setting]] = {}
     for setting in study.settings:
-        alike.setdefault((str(setting.facet("bridge.kind")), int(str(setting.facet("fewshot.shots")))), []).append(
-            setting
-        )
+        alike.setdefault(cell(setting), []).append(setting)
     return compared({at: together(settings) for at, settings in alike.items()}, "rivals_language")
 
 

@@ -65,7 +65,7 @@ class Captioner:
 
     def captions(self, rows: Sequence[int], doing: str) -> list[Candidate]:
         """One caption a row, and how likely it is."""
-        batches = self._batches(rows, self._together(rows[0]))
+        batches = self._batches(rows, self._together(rows[0]) if len(rows) > self.decode.batch_size else 1)
         return [caption for batch in track(batches, doing) for caption in self._generate(self.states(batch))]
 
     def any_caption(self) -> str:
