@@ -338,7 +338,7 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
     Raises:
         ConfigError: a section is not there; a key of it is not known; a value has the wrong type or is out of range.
     """
-    typed = copied(config)
+    merged: dict[str, DictConfig] = {}
     for name, kind in kinds.items():
         if not OmegaConf.is_dict(config.get(name)):
             raise ConfigError(
@@ -348,9 +348,7 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
             if inner in config[name] and not OmegaConf.is_dict(given := config[name][inner]):
                 raise ConfigError(f"{name}.{inner}={given}: give values to its keys: {', '.join(keys)}")
         try:
-            merged = _merged(kind, repr(OmegaConf.to_container(config[name])), config[name])
-            with flag_override(typed, "no_deepcopy_set_nodes", True):
-                typed[name] = merged.copy()
+            merged[name] = _merged(kind, repr(OmegaConf.to_container(config[name])), config[name])
         except (ConfigKeyError, ConfigAttributeError) as error:
             known = error.parent_node if isinstance(error.parent_node, DictConfig) else ()
             raise ConfigError(
@@ -358,6 +356,10 @@ def with_sections(config: DictConfig, kinds: Mapping[str, type[Section]]) -> Dic
             ) from error
         except OmegaConfBaseException as error:
             raise ConfigError(f"{name}.{error.full_key}: {str(error).splitlines()[0]}") from error
+    typed = copied(config)
+    with flag_override(typed, "no_deepcopy_set_nodes", True):
+        for name, node in merged.items():
+            typed[name] = copied(node)
     for name in kinds:
         section: Any = OmegaConf.to_object(typed[name])
         section.check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress, takewhile
 from pathlib import Path
@@ -56,14 +56,19 @@ class DryRun(BaseException):
 
     Attributes:
         cells: composes the cells and gives each with its folder, which is None for a single run.
+        total: how many cells there are.
         at_once: how many cells run side by side.
         trials: the number of cells of a search, which chooses their values as it goes; None otherwise.
     """
 
     def __init__(
-        self, cells: Callable[[], list[tuple[Path | None, DictConfig]]], at_once: int = 1, trials: int | None = None
+        self,
+        cells: Callable[[], Iterable[tuple[Path | None, DictConfig]]],
+        total: int = 1,
+        at_once: int = 1,
+        trials: int | None = None,
     ) -> None:
-        self.cells, self.at_once, self.trials = cells, at_once, trials
+        self.cells, self.total, self.at_once, self.trials = cells, total, at_once, trials
 
 
 class Refused(BaseException):
@@ -118,14 +123,10 @@ class SweepWatch(Callback):
         folder = Path(config.hydra.sweep.dir)
         if config.dry_run:
             if trials is not None:
-                raise DryRun(lambda: [(None, config)], cells_at_once(config), trials)
-            raise DryRun(
-                lambda: [
-                    (folder / name, cell)
-                    for name, cell in zip(names, compose_cells(config, loader, overrides), strict=True)
-                ],
-                cells_at_once(config),
-            )
+                raise DryRun(lambda: [(None, config)], at_once=cells_at_once(config), trials=trials)
+            folders = [folder / name for name in names]
+            composed = compose_cells(config, loader, overrides)
+            raise DryRun(lambda: zip(folders, composed, strict=True), len(folders), cells_at_once(config))
         with refusing():
             make_folder(folder)
             finished = None if trials is not None else _finished(config, loader, overrides, folder, names)

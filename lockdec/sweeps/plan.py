@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -69,18 +69,20 @@ class Plan:
         return [name for name, stage in self.stages.items() if stage.made and stage.seconds is None]
 
 
-def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> Plan:
+def plan(cells: Iterable[tuple[Path | None, DictConfig]], at_once: int = 1, total: int | None = None) -> Plan:
     """Compute the key of every stage and look it up in the store. Writes nothing.
 
     Args:
-        cells: each cell's folder (None outside a sweep) and config.
+        cells: each cell's folder (None outside a sweep) and config; one at a time is kept.
+        at_once: how many of them run side by side.
+        total: how many cells there are, where `cells` has no length.
     """
-    builder, finished = Builder(), 0
+    builder, count, finished = Builder(), 0, 0
     uses: dict[str, dict[str, tuple[Path, Mapping[str, Any]]]] = {}
     stores: dict[Path, None] = {}
     times: dict[str, int] = {}
     refused: dict[str, str] = {}
-    for number, (folder, composed) in enumerate(track(cells, "looking up the stages of each cell")):
+    for count, (folder, composed) in enumerate(track(cells, "looking up the stages of each cell", total), start=1):
         config = composed
         if "hydra" in composed:  # a job gets its config without it
             config = composed.copy()
@@ -92,7 +94,7 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
         try:
             assembly = assemble(config, builder)
         except (ConfigError, DataError) as error:
-            refused[str(number)] = str(error)
+            refused[str(count - 1)] = str(error)
             continue
         stores |= dict.fromkeys(assembly.config.paths.places)
         for name, key in assembly.keys.items():
@@ -100,7 +102,7 @@ def plan(cells: Sequence[tuple[Path | None, DictConfig]], at_once: int = 1) -> P
             uses.setdefault(name, {})[key] = (folder, assembly.subtrees[name])
             times[name] = times.get(name, 0) + 1
     stages = {name: _stage_plan([store / name for store in stores], uses[name], times[name]) for name in uses}
-    return Plan(len(cells), finished, stages, refused, at_once)
+    return Plan(count, finished, stages, refused, at_once)
 
 
 def _stage_plan(roots: Sequence[Path], found: Mapping[str, tuple[Path, Mapping[str, Any]]], times: int) -> StagePlan:
