@@ -37,8 +37,8 @@ class RayLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         # Read by the import of Ray: no usage statistics are sent, and no code is copied to workers.
         os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-        import cloudpickle
         import ray
+        from ray import cloudpickle
 
         setup_globals()
         own = {"num_cpus": self.num_cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -69,7 +69,7 @@ class RayLauncher(Launcher):
 
 
 def _run_cell(task: bytes, config: DictConfig, folder: str) -> Any:
-    import cloudpickle
+    from ray import cloudpickle
 
     os.chdir(folder)
     setup_globals()

@@ -32,7 +32,7 @@ from lockdec.transformer.configuration import CrossAttentionConfig, DecoderConfi
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SEEDS, MOST_SEED = ("seed", "support_seed", "split_seed"), 2**32 - 1  # the largest that numpy takes
 MOST_THREADS = MOST_DEVICES = 1024
-SMALLEST_VOCABULARY, MOST_TOKENS = 259, 1_000_000  # a larger one has no use, and ends the process in tokenizers
+SMALLEST_VOCABULARY, LARGEST_VOCABULARY = 259, 1_000_000  # a larger one has no use, and ends the process in tokenizers
 NO_PROJECT = "/\\#?%:"  # what W&B takes in no name of a project
 
 
@@ -81,9 +81,7 @@ class TokenizerConfig:
 
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
-        if not SMALLEST_VOCABULARY <= self.vocab_size <= MOST_TOKENS:
-            raise ConfigError(f"tokenizer.vocab_size={self.vocab_size} must be from {SMALLEST_VOCABULARY} (256 bytes "
-                              f"and 3 special tokens) to {MOST_TOKENS}")  # fmt: skip
+        require_vocabulary("tokenizer", self)
 
 
 @dataclass
@@ -450,6 +448,13 @@ def plain(node: Any, complete: bool = False) -> Any:
     if not OmegaConf.is_config(node):
         return node
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=complete)
+
+
+def require_vocabulary(key: str, config: Any) -> None:
+    """Raise ConfigError where `vocab_size` of what stands at `key` has no room for every byte, or more than is of use."""
+    if not SMALLEST_VOCABULARY <= config.vocab_size <= LARGEST_VOCABULARY:
+        raise ConfigError(f"{key}.vocab_size={config.vocab_size} must be from {SMALLEST_VOCABULARY} (256 bytes "
+                          f"and 3 special tokens) to {LARGEST_VOCABULARY}")  # fmt: skip
 
 
 def require_at_least(key: str, config: Any, **least: float) -> None:

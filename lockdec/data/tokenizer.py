@@ -21,7 +21,7 @@ from torch import Tensor, tensor
 from torch.nn import functional as F
 
 from lockdec.data.captions import Case
-from lockdec.errors import ConfigError, DataError, StoreError
+from lockdec.errors import DataError, StoreError
 from lockdec.store.reading import MOST_BYTES, from_json, read_bytes, read_text
 from lockdec.transformer.decoding.tokens import SpecialTokens
 
@@ -58,7 +58,6 @@ _MESSAGE = "a message of the user's"  # marks its place in a template
 _MOST_BYTES = 64_000_000
 _MOST_GROWTH = 1_000
 _LONGEST_TOKEN = 1_000
-_SMALLEST = len(_SPECIAL) + 256
 
 
 class Tokenizer:
@@ -401,14 +400,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, case: Case = "lower")
 
     Args:
         texts: the training text; the same texts in the same order give the same tokenizer.
-        vocab_size: the largest number of ids, including special ones; with little text there may be fewer.
+        vocab_size: the largest number of ids, including special ones and every byte; with little text there may be
+            fewer.
         case: "lower" encodes every text in lower case, "keep" as it is.
-
-    Raises:
-        ConfigError: `tokenizer.vocab_size` leaves no room for every byte.
     """
-    if vocab_size < _SMALLEST:
-        raise ConfigError(f"tokenizer.vocab_size={vocab_size}: at least {_SMALLEST} (256 bytes and 3 special tokens)")
     fast = tokenizers.Tokenizer(models.BPE())
     if case == "lower":
         fast.normalizer = normalizers.Lowercase()

@@ -68,6 +68,9 @@ class Pretrain(TrainingStage, DecoderStage):
         super().check()
         if self.name_repeats < 0:
             raise ConfigError(f"text.name_repeats={self.name_repeats} must be at least 0")
+        if self.fit.batch_tokens < self.decoder.max_len:
+            raise ConfigError(f"pretrain.batch_tokens={self.fit.batch_tokens}: at least "
+                              f"decoder.max_len={self.decoder.max_len}")  # fmt: skip
 
     @property
     def sizes(self) -> dict[str, int]:

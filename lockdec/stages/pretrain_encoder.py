@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from omegaconf import MISSING
 
+from lockdec.config.schema import require_vocabulary
 from lockdec.data.captions import CaptionSet, Split
 from lockdec.data.text import TextSource, kept_apart, lines_of, with_sources
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer
@@ -44,6 +45,7 @@ class PretrainEncoderConfig(TrainingConfig):
     def check(self) -> None:
         """Raise ConfigError where a value is out of range."""
         self.check_training("pretrain_encoder", batch_tokens=1)
+        require_vocabulary("pretrain_encoder", self)
         if not 0 < self.masked < 1:
             raise ConfigError(f"pretrain_encoder.masked={self.masked} must be above 0 and below 1")
         self.model.check()

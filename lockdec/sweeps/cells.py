@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from lockdec.errors import StoreError
+from lockdec.store.locking import is_held, locked
 from lockdec.store.reading import RESULT, RUNNING, read_object
 
 _CHANGES_NO_RESULT = re.compile(r"[+~]*(trainer|logger|callbacks|hydra|paths|name|sweep_name|objective|dry_run)\b")
@@ -24,26 +25,14 @@ _CHANGES_NO_RESULT = re.compile(r"[+~]*(trainer|logger|callbacks|hydra|paths|nam
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold the lock of a cell while running it; waits while another process holds it."""
-    from filelock import FileLock  # here, since --help needs this module for no lock
-
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / RUNNING):
+    with locked(folder / RUNNING):
         yield
 
 
 def is_running(folder: Path) -> bool:
     """Whether a live process runs the cell."""
-    from filelock import FileLock, Timeout
-
-    if not (folder / RUNNING).exists():
-        return False
-    lock = FileLock(folder / RUNNING)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+    return is_held(folder / RUNNING)
 
 
 def read_cells(folder: Path, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:

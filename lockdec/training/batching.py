@@ -18,7 +18,6 @@ from torch import Tensor, tensor
 from lockdec.data.fewshot import Pair
 from lockdec.data.tokenizer import Tokenizer, pad
 from lockdec.encoders.encoded import States
-from lockdec.errors import ConfigError
 from lockdec.training.prefix import FrozenPrefix
 from lockdec.transformer.encoded import Encoded
 
@@ -164,13 +163,10 @@ class TextDataModule(PinningDataModule):
     Args:
         texts: what to train on.
         val: what to measure on; the same batches each time.
-        batch_tokens: the most tokens in a batch, padding included.
+        batch_tokens: the most tokens in a batch, padding included; at least `max_len`.
         max_len: the most tokens of a line, BOS and EOS included; a longer one is cut there.
         steps: of the whole training.
         seed: draws the order.
-
-    Raises:
-        ConfigError: `pretrain.batch_tokens` is below `max_len`.
     """
 
     def __init__(
@@ -185,8 +181,6 @@ class TextDataModule(PinningDataModule):
         seed: int,
     ) -> None:
         super().__init__()
-        if batch_tokens < max_len:
-            raise ConfigError(f"pretrain.batch_tokens={batch_tokens}: at least decoder.max_len={max_len}")
         self._train = tokenizer.sequences(texts, max_len)
         self._val = tokenizer.sequences(val, max_len)
         self._lengths = [len(sequence) for sequence in self._train]

@@ -38,6 +38,25 @@ def test_a_section_is_checked_before_any_work(override: str, message: str) -> No
         checked_subtrees(composed(override), Builder())
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["pretrain.batch_tokens=16"], r"^pretrain\.batch_tokens=16: at least decoder\.max_len=\d+$"),
+        (
+            ["encoder=mlm", "data=translation", "pretrain_encoder.batch_tokens=16"],
+            r"^pretrain_encoder\.batch_tokens=16: at least pretrain_encoder\.model\.max_len=\d+$",
+        ),
+        (
+            ["encoder=mlm", "data=translation", "pretrain_encoder.vocab_size=100"],
+            r"^pretrain_encoder\.vocab_size=100 must be from 259 \(256 bytes and 3 special tokens\) to 1000000$",
+        ),
+    ],
+)
+def test_stages_are_checked_before_any_work(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        assemble(composed("debug=tiny", *overrides), Builder())
+
+
 def test_odd_values_are_refused_as_such_or_taken() -> None:
     """Thirty of those that `python -m tests.pipeline.odd_values` tries, of each value some."""
     trial = odd_values.Trial(["debug=tiny"])

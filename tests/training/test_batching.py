@@ -15,7 +15,6 @@ from lockdec.data.text import WikipediaLeads, pretraining_text
 from lockdec.data.tokenizer import EOS_ID, PAD_ID, Tokenizer, train_tokenizer
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
-from lockdec.errors import ConfigError
 from lockdec.training.batching import (
     CaptionBatch,
     PinningDataModule,
@@ -118,11 +117,6 @@ def test_validation_is_all_of_it_in_the_same_batches(tokenizer: Tokenizer, text:
     assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(first, second, strict=True))
     captions = [caption for batch in first for caption in tokenizer.decode_batch(batch.tokens)]
     assert sorted(captions) == ["a red hat", "flag of germany", "woman firefighter"]
-
-
-def test_a_budget_below_one_line_is_refused(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ConfigError, match=r"pretrain\.batch_tokens=16: at least decoder\.max_len=48"):
-        TextDataModule(tokenizer, ["a"], batch_tokens=16, max_len=48, steps=1, seed=0)
 
 
 class Recorder(L.LightningModule):
