@@ -312,10 +312,6 @@ def _warn(line: str) -> None:
     print(f"lockdec: {visible(line)}", file=sys.stderr)
 
 
-def _one_line(error: Exception) -> str:
-    return visible(" ".join(str(error).split()))
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lockdec caption",

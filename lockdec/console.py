@@ -24,6 +24,7 @@ from rich.text import Text
 
 from lockdec import redaction
 from lockdec.errors import visible
+from lockdec.terminal import duration
 
 T = TypeVar("T")
 
@@ -82,20 +83,13 @@ class LongWork:
             line += f" of {self._total}"
             if done > self._first:
                 seconds = (now - self._started) * (self._total - done) / (done - self._first)
-                line += f", about {_lasting(seconds)} left"
+                line += f", about {duration(seconds)} left"
         console.print(line + (f", {note}" if note else ""), soft_wrap=True, markup=False)
 
     def stop(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
-
-
-def _lasting(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.5 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def track(items: Iterable[T], description: str, total: int | None = None, patience: float = 2.0) -> Iterator[T]:

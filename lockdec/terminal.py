@@ -1,4 +1,4 @@
-"""What every command shares: output that cannot end its work, and errors that end it with one plain line.
+"""What every command shares: output that cannot end its work, errors that end it with one plain line, and durations.
 
 A closed pipe is quiet, and what the terminal cannot show is `?`.
 """
@@ -74,3 +74,11 @@ def plain_errors() -> Iterator[None]:
         sys.exit(f"lockdec: {said(error)}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that suits them: `40 s`, `14 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

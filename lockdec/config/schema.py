@@ -451,7 +451,7 @@ def plain(node: Any, complete: bool = False) -> Any:
 
 
 def require_vocabulary(key: str, config: Any) -> None:
-    """Raise ConfigError where `vocab_size` of what stands at `key` has no room for every byte, or more than is of use."""
+    """Raise ConfigError where `vocab_size` below `key` has no room for every byte, or is of no use."""
     if not SMALLEST_VOCABULARY <= config.vocab_size <= LARGEST_VOCABULARY:
         raise ConfigError(f"{key}.vocab_size={config.vocab_size} must be from {SMALLEST_VOCABULARY} (256 bytes "
                           f"and 3 special tokens) to {LARGEST_VOCABULARY}")  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lockdec.errors import DataError
+from lockdec.store import canonical_json
 
 Part: TypeAlias = Image.Image | str | NDArray[Any]
 Modality: TypeAlias = Literal["image", "text", "array", "several"]
@@ -62,7 +62,7 @@ def not_unicode(text: str) -> str | None:
 
 def digest(value: object) -> str:
     """The sha256 (hex) of `value` as canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:

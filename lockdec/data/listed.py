@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lockdec.console import track
-from lockdec.data.captions import SPLITS, CaptionSet, Case, Input, Split, composed, digest, fold, not_unicode
+from lockdec.data.captions import SPLITS, CaptionSet, Case, Input, Split, composed, digest, fold, not_unicode, spread
 from lockdec.data.sources import InputSource
 from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.store.writing import write_json
@@ -253,8 +253,7 @@ def _spread(listed: Mapping[str, _Listed], limit: int) -> dict[str, _Listed]:
     chosen: set[str] = set()
     for split in {entry.split for entry in listed.values()}:
         names = [name for name, entry in listed.items() if entry.split == split]
-        count = min(len(names), max(4, len(names) * limit // len(listed)))
-        chosen |= {names[index * len(names) // count] for index in range(count)}
+        chosen |= set(spread(names, max(4, len(names) * limit // len(listed))))
     return {name: entry for name, entry in listed.items() if name in chosen}
 
 

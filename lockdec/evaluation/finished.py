@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.result import current
-from lockdec.store import METADATA, Artifact, damage
+from lockdec.store import METADATA, Artifact, damage, open_artifact
 from lockdec.store.reading import CONFIG, MULTIRUN, RESULT, is_name, read_config, read_object, run_folders, within
 from lockdec.transformer.configuration import MOST_SEQUENCES
 
@@ -100,9 +100,7 @@ class FinishedRun:
                              f"{', '.join(map(str, places))}")  # fmt: skip
         if problem := damage(folder, stage, key, names=_OF_ATTACH if stage == "attach" else None):
             raise StoreError(f"{folder / problem}: missing or damaged; run the command of this run again to repair it")
-        record = read_object(folder / METADATA)
-        names = ("metrics", "config", "parents", "seconds")
-        return Artifact(folder, stage, key, reused=True, **{name: record[name] for name in names})
+        return open_artifact(folder)
 
     @property
     def decoder(self) -> list[Artifact]:

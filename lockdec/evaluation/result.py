@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,14 @@ CONTROLS = {
     "nearest_phrase": "a copy of the caption of the support text that is closest in characters",
 }
 """What a captioner is compared with: each control has one name everywhere, and one meaning."""
+
+
+HARMLESS = re.compile(
+    r"(name|sweep_name|objective|dry_run)$"
+    r"|trainer\.(accelerator|devices|strategy|threads|checkpoint_seconds)$"
+    r"|(paths|logger|hydra|hparams_search)([./]|$)"
+).match
+"""Whether a key of the config changes no result, whatever its value is."""
 
 
 def current(result: Mapping[str, Any]) -> dict[str, Any]:

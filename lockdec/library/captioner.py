@@ -19,8 +19,7 @@ from lockdec.encoders.encoded import normalised
 from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.attention_maps import Attention, layout, word_attention
 from lockdec.evaluation.candidates import candidates as generated
-from lockdec.evaluation.candidates import require_kind, with_options
-from lockdec.evaluation.configuration import EvaluateConfig
+from lockdec.evaluation.configuration import EvaluateConfig, require_kind, with_options
 from lockdec.evaluation.finished import FinishedRun, NewInputCaptioner
 from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, token_log_probs
 from lockdec.library.figure import Figure, draw

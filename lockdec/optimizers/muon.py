@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from lockdec.distributed import ranks
+
 ITERATIONS = 5
 # Steep at zero, so that small singular values grow within few iterations.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -61,11 +63,11 @@ class Muon(torch.optim.Optimizer):
         steps = orthogonalised(ahead.reshape(-1, rows, columns)).reshape(ahead.shape)
         for parameter, step in zip(parameters, steps, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(share(step, parameter), alpha=-group["lr"])
+            parameter.add_(own_part(step, parameter), alpha=-group["lr"])
 
     def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
         """Add the gradient to the momentum, and return Nesterov's estimate of the next step."""
-        gradient = whole(cast(Tensor, parameter.grad))
+        gradient = ranks.whole(cast(Tensor, parameter.grad))
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
@@ -88,12 +90,7 @@ def orthogonalised(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "
     return (x.mT if rows > columns else x) * math.sqrt(max(1.0, rows / columns))
 
 
-def whole(x: Tensor) -> Tensor:
-    """The whole of a tensor of which each rank holds a part."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
-
-
-def share(x: Tensor, like: Tensor) -> Tensor:
+def own_part(x: Tensor, like: Tensor) -> Tensor:
     """This rank's part of a tensor that every rank holds whole, sharded as another tensor of its shape."""
     if not isinstance(like, DTensor):
         return x

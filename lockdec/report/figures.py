@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -430,13 +431,5 @@ def _left_out(groups: Sequence[Any], most: int = MOST_SERIES) -> str:
     return f" {more} more {'is' if more == 1 else 'are'} in the settings table." if more > 0 else ""
 
 
-def _wrapped(text: str, width: int = 28) -> str:
-    if len(text) <= width:
-        return text
-    lines, line = [], ""
-    for word in text.split(" "):
-        if line and len(line) + len(word) > width:
-            lines.append(line)
-            line = ""
-        line = f"{line} {word}".strip()
-    return "<br>".join([*lines, line])
+def _wrapped(text: str) -> str:
+    return "<br>".join(textwrap.wrap(text, 28, break_long_words=False, break_on_hyphens=False))

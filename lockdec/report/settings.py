@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from lockdec.evaluation.result import HARMLESS
 from lockdec.report.results import Run, Scalar
 from lockdec.report.statistics import Unit
 
@@ -47,11 +48,7 @@ _RECORDED_BY = {
     "fewshot": "fewshot.shots",
     "fewshot.shots": "fewshot.shots",
 }
-_CHOOSES_NOTHING = re.compile(
-    r"(seed|name|sweep_name|objective|dry_run|fewshot\.support_seed)$"
-    r"|trainer(\.(accelerator|devices|threads|checkpoint_seconds|precision))?$"
-    r"|(paths|logger|hydra|hparams_search|callbacks|console)([./]|$)"
-)
+_TOLD_ELSEWHERE = re.compile(r"(seed|fewshot\.support_seed|trainer|trainer\.precision)$|callbacks([./]|$)").match
 
 _FULL_PRECISION = "32-true"
 _OF_A_BRIDGE = re.compile(r"bridge\.").match
@@ -170,7 +167,7 @@ def _choices(run: Run) -> tuple[dict[str, Scalar], list[str]]:
         if key in ("encoder", "data") and _letters(choice) != _letters(run.text(f"{key}.name")):
             # The choice tells apart what one class name does not (efficientnet_128 and efficientnet_224).
             found[f"{key}.name"] = choice
-        elif found.get(_RECORDED_BY.get(key, "")) is None and not _CHOOSES_NOTHING.match(key):
+        elif found.get(_RECORDED_BY.get(key, "")) is None and not HARMLESS(key) and not _TOLD_ELSEWHERE(key):
             others.append(override.lstrip("+"))
     return found, sorted(others)
 

@@ -14,8 +14,8 @@ from lockdec.data.text import TextSource, pretraining_text, with_sources
 from lockdec.errors import ConfigError
 from lockdec.evaluation.stored import load_chat, load_decoder, load_tokenizer, save_changed
 from lockdec.runtime.devices import place_on
-from lockdec.stages.finetune import prompted, require_room
 from lockdec.stages.host_decoder import HostDecoder
+from lockdec.stages.prompting import prompt_fingerprint, prompted, require_room, words_of
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.prefix import FrozenPrefix
@@ -77,6 +77,7 @@ class Adapt(TrainingStage, DecoderStage):
         "lockdec.modules.adaptation",
         "lockdec.modules.language_modeling",
         "lockdec.modules.losses",
+        "lockdec.stages.prompting",
         "lockdec.training.prefix",
     )
     fit: AdaptConfig
@@ -84,11 +85,6 @@ class Adapt(TrainingStage, DecoderStage):
     sources: dict[str, TextSource]
     prompt: str | None = None
     chat: bool = False
-
-    @property
-    def words(self) -> str | None:
-        """The prompt as it is before every line."""
-        return self.data.prompt if self.prompt == "auto" else self.prompt
 
     def check_after(self, before: Mapping[str, Stage]) -> None:
         """Refuse a decoder that is kept as it is, and layers that a decoder does not have."""
@@ -100,7 +96,7 @@ class Adapt(TrainingStage, DecoderStage):
             self.fit.frozen(decoder.sizes["layers"])
 
     def fingerprints(self) -> dict[str, str]:
-        chosen = {"prompt": str(self.words)} if self.prompt == "auto" else {}
+        chosen = prompt_fingerprint(self.prompt, self.data)
         return with_sources({"captions": self.data.text_fingerprint} | chosen, self.sources)
 
     def make(self, work: Work) -> dict[str, Any]:
@@ -108,7 +104,8 @@ class Adapt(TrainingStage, DecoderStage):
         from lockdec.training.batching import LineDataModule
 
         text = pretraining_text(self.data, list(self.sources.values()), self.fit.repeats, "adapt.repeats")
-        tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
+        words = words_of(self.prompt, self.data)
+        tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), words, self.chat)
         # A step of training is often smaller than the distance between two numbers in bfloat16.
         model = load_decoder(*work.decoder, device=work.device, dtype="float32")
         assert isinstance(model, LockingDecoderModel)  # not hosted

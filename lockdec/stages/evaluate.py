@@ -38,8 +38,9 @@ from lockdec.evaluation.nearest import nearest_phrases
 from lockdec.evaluation.stored import load_captioner, load_chat, load_prompt, load_tokenizer, precision_of
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
-from lockdec.stages.finetune import Finetune, prompted, require_room, tell_cut
+from lockdec.stages.finetune import Finetune
 from lockdec.stages.prior import Prior
+from lockdec.stages.prompting import prompted, require_room, tell_cut
 from lockdec.stages.stage import DecoderStage, Laps, Stage, Work
 from lockdec.stages.unlock import Unlock
 from lockdec.store import Artifact
@@ -71,6 +72,7 @@ class Evaluate(Stage):
         "lockdec.evaluation.scoring",
         "lockdec.evaluation.stored",
         "lockdec.modules.losses",
+        "lockdec.stages.prompting",
         "lockdec.transformer.decoding.beam",
         "lockdec.transformer.decoding.generation",
         "lockdec.transformer.decoding.sampling",

@@ -11,10 +11,9 @@ import torch
 from omegaconf import MISSING
 
 from lockdec.config.schema import FewshotConfig
-from lockdec.console import tell_once
 from lockdec.data.captions import CaptionSet
 from lockdec.data.fewshot import Pair, hold_out, support_set
-from lockdec.data.tokenizer import ChatTemplate, Tokenizer
+from lockdec.data.tokenizer import Tokenizer
 from lockdec.distributed import ranks
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
@@ -31,6 +30,7 @@ from lockdec.optimizers.optimization import FinetuneOptimizerConfig
 from lockdec.runtime.devices import place_on
 from lockdec.stages.attach import Attach
 from lockdec.stages.pretrain import Pretrain
+from lockdec.stages.prompting import NO_CHAT, prompt_fingerprint, prompted, require_room, tell_cut, words_of
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.stages.unlock import Unlock
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
     from lockdec.evaluation.selection import BestStep
     from lockdec.modules.captioning import Captioning
 
-NO_CHAT = (
-    "finetune.chat=true: the decoder has no chat template that takes a single message of a user; "
-    "choose a decoder that has one, or use false"
-)
 WATCHED = 64  # validation pairs, measured for the loggers alone
 
 
@@ -108,6 +104,7 @@ class Finetune(TrainingStage):
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
         "lockdec.modules.losses",
+        "lockdec.stages.prompting",
         "lockdec.training.prefix",
     )
     together: ClassVar[bool] = True
@@ -148,11 +145,10 @@ class Finetune(TrainingStage):
     @property
     def prompt(self) -> str | None:
         """The words before every caption."""
-        return self.data.prompt if self.fit.prompt == "auto" else self.fit.prompt
+        return words_of(self.fit.prompt, self.data)
 
     def fingerprints(self) -> dict[str, str]:
-        chosen = {"prompt": str(self.prompt)} if self.fit.prompt == "auto" else {}
-        return {"data": self.data.fingerprint} | chosen
+        return {"data": self.data.fingerprint} | prompt_fingerprint(self.fit.prompt, self.data)
 
     def make(self, work: Work) -> dict[str, Any]:
         from lockdec.training.batching import SupportDataModule
@@ -267,48 +263,4 @@ class Finetune(TrainingStage):
             state_noise=fit.state_noise,
             state_dropout=fit.state_dropout,
             apart=apart,
-        )
-
-
-def prompted(tokenizer: Tokenizer, template: ChatTemplate | None, prompt: str | None, chat: bool) -> Tokenizer:
-    """The decoder's tokenizer, whose sequences all begin with a prompt.
-
-    Args:
-        template: of the decoder, if it has one.
-        prompt: the words; None for none.
-        chat: whether they are the user's message in the template.
-
-    Raises:
-        ConfigError: they are a message, and the decoder has no chat template.
-    """
-    if prompt is None:
-        return tokenizer
-    if chat and template is None:
-        raise ConfigError(NO_CHAT)
-    return tokenizer.with_prompt(tokenizer.read_prompt(prompt, template if chat else None))
-
-
-def tell_cut(stage: str, sequences: Sequence[Sequence[int]], eos: int, max_len: int) -> int:
-    """Say how many captions are cut, since a decoder has no room for all of their tokens and the EOS after them."""
-    cut = sum(sequence[-1] != eos for sequence in sequences)
-    if cut:
-        what = f"{cut} of {len(sequences)} captions are longer than" if cut > 1 else "1 caption is longer than"
-        tell_once(f"  {stage}: {what} decoder.max_len={max_len} leaves room for, and cut there")
-    return cut
-
-
-def require_room(prompt_length: int, caption: int | None, max_len: int, before: int = 0) -> None:
-    """Raise ConfigError unless a prompt and a caption of these lengths, in tokens, fit into a decoder.
-
-    Args:
-        caption: `evaluate.max_new_tokens`; None for the shortest caption that there is, of two tokens.
-        before: positions that a bridge takes before them.
-    """
-    if before + prompt_length + (2 if caption is None else caption) > max_len:
-        parts = [f"{before} positions of the bridge"] if before else []
-        parts += [f"a prompt of at least {prompt_length} tokens"] if prompt_length else []
-        parts += ["a caption"] if caption is None else [f"evaluate.max_new_tokens={caption}"]
-        what = " and ".join(parts)
-        raise ConfigError(
-            f"decoder.max_len={max_len} is too little for {what}: shorten them, or take a decoder with a larger max_len"
         )

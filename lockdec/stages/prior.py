@@ -29,7 +29,7 @@ from lockdec.evaluation.stored import (
     save_prompt,
 )
 from lockdec.runtime.devices import place_on
-from lockdec.stages.finetune import prompted, require_room
+from lockdec.stages.prompting import prompt_fingerprint, prompted, require_room, words_of
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
 from lockdec.training.prefix import FrozenPrefix
@@ -78,6 +78,7 @@ class Prior(TrainingStage):
         "lockdec.modules.captioning",
         "lockdec.modules.language_modeling",
         "lockdec.modules.losses",
+        "lockdec.stages.prompting",
         "lockdec.training.prefix",
         "lockdec.transformer.attention",
         "lockdec.transformer.cross_attention",
@@ -97,20 +98,16 @@ class Prior(TrainingStage):
         """The pairs whose captions are learned."""
         return support_set(self.data, self.fewshot.shots, self.fewshot.support_seed, self.fewshot.references)
 
-    @property
-    def words(self) -> str | None:
-        """The prompt as it is before every caption."""
-        return self.data.prompt if self.prompt == "auto" else self.prompt
-
     def fingerprints(self) -> dict[str, str]:
-        chosen = {"prompt": str(self.words)} if self.prompt == "auto" else {}
+        chosen = prompt_fingerprint(self.prompt, self.data)
         return {"captions": digest([pair.caption for pair in self.support])} | chosen
 
     def make(self, work: Work) -> dict[str, Any]:
         from lockdec.modules.captioning import Captioning
         from lockdec.training.batching import SupportDataModule
 
-        tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), self.words, self.chat)
+        words = words_of(self.prompt, self.data)
+        tokenizer = prompted(load_tokenizer(*work.decoder), load_chat(*work.decoder), words, self.chat)
         if tokenizer.prompt is not None:
             save_prompt(tokenizer.prompt, work.folder)
         model = load_decoder(*work.decoder, device=work.device)

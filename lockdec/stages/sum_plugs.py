@@ -21,6 +21,7 @@ from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.evaluation.stored import put_several, trained_over
 from lockdec.stages.attach import Attach
+from lockdec.stages.prompting import words_of
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.stages.unlock import Unlock
 from lockdec.transformer.models import LockingModel
@@ -66,7 +67,7 @@ class SumPlugs(Unlock):
         if len(self._dtypes) > 1:
             raise ConfigError(f"bridge.plugs={self.plugs}: they were trained over decoders in "
                               f"{' and '.join(sorted(self._dtypes))}; name runs of one precision")  # fmt: skip
-        wanted = self.data.prompt if self.prompt == "auto" else self.prompt
+        wanted = words_of(self.prompt, self.data)
         for run in self._runs:
             section = run.result.get("prompt")
             told = section if isinstance(section, Mapping) else {}

@@ -7,7 +7,6 @@ is in its result.json.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,10 +15,10 @@ from statistics import fmean
 from typing import Any
 
 from lockdec.errors import StoreError
+from lockdec.evaluation.result import HARMLESS
 from lockdec.store.locking import is_held, locked
 from lockdec.store.reading import RESULT, RUNNING, read_object
-
-_CHANGES_NO_RESULT = re.compile(r"[+~]*(trainer|logger|callbacks|hydra|paths|name|sweep_name|objective|dry_run)\b")
+from lockdec.terminal import duration
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def finished_by_others(
 
 def _decisive(overrides: Any) -> frozenset[str]:
     words = overrides if isinstance(overrides, Sequence) else ()
-    return frozenset(word for word in map(str, words) if not _CHANGES_NO_RESULT.match(word))
+    return frozenset(word for word in map(str, words) if not HARMLESS(word.lstrip("+~").partition("=")[0]))
 
 
 @dataclass(frozen=True)
@@ -177,11 +176,3 @@ def own_seconds(results: Sequence[Mapping[str, Any]]) -> float | None:
         )
         own.append(result["cost"]["seconds"] - given)
     return fmean(own) if own else None
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that suits them: `40 s`, `14 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"

@@ -17,8 +17,8 @@ from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.pipeline.assembling import assemble
 from lockdec.store import METADATA, located
 from lockdec.store.reading import read_object
-from lockdec.sweeps.cells import duration
 from lockdec.sweeps.finished import finished_cell
+from lockdec.terminal import duration
 
 NEWEST = 100  # artifacts of a stage, which say how long another one takes
 

@@ -196,11 +196,6 @@ class PluggableModel(AutoregressiveModel):
             raise LockdecError(f"there is no plug {name!r} (attached: {there})")
 
     @property
-    def cross_attention_config(self) -> CrossAttentionConfig | None:
-        """The sizes of the plug in use, the first of several."""
-        return self.plugs[self.plug].config if self.plug is not None else None
-
-    @property
     def encoder_dim(self) -> int | None:
         """The width of the states that the plugs in use were made for, all together."""
         return sum(self.plugs[name].encoder_dim for name in self.in_use) if self.in_use else None

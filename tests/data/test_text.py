@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lockdec.data.captions import digest
 from lockdec.data.openmoji import OpenMoji, SplitKind
 from lockdec.data.text import (
     TextFile,
@@ -14,7 +15,6 @@ from lockdec.data.text import (
     WikipediaLeads,
     pretraining_text,
     sentences,
-    text_fingerprint,
     with_sources,
 )
 from lockdec.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ class Given(TextSource):
 
     @property
     def fingerprint(self) -> str:
-        return text_fingerprint(self.given)
+        return digest(self.given)
 
     def lines(self) -> list[str]:
         return list(self.given)
@@ -167,12 +167,13 @@ def test_a_source_may_have_any_name_and_hides_no_fingerprint_of_a_stage() -> Non
 
 def test_the_text_is_the_same_in_another_process(warm: Warm, tmp_path: Path) -> None:
     code = (
-        "from lockdec.data.openmoji import OpenMoji; from lockdec.data.text import *; "
+        "from lockdec.data.captions import digest; from lockdec.data.openmoji import OpenMoji; "
+        "from lockdec.data.text import *; "
         "text = pretraining_text(OpenMoji(), [WikipediaLeads()], 2); "
-        "print(len(text), text_fingerprint(text), hash('a'))"
+        "print(len(text), digest(text), hash('a'))"
     )
     done = warm.python(code, cwd=tmp_path)
     *there, order = done.stdout.split()
     assert int(order) != hash("a"), f"{done.stderr}: sets have the same order in both processes"
     here = pretraining_text(OpenMoji(), [WikipediaLeads()], 2)
-    assert there == [str(len(here)), text_fingerprint(here)]
+    assert there == [str(len(here)), digest(here)]

@@ -22,7 +22,8 @@ from lockdec.config.building import Builder
 from lockdec.data.captions import CaptionSet
 from lockdec.encoders.encoded import normalised
 from lockdec.evaluation.attention_maps import Attention, layout
-from lockdec.evaluation.candidates import candidates, with_options
+from lockdec.evaluation.candidates import candidates
+from lockdec.evaluation.configuration import with_options
 from lockdec.evaluation.finished import NewInputCaptioner, find_run, open_captioner
 from lockdec.evaluation.scoring import evidence, locked
 from lockdec.library.inputs import Given

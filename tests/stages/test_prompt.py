@@ -28,7 +28,8 @@ from lockdec.evaluation.stored import (
 )
 from lockdec.pipeline.assembling import assemble
 from lockdec.stages.evaluate import Evaluate
-from lockdec.stages.finetune import Finetune, require_room
+from lockdec.stages.finetune import Finetune
+from lockdec.stages.prompting import require_room
 from lockdec.store import Artifact, Store
 from lockdec.training.batching import CaptionBatch
 from tests.conftest import TinyRun, composed, run_over, run_tiny

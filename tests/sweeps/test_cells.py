@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from lockdec.store.reading import RESULT, RUNNING
-from lockdec.sweeps.cells import Sweep, claimed, duration, finished_by_others, is_running, own_seconds, read_cells
+from lockdec.store.reading import RESULT
+from lockdec.sweeps.cells import Sweep, claimed, finished_by_others, is_running, own_seconds, read_cells
+from lockdec.terminal import duration
 
 HOLD = "import sys, time; from pathlib import Path; from lockdec.sweeps.cells import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
