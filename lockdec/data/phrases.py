@@ -165,7 +165,7 @@ def save(phrases: Sequence[Phrase], folder: Path, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; ends the process with one plain line if something the user can mend went wrong."""
+    """The command; errors that the user can fix end the process with one plain line."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.data.phrases",
         description="Lets eSpeak NG speak phrases, and writes a captions.csv for data=folder.",

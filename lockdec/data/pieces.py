@@ -179,7 +179,7 @@ def _split(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; ends the process with one plain line if something the user can mend went wrong."""
+    """The command; errors that the user can fix end the process with one plain line."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.data.pieces",
         description="Writes generated pieces as MIDI and WAV files, with a captions.csv for data=folder.",

@@ -152,7 +152,7 @@ def save(recordings: Sequence[Recording], folder: Path, seed: int = 0) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; ends the process with one plain line if something the user can mend went wrong."""
+    """The command; errors that the user can fix end the process with one plain line."""
     parser = argparse.ArgumentParser(
         prog="python -m lockdec.data.recordings",
         description="Unpacks the spoken words of Debian's package ktuberling-data (GPL-2+), with a captions.csv.",

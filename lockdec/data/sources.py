@@ -312,6 +312,6 @@ def inside(folder: Path, entry: str) -> Path:
             raise DataError(f"{entry!r} leads outside {folder}: name a file in it")
         if os.path.isfile(path):
             return Path(path)
-    except (OSError, ValueError) as error:  # a null byte, half a character
+    except (OSError, ValueError) as error:  # a null byte, a lone surrogate
         raise DataError(f"{entry!r} cannot name a file in {folder}") from error
     raise DataError(f"{entry!r}: no such file in {folder}")

@@ -32,7 +32,7 @@ def translation_pairs(
 
     Args:
         path: a tab-separated file such as deu.txt of manythings.org; None for the names of `emoji`.
-        source, target: two languages: any of the thirteen of `emoji`, or en and de for a file.
+        source, target: two languages: any of the fourteen of `emoji`, or en and de for a file.
         split: "random", or for emoji names also "compositional" or "concept"; see `OpenMoji`.
         split_seed: seed of the split.
         val, test: how many source texts to hold out.

@@ -1,7 +1,7 @@
 """Several processes that train one model: the rank of this process, and communication between ranks.
 
-torchrun or SLURM starts the processes, the *ranks*. Rank 0 leads: it alone interprets the config, reads the store,
-holds locks and writes files; the others follow its orders (`lockdec.pipeline.following`). Only the training of some
+torchrun or SLURM starts the processes, the *ranks*. Rank 0 leads: it alone decides what is made, holds locks and
+writes files; the others follow its orders (`lockdec.pipeline.following`). Only the training of some
 stages is done by all ranks `together`. Within such a block, each rank takes its share of every batch, weighted by its
 real tokens, so that a step equals the step of a single process. Outside such a block, all functions here answer as in a
 single process.

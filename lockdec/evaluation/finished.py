@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.result import current
-from lockdec.store import METADATA, Artifact, damage, open_artifact
+from lockdec.store import CURVE, METADATA, Artifact, damage, open_artifact
 from lockdec.store.reading import CONFIG, MULTIRUN, RESULT, is_name, read_config, read_object, run_folders, within
 from lockdec.transformer.configuration import MOST_SEQUENCES
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 BUNDLED = "run:"  # prefix of a path in the encoder's config that is relative to the run's folder
 # Of the encoded data a captioner needs this file only; of other artifacts, all but curves and pictures of the data.
 _OF_ATTACH = ("normalisation.safetensors",)
-_SHOWN = ("metrics.csv", ".png")
+_SHOWN = (CURVE, ".png")
 _NO_DECODER = ("attach", "unlock")  # all other stages that finetuning reads make or change the decoder
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -320,7 +320,7 @@ def readable(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # torch, transformers and others have exceptions of their own, and of all kinds
         reason = " ".join(str(error).split())[:300]
-        raise StoreError(f"{path}: no captioner can be made of it ({type(error).__name__}: {reason})") from error
+        raise StoreError(f"{path}: cannot be opened as a captioner ({type(error).__name__}: {reason})") from error
 
 
 def _read_run(folder: Path) -> FinishedRun:

@@ -24,7 +24,7 @@ from lockdec.library.captioner import Caption, Captioner, Comparison
 from lockdec.library.loading import load, open_run
 from lockdec.plugs.folder import read_plug
 from lockdec.plugs.record import RECORD, PlugRecord
-from lockdec.store.reading import read_bytes, read_json_lines, within
+from lockdec.store.reading import CAPTIONS, read_bytes, read_json_lines, within
 
 EXAMPLES = 24  # that are offered of a run
 MOST_EXAMPLE = 300_000  # bytes of the picture of one
@@ -252,7 +252,7 @@ def _examples(run: FinishedRun, captioner: Captioner) -> list[Example]:
         return []
     found = list[Example]()
     with suppress(StoreError):
-        for row in read_json_lines(within(run.folder, "captions.jsonl")):
+        for row in read_json_lines(within(run.folder, CAPTIONS)):
             if len(found) == EXAMPLES:
                 break
             references = row.get("references")

@@ -1,6 +1,8 @@
 """Plugs: what one encoder needs to speak through one decoder, in a folder of a few hundred kilobytes.
 
-folder   reads and writes the folder, and refuses what does not belong together
+record   what the folder says of itself
+writing  writes the folder
+folder   reads it, and refuses what does not belong together
 card     its model card
 hub      to and from the Hugging Face hub
 """

@@ -41,7 +41,7 @@ lockdec on {shots} pairs of {data}. The decoder itself is not in this folder.
 - prompt: {_text(json.dumps(record["prompt"]["text"])) if record["prompt"] else "none"}
 
 ```
-python -m lockdec.caption PLUG INPUT --decoder DECODER
+lockdec caption PLUG INPUT --decoder DECODER
 ```
 
 where `PLUG` is this folder, and `DECODER` a run, a folder or the id of a model. Another decoder or encoder is refused.

@@ -69,7 +69,7 @@ def read_plug(folder: Path) -> PlugRecord:
     """
     path = folder / RECORD
     if (folder / RESULT).is_file() and not path.exists():
-        raise StoreError(f"{folder}: a run and no plug; lockdec export {folder} OUT --plug makes one of it")
+        raise StoreError(f"{folder}: a run, not a plug; make one with lockdec export {folder} OUT --plug")
     found = read_object(path)
     if found.get("schema") not in READABLE:
         raise StoreError(f"{path}: schema {found.get('schema')}, and this lockdec ({__version__}) reads {SCHEMA}")

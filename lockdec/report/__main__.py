@@ -1,4 +1,4 @@
-"""`python -m lockdec.report DIR [DIR...]`: rebuild the report of runs or sweeps from their result.json files."""
+"""`lockdec report DIR [DIR...]`: rebuild the report of runs or sweeps from their result.json files."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         written = write_report(given.folders, given.output)
     except (LockdecError, OSError) as error:
-        print(f"lockdec.report: {said(error)}", file=sys.stderr)
+        print(f"lockdec: {said(error)}", file=sys.stderr)
         return 1
     for skipped in written.skipped:
-        print(visible(f"lockdec.report: skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
+        print(visible(f"lockdec: skipped {skipped.path}: {skipped.reason}"), file=sys.stderr)
     if not written.runs:
         names = visible(", ".join(map(str, given.folders)))
-        print(f"lockdec.report: {names}: no run here can be read; run its command again", file=sys.stderr)
+        print(f"lockdec: {names}: no run here can be read; run its command again", file=sys.stderr)
         return 1
     print(f"{visible(str(written.report))} ({written.runs} run{'s' if written.runs != 1 else ''})")
     return 0

@@ -18,6 +18,8 @@ from lockdec.console import track
 from lockdec.errors import DataError, StoreError
 from lockdec.evaluation.result import CONTROLS, READABLE, current, current_caption
 from lockdec.store.reading import (
+    ATTENTION,
+    CAPTIONS,
     CONFIG,
     MADE_BEFORE,
     RESULT,
@@ -213,7 +215,7 @@ def read(folders: Sequence[Path]) -> Collection:
 
 def read_captions(run: Run) -> tuple[list[Captioned], list[str]]:
     """The rows of a run's captions.jsonl, in order, and one line for each row that cannot be used."""
-    path = run.folder / "captions.jsonl"
+    path = run.folder / CAPTIONS
     rows: list[Captioned] = []
     notes: list[str] = []
     for number, row in _json_lines(run, path.name, notes):
@@ -237,7 +239,7 @@ def read_attention(run: Run) -> dict[str, AttentionMap]:
     grid; other rows are left out.
     """
     maps: dict[str, AttentionMap] = {}
-    for _, row in _json_lines(run, "attention.jsonl", []):
+    for _, row in _json_lines(run, ATTENTION, []):
         try:
             rows, columns = map(int, row["grid"])
             words = tuple(map(str, row["words"]))

@@ -44,9 +44,9 @@ from lockdec.stages.prompting import prompted, require_room, tell_cut
 from lockdec.stages.stage import DecoderStage, Laps, Stage, Work
 from lockdec.stages.unlock import Unlock
 from lockdec.store import Artifact
+from lockdec.store.reading import ATTENTION, CAPTIONS
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
-CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

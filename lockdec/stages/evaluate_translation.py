@@ -20,9 +20,9 @@ from lockdec.modules.losses import translation_loss
 from lockdec.runtime.devices import place_on
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.translate import Translate, known_pairs, load_translator
+from lockdec.store.reading import CAPTIONS
 from lockdec.transformer.models import TransformerModel
 
-CAPTIONS = "captions.jsonl"
 ALWAYS = ("greedy", "beam")  # strategies that are measured whatever `decode.strategy` is
 
 

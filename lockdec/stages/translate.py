@@ -18,7 +18,7 @@ from lockdec.errors import ConfigError
 from lockdec.runtime.memory import require_memory
 from lockdec.stages.stage import Stage, Work
 from lockdec.stages.training_stage import TrainingConfig, TrainingStage
-from lockdec.store import Artifact
+from lockdec.store import CURVE, Artifact
 from lockdec.store.reading import as_dataclass, read_object
 from lockdec.store.tensors import load_module, save_tensors
 from lockdec.transformer.models import DecoderConfig, EncoderConfig, TransformerModel
@@ -119,7 +119,7 @@ class Translate(TrainingStage):
         fit = self.fit
         module = Translation(model, fit.optimizer, fit.steps, work.stage, fit.label_smoothing)
         metrics = self.train(module, batches, work, fit.seed, val_every=fit.val_every)
-        draw_curves(work.folder / "metrics.csv", work.folder / PICTURE, work.stage)
+        draw_curves(work.folder / CURVE, work.folder / PICTURE, work.stage)
         config = {"source": asdict(model.encoder.config), "target": asdict(model.decoder.config)}
         (work.folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         save_tensors(model.state_dict(), work.folder / WEIGHTS)

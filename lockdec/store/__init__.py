@@ -154,7 +154,7 @@ class Store:
         folder = self.folder(stage, key)
         if not folder.is_dir() or damage(folder, stage, key):
             return None
-        with suppress(OSError):  # `python -m lockdec.store` counts its age from its last use; it may be somebody else's
+        with suppress(OSError):  # `lockdec store` counts its age from its last use; it may be somebody else's
             os.utime(folder)
         return open_artifact(folder)
 

@@ -1,4 +1,4 @@
-"""`python -m lockdec.store list|verify|prune|gc`: list artifacts, verify them, and free disk space."""
+"""`lockdec store list|verify|prune|gc`: list artifacts, verify them, and free disk space."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{'would remove' if given.dry_run else 'removed'} {_line(entry)}")
         print(_total(going))
     except (LockdecError, OSError) as error:
-        print(f"lockdec.store: {said(error)}", file=sys.stderr)
+        print(f"lockdec: {said(error)}", file=sys.stderr)
         return 1
     return 0
 

@@ -23,6 +23,7 @@ from lockdec.errors import StoreError
 Kind = TypeVar("Kind")
 
 RESULT, CONFIG = "result.json", "config.yaml"  # of a run
+CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"  # of a run, from its last stage
 RUNNING = ".running"  # in the folder of a cell of a sweep: the lock that is held while it runs
 MULTIRUN = "multirun.yaml"  # in the folder of a sweep: what Hydra was told
 MADE_BEFORE = Path(
@@ -260,7 +261,7 @@ def _problem(value: Any) -> str:
             left += [(inner, depth + 1) for inner in node]
         elif isinstance(node, str):
             if not node.isascii() and not _is_unicode(node):
-                return f"the text {node[:40]!r} has half a character"
+                return f"the text {node[:40]!r} has a lone surrogate"
         elif isinstance(node, int):
             if not -(2**63) <= node < 2**64:
                 return "a number of more than 64 bits"
@@ -295,9 +296,8 @@ def as_dataclass(path: Path, kind: type[Kind], value: object) -> Kind:
 
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict) or (unknown := sorted(set(value) - names)):
-        raise StoreError(
-            f"{path}: no {kind.__name__} ({unknown[0] if isinstance(value, dict) else value} is not known)"
-        )
+        problem = f"unknown key {unknown[0]}" if isinstance(value, dict) else f"{value} is not an object"
+        raise StoreError(f"{path}: not a {kind.__name__} ({problem})")
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:

@@ -20,7 +20,7 @@ from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError, LockdecError, PrunedError, StoreError
 from lockdec.pipeline.running import run
 from lockdec.redaction import of_error
-from lockdec.store.reading import read_json_lines
+from lockdec.store.reading import CAPTIONS, read_json_lines
 from lockdec.sweeps.cells import claimed
 from lockdec.sweeps.finished import finished_cell
 from lockdec.sweeps.folders import forget_refused
@@ -100,7 +100,7 @@ def objective(result: Mapping[str, Any], metric: str) -> float:
 
 def read_captions(folder: Path) -> list[dict[str, Any]]:
     """The rows of a run's captions.jsonl; empty where there is no such file, or where it is too large to be shown."""
-    path = folder / "captions.jsonl"
+    path = folder / CAPTIONS
     try:
         return read_json_lines(path) if path.is_file() else []
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""Make a W&B workspace with the panels of the report: `python -m lockdec.tracking.dashboard --project P --entity E`.
+"""Make a W&B workspace with the panels of the report: `lockdec dashboard --project P --entity E`.
 
 The panels are data (`definition`), which a test compares with the metrics that runs log. `workspace` translates them to
 wandb-workspaces, and only `main` connects to a server.

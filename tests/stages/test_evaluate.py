@@ -20,8 +20,9 @@ from lockdec.evaluation.captioner import Captioner
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokenizer
 from lockdec.pipeline.assembling import Assembly
-from lockdec.stages.evaluate import ATTENTION, CAPTIONS, DRAWINGS, Evaluate
+from lockdec.stages.evaluate import DRAWINGS, Evaluate
 from lockdec.store import Artifact
+from lockdec.store.reading import ATTENTION, CAPTIONS
 from lockdec.training.prefix import MAPPED
 from lockdec.transformer.encoded import Encoded
 from tests.conftest import TinyRun, run_over, run_tiny

@@ -88,7 +88,7 @@ def test_what_cannot_be_removed_is_not_said_to_be_removed(place: Path) -> None:
         return f"{status} {out.getvalue()}{problem.getvalue()}"
 
     answer = told(as_user(BEN, collect))
-    assert answer.startswith("1 lockdec.store: "), answer
+    assert answer.startswith("1 lockdec: "), answer
     assert "cannot be removed (Permission denied)" in answer
 
 

@@ -40,11 +40,11 @@ def test_an_object_is_asked_for(tmp_path: Path) -> None:
         ('{"d_model": "8", "layers": []}', "d_model"),
         ('{"d_model": 8, "layers": [1.5]}', r"layers\.0"),
         ('{"d_model": 8}', "layers"),
-        ('{"d_model": 8, "layers": [], "heads": 2}', "heads is not known"),
+        ('{"d_model": 8, "layers": [], "heads": 2}', "unknown key heads"),
     ],
 )
 def test_a_dataclass_names_the_field_that_is_wrong(text: str, problem: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=rf"a\.json: no Sizes \({problem}"):
+    with pytest.raises(StoreError, match=rf"a\.json: not a Sizes \({problem}"):
         read_dataclass(written(tmp_path / "a.json", text), Sizes)
 
 
