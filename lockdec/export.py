@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,10 +78,9 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Col
         bundle = _copied(run, artifacts, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     chosen = f" ({run.chosen})" if run.chosen else ""
-    model = "".join(f" --allow-download {name}" for name in bundle.models)
-    return "\n".join(
-        [*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT...{model}"]
-    )
+    words = ["lockdec", "caption", str(out), "INPUT..."]
+    words += [word for name in bundle.models for word in ("--allow-download", name)]
+    return "\n".join([*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: {shlex.join(words)}"])
 
 
 def _copied(run: FinishedRun, artifacts: Sequence[Artifact], out: Path) -> _Bundle:
@@ -119,7 +119,8 @@ def export_plug(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads
     write_plug(run, out, trusted, downloads)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     chosen = f" ({run.chosen})" if run.chosen else ""
-    return f"{out}: a plug of {size / 1e6:.1f} MB{chosen}. Next: lockdec caption {out} INPUT... --decoder {run_dir}"
+    words = shlex.join(["lockdec", "caption", str(out), "INPUT...", "--decoder", str(run_dir)])
+    return f"{out}: a plug of {size / 1e6:.1f} MB{chosen}. Next: {words}"
 
 
 @dataclass
@@ -156,6 +157,9 @@ class _Bundle:
         target.mkdir(parents=True)
         files = sorted(source.iterdir()) if source.is_dir() else [source]
         files = [file for file in files if file.suffix in READ_BY_ENCODERS and file.is_file()]
+        if not files:
+            raise StoreError(f"{source}: the encoder reads it, and no file of it is exported (only those that end in "
+                             f"{', '.join(sorted(READ_BY_ENCODERS))} are)")  # fmt: skip
         for file in files:
             shutil.copyfile(file, target / file.name)
         self.copied.append(f"{target}: {len(files)} files of {source}")

@@ -11,7 +11,7 @@ import pytest
 
 from lockdec.caption import main
 from lockdec.errors import StoreError
-from lockdec.export import export
+from lockdec.export import _Bundle, export
 from lockdec.pipeline.assembling import Assembly
 from tests.conftest import TinyRun
 from tests.data.user_files import write_csv
@@ -62,6 +62,12 @@ def test_an_export_brings_the_encoders_own_files(tmp_path: Path, capsys: pytest.
     shown = capsys.readouterr()
     assert [line.split(":")[0] for line in shown.out.splitlines()] == ids[:2]
     assert "no id 'nobody' among its 24" in shown.err
+
+
+def test_an_export_that_would_lack_a_file_of_the_encoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"1")
+    with pytest.raises(StoreError, match=r"weights\.bin: the encoder reads it, and no file of it is exported \(only"):
+        _Bundle(tmp_path / "out").of({"path": str(tmp_path / "weights.bin")})
 
 
 def test_an_export_overwrites_nothing(tiny: TinyRun, tmp_path: Path) -> None:

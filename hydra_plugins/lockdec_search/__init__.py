@@ -101,14 +101,24 @@ def _overrides(fixed: Sequence[str], values: Mapping[str, object]) -> list[str]:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """The Optuna distribution of an override that is a choice, a range or an interval."""
+    """The Optuna distribution of an override that is a choice, a range or an interval.
+
+    Raises:
+        ConfigError: it holds no value, or its values have no logarithm.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+    from lockdec.errors import ConfigError
+
     value = override.value()
-    if isinstance(value, IntervalSweep):
-        assert value.start is not None
-        assert value.end is not None
-        return FloatDistribution(value.start, value.end, log="log" in value.tags)
-    if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range):
-        return IntDistribution(numbers[0], numbers[-1], step=numbers.step)
-    return CategoricalDistribution(list(override.sweep_string_iterator()))
+    try:
+        if isinstance(value, IntervalSweep):
+            assert value.start is not None
+            assert value.end is not None
+            return FloatDistribution(value.start, value.end, log="log" in value.tags)
+        if isinstance(value, RangeSweep) and isinstance(numbers := value.range(), range):
+            return IntDistribution(numbers[0], numbers[-1], step=numbers.step)
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    except (ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{override.input_line}: nothing to choose from ({reason})") from error

@@ -295,6 +295,7 @@ class _Known:
         stamp = self._source.stamp(entry)
         match self._seen.get(entry):
             case [before, str(found)] if stamp is not None and before == stamp:
+                self._source.require_alike(entry)
                 return found
         found = self._source.check(entry)
         if stamp is not None:

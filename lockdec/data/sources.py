@@ -67,6 +67,14 @@ class InputSource(ABC):
         """Numbers that change if the entry has to be checked again; None to check it every time."""
         return None
 
+    def require_alike(self, entry: str) -> None:
+        """Check what an entry has to have in common with the others, where all else of it was checked before.
+
+        Raises:
+            DataError: it differs from the first one.
+        """
+        return
+
 
 class Texts(InputSource):
     """Texts: the entry itself is the input."""
@@ -240,12 +248,22 @@ class ArrayFiles(Files):
 
     def decoded(self, content: bytes, entry: str) -> Input:
         array = load_array(content, entry)
-        name, shape = self._first = self._first or (entry, array.shape)
-        if array.ndim != len(shape):
-            raise DataError(f"{entry}: an array of rank {array.ndim}, but {name} has rank {len(shape)}")
-        if array.shape[1:] != shape[1:]:
-            raise DataError(f"{entry}: {array.shape[1]} channels, but {name} has {shape[1]}")
+        self._require_shape(entry, array.shape)
         return array
+
+    def require_alike(self, entry: str) -> None:
+        try:
+            shape = np.load(self.path(entry), mmap_mode="r", allow_pickle=False).shape  # the header alone is read
+        except (OSError, ValueError) as error:
+            raise DataError(f"{entry}: cannot be read ({' '.join(str(error).split())})") from error
+        self._require_shape(entry, shape)
+
+    def _require_shape(self, entry: str, shape: tuple[int, ...]) -> None:
+        name, first = self._first = self._first or (entry, shape)
+        if len(shape) != len(first):
+            raise DataError(f"{entry}: an array of rank {len(shape)}, but {name} has rank {len(first)}")
+        if shape[1:] != first[1:]:
+            raise DataError(f"{entry}: {shape[1]} channels, but {name} has {first[1]}")
 
 
 def _beginning(path: Path) -> bytes:

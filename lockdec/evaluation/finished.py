@@ -7,6 +7,7 @@ needs lightning or the data that the run was trained on.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -94,7 +95,7 @@ class FinishedRun:
             raise StoreError(f"{self.folder / CONFIG}: {stage!r} cannot be the name of a stage")
         key = self._key(stage)
         places = list(self._stores())
-        folder = next((place / stage / key for place in places if (place / stage / key).is_dir()), None)
+        folder = next((place / stage / key for place in places if os.path.isdir(place / stage / key)), None)
         if folder is None:
             raise StoreError(f"{self.folder}: artifact stages/{stage}/{key[:12]}... is missing; searched "
                              f"{', '.join(map(str, places))}")  # fmt: skip

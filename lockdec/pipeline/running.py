@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +40,7 @@ from lockdec.store import CURVE, METADATA, Artifact, Store, located
 from lockdec.store.reading import CONFIG, RESULT
 from lockdec.store.tensors import made_of
 from lockdec.store.writing import clear_partial, write_bytes, write_json, write_text
-from lockdec.tracking.loggers import Tracking
+from lockdec.tracking.loggers import TENSORBOARD, Tracking
 from lockdec.version import __version__
 
 SKIPPED = "skipped.txt"
@@ -99,7 +99,12 @@ def run(
     try:
         with stoppable():
             clear_partial(folder)
-            write_text(folder / CONFIG, _config_text(config))
+            (folder / RESULT).unlink(missing_ok=True)  # of an earlier config: this run may be killed before it has one
+            text = _config_text(config)
+            with suppress(OSError, UnicodeDecodeError):
+                if (folder / CONFIG).read_text(encoding="utf-8") != text:
+                    shutil.rmtree(folder / TENSORBOARD)  # otherwise two runs would share one curve
+            write_text(folder / CONFIG, text)
             tracking = _run_stages(config, folder, result, group, watchers, cell or folder.name, builder)
             tracking.cell(redacted(result | {"cost": result["cost"] | cost(clock)}))
         result["status"] = "ok"

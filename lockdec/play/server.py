@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -106,7 +106,10 @@ def application(players: Sequence[Player], host: str) -> Starlette:
     async def caption(request: Request) -> Response:
         player, asked = _player(players, request), _asked(request)
         is_text = request.headers.get("content-type", "").startswith("text/plain")
-        content = await _body(request, MOST_TEXT if is_text else MOST_BYTES)
+        try:
+            content = await _body(request, MOST_TEXT if is_text else MOST_BYTES)
+        except ClientDisconnect:  # nobody waits for an answer
+            return Response(status_code=204)
         name = visible(unquote(request.query_params.get("name", "")))[:200] or "a file"
         given = _text(content) if is_text else content
         async with one_at_a_time:

@@ -306,9 +306,9 @@ def _template() -> Template:
 @pass_context
 def _shown(context: Context, value: object) -> object:
     """A text from a run without secrets, and without characters that change the direction of the text after it."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if isinstance(value, Markup):
         return value
-    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(value, context["secrets"]))
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(str(value), context["secrets"]))
 
 
 def _embedded(data: object) -> Markup:

@@ -120,7 +120,7 @@ AXES = (
 def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
     """The settings of all runs that ended well, in the order of their facets, and what should be noted."""
     groups: dict[Facets, dict[Unit, Run]] = {}
-    repeated, decoders = 0, dict[Facets, set[str]]()
+    repeated, decoders, encoded = 0, dict[Facets, set[str]](), dict[Facets, set[str]]()
     taking_part = [run for run in runs if run.status == "ok" and run.number(f"metrics.{HEADLINE_METRIC}") is not None]
     for run, facets in zip(taking_part, _facets_of(taking_part), strict=True):
         units = groups.setdefault(facets, {})
@@ -131,13 +131,17 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
             units[unit] = run
         decoder = [stage.key for stage in run.stages if stage.name in ("pretrain", "adapt")]
         decoders.setdefault(facets, set()).update(decoder[-1:])
+        encoded.setdefault(facets, set()).update(stage.key for stage in run.stages if stage.name == "attach")
     notes = []
     if repeated:
         runs_repeat = "1 run repeats" if repeated == 1 else f"{repeated} runs repeat"
         notes.append(f"{runs_repeat} a setting and seed; the one that finished last counts.")
-    if mixed := sum(len(keys) > 1 for keys in decoders.values()):
-        settings_mix = "1 setting mixes" if mixed == 1 else f"{mixed} settings mix"
-        notes.append(f"{settings_mix} several pretrained decoders; the intervals also cover that choice.")
+    for keys, what in (
+        (decoders, "several pretrained decoders; the intervals also cover that choice."),
+        (encoded, "states of several data sets or encoders: files have changed between its runs."),
+    ):
+        if mixed := sum(len(several) > 1 for several in keys.values()):
+            notes.append(f"{'1 setting mixes' if mixed == 1 else f'{mixed} settings mix'} {what}")
     ordered = sorted(groups.items(), key=lambda item: [_sort_key(value) for _, value in item[0]])
     return tuple(Setting(facets, units) for facets, units in ordered), notes
 

@@ -113,7 +113,6 @@ class Adapt(TrainingStage, DecoderStage):
         frozen = self.fit.frozen(model.config.layers)
         place_on(model, work.device)
         lines, val = (tokenizer.sequences(texts, model.config.max_len) for texts in (text, self.data.references("val")))
-        prefix = FrozenPrefix(model, lines, frozen, work.folder, self.trainer.precision) if frozen else None
         batches = LineDataModule(
             lines,
             val,
@@ -121,8 +120,10 @@ class Adapt(TrainingStage, DecoderStage):
             batch_size=self.fit.batch_size,
             steps=self.fit.steps,
             seed=self.fit.seed,
-            prefix=prefix,
         )
+        if frozen:
+            shown = [lines[row] for row in batches.shown]
+            batches.prefix = FrozenPrefix(model, shown, frozen, work.folder, self.trainer.precision)
         module = Adaptation(
             model,
             self.fit.optimizer,
@@ -135,7 +136,7 @@ class Adapt(TrainingStage, DecoderStage):
         try:
             metrics = self.train(module, batches, work, self.fit.seed)
         finally:
-            if prefix is not None:
-                prefix.close()
+            if batches.prefix is not None:
+                batches.prefix.close()
         save_changed(model, work.folder)
-        return {"adapt": metrics | {"lines": len(text)} | ({} if prefix is None else prefix.metrics)}
+        return {"adapt": metrics | {"lines": len(text)} | ({} if batches.prefix is None else batches.prefix.metrics)}

@@ -22,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lockdec.errors import LockdecError, StoreError
+from lockdec.errors import LockdecError, StoreError, said
 from lockdec.store.locking import locked, require_locks
 from lockdec.store.reading import read_json, read_object
 from lockdec.store.writing import clear_partial, disk_full, flush, is_disk_full, write_json
@@ -143,14 +143,15 @@ class Store:
         """
         for layer in self.layers:
             folder = layer / stage / key
-            if folder.is_dir():
-                try:
-                    if not (wrong := damage(folder, stage, key)):
-                        return open_artifact(folder)
-                    problem = f"{wrong} is damaged"
-                except StoreError as error:  # of another schema, or not readable by this user
-                    problem = str(error)
-                warnings.warn(f"{folder}: not used ({problem})", stacklevel=3)
+            try:
+                if not folder.is_dir():
+                    continue
+                if not (wrong := damage(folder, stage, key)):
+                    return open_artifact(folder)
+                problem = f"{wrong} is damaged"
+            except (StoreError, PermissionError) as error:  # of another schema, or not readable by this user
+                problem = said(error)
+            warnings.warn(f"{folder}: not used ({problem})", stacklevel=3)
         folder = self.folder(stage, key)
         if not folder.is_dir() or damage(folder, stage, key):
             return None
@@ -245,7 +246,7 @@ def open_artifact(folder: Path) -> Artifact:
 def located(stores: Sequence[Path], stage: str, key: str) -> Path:
     """The folder of an artifact in the first of several stores that has it, not verified; otherwise in the last."""
     folders = [store / stage / key for store in stores]
-    return next((folder for folder in folders if (folder / METADATA).is_file()), folders[-1])
+    return next((folder for folder in folders if os.path.isfile(folder / METADATA)), folders[-1])  # or not readable
 
 
 def unused_name(beside: Path, start: str) -> Path:

@@ -296,8 +296,8 @@ def as_dataclass(path: Path, kind: type[Kind], value: object) -> Kind:
 
     names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if not isinstance(value, dict) or (unknown := sorted(set(value) - names)):
-        problem = f"unknown key {unknown[0]}" if isinstance(value, dict) else f"{value} is not an object"
-        raise StoreError(f"{path}: not a {kind.__name__} ({problem})")
+        reason = f"unknown key {unknown[0]}" if isinstance(value, dict) else f"{value} is no object"
+        raise StoreError(f"{path}: not a {kind.__name__} ({reason})")
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:

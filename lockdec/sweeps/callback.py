@@ -25,7 +25,15 @@ from lockdec.sweeps.cells import Sweep, finished_by_others, read_cells
 from lockdec.sweeps.composing import cell_overrides, compose_cells
 from lockdec.sweeps.finished import finished_cell, surely_finished
 from lockdec.sweeps.folders import BY_NUMBER, cell_names, claim_run_folder, make_folder
-from lockdec.sweeps.launchers import cells_at_once, guard_pickles, remove_own_pickle, remove_pickles, share_cores
+from lockdec.sweeps.launchers import (
+    cells_at_once,
+    guard_pickles,
+    remove_own_pickle,
+    remove_pickles,
+    require_launcher,
+    require_whole,
+    shares_cores,
+)
 from lockdec.sweeps.progress import Progress
 
 _failed: list[str] = []
@@ -105,47 +113,9 @@ class SweepWatch(Callback):
             claim_run_folder(config)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        global _progress, _finished_first
-        if ranks.started().rank > 0:  # only the first rank prints
-            return
-        with refusing():
-            _require_folder_of_start(config)
-            check_places(config)
-            loader = GlobalHydra.instance().config_loader()
-            trials = config.hydra.sweeper.get("trials")  # of a search
-            overrides = [] if trials is not None else cell_overrides(config, loader)
-            if trials is not None:
-                _require_numbers(config)
-                names = [str(number) for number in range(trials)]
-            else:
-                names = cell_names(config, loader, overrides)
-            _require_objective(config, searching=trials is not None)
-        folder = Path(config.hydra.sweep.dir)
-        if config.dry_run:
-            if trials is not None:
-                raise DryRun(lambda: [(None, config)], at_once=cells_at_once(config), trials=trials)
-            folders = [folder / name for name in names]
-            composed = compose_cells(config, loader, overrides)
-            raise DryRun(lambda: zip(folders, composed, strict=True), len(folders), cells_at_once(config))
-        with refusing():
-            make_folder(folder)
-            finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
-            if finished is not None:
-                _say_whose(*finished_by_others(folder, names, overrides, finished), folder)
-        sweep = Sweep(folder, names, finished)
-        alone = ranks.started().world == 1  # several ranks run the same cells in the same order
-        _finished_first = len(list(takewhile((finished or ()).__contains__, names))) if alone else 0
-        guard_pickles(config)
-        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # Hydra makes the sweeper after this
-            with read_write(config):
-                config.hydra.sweeper._target_ = "hydra_plugins.lockdec_sweep.CellSweeper"
-        _progress = Progress(sweep, config.sweep_name)
-        _progress.start()
-        if share_cores(config) and len(overrides) - sweep.standing().done > 1:
-            ready(config.logger.kinds)
-            from lockdec.sweeps.shared import make_shared  # here, since it imports torch
-
-            make_shared(compose_cells(config, loader, overrides), names, folder, config.sweep_name)
+        if ranks.started().rank == 0:  # only the first rank prints
+            with refusing():
+                _start(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:  # launchers pickle what is returned; nobody reads these
@@ -195,6 +165,48 @@ def _say_whose(others: int, replaced: int, folder: Path) -> None:
         )
 
 
+def _start(config: DictConfig) -> None:
+    """Refuse what cannot run, or leave for a dry run; make ready what the cells of a sweep need."""
+    global _progress, _finished_first
+    _require_folder_of_start(config)
+    check_places(config)
+    require_launcher(config)
+    loader = GlobalHydra.instance().config_loader()
+    trials = config.hydra.sweeper.get("trials")  # of a search
+    overrides = [] if trials is not None else cell_overrides(config, loader)
+    if trials is not None:
+        _require_search(config)
+        names = [str(number) for number in range(trials)]
+    else:
+        names = cell_names(config, loader, overrides)
+    _require_objective(config, searching=trials is not None)
+    folder, at_once = Path(config.hydra.sweep.dir), cells_at_once(config, len(names))
+    if config.dry_run:
+        if trials is not None:
+            raise DryRun(lambda: [(None, config)], at_once=at_once, trials=trials)
+        folders = [folder / name for name in names]
+        composed = compose_cells(config, loader, overrides)
+        raise DryRun(lambda: zip(folders, composed, strict=True), len(folders), at_once)
+    make_folder(folder)
+    finished = None if trials is not None else _finished(config, loader, overrides, folder, names)
+    if finished is not None:
+        _say_whose(*finished_by_others(folder, names, overrides, finished), folder)
+    sweep = Sweep(folder, names, finished)
+    alone = ranks.started().world == 1  # several ranks run the same cells in the same order
+    _finished_first = len(list(takewhile((finished or ()).__contains__, names))) if alone else 0
+    guard_pickles(config)
+    if config.hydra.sweeper._target_.endswith(".BasicSweeper"):  # Hydra makes the sweeper after this
+        with read_write(config):
+            config.hydra.sweeper._target_ = "hydra_plugins.lockdec_sweep.CellSweeper"
+    _progress = Progress(sweep, config.sweep_name)
+    _progress.start()
+    if shares_cores(config) and at_once > 1 and len(overrides) - sweep.standing().done > 1:
+        ready(config.logger.kinds)
+        from lockdec.sweeps.shared import make_shared  # here, since it imports torch
+
+        make_shared(compose_cells(config, loader, overrides), names, folder, config.sweep_name)
+
+
 def _without_hydra(config: DictConfig) -> DictConfig:
     """The config as jobs get it."""
     job = config.copy()
@@ -210,8 +222,18 @@ def _require_folder_of_start(config: DictConfig) -> None:
                           "out")  # fmt: skip
 
 
-def _require_numbers(config: DictConfig) -> None:
-    """Raise ConfigError where a search would not name its cells by their numbers, which are those of its trials."""
+def _require_search(config: DictConfig) -> None:
+    """Raise ConfigError where an option of a search is out of range, or would not name its cells by their numbers."""
+    sweeper = config.hydra.sweeper
+    least = {"trials": 1, "jobs": 1, "seed": 0, "keep": 1, "warmup.trials": 0, "warmup.steps": 0}
+    for name, bound in least.items():
+        require_whole(f"hydra.sweeper.{name}", OmegaConf.select(sweeper, name), bound, 100 if name == "keep" else None)
+    ways = {f"hydra.sweeper.objectives.{name}": way for name, way in sweeper.objectives.items()}
+    if not ways:
+        raise ConfigError("hydra.sweeper.objectives={}: name a number of result.json to maximize or minimize")
+    for key, way in ways.items():
+        if way not in ("maximize", "minimize"):
+            raise ConfigError(f"{key}={way} is not one of: maximize, minimize")
     raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
     if raw != BY_NUMBER:
         raise ConfigError(f"hydra.sweep.subdir={raw}: the cells of a search are named by their number; leave it out")

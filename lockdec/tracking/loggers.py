@@ -18,6 +18,8 @@ from lockdec.store import CURVE
 from lockdec.tracking import weights_and_biases as wandb_runs
 from lockdec.tracking.curves import TableLogger
 
+TENSORBOARD = "tensorboard"  # in the folder of a run: the event files of its stages
+
 
 @dataclass(frozen=True)
 class Tracking:
@@ -81,7 +83,7 @@ class Tracking:
         if kind == "csv":
             return TableLogger(self.folder / "stages" / stage / CURVE)
         if kind == "tensorboard":
-            return TensorBoardLogger(save_dir=self.folder / "tensorboard", name=stage, version="")
+            return TensorBoardLogger(save_dir=self.folder / TENSORBOARD, name=stage, version="")
         return self._wandb(stage)
 
     def _wandb(self, stage: str) -> WandbLogger:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import lightning as L
@@ -210,8 +211,12 @@ class LineDataModule(PinningDataModule):
         batch_size: lines in a batch.
         steps: of the whole training.
         seed: draws the order.
-        prefix: the hidden states of `train` below the layers that a step runs; None where a step runs all layers.
+
+    Attributes:
+        prefix: the hidden states of the lines `shown`, below the layers that a step runs; None where a step runs all.
     """
+
+    prefix: FrozenPrefix | None = None
 
     def __init__(
         self,
@@ -222,11 +227,21 @@ class LineDataModule(PinningDataModule):
         batch_size: int,
         steps: int,
         seed: int,
-        prefix: FrozenPrefix | None = None,
     ) -> None:
         super().__init__()
         self._train, self._val, self._pad_id, self._batch_size = train, val, pad_id, batch_size
-        self._steps, self._seed, self._prefix = steps, seed, prefix
+        self._steps, self._seed = steps, seed
+
+    @cached_property
+    def shown(self) -> dict[int, int]:
+        """The lines that some step of the training reads, numbered in their order."""
+        rows: set[int] = set()
+        done, epoch = 0, 0
+        while done < self._steps and len(rows) < len(self._train):
+            batches = self.epoch(epoch)[: self._steps - done]
+            rows.update(row for batch in batches for row in batch)
+            done, epoch = done + len(batches), epoch + 1
+        return {row: place for place, row in enumerate(sorted(rows))}
 
     def epoch(self, number: int) -> list[list[int]]:
         """The lines of each batch of an epoch."""
@@ -243,7 +258,7 @@ class LineDataModule(PinningDataModule):
         )
 
     def _batch(self, rows: list[int]) -> TextBatch:
-        prefix = None if self._prefix is None else self._prefix.batch(rows)
+        prefix = None if self.prefix is None else self.prefix.batch([self.shown[row] for row in rows])
         return TextBatch(pad([self._train[row] for row in rows], self._pad_id), prefix)
 
 

@@ -138,6 +138,19 @@ def test_a_sound_that_was_once_let_through_is_checked_again(tmp_path: Path, monk
     assert data.entries == let_through.entries[:3]
 
 
+def test_what_differs_from_the_others_is_left_out_again_at_the_next_start(tmp_path: Path) -> None:
+    """All but one of the arrays are known from the first start, and are not read again."""
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", np.full((3, 7 if number == 5 else 4), number, dtype=np.float32))
+    write_csv(tmp_path, [(f"{number}.npy", f"number {number}") for number in range(8)])
+    first, second = (Folder(str(tmp_path), cache=str(tmp_path / "cache"), on_bad="skip") for _ in range(2))
+    assert len(first) == 7
+    assert second.fingerprint == first.fingerprint
+    np.save(tmp_path / "0.npy", np.zeros((3, 9), dtype=np.float32))
+    with pytest.raises(DataError, match=r"1\.npy: 4 channels, but 0\.npy has 9"):
+        Folder(str(tmp_path), cache=str(tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("on_bad", ["error", "skip"])
 @pytest.mark.parametrize("package", ["soundfile", "soxr"])
 def test_a_missing_package_makes_no_row_bad(

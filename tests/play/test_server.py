@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -118,6 +119,24 @@ def test_too_much_is_refused_before_it_is_read(client: TestClient, monkeypatch: 
     answer = asked(client, endless())  # type: ignore[arg-type]
     assert answer.status_code == 413
     assert answer.json()["error"].startswith("at most 5 kB are read here")
+
+
+def test_a_visitor_who_leaves_while_sending_ends_nothing(players: Mapping[str, Player]) -> None:
+    messages = iter([{"type": "http.request", "body": b"\x89PNG", "more_body": True}, {"type": "http.disconnect"}])
+    answers: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    scope = {
+        "type": "http", "method": "POST", "scheme": "http", "path": "/captioners/0/captions", "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1:8642"), (b"content-length", b"100000")],
+    }  # fmt: skip
+    asyncio.run(application(list(players.values()), "127.0.0.1")(scope, receive, send))
+    assert answers[0]["status"] == 204
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from lockdec.evaluation.result import EARLIER
 from lockdec.report.__main__ import main
 from lockdec.report.page import HERE, write_report
 from lockdec.report.study import ALL_METRICS, METRIC_LABELS
-from lockdec.store.reading import MADE_BEFORE
+from lockdec.store.reading import MADE_BEFORE, RESULT
 from tests.report.runs import DRAWINGS, METRICS, captioned_run, result, write_run, write_sweep
 
 NASTY = '"><img src=x onerror="hacked=1"><script>hacked=1</script></script ><!--<script>\u2028&lt;{{7*7}}'
@@ -370,6 +370,14 @@ def test_each_control_of_a_run_has_a_column_with_its_own_scores(tmp_path: Path) 
         "shuffled": "0.250 +0.500",
         "nearest_neighbour": "0.500 +0.250",
     }
+
+
+def test_a_folder_whose_name_turns_the_text_around_is_shown_without_that(tmp_path: Path) -> None:
+    folder = tmp_path / "left \N{RIGHT-TO-LEFT OVERRIDE} right"
+    write_run(folder / "0", result(), extras=False)
+    (folder / "1").mkdir()
+    (folder / "1" / RESULT).write_text("{")
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in write_report([folder]).report.read_text()
 
 
 def test_a_folder_whose_name_is_not_unicode_has_a_report(tmp_path: Path) -> None:

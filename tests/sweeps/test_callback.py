@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from lockdec.store.reading import RESULT
 from tests.faults.warm import Warm
 from tests.sweeps.sweeping import TINY_SWEEP, made, require_made_first, results
@@ -18,6 +20,33 @@ def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Pa
     assert "cell 1 cannot run: fewshot.shots=5000: there are only 48 training inputs" in answer.stdout
     assert "nothing in the store" in answer.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("hydra.sweeper.trials=two", "hydra.sweeper.trials=two must be a whole number of at least 1"),
+        ("hydra.sweeper.trials=0", "hydra.sweeper.trials=0 must be a whole number of at least 1"),
+        ("hydra.sweeper.jobs=0", "hydra.sweeper.jobs=0 must be a whole number of at least 1"),
+        ("hydra.sweeper.seed=x", "hydra.sweeper.seed=x must be a whole number of at least 0"),
+        ("hydra.sweeper.keep=150", "hydra.sweeper.keep=150 must be a whole number from 1 to 100"),
+        ("hydra.sweeper.warmup.steps=-1", "hydra.sweeper.warmup.steps=-1 must be a whole number of at least 0"),
+        (
+            "hydra.sweeper.objectives.metrics.token_f1=up",
+            "hydra.sweeper.objectives.metrics.token_f1=up is not one of: maximize, minimize",
+        ),
+        ("finetune.steps=range(5,5)", "finetune.steps=range(5,5): nothing to choose from ("),
+        ("finetune.state_noise=interval(1,0)", "finetune.state_noise=interval(1,0): nothing to choose from ("),
+        ("finetune.steps=tag(log,interval(0,1))", "finetune.steps=tag(log,interval(0,1)): nothing to choose from ("),
+    ],
+)
+def test_a_search_with_an_impossible_option_is_refused_in_one_line(
+    option: str, message: str, warm: Warm, tmp_path: Path
+) -> None:
+    answer = warm.lockdec(*TINY_SWEEP, "hparams_search=optuna", option, cwd=tmp_path)
+    assert answer.returncode == 1
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith(f"lockdec: {message}")
 
 
 def test_joblib_makes_shared_stages_once_and_keeps_failed_cells(warm: Warm, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
 from lockdec.pipeline.keys import same_results
@@ -40,6 +41,25 @@ def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: P
     path.write_text('{"status": "ok", ')
     assert finished_cell(config, folder) is None
     assert not surely_finished(config, folder)
+
+
+def test_a_run_that_is_killed_leaves_no_result_of_the_config_before(
+    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "0"
+    run_job(tiny_cell(tiny), folder, [], "0")
+    curves = folder / "tensorboard" / "finetune"
+    curves.mkdir(parents=True)
+    other = tiny_cell(tiny, "cross_attention.d_k=3")
+
+    def killed(path: Path, value: object) -> None:
+        assert path == folder / RESULT
+
+    monkeypatch.setattr("lockdec.pipeline.running.write_json", killed)  # nothing is written once the process is gone
+    run_job(other, folder, [], "0")
+    assert not (folder / RESULT).exists()
+    assert finished_cell(other, folder) is None
+    assert not curves.exists()
 
 
 def test_a_cell_that_older_code_has_made_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from lockdec.encoders.encoded import EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.training.batching import (
     CaptionBatch,
+    LineDataModule,
     PinningDataModule,
     StepLoader,
     SupportDataModule,
@@ -117,6 +118,16 @@ def test_validation_is_all_of_it_in_the_same_batches(tokenizer: Tokenizer, text:
     assert all(torch.equal(one.tokens, other.tokens) for one, other in zip(first, second, strict=True))
     captions = [caption for batch in first for caption in tokenizer.decode_batch(batch.tokens)]
     assert sorted(captions) == ["a red hat", "flag of germany", "woman firefighter"]
+
+
+@pytest.mark.parametrize("steps", [1, 3, 12, 13, 40])
+def test_the_lines_that_steps_read_are_known_in_advance(steps: int) -> None:
+    """Of 100 lines in batches of 8: some of them, or all after an epoch of 13 steps."""
+    lines = [[1, number + 3, 2] for number in range(100)]
+    data = LineDataModule(lines, lines[:4], pad_id=0, batch_size=8, steps=steps, seed=0)
+    read = {int(tokens[1]) - 3 for batch in data.train_dataloader() for tokens in batch.tokens}
+    assert data.shown == {row: place for place, row in enumerate(sorted(read))}
+    assert (len(read) == 100) == (steps >= 13)
 
 
 class Recorder(L.LightningModule):
