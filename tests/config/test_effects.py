@@ -22,7 +22,7 @@ OTHERS = {  # where neither twice nor half of the value is a fair trial
     "cross_attention.bias": "true",
     "cross_attention.dropout": "0.3",
     "cross_attention.heads": "1",
-    "finetune.chat": None,  # of decoders with a chat template: tests/stages/test_prompt.py
+    "finetune.chat": None,  # of decoders with a chat template: tests/stages/test_prompting.py
     "finetune.label_smoothing": "0.2",
     "finetune.optimizer.betas": "[0.5,0.99]",
     "finetune.optimizer.clip_norm": "0.001",

@@ -213,7 +213,7 @@ def test_options_out_of_range_are_refused(wheel: Path, options: dict[str, object
 
 
 def test_icons_that_were_not_fetched_say_how(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=rf"not fetched yet: python -m lockdec\.fetch icons --outputs {tmp_path}"):
+    with pytest.raises(DataError, match=rf"not fetched yet: lockdec fetch icons --outputs {tmp_path}"):
         run_tiny(tmp_path, "unfetched", "data=icons")
 
 

@@ -109,7 +109,7 @@ def test_a_plug_captions_as_its_run_does(tiny: TinyRun, plug: Path, picture: Pat
         (("files", "/etc/hostname"), {"bytes": 1, "sha256": "0"}, "cannot be a file of a plug"),
         (("files", "big"), {"bytes": 10**12, "sha256": "0"}, "larger than"),
         (("files",), {}, "names no cross_attention.safetensors"),
-        (("more",), 1, "more is not known"),
+        (("more",), 1, "unknown key more"),
     ],
 )
 def test_what_does_not_belong_is_refused_by_name(

@@ -29,10 +29,10 @@ def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Pa
         ("hydra.sweeper.trials=0", "hydra.sweeper.trials=0 must be a whole number of at least 1"),
         ("hydra.sweeper.jobs=0", "hydra.sweeper.jobs=0 must be a whole number of at least 1"),
         ("hydra.sweeper.seed=x", "hydra.sweeper.seed=x must be a whole number of at least 0"),
-        ("hydra.sweeper.keep=150", "hydra.sweeper.keep=150 must be a whole number from 1 to 100"),
+        ("hydra.sweeper.keep=150", "hydra.sweeper.keep=150 must be a whole number from 0 to 100"),
         ("hydra.sweeper.warmup.steps=-1", "hydra.sweeper.warmup.steps=-1 must be a whole number of at least 0"),
         (
-            "hydra.sweeper.objectives.metrics.token_f1=up",
+            "hydra.sweeper.objectives={metrics.token_f1:up}",
             "hydra.sweeper.objectives.metrics.token_f1=up is not one of: maximize, minimize",
         ),
         ("finetune.steps=range(5,5)", "finetune.steps=range(5,5): nothing to choose from ("),
