@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 
 from benchmarks.worker import device
 from lockdec.config.building import Builder
-from lockdec.config.schema import config_folder, plain, register
+from lockdec.config.checking import plain
+from lockdec.config.schema import config_folder, register
 from lockdec.data.fewshot import Pair, support_set
 from lockdec.data.text import pretraining_text
 from lockdec.data.tokenizer import Tokenizer, train_tokenizer

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from benchmarks.worker import resident_mb
 from lockdec.config.building import Builder
-from lockdec.config.schema import plain, register
+from lockdec.config.checking import plain
+from lockdec.config.schema import register
 from lockdec.data.captions import spread
 from lockdec.data.fewshot import Pair
 from lockdec.data.tokenizer import Tokenizer

@@ -16,7 +16,7 @@ import torch
 
 import lockdec
 from lockdec.config.building import Builder
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.data.openmoji import OpenMoji
 from lockdec.pipeline.assembling import build_stages
 from lockdec.runtime.devices import exact, place_on

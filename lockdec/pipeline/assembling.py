@@ -9,7 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import Config, ImportedDecoderConfig, checked, plain, refuse_numbers, with_sections
+from lockdec.config.checking import checked, plain, refuse_numbers, with_sections
+from lockdec.config.schema import Config, ImportedDecoderConfig
 from lockdec.errors import ConfigError
 from lockdec.pipeline.keys import parents_of, stage_class, stage_keys
 from lockdec.stages.stage import Stage

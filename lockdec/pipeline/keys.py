@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.errors import ConfigError
 from lockdec.redaction import redacted
 from lockdec.stages.stage import Stage

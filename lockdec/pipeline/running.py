@@ -24,7 +24,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.console import Summary, console, printable
 from lockdec.data.captions import CaptionSet
 from lockdec.distributed import ranks

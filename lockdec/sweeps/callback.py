@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lockdec.config.schema import check_places, checked
+from lockdec.config.checking import check_places, checked
 from lockdec.distributed import ranks
 from lockdec.errors import ConfigError
 from lockdec.evaluation.result import MEASURED

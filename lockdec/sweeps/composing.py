@@ -15,7 +15,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lockdec.config.schema import copied
+from lockdec.config.checking import copied
 
 
 def cell_overrides(config: DictConfig, loader: ConfigLoader) -> list[list[str]]:

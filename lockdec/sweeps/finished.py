@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.errors import ConfigError, StoreError
 from lockdec.redaction import redacted
 from lockdec.store.reading import CONFIG, RESULT, read_config, read_object

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from lockdec.config.schema import checked, plain
+from lockdec.config.checking import checked, plain
 from lockdec.transformer.configuration import CrossAttentionConfig
 from tests.conftest import composed
 

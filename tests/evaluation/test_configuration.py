@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.errors import ConfigError
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.transformer.models import LockingDecoderModel

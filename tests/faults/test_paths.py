@@ -110,7 +110,7 @@ def test_a_file_is_not_written_through_a_link_that_was_put_there(tmp_path: Path)
 def test_a_run_is_named_after_one_folder(name: str) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
-    from lockdec.config.schema import checked
+    from lockdec.config.checking import checked
     from tests.conftest import composed
 
     config = composed("debug=tiny")

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from torch import distributed
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import TrainerConfig, plain
+from lockdec.config.checking import plain
+from lockdec.config.schema import TrainerConfig
 from lockdec.distributed import ranks
 from lockdec.distributed.ranks import Started
 from lockdec.errors import ConfigError

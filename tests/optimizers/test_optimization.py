@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from lockdec.config.schema import noam_peak, plain
+from lockdec.config.checking import plain
+from lockdec.config.schema import noam_peak
 from lockdec.errors import ConfigError
 from lockdec.optimizers import optimization
 from lockdec.optimizers.optimization import OptimizerConfig, rate_factor

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lockdec import redaction
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.redaction import REDACTED, learn, of_error, redacted, text
 from tests.conftest import composed
 

@@ -14,7 +14,8 @@ from lightning.pytorch.accelerators.cuda import CUDAAccelerator
 from torch import Tensor, nn
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import TrainerConfig, plain
+from lockdec.config.checking import plain
+from lockdec.config.schema import TrainerConfig
 from lockdec.errors import ConfigError
 from lockdec.evaluation.attention_statistics import attention_statistics
 from lockdec.modules.losses import next_token_loss

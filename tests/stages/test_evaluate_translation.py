@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.evaluation.metrics import score
 from lockdec.pipeline.assembling import build_stages
 from lockdec.stages.stage import Work

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lockdec.config.building import Builder
-from lockdec.config.schema import plain
+from lockdec.config.checking import plain
 from lockdec.errors import LockdecError
 from lockdec.pipeline.assembling import build_stages
 from lockdec.stages.stage import Work

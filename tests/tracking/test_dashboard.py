@@ -13,7 +13,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockdec.config.schema import checked, config_folder
+from lockdec.config.checking import checked
+from lockdec.config.schema import config_folder
 from lockdec.tracking.dashboard import definition, workspace
 from lockdec.tracking.loggers import flat
 from lockdec.tracking.weights_and_biases import PARTS_OF_CONFIG, PARTS_OF_METRICS
