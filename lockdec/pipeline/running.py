@@ -197,14 +197,7 @@ def artifacts(
     store = Store(own, layers)
     keys = assembly.keys
     records = {name: redacted(subtree) for name, subtree in assembly.subtrees.items()}
-    before: dict[str, Stage] = {}
-    missing: dict[str, Mapping[str, Stage]] = {}  # the stages to make, each with those before it
-    for name, stage in assembly.stages.items():
-        if name in names and not (located([*layers, own], name, keys[name]) / METADATA).is_file():
-            tell_unused(trainer.accelerator)
-            stage.rehearse(device, before, keys)
-            missing[name] = dict(before)
-        before[name] = stage
+    missing = _rehearsed(assembly, names, device)
     found: dict[str, Artifact] = {}
     for name in names:
         stage = assembly.stages[name]
@@ -245,6 +238,20 @@ def artifacts(
                 if other in missing:
                     assembly.stages[other].check_decoder(decoder, missing[other])
         yield found[name], time.monotonic() - clock
+
+
+def _rehearsed(assembly: Assembly, names: Sequence[str], device: torch.device) -> dict[str, Mapping[str, Stage]]:
+    """The stages to make, each with those before it, once it is known that they can start."""
+    trainer, places = assembly.config.trainer, assembly.config.paths.places
+    before: dict[str, Stage] = {}
+    missing: dict[str, Mapping[str, Stage]] = {}
+    for name, stage in assembly.stages.items():
+        if name in names and not (located(places, name, assembly.keys[name]) / METADATA).is_file():
+            tell_unused(trainer.accelerator)
+            stage.rehearse(device, before, assembly.keys)
+            missing[name] = dict(before)
+        before[name] = stage
+    return missing
 
 
 def _tell_skipped(stages: Mapping[str, Stage], folder: Path, result: dict[str, Any]) -> None:
