@@ -65,7 +65,7 @@ gpu: .venv/installed-dev
 
 smollm2: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[huggingface]'
-	$(BIN)/python -m lockdec.fetch smollm2
+	$(BIN)/python -m lockdec fetch smollm2
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -253,7 +253,10 @@ class ArrayFiles(Files):
 
     def require_alike(self, entry: str) -> None:
         try:
-            shape = np.load(self.path(entry), mmap_mode="r", allow_pickle=False).shape  # the header alone is read
+            with opened(self.path(entry)) as file:
+                major, _ = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                shape, _, _ = read(file)
         except (OSError, ValueError) as error:
             raise DataError(f"{entry}: cannot be read ({' '.join(str(error).split())})") from error
         self._require_shape(entry, shape)

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,22 +22,24 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lockdec.config.building import Builder
 from lockdec.config.checking import plain
 from lockdec.console import Summary, console, printable
 from lockdec.data.captions import CaptionSet
 from lockdec.distributed import ranks
-from lockdec.errors import PrunedError, StoreError, visible
+from lockdec.errors import ConfigError, PrunedError, StoreError, visible
 from lockdec.evaluation.result import SCHEMA
 from lockdec.pipeline.assembling import Assembly, assemble
+from lockdec.pipeline.keys import same_results
 from lockdec.redaction import of_error, redacted, text
 from lockdec.runtime.devices import device_of, exact, tell_unused
 from lockdec.runtime.interruption import InterruptedRunError, stoppable
 from lockdec.runtime.memory import is_out_of_memory, out_of_memory
 from lockdec.stages.stage import DecoderStage, Stage, Work
 from lockdec.store import CURVE, METADATA, Artifact, Store, located
-from lockdec.store.reading import CONFIG, RESULT
+from lockdec.store.reading import CONFIG, RESULT, read_config
 from lockdec.store.tensors import made_of
 from lockdec.store.writing import clear_partial, write_bytes, write_json, write_text
 from lockdec.tracking.loggers import TENSORBOARD, Tracking
@@ -99,12 +101,8 @@ def run(
     try:
         with stoppable():
             clear_partial(folder)
-            (folder / RESULT).unlink(missing_ok=True)  # of an earlier config: this run may be killed before it has one
-            text = _config_text(config)
-            with suppress(OSError, UnicodeDecodeError):
-                if (folder / CONFIG).read_text(encoding="utf-8") != text:
-                    shutil.rmtree(folder / TENSORBOARD)  # otherwise two runs would share one curve
-            write_text(folder / CONFIG, text)
+            _forget_another(config, folder)
+            write_text(folder / CONFIG, _config_text(config))
             tracking = _run_stages(config, folder, result, group, watchers, cell or folder.name, builder)
             tracking.cell(redacted(result | {"cost": result["cost"] | cost(clock)}))
         result["status"] = "ok"
@@ -302,6 +300,20 @@ def _export(artifact: Artifact, stage: Stage, folder: Path) -> None:
     if curve.is_file() and not target.exists():  # otherwise the logger has written it, with more columns
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, curve.read_bytes())
+
+
+def _forget_another(config: DictConfig, folder: Path) -> None:
+    """Remove the result and the appended curves of a run whose stages were configured in another way.
+
+    This run may be killed before it has a result, and the other's would then be taken for its own.
+    """
+    try:
+        same = same_results(OmegaConf.create(read_config(folder / CONFIG)), config)
+    except (StoreError, ConfigError, OmegaConfBaseException):  # there is none, or it cannot be read
+        same = False
+    if not same:
+        (folder / RESULT).unlink(missing_ok=True)
+        shutil.rmtree(folder / TENSORBOARD, ignore_errors=True)
 
 
 def _clear(folder: Path, stages: Mapping[str, Stage]) -> None:

@@ -306,7 +306,7 @@ def _template() -> Template:
 @pass_context
 def _shown(context: Context, value: object) -> object:
     """A text from a run without secrets, and without characters that change the direction of the text after it."""
-    if isinstance(value, Markup):
+    if isinstance(value, Markup) or not isinstance(value, str | Path):
         return value
     return _STEERING.sub("\N{REPLACEMENT CHARACTER}", redaction.text(str(value), context["secrets"]))
 

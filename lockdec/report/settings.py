@@ -138,7 +138,10 @@ def group(runs: Sequence[Run]) -> tuple[tuple[Setting, ...], list[str]]:
         notes.append(f"{runs_repeat} a setting and seed; the one that finished last counts.")
     for keys, what in (
         (decoders, "several pretrained decoders; the intervals also cover that choice."),
-        (encoded, "states of several data sets or encoders: files have changed between its runs."),
+        (
+            encoded,
+            "states of several data sets or encoders: an encoder was trained anew, or files have changed.",
+        ),
     ):
         if mixed := sum(len(several) > 1 for several in keys.values()):
             notes.append(f"{'1 setting mixes' if mixed == 1 else f'{mixed} settings mix'} {what}")

@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from lockdec.config.checking import check_places, checked
+from lockdec.config.checking import MOST_SEED, check_places, checked
 from lockdec.distributed import ranks
 from lockdec.errors import ConfigError
 from lockdec.evaluation.result import MEASURED
@@ -180,7 +180,8 @@ def _start(config: DictConfig) -> None:
     else:
         names = cell_names(config, loader, overrides)
     _require_objective(config, searching=trials is not None)
-    folder, at_once = Path(config.hydra.sweep.dir), cells_at_once(config, len(names))
+    folder = Path(config.hydra.sweep.dir)
+    at_once = cells_at_once(config, len(names) if trials is None else min(trials, config.hydra.sweeper.jobs))
     if config.dry_run:
         if trials is not None:
             raise DryRun(lambda: [(None, config)], at_once=at_once, trials=trials)
@@ -225,10 +226,15 @@ def _require_folder_of_start(config: DictConfig) -> None:
 def _require_search(config: DictConfig) -> None:
     """Raise ConfigError where an option of a search is out of range, or would not name its cells by their numbers."""
     sweeper = config.hydra.sweeper
-    least = {"trials": 1, "jobs": 1, "seed": 0, "keep": 0, "warmup.trials": 0, "warmup.steps": 0}
-    for name, bound in least.items():
-        require_whole(f"hydra.sweeper.{name}", OmegaConf.select(sweeper, name), bound, 100 if name == "keep" else None)
-    ways = {f"hydra.sweeper.objectives.{name}": way for name, way in (sweeper.objectives or {}).items()}
+    for name in ("warmup", "objectives"):
+        if not OmegaConf.is_dict(sweeper[name]):
+            raise ConfigError(f"hydra.sweeper.{name}={sweeper[name]}: give values to its keys")
+    for name, least in {"trials": 1, "jobs": 1, "warmup.trials": 0, "warmup.steps": 0}.items():
+        require_whole(f"hydra.sweeper.{name}", OmegaConf.select(sweeper, name), least)
+    require_whole("hydra.sweeper.seed", sweeper.seed, 0, MOST_SEED - sweeper.trials)  # each attempt moves it
+    if not isinstance(sweeper["keep"], int | float) or not 0 <= sweeper["keep"] <= 100:
+        raise ConfigError(f"hydra.sweeper.keep={sweeper['keep']} must be a number from 0 to 100")
+    ways = {f"hydra.sweeper.objectives.{name}": way for name, way in sweeper.objectives.items()}
     if not ways:
         raise ConfigError("hydra.sweeper.objectives={}: name a number of result.json to maximize or minimize")
     for key, way in ways.items():

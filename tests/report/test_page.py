@@ -311,6 +311,16 @@ def test_cells_that_different_code_has_made_are_not_compared_without_a_word(tmp_
     assert "several versions" not in write_report([tmp_path / "s" / "0"]).report.read_text()
 
 
+def test_settings_that_mix_states_or_decoders_are_noted(tmp_path: Path) -> None:
+    for number in range(3):
+        key = {"reused": True, "seconds": 1.0}
+        stages = {"pretrain": {"key": "a" * 64, **key}, "attach": {"key": f"{min(number, 1)}" * 64, **key}}
+        write_run(tmp_path / "s" / str(number), result((2, 2, 2), 16, number) | {"stages": stages}, extras=False)
+    text = " ".join(Tags(write_report([tmp_path / "s"]).report.read_text()).text.split())
+    assert "1 setting mixes states of several data sets or encoders: an encoder was trained anew, or files" in text
+    assert "several pretrained decoders" not in text
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", extras=False)
     (tmp_path / "file").write_text("")

@@ -28,8 +28,11 @@ def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Pa
         ("hydra.sweeper.trials=two", "hydra.sweeper.trials=two must be a whole number of at least 1"),
         ("hydra.sweeper.trials=0", "hydra.sweeper.trials=0 must be a whole number of at least 1"),
         ("hydra.sweeper.jobs=0", "hydra.sweeper.jobs=0 must be a whole number of at least 1"),
-        ("hydra.sweeper.seed=x", "hydra.sweeper.seed=x must be a whole number of at least 0"),
-        ("hydra.sweeper.keep=150", "hydra.sweeper.keep=150 must be a whole number from 0 to 100"),
+        ("hydra.sweeper.seed=x", "hydra.sweeper.seed=x must be a whole number from 0 to "),
+        ("hydra.sweeper.seed=4294967290", "hydra.sweeper.seed=4294967290 must be a whole number from 0 to "),
+        ("hydra.sweeper.keep=150", "hydra.sweeper.keep=150 must be a number from 0 to 100"),
+        ("hydra.sweeper.warmup=3", "hydra.sweeper.warmup=3: give values to its keys"),
+        ("hydra.sweeper.objectives=abc", "hydra.sweeper.objectives=abc: give values to its keys"),
         ("hydra.sweeper.warmup.steps=-1", "hydra.sweeper.warmup.steps=-1 must be a whole number of at least 0"),
         (
             "hydra.sweeper.objectives={metrics.token_f1:up}",
@@ -47,6 +50,29 @@ def test_a_search_with_an_impossible_option_is_refused_in_one_line(
     assert answer.returncode == 1
     (line,) = answer.stderr.splitlines()
     assert line.startswith(f"lockdec: {message}")
+
+
+def test_whatever_is_wrong_before_the_cells_ends_the_sweep(warm: Warm, tmp_path: Path) -> None:
+    """Hydra would make a warning of an error in a callback, and run the cells."""
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    answer = warm.lockdec(*TINY_SWEEP, *launcher, "seed=0,1", "dry_run=true", cwd=tmp_path)
+    assert answer.stderr.startswith("lockdec: hydra.launcher.n_jobs=0: give a number of cells side by side")
+    assert answer.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+    folder = tmp_path / "outputs" / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    (folder / ".submitit").write_text("in the place of the folder of its pickles")
+    answer = warm.lockdec(*TINY_SWEEP, "hydra/launcher=submitit_local", "seed=0,1", cwd=tmp_path)
+    assert answer.returncode == 1
+    assert not list(folder.glob(f"*/{RESULT}")), answer.stderr
+
+
+def test_cells_one_after_the_other_make_what_they_share_themselves(warm: Warm, tmp_path: Path) -> None:
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    answer = warm.lockdec(*TINY_SWEEP, *launcher, "seed=0,1", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "made first" not in answer.stdout
+    assert not (tmp_path / "outputs" / "sweeps" / "s" / "shared").exists()
 
 
 def test_joblib_makes_shared_stages_once_and_keeps_failed_cells(warm: Warm, tmp_path: Path) -> None:

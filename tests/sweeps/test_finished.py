@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from lockdec.pipeline.keys import same_results
+from lockdec.pipeline.running import run
 from lockdec.store.reading import RESULT
 from lockdec.sweeps.finished import declared_version, finished_cell, surely_finished
 from lockdec.sweeps.jobs import run_job
@@ -43,23 +44,24 @@ def test_a_failed_or_interrupted_cell_is_not_finished(tiny: TinyRun, tmp_path: P
     assert not surely_finished(config, folder)
 
 
-def test_a_run_that_is_killed_leaves_no_result_of_the_config_before(
-    tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("more", "stays"), [("cross_attention.d_k=3", False), ("trainer.checkpoint_seconds=77", True)])
+def test_a_run_that_is_killed_leaves_no_result_of_other_settings(
+    more: str, stays: bool, tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "0"
+    """Nor appended curves; where nothing but the way to the result has changed, both are its own."""
+    folder, config = tmp_path / "0", tiny_cell(tiny, more)
     run_job(tiny_cell(tiny), folder, [], "0")
     curves = folder / "tensorboard" / "finetune"
     curves.mkdir(parents=True)
-    other = tiny_cell(tiny, "cross_attention.d_k=3")
 
     def killed(path: Path, value: object) -> None:
         assert path == folder / RESULT
 
-    monkeypatch.setattr("lockdec.pipeline.running.write_json", killed)  # nothing is written once the process is gone
-    run_job(other, folder, [], "0")
-    assert not (folder / RESULT).exists()
-    assert finished_cell(other, folder) is None
-    assert not curves.exists()
+    monkeypatch.setattr("lockdec.pipeline.running.write_json", killed)
+    run(config, folder, [])
+    assert (folder / RESULT).exists() is stays
+    assert curves.exists() is stays
+    assert (finished_cell(config, folder) is not None) is stays
 
 
 def test_a_cell_that_older_code_has_made_is_not_finished(tiny: TinyRun, tmp_path: Path) -> None:
