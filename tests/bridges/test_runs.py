@@ -132,7 +132,7 @@ def test_a_stored_bridge_is_data(tiny: TinyRun, tmp_path: Path) -> None:
         ({"length": 0}, r"bridge\.length=0: use at least 1"),
         ({"length": "4"}, "length: input should be a valid integer"),
         ({"length": 5}, r"not the weights of a LinearPrefix.*has shape"),
-        ({"odd": 1}, "odd is not known"),
+        ({"odd": 1}, "unknown key odd"),
     ):
         (tmp_path / BRIDGE).write_text(json.dumps(record | change))
         (tmp_path / BRIDGE_WEIGHTS).write_bytes(made["finetune"].path(BRIDGE_WEIGHTS).read_bytes())
