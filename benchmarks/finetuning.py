@@ -75,11 +75,12 @@ def cached() -> Subject:
 def in_the_loop() -> Subject:
     """transformers, encoding the drawings of every batch from memory."""
     looking, encoder = Looking(), defaults.encoder().to(device())
-    drawings = defaults.finetune().data.inputs([pair.index for pair in defaults.pairs()])
+    shown = [pair.index for pair in defaults.pairs()]
+    drawings = dict(zip(shown, defaults.finetune().data.inputs(shown), strict=True))
     normalisation = defaults.encoded().normalisation
 
     def loss(batch: CaptionBatch) -> Tensor:
-        encoded = normalised(encoder.encode([drawings[row] for row in batch.pairs.tolist()]), normalisation)
+        encoded = normalised(encoder.encode([drawings[row] for row in batch.rows.tolist()]), normalisation)
         return looking.loss(batch._replace(encoded=encoded.to(device())))
 
     return step(loss, list(looking.parameters()))

@@ -34,7 +34,7 @@ from lockdec.data.captions import spread
 from lockdec.data.fewshot import Pair
 from lockdec.data.tokenizer import Tokenizer
 from lockdec.encoders.encoded import EncodedSet
-from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.captioner import EncodedCaptioner
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.stored import load_captioner, load_prompt, load_tokenizer
@@ -129,7 +129,9 @@ class Bridge(System):
 
     def captions(self) -> list[str]:
         race = self.race
-        captioner = Captioner(self.model, race.tokenizer, race.encoded, race.evaluate.decode, torch.device("cpu"))
+        captioner = EncodedCaptioner(
+            self.model, race.tokenizer, race.encoded, race.evaluate.decode, torch.device("cpu")
+        )
         return [caption.text for caption in captioner.captions(race.rows, "captioning")]
 
 

@@ -22,7 +22,7 @@ from scipy.stats import spearmanr
 
 from lockdec.config.building import Builder
 from lockdec.data.captions import CaptionSet, spread
-from lockdec.evaluation.finished import FinishedRun, NewInputCaptioner, find_run, open_captioner
+from lockdec.evaluation.finished import CaptionerParts, FinishedRun, find_run, open_captioner
 from lockdec.evaluation.metrics import METRICS
 from lockdec.evaluation.scoring import Candidate, locked, token_log_probs
 from lockdec.library.captioner import Caption, Captioner
@@ -116,7 +116,7 @@ def measured(run: FinishedRun, sweep: str, inputs: int) -> Row:
     )
 
 
-def without_input(parts: NewInputCaptioner, captions: Sequence[str]) -> dict[str, float]:
+def without_input(parts: CaptionerParts, captions: Sequence[str]) -> dict[str, float]:
     """log p(caption | locked decoder) of each different caption, in nats."""
     model, tokenizer, once, found = parts.model, parts.tokenizer, sorted(set(captions), key=len), dict[str, float]()
     for start in range(0, len(once), BATCH):

@@ -28,7 +28,7 @@ from lockdec.config.schema import config_folder, register
 from lockdec.store import Artifact, Store
 
 if TYPE_CHECKING:
-    from lockdec.evaluation.captioner import Captioner
+    from lockdec.evaluation.captioner import EncodedCaptioner
     from lockdec.pipeline.assembling import Assembly
     from tests.faults.warm import Warm
 
@@ -216,12 +216,12 @@ def assembled(tiny: TinyRun) -> Assembly:
 
 
 @pytest.fixture
-def captioner(made: Mapping[str, Artifact], assembled: Assembly) -> Captioner:
+def captioner(made: Mapping[str, Artifact], assembled: Assembly) -> EncodedCaptioner:
     """What the evaluation of the tiny run captions with."""
     import torch
 
     from lockdec.encoders.encoded import EncodedSet
-    from lockdec.evaluation.captioner import Captioner
+    from lockdec.evaluation.captioner import EncodedCaptioner
     from lockdec.evaluation.stored import load_captioner, load_tokenizer
     from lockdec.stages.evaluate import Evaluate
 
@@ -229,4 +229,4 @@ def captioner(made: Mapping[str, Artifact], assembled: Assembly) -> Captioner:
     assert isinstance(stage, Evaluate)
     model = load_captioner(made["pretrain"], made["finetune"])
     tokenizer, encoded = load_tokenizer(made["pretrain"]), EncodedSet.open(made["attach"].folder)
-    return Captioner(model, tokenizer, encoded, stage.decode, torch.device("cpu"))
+    return EncodedCaptioner(model, tokenizer, encoded, stage.decode, torch.device("cpu"))

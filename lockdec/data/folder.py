@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import itertools
@@ -22,6 +21,7 @@ from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sounds import ENDINGS as SOUND_ENDINGS
 from lockdec.data.sounds import RATE
 from lockdec.data.sources import ArrayFiles, FeatureIds, Files, ImageFiles, InputSource, SoundFiles, Texts
+from lockdec.data.utf8 import read_utf8
 from lockdec.errors import ConfigError, DataError
 from lockdec.store.reading import opened
 
@@ -92,25 +92,6 @@ class Folder(ListedCaptions):
             cache=cache,
             case=case,
         )
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a user's file.
-
-    Raises:
-        DataError: it cannot be read or is not UTF-8; the error names the line.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise DataError(f"{path}: UTF-16 and not UTF-8; save the file as UTF-8") from error
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path} line {line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
 
 
 def _table(folder: Path) -> Path:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from lockdec.data.captions import Case
-from lockdec.data.folder import read_utf8
 from lockdec.data.listed import BadRows, Drawn, ListedCaptions, OnBad, Row
 from lockdec.data.sources import ImageFiles
+from lockdec.data.utf8 import read_utf8
 from lockdec.errors import DataError
 
 

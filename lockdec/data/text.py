@@ -13,6 +13,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from lockdec.data.captions import CaptionSet, Case, composed, fold, in_case
+from lockdec.data.utf8 import lines_of_text, read_utf8
 from lockdec.errors import ConfigError, DataError
 from lockdec.store import file_sha256
 
@@ -107,15 +108,10 @@ class TextFile(TextSource):
         Raises:
             DataError: the file cannot be read, is not UTF-8, or has no text. `fingerprint` raises it, too.
         """
-        return [line for line in self._text().splitlines() if line.strip()]
+        return [line for line in lines_of_text(self._text()) if line.strip()]
 
     def _text(self) -> str:
-        try:
-            text = Path(expanduser(self.path)).read_bytes().decode("utf-8-sig")
-        except OSError as error:
-            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"{self.path}: not UTF-8 at byte {error.start}") from error
+        text = read_utf8(Path(expanduser(self.path)))
         if not text.strip():
             raise DataError(f"{self.path}: no text in it")
         return text

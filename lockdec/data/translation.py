@@ -11,6 +11,7 @@ from pathlib import Path
 from lockdec.data.captions import CaptionSet, Case, Input, Split, digest, fold, in_case
 from lockdec.data.openmoji import NameParts, SplitKind, split_names
 from lockdec.data.splits import random_split, sizes
+from lockdec.data.utf8 import lines_of_text, read_utf8
 from lockdec.errors import ConfigError, DataError
 
 TATOEBA = ("en", "de")  # the languages of the columns of deu.txt
@@ -167,17 +168,11 @@ class TatoebaPairs(TextPairs):
 
 
 def _columns(path: Path) -> list[list[str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"data.path={path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"data.path={path}: not UTF-8 at byte {error.start}") from error
     rows, bad = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines_of_text(read_utf8(path, "data.path=")), start=1):
         if not line.strip():
             continue
-        columns = line.rstrip("\r").split("\t")
+        columns = line.split("\t")
         if len(columns) < 2 or not all(column.strip() for column in columns[:2]):
             bad.append(number)
         rows.append(columns)

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lockdec.data.captions import Input, Modality
-from lockdec.data.sounds import LOUDEST
+from lockdec.data.sounds import LOUDEST, RATE
 from lockdec.encoders.contract import Encoder
 from lockdec.errors import ConfigError, DataError
 from lockdec.transformer.encoded import Encoded
 
-RATE = 16_000  # samples a second
 WINDOW, HOP = 400, 160  # samples
 FRAMES = RATE // HOP  # a second
 BANDS = 80

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lockdec.data.captions import Input, Modality
+from lockdec.data.sounds import RATE
 from lockdec.encoders.contract import Encoder
-from lockdec.encoders.sound import BANDS, LONGEST, RATE, Heard, hear, pooled, require_pool
+from lockdec.encoders.sound import BANDS, LONGEST, Heard, hear, pooled, require_pool
 from lockdec.errors import DataError
 from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.layers import Encoder as TransformerEncoder

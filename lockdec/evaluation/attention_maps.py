@@ -17,7 +17,7 @@ from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.models import LockingModel
 
 if TYPE_CHECKING:
-    from lockdec.evaluation.captioner import Captioner
+    from lockdec.evaluation.captioner import EncodedCaptioner
 
 # States in front of a square grid: none, a class token (ViT, CLIP), or one and four registers (DINOv2).
 _APART = (0, 1, 5)
@@ -109,7 +109,7 @@ def word_attention(
 
 
 def attention_maps(
-    captioner: Captioner, rows: Sequence[int], captions: Sequence[str]
+    captioner: EncodedCaptioner, rows: Sequence[int], captions: Sequence[str]
 ) -> list[tuple[int, dict[str, Any]]]:
     """The attention over an input's states, word by word.
 

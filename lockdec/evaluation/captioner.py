@@ -44,7 +44,7 @@ class Read:
             self.prefix.close()
 
 
-class Captioner:
+class EncodedCaptioner:
     """Captions rows of an encoded set in batches, and scores given captions.
 
     Args:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import torch
 
     from lockdec.bridges import Bridge
-    from lockdec.data.captions import Input
     from lockdec.data.tokenizer import Tokenizer
     from lockdec.encoders.contract import Encoder, PretrainedHere
     from lockdec.encoders.normalisation import Normalisation
@@ -142,8 +141,8 @@ class FinishedRun:
 
 
 @dataclass(frozen=True)
-class NewInputCaptioner:
-    """Captions new inputs.
+class CaptionerParts:
+    """What captions new inputs: a frozen encoder, the decoder behind it, and how it decodes.
 
     Attributes:
         encoder: frozen; `modality` is the kind of inputs it takes.
@@ -163,18 +162,6 @@ class NewInputCaptioner:
     generator: torch.Generator
     plugs: tuple[str, ...] = ("default",)  # UNNAMED of the transformer, which is not imported here
     bridge: Bridge | None = None
-
-    def captions(self, inputs: Sequence[Input]) -> list[str]:
-        """One caption for each input, in order.
-
-        Raises:
-            DataError: an input is not of the encoder's modality, or the encoder returns states that are not finite.
-        """
-        from lockdec.encoders.encoded import normalised
-        from lockdec.evaluation.stored import generate_captions
-
-        encoded = normalised(self.encoder.encode(inputs), self.normalisation)
-        return generate_captions(self.model, self.tokenizer, encoded, self.decode, self.generator)
 
 
 def find_run(folder: Path) -> FinishedRun:
@@ -251,7 +238,7 @@ def build_encoder(run: FinishedRun, trusted: Sequence[str], downloads: Collectio
     return encoder
 
 
-def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> NewInputCaptioner:
+def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Collection[str] = ()) -> CaptionerParts:
     """Build the captioner: encoder, normalisation and finetuned decoder.
 
     Args:
@@ -285,7 +272,7 @@ def open_captioner(run: FinishedRun, trusted: Sequence[str] = (), downloads: Col
         tokenizer = tokenizer.with_prompt(load_prompt(finetune))
         generator = torch.Generator().manual_seed(decode.seed)
     require_whole(run.folder / CONFIG, encoder, normalisation, model, tokenizer, decode)
-    return NewInputCaptioner(encoder, normalisation, model, tokenizer, decode, generator, model.in_use, model.bridge)
+    return CaptionerParts(encoder, normalisation, model, tokenizer, decode, generator, model.in_use, model.bridge)
 
 
 def require_whole(

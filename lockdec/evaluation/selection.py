@@ -73,7 +73,7 @@ class BestStep(L.Callback):
                     layers = model.frozen_layers
                     self._prefixes.append(model.prefix(tokens[:, :-1], layers) if layers else None)
                 prefix = self._prefixes[number] if self._prefixes else None
-                with model.leaving_out(None if batch.rows is None else batch.rows.to(device)):
+                with model.leaving_out(batch.rows.to(device)):
                     loss, real = next_token_loss(
                         model, tokens, self.eos_id, encoded, prefix=prefix, prompt_length=self.prompt_length
                     )

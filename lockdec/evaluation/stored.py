@@ -18,8 +18,6 @@ from torch import nn
 from lockdec.bridges import Bridge, known
 from lockdec.data.tokenizer import ChatTemplate, Prompt, Tokenizer
 from lockdec.errors import ConfigError, LockdecError, StoreError
-from lockdec.evaluation.candidates import candidates
-from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.scoring import locked
 from lockdec.store import Artifact
 from lockdec.store.reading import as_dataclass, is_name, read_dataclass, read_object
@@ -33,7 +31,6 @@ from lockdec.store.tensors import (
 )
 from lockdec.store.writing import write_json
 from lockdec.transformer.configuration import HostedConfig
-from lockdec.transformer.encoded import Encoded
 from lockdec.transformer.fast import dtype_of, undrawn
 from lockdec.transformer.importing import Checkpoint
 from lockdec.transformer.models import (
@@ -311,21 +308,3 @@ def put_cross_attention(model: LockingModel, config: Path, sizes: Mapping[str, A
         for name, weight in model.cross_attention_parameters().items():
             weight.copy_(saved[name.removeprefix("decoder.")])
     model.unlock()
-
-
-def generate_captions(
-    model: LockingModel,
-    tokenizer: Tokenizer,
-    encoded: Encoded,
-    decode: EvaluateConfig,
-    generator: torch.Generator,
-) -> list[str]:
-    """Generate one caption for each input.
-
-    Args:
-        encoded: normalised states.
-        tokenizer: with the prompt that the model was finetuned with.
-        decode: strategy and lengths.
-        generator: RNG of the strategies that sample.
-    """
-    return [best.text for best, *_ in candidates(model, tokenizer, encoded, decode, generator)]

@@ -20,7 +20,7 @@ from lockdec.errors import ConfigError, DataError, LockdecError
 from lockdec.evaluation.attention_maps import Attention, layout, word_attention
 from lockdec.evaluation.candidates import candidates as generated
 from lockdec.evaluation.configuration import EvaluateConfig, require_kind, with_options
-from lockdec.evaluation.finished import FinishedRun, NewInputCaptioner
+from lockdec.evaluation.finished import CaptionerParts, FinishedRun
 from lockdec.evaluation.scoring import Candidate, Word, evidence, locked, token_log_probs
 from lockdec.library.figure import Figure, draw
 from lockdec.library.inputs import Given, as_list, read, several
@@ -114,7 +114,7 @@ class Captioner:
     """
 
     def __init__(
-        self, parts: NewInputCaptioner, device: torch.device | str = "cpu", run: FinishedRun | None = None
+        self, parts: CaptionerParts, device: torch.device | str = "cpu", run: FinishedRun | None = None
     ) -> None:
         self._parts, self._generator = parts, parts.generator
         self._run, self._stored = run, list[StoredInputs | None]()  # empty until they are asked for

@@ -77,7 +77,7 @@ class Captioning(PartlyFrozen):
         rows, weight = ranks.share(real_targets(batch.tokens, self.eos_id, self.prompt_length))
         tokens, encoded = batch.tokens[rows], Encoded(encoded.states[rows], encoded.mask[rows])
         prefix = None if batch.prefix is None else batch.prefix[rows]
-        with self.model.leaving_out(None if batch.rows is None else batch.rows[rows]):
+        with self.model.leaving_out(batch.rows[rows]):
             loss, _ = self.next_token_loss(tokens, prefix, encoded, self.label_smoothing)
         return weight * loss
 

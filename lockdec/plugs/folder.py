@@ -24,7 +24,7 @@ from lockdec.encoders.together import Together
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.finished import (
-    NewInputCaptioner,
+    CaptionerParts,
     find_run,
     readable,
     require_whole,
@@ -110,7 +110,7 @@ def open_plug(
     encoder: str | Path | None = None,
     trusted: Sequence[str] = (),
     downloads: Collection[str] = (),
-) -> NewInputCaptioner:
+) -> CaptionerParts:
     """The captioner that a plug and its decoder make.
 
     Args:
@@ -138,7 +138,7 @@ def put_plug(
     encoder: str | Path | None = None,
     trusted: Sequence[str] = (),
     downloads: Collection[str] = (),
-) -> NewInputCaptioner:
+) -> CaptionerParts:
     """As `open_plug`, on a decoder that is open: beside the plugs that it has, under a name of its own.
 
     Args:
@@ -177,7 +177,7 @@ def put_plug(
         for name in names:
             model.detach(name)
         raise
-    return NewInputCaptioner(built, normalisation, model, tokenizer, decode, generator, names, model.bridge)
+    return CaptionerParts(built, normalisation, model, tokenizer, decode, generator, names, model.bridge)
 
 
 def _attach(model: LockingModel, folder: Path, record: PlugRecord) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ def open_plugs(
     encoder: str | Path | None = None,
     trusted: Sequence[str] = (),
     downloads: Collection[str] = (),
-) -> NewInputCaptioner:
+) -> CaptionerParts:
     """The captioner that several plugs and their decoder make: what each adds to a layer is summed.
 
     Arguments and errors are those of `open_plug`. How captions are generated is what the first plug says.
@@ -237,7 +237,7 @@ def open_plugs(
     model.use(*names)
     model.unlock()
     first = parts[0]
-    return NewInputCaptioner(together, normalisation, model, first.tokenizer, first.decode, first.generator, names)
+    return CaptionerParts(together, normalisation, model, first.tokenizer, first.decode, first.generator, names)
 
 
 def open_decoder(where: str | Path, wanted: DecoderRecord) -> tuple[LockingModel, Tokenizer]:

@@ -22,7 +22,7 @@ from lockdec.data.fewshot import Pair, support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.evaluation.attention_maps import attention_maps
 from lockdec.evaluation.attributes import AttributeReader, lexicon_of, unmentioned
-from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.captioner import EncodedCaptioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import (
     SUPPORT,
@@ -123,7 +123,7 @@ class Evaluate(Stage):
         most, longest = self.decode.max_new_tokens, model.config.max_len
         require_room(len(tokenizer.prompt_tokens), most, longest, longest - model.room)
         device = place_on(model, work.device)
-        captioner = Captioner(model, tokenizer, encoded, self.decode, device)
+        captioner = EncodedCaptioner(model, tokenizer, encoded, self.decode, device)
         rows = list(self.data.splits["val" if self.decode.split == "val" else "test"])
         references = References(self.data.captions[row] for row in rows)
         if len(rows) == 1:
@@ -141,7 +141,7 @@ class Evaluate(Stage):
         scores["caption"] = score(captions["caption"], references) | scores["caption"]
         laps.end("metrics")
         if Prior.name in work.parents:
-            prior = Captioner(
+            prior = EncodedCaptioner(
                 load_captioner(*work.decoder, work.parent(Prior)), tokenizer, ConstantState(), self.decode, device
             )
             if (taught := precision_of(prior.model)) != (used := precision_of(model)):
@@ -238,7 +238,7 @@ class Evaluate(Stage):
             if isinstance(picture, Image.Image):
                 picture.resize((96, 96)).save(work.folder / "drawings" / f"{self.data.ids[row]}.png")
 
-    def _keep_attention(self, work: Work, captioner: Captioner, pairs: Sequence[tuple[int, str]]) -> None:
+    def _keep_attention(self, work: Work, captioner: EncodedCaptioner, pairs: Sequence[tuple[int, str]]) -> None:
         if self.data.modality != "image":
             return
         maps = attention_maps(captioner, [row for row, _ in pairs], [caption for _, caption in pairs])

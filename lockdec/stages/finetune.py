@@ -241,8 +241,7 @@ class Finetune(TrainingStage):
             several = held_out[start : start + self.fit.batch_size]
             tokens = tokenizer.batch([pair.caption for pair in several], max_len)
             rows = [pair.index for pair in several]
-            numbers = torch.arange(len(several))
-            batches.append(CaptionBatch(tokens, encoded.batch(rows), numbers, rows=torch.tensor(rows)))
+            batches.append(CaptionBatch(tokens, encoded.batch(rows), torch.tensor(rows)))
         return [BestStep(self.name, batches, tokenizer.special.eos, len(tokenizer.prompt_tokens))]
 
     def module(self, model: LockingModel, eos_id: int, prompt_length: int = 0, apart: Sequence[int] = ()) -> Captioning:

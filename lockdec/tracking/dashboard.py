@@ -13,10 +13,10 @@ from importlib import import_module
 from typing import Any
 
 from lockdec.errors import LockdecError
+from lockdec.tracking.weights_and_biases import STEP
 
 NAME = "lockdec: how low"
 GROUPS = ("bridge.kind", "cross_attention.d_k", "fewshot.shots")  # of config; one line, bar or point for each
-STEP = "trainer/global_step"
 DIMENSIONS = ("cross_attention.heads", "cross_attention.d_q", "cross_attention.d_k", "cross_attention.d_v")
 BRIDGE = ("bridge.kind", "bridge.parameters", "fewshot.shots")
 CONTROLS = ("prior", "locked", "shuffled", "nearest_neighbour")  # that every run with an encoder has

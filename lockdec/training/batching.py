@@ -43,16 +43,14 @@ class CaptionBatch(NamedTuple):
     Attributes:
         tokens: BOS, caption, EOS, padding.
         encoded: the inputs' states.
-        pairs: which pair of the support set each row is.
-        prefix: the hidden states of all tokens but the last, where the frozen layers were run in advance.
         rows: which input of the data each row is.
+        prefix: the hidden states of all tokens but the last, where the frozen layers were run in advance.
     """
 
     tokens: Int[Tensor, "b t"]
     encoded: Encoded
-    pairs: Int[Tensor, " b"]
+    rows: Int[Tensor, " b"]
     prefix: Float[Tensor, "b u d_model"] | None = None
-    rows: Int[Tensor, " b"] | None = None
 
 
 class TranslationBatch(NamedTuple):
@@ -310,7 +308,7 @@ class SupportDataModule(PinningDataModule):
         tokens = pad([self.sequences[pair] for pair in pairs], self._pad_id)
         rows = [self._rows[pair] for pair in pairs]
         prefix = None if self.prefix is None else self.prefix.batch(pairs)
-        return CaptionBatch(tokens, self._encoded.batch(rows), tensor(pairs), prefix, tensor(rows))
+        return CaptionBatch(tokens, self._encoded.batch(rows), tensor(rows), prefix)
 
 
 class TranslationDataModule(PinningDataModule):

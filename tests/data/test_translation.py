@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.path=/nowhere: cannot be read \(No such file or directory\)"):
         translation_pairs("/nowhere")
     (tmp_path / "latin.txt").write_bytes("Go.\tGrüße".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.txt: not UTF-8 at byte 6"):
+    with pytest.raises(DataError, match=r"data\.path=.*latin\.txt line 1: not UTF-8 \(byte 6\)"):
         translation_pairs(str(tmp_path / "latin.txt"))
 
 

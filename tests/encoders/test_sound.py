@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from transformers import WhisperFeatureExtractor
 
 from lockdec.data.composing import SAMPLE_RATE
-from lockdec.encoders.sound import RATE, LogMel, hear, mel_bands, pooled
+from lockdec.data.sounds import RATE
+from lockdec.encoders.sound import LogMel, hear, mel_bands, pooled
 from lockdec.errors import ConfigError, DataError
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from lockdec.evaluation.attention_maps import attention_maps
-from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.captioner import EncodedCaptioner
 
 WORDS = "a red flag: a"
 
 
-def test_a_words_weights_are_the_mean_over_its_tokens_heads_and_layers(captioner: Captioner) -> None:
+def test_a_words_weights_are_the_mean_over_its_tokens_heads_and_layers(captioner: EncodedCaptioner) -> None:
     ((row, found),) = attention_maps(captioner, [3], [WORDS])
     assert (row, found["words"], found["grid"]) == (3, WORDS.split(), [8, 8])
     tokens = captioner.tokenizer.batch([WORDS], captioner.model.config.max_len)
@@ -27,7 +27,7 @@ def test_a_words_weights_are_the_mean_over_its_tokens_heads_and_layers(captioner
         assert weights == pytest.approx(attended[start:end].mean(0).tolist(), abs=2e-5)
 
 
-def test_rows_do_not_depend_on_each_other(captioner: Captioner) -> None:
+def test_rows_do_not_depend_on_each_other(captioner: EncodedCaptioner) -> None:
     alone = [attention_maps(captioner, [row], [text])[0] for row, text in ((3, WORDS), (5, "a dog"))]
     together = attention_maps(captioner, [3, 5], [WORDS, "a dog"])
     assert [row for row, _ in together] == [3, 5]
@@ -37,7 +37,7 @@ def test_rows_do_not_depend_on_each_other(captioner: Captioner) -> None:
             assert weights == pytest.approx(others, abs=2e-5)
 
 
-def test_states_that_are_no_square_have_no_map(captioner: Captioner) -> None:
+def test_states_that_are_no_square_have_no_map(captioner: EncodedCaptioner) -> None:
     assert attention_maps(captioner, [], []) == []
     oblong = copy.copy(captioner)
     oblong.encoded = copy.copy(captioner.encoded)

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lockdec.evaluation import captioner as under_test
-from lockdec.evaluation.captioner import Captioner, Read
+from lockdec.evaluation.captioner import EncodedCaptioner, Read
 from lockdec.pipeline.assembling import Assembly
 from lockdec.stages.evaluate import Evaluate
 from lockdec.training.prefix import MAPPED
@@ -26,12 +26,12 @@ def stage(assembled: Assembly) -> Evaluate:
     return stage
 
 
-def of_batch(captioner: Captioner, size: int) -> Captioner:
+def of_batch(captioner: EncodedCaptioner, size: int) -> EncodedCaptioner:
     decode = replace(captioner.decode, batch_size=size)
-    return Captioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
+    return EncodedCaptioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
 
 
-def texts(captioner: Captioner, rows: Sequence[int]) -> list[str]:
+def texts(captioner: EncodedCaptioner, rows: Sequence[int]) -> list[str]:
     return [caption.text for caption in captioner.captions(rows, "texts")]
 
 
@@ -39,14 +39,14 @@ def references(stage: Evaluate, rows: Sequence[int]) -> list[tuple[str, ...]]:
     return [tuple(stage.data.captions[row]) for row in rows]
 
 
-def test_a_caption_depends_on_its_row_alone(captioner: Captioner, stage: Evaluate) -> None:
+def test_a_caption_depends_on_its_row_alone(captioner: EncodedCaptioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:5]
     together = texts(captioner, rows)
     assert texts(of_batch(captioner, 2), rows[::-1]) == together[::-1]
     assert len(set(together)) > 1
 
 
-def test_the_likelihood_of_a_caption_is_that_of_its_tokens(captioner: Captioner, stage: Evaluate) -> None:
+def test_the_likelihood_of_a_caption_is_that_of_its_tokens(captioner: EncodedCaptioner, stage: Evaluate) -> None:
     rows = stage.data.splits["test"][:5]
     for row, caption in zip(rows, captioner.captions(rows, "captions"), strict=True):
         tokens = torch.tensor([[captioner.tokenizer.special.bos, *caption.ids]])
@@ -61,7 +61,7 @@ def test_the_likelihood_of_a_caption_is_that_of_its_tokens(captioner: Captioner,
 
 @pytest.mark.parametrize("locked", [False, True])
 def test_the_loss_is_a_mean_over_tokens_however_many_are_in_a_batch(
-    locked: bool, captioner: Captioner, stage: Evaluate, tmp_path: Path
+    locked: bool, captioner: EncodedCaptioner, stage: Evaluate, tmp_path: Path
 ) -> None:
     rows = stage.data.splits["test"][:5]
     in_twos = of_batch(captioner, 2)
@@ -78,7 +78,9 @@ def test_the_loss_is_a_mean_over_tokens_however_many_are_in_a_batch(
     assert loss == pytest.approx(total / count, rel=1e-5)
 
 
-def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, stage: Evaluate, tmp_path: Path) -> None:
+def test_it_is_unlocked_again_after_what_it_says_locked(
+    captioner: EncodedCaptioner, stage: Evaluate, tmp_path: Path
+) -> None:
     rows = stage.data.splits["test"][:4]
     before = texts(captioner, rows)
     assert captioner.locked_caption() == captioner.locked_caption()
@@ -87,13 +89,13 @@ def test_it_is_unlocked_again_after_what_it_says_locked(captioner: Captioner, st
     assert texts(captioner, rows) == before
 
 
-def width(captioner: Captioner) -> int:
+def width(captioner: EncodedCaptioner) -> int:
     return int(captioner.states([0]).states.shape[-1])
 
 
 @pytest.mark.parametrize("locked", [False, True])
 def test_losses_share_what_is_below_cross_attention(
-    locked: bool, captioner: Captioner, stage: Evaluate, tmp_path: Path
+    locked: bool, captioner: EncodedCaptioner, stage: Evaluate, tmp_path: Path
 ) -> None:
     rows = stage.data.splits["test"][:5]
     upper = copy.deepcopy(captioner)
@@ -108,7 +110,7 @@ def test_losses_share_what_is_below_cross_attention(
 
 
 def test_what_is_read_and_does_not_fit_is_in_a_file_until_it_is_closed(
-    captioner: Captioner, stage: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    captioner: EncodedCaptioner, stage: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upper = copy.deepcopy(captioner)
     upper.model.attach(CrossAttentionConfig(heads=1, d_q=2, d_k=2, d_v=2, layers=[1]), width(captioner))
@@ -140,13 +142,13 @@ def test_more_inputs_are_captioned_together_where_memory_suffices(
     cache: int,
     logits: int,
     together: list[int],
-    captioner: Captioner,
+    captioner: EncodedCaptioner,
     stage: Evaluate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes, rows = list[int](), stage.data.splits["test"][:10]
     decode = replace(captioner.decode, batch_size=2, strategy=strategy, beams=beams, candidates=2)
-    here = Captioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
+    here = EncodedCaptioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
 
     def states(some: Sequence[int]) -> Encoded:
         sizes.append(len(some))
@@ -176,13 +178,13 @@ def test_as_many_batches_as_fit(
     limit: str,
     strategy: str,
     beams: int,
-    captioner: Captioner,
+    captioner: EncodedCaptioner,
     stage: Evaluate,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     row = stage.data.splits["test"][0]
     decode = replace(captioner.decode, batch_size=5, strategy=strategy, beams=3)
-    here = Captioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
+    here = EncodedCaptioner(captioner.model, captioner.tokenizer, captioner.encoded, decode, captioner.device)
     cached = here.model.cache_bytes(here.states([row]), len(here.tokenizer.prompt_tokens) + decode.max_new_tokens)
     each = {"CACHE": cached, "LOGITS": 4 * here.model.config.vocab_size}[limit]
     assert each is not None
@@ -192,7 +194,7 @@ def test_as_many_batches_as_fit(
     assert here._together(row) == 1
 
 
-def test_rows_are_those_that_were_read(captioner: Captioner, stage: Evaluate, tmp_path: Path) -> None:
+def test_rows_are_those_that_were_read(captioner: EncodedCaptioner, stage: Evaluate, tmp_path: Path) -> None:
     rows = stage.data.splits["test"][:4]
     read = captioner.read(references(stage, rows), tmp_path)
     with pytest.raises(ValueError, match="3 rows for 4 captions"):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import lockdec
 from lockdec.errors import ConfigError, LockdecError, StoreError
 from lockdec.evaluation.finished import find_run, open_captioner
 from lockdec.export import export
@@ -71,8 +72,8 @@ def test_of_several_runs_the_newest_that_ended_well_is_taken(tmp_path: Path) -> 
 def test_a_run_captions_new_inputs_as_it_did(tiny: TinyRun, assembled: Assembly) -> None:
     data = assembled.stages["evaluate"].data  # type: ignore[attr-defined]
     lines = (tiny.folder / "captions.jsonl").read_text().splitlines()
-    captioner = open_captioner(find_run(tiny.folder))
-    assert captioner.captions(data.inputs(data.splits["test"])) == [json.loads(line)["caption"] for line in lines]
+    found = lockdec.load(tiny.folder).caption(list(data.inputs(data.splits["test"])))
+    assert [caption.text for caption in found] == [json.loads(line)["caption"] for line in lines]
 
 
 def test_a_run_that_is_not_whole_is_refused_in_one_line(tiny: TinyRun, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from lockdec.encoders.encoded import normalised
 from lockdec.evaluation.attention_maps import Attention, layout
 from lockdec.evaluation.candidates import candidates
 from lockdec.evaluation.configuration import with_options
-from lockdec.evaluation.finished import NewInputCaptioner, find_run, open_captioner
+from lockdec.evaluation.finished import CaptionerParts, find_run, open_captioner
 from lockdec.evaluation.scoring import evidence, locked
 from lockdec.library.inputs import Given
 from lockdec.pipeline.assembling import assemble
@@ -68,7 +68,7 @@ def test_what_a_notebook_shows_names_the_run_and_fits_a_line(captioner: lockdec.
 
 
 @pytest.fixture(scope="module")
-def parts(tiny: TinyRun) -> NewInputCaptioner:
+def parts(tiny: TinyRun) -> CaptionerParts:
     """The same captioner in pieces, to compute by hand with."""
     return open_captioner(find_run(tiny.folder))
 
@@ -89,13 +89,13 @@ def pictures(tiny: TinyRun, rows: list[dict[str, str]]) -> list[Given]:
     return list(data.inputs([places[row["id"]] for row in rows[:5]]))
 
 
-def log_probs(parts: NewInputCaptioner, picture: Given, text: str, locked: bool = False) -> list[float]:
+def log_probs(parts: CaptionerParts, picture: Given, text: str, locked: bool = False) -> list[float]:
     """log p of each token of a caption and of its end, from the logits."""
     tokenizer = parts.tokenizer
     return ids_log_probs(parts, picture, [*tokenizer.encode_batch([text])[0], tokenizer.special.eos], locked)
 
 
-def ids_log_probs(parts: NewInputCaptioner, picture: Given, ids: Sequence[int], locked: bool = False) -> list[float]:
+def ids_log_probs(parts: CaptionerParts, picture: Given, ids: Sequence[int], locked: bool = False) -> list[float]:
     """log p of each of these tokens, from the logits."""
     model = parts.model
     assert isinstance(picture, Image.Image)
@@ -116,7 +116,7 @@ def test_captions_are_those_of_the_run(
     assert [caption.text for caption in captioner.caption(pictures)] == [row["caption"] for row in rows[:5]]
 
 
-def test_numbers_follow_from_the_logits(parts: NewInputCaptioner, pictures: list[Given]) -> None:
+def test_numbers_follow_from_the_logits(parts: CaptionerParts, pictures: list[Given]) -> None:
     text = "woman dancing medium-dark skin tone"
     tokenizer = parts.tokenizer
     ids = [*tokenizer.encode_batch([text])[0], tokenizer.special.eos]
@@ -133,14 +133,14 @@ def test_numbers_follow_from_the_logits(parts: NewInputCaptioner, pictures: list
         assert words[0].log_prob == pytest.approx(sum(given[:first]), abs=1e-3)
 
 
-def test_evidence_needs_a_decoder_that_sees_the_input(parts: NewInputCaptioner, pictures: list[Given]) -> None:
+def test_evidence_needs_a_decoder_that_sees_the_input(parts: CaptionerParts, pictures: list[Given]) -> None:
     assert isinstance(pictures[0], Image.Image)
     encoded = normalised(parts.encoder.encode([pictures[0]]), parts.normalisation)
     with locked(parts.model), pytest.raises(lockdec.LockdecError, match="the decoder is locked: attach and unlock"):
         evidence(parts.model, parts.tokenizer, [[5, 6]], encoded)
 
 
-def test_a_caption_without_an_end_has_none_to_be_scored(parts: NewInputCaptioner, pictures: list[Given]) -> None:
+def test_a_caption_without_an_end_has_none_to_be_scored(parts: CaptionerParts, pictures: list[Given]) -> None:
     """Of a caption that was cut off at its longest, only the tokens that are there count."""
     encoded = normalised(parts.encoder.encode(cast(list[Image.Image], pictures)), parts.normalisation)
     shortest = with_options(parts.decode, max_new_tokens=2)
@@ -151,7 +151,7 @@ def test_a_caption_without_an_end_has_none_to_be_scored(parts: NewInputCaptioner
 
 
 def test_scores_are_log_probabilities_of_every_caption_for_every_input(
-    captioner: lockdec.Captioner, parts: NewInputCaptioner, pictures: list[Given]
+    captioner: lockdec.Captioner, parts: CaptionerParts, pictures: list[Given]
 ) -> None:
     captions = ["woman dancing", "a cat", "flag germany medium skin tone"]
     scores = captioner.score(pictures[:2], captions, batch_size=1)

@@ -20,7 +20,7 @@ from lockdec.encoders.normalisation import Normalisation
 from lockdec.encoders.sound import LogMel
 from lockdec.encoders.vae import VAE
 from lockdec.evaluation.configuration import EvaluateConfig
-from lockdec.evaluation.finished import NewInputCaptioner
+from lockdec.evaluation.finished import CaptionerParts
 from lockdec.library.captioner import Captioner
 from lockdec.play.player import Opening, Player, open_players
 from lockdec.transformer.bridge import Bridge
@@ -46,7 +46,7 @@ def captioner(encoder: Encoder, bridge: Bridge | None = None) -> Captioner:
     generator = torch.Generator().manual_seed(0)
     plugs = () if bridge else ("default",)
     return Captioner(
-        NewInputCaptioner(encoder, Normalisation(), model, tokenizer, decode, generator, plugs=plugs, bridge=bridge)
+        CaptionerParts(encoder, Normalisation(), model, tokenizer, decode, generator, plugs=plugs, bridge=bridge)
     )
 
 

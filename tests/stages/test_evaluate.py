@@ -16,7 +16,7 @@ from lockdec.data.fewshot import support_set
 from lockdec.encoders.encoded import EncodedSet
 from lockdec.errors import ConfigError
 from lockdec.evaluation.attributes import AttributeReader
-from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.captioner import EncodedCaptioner
 from lockdec.evaluation.metrics import score
 from lockdec.evaluation.stored import load_captioner, load_decoder, load_tokenizer
 from lockdec.pipeline.assembling import Assembly
@@ -66,7 +66,7 @@ def test_the_locked_caption_is_the_pretrained_decoders_and_the_same_for_all(
 
 
 def test_shuffled_captions_are_those_of_other_inputs(
-    rows: list[dict[str, Any]], captioner: Captioner, stage: Evaluate
+    rows: list[dict[str, Any]], captioner: EncodedCaptioner, stage: Evaluate
 ) -> None:
     test = stage.data.splits["test"]
     found = {row: captioner.captions([row], "alone")[0] for row in test}
@@ -108,7 +108,11 @@ def test_scores_are_those_of_the_captions_that_are_kept(
 
 
 def test_shuffled_is_averaged_over_several_wrong_inputs(
-    rows: list[dict[str, Any]], captioner: Captioner, made: Mapping[str, Artifact], stage: Evaluate, tmp_path: Path
+    rows: list[dict[str, Any]],
+    captioner: EncodedCaptioner,
+    made: Mapping[str, Artifact],
+    stage: Evaluate,
+    tmp_path: Path,
 ) -> None:
     said, references, test = (
         [row["caption"] for row in rows],

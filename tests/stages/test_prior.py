@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from lockdec.config.building import Builder
-from lockdec.evaluation.captioner import Captioner
+from lockdec.evaluation.captioner import EncodedCaptioner
 from lockdec.evaluation.configuration import EvaluateConfig
 from lockdec.evaluation.controls import ConstantState
 from lockdec.evaluation.stored import CROSS_ATTENTION_WEIGHTS, load_captioner, load_decoder, load_prompt, load_tokenizer
@@ -103,9 +103,9 @@ def test_it_predicts_the_captions_that_it_was_taught_better_than_the_locked_deco
     assert captioner.loss(rows, read) < captioner.loss(rows, read, locked=True) - 0.01
 
 
-def blind(made: Mapping[str, Artifact], prior: Artifact, decode: EvaluateConfig) -> Captioner:
+def blind(made: Mapping[str, Artifact], prior: Artifact, decode: EvaluateConfig) -> EncodedCaptioner:
     tokenizer = load_tokenizer(made["pretrain"])
-    return Captioner(load_captioner(made["pretrain"], prior), tokenizer, ConstantState(), decode, CPU)
+    return EncodedCaptioner(load_captioner(made["pretrain"], prior), tokenizer, ConstantState(), decode, CPU)
 
 
 def test_it_learns_the_same_from_a_frozen_prefix_after_a_prompt(

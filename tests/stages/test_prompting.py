@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
+import lockdec
 from lockdec.config.building import Builder
 from lockdec.data.openmoji import OpenMoji
 from lockdec.data.tokenizer import Prompt, Tokenizer
@@ -147,11 +148,11 @@ def test_attention_maps_have_a_grid_for_every_word_of_the_caption_alone(prompted
 
 def test_a_finished_run_captions_new_inputs_after_its_prompt(prompted: TinyRun) -> None:
     _, evaluate = stages_of(prompted)
-    captioner = open_captioner(find_run(prompted.folder))
     rows = evaluate.data.splits["test"][:6]
     kept = kept_captions(prompted)[:6]
-    assert captioner.tokenizer.prompt is not None
-    assert captioner.captions(evaluate.data.inputs(rows)) == [row["caption"] for row in kept]
+    assert open_captioner(find_run(prompted.folder)).tokenizer.prompt is not None
+    found = lockdec.load(prompted.folder).caption(list(evaluate.data.inputs(rows)))
+    assert [caption.text for caption in found] == [row["caption"] for row in kept]
 
 
 def test_no_prompt_and_no_chat_are_what_a_stage_is_without_them(tiny: TinyRun) -> None:

@@ -199,7 +199,7 @@ def test_support_batches_are_the_pairs_with_their_states(tokenizer: Tokenizer, e
         assert 2 <= len(batch.tokens) <= 16
         assert (batch.tokens[:, -1] != PAD_ID).any()  # trimmed to the longest
         captions = tokenizer.decode_batch(batch.tokens)
-        rows = [pairs[index].index for index in batch.pairs.tolist()]
+        rows = batch.rows.tolist()
         assert torch.equal(batch.encoded.states, encoded.batch(rows).states)
         assert (batch.tokens == EOS_ID).sum() == len(captions)
         shown += [Pair(row, caption) for row, caption in zip(rows, captions, strict=True)]
