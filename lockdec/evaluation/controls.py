@@ -20,7 +20,6 @@ Item = TypeVar("Item")
 
 
 SHIFTS = 5  # by how many distances `shuffled` is averaged
-SUPPORT = "support.jsonl"  # the ids and captions of the support set, in its order
 
 
 class ConstantState:

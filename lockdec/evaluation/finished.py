@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any
 from lockdec.errors import LockdecError, StoreError
 from lockdec.evaluation.result import current
 from lockdec.store import CURVE, METADATA, Artifact, damage, open_artifact
-from lockdec.store.reading import CONFIG, MULTIRUN, RESULT, is_name, read_config, read_object, run_folders, within
+from lockdec.store.reading import (
+    CONFIG,
+    MULTIRUN,
+    RESULT,
+    SUPPORT,
+    is_name,
+    read_config,
+    read_json_lines,
+    read_object,
+    run_folders,
+    within,
+)
 from lockdec.transformer.configuration import MOST_SEQUENCES
 
 if TYPE_CHECKING:
@@ -83,6 +94,25 @@ class FinishedRun:
         if not isinstance(node, Mapping):
             raise StoreError(f"{self.folder / CONFIG}: it has no section evaluate, which captioning needs")
         return node
+
+    @property
+    def support(self) -> list[tuple[str, str]]:
+        """Ids and captions of the pairs it learned from; nothing where it has not evaluated, or by an earlier release.
+
+        Raises:
+            StoreError: as `artifact`, or the file names something else.
+        """
+        stages = self.result.get("stages")
+        if not isinstance(stages, Mapping) or "evaluate" not in stages:
+            return []
+        path = self.artifact("evaluate").path(SUPPORT)
+        support = list[tuple[str, str]]()
+        for row in read_json_lines(path) if path.is_file() else ():
+            name, caption = row.get("id"), row.get("caption")
+            if not isinstance(name, str) or not isinstance(caption, str):
+                raise StoreError(f"{path}: {row} is no id and caption")
+            support.append((name, caption))
+        return support
 
     def artifact(self, stage: str) -> Artifact:
         """The artifact of a stage; the files that captioning needs are verified.

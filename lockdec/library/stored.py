@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lockdec.encoders.encoded import IDS, LENGTHS, NORMALISATION, STATES, EncodedSet
 from lockdec.errors import StoreError
-from lockdec.evaluation.controls import SUPPORT, cosines
+from lockdec.evaluation.controls import cosines
 from lockdec.evaluation.finished import FinishedRun, readable
 from lockdec.store import damage
-from lockdec.store.reading import read_json_lines
+from lockdec.store.reading import SUPPORT
 from lockdec.transformer.encoded import Encoded
 
 
@@ -99,17 +99,9 @@ def stored_inputs(run: FinishedRun) -> StoredInputs | None:
 
 
 def _support(run: FinishedRun, encoded: EncodedSet) -> list[tuple[int, str]]:
-    """The rows and captions of the support set; nothing where the run has not evaluated, or by an earlier release."""
-    stages = run.result.get("stages")
-    if not isinstance(stages, Mapping) or "evaluate" not in stages:
-        return []
-    path = run.artifact("evaluate").path(SUPPORT)
-    if not path.is_file():
-        return []
-    places, support = {name: row for row, name in enumerate(encoded.ids)}, list[tuple[int, str]]()
-    for row in read_json_lines(path):
-        name, caption = row.get("id"), row.get("caption")
-        if not isinstance(name, str) or not isinstance(caption, str) or name not in places:
-            raise StoreError(f"{path}: {row} is no pair of the run's inputs")
-        support.append((places[name], caption))
-    return support
+    """The rows and captions of the support set; nothing where the run does not say."""
+    places, support = {name: row for row, name in enumerate(encoded.ids)}, run.support
+    for name, _ in support:
+        if name not in places:
+            raise StoreError(f"{run.folder / SUPPORT}: {name!r} is no input of the run")
+    return [(places[name], caption) for name, caption in support]

@@ -25,7 +25,6 @@ from lockdec.evaluation.attributes import AttributeReader, lexicon_of, unmention
 from lockdec.evaluation.captioner import EncodedCaptioner
 from lockdec.evaluation.configuration import NEUTRAL, EvaluateConfig
 from lockdec.evaluation.controls import (
-    SUPPORT,
     ConstantState,
     averaged,
     nearest_rows,
@@ -44,7 +43,7 @@ from lockdec.stages.prompting import prompted, require_room, tell_cut
 from lockdec.stages.stage import DecoderStage, Laps, Stage, Work
 from lockdec.stages.unlock import Unlock
 from lockdec.store import Artifact
-from lockdec.store.reading import ATTENTION, CAPTIONS
+from lockdec.store.reading import ATTENTION, CAPTIONS, SUPPORT
 
 DRAWINGS = 24  # inputs whose pictures a run keeps for its report
 

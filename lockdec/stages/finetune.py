@@ -134,7 +134,7 @@ class Finetune(TrainingStage):
             raise ConfigError(NO_CHAT)
         unlock = before[Unlock.name]
         if isinstance(unlock, Unlock):
-            unlock.check_support(self.fewshot)
+            unlock.check_support(self.fewshot, [(self.data.ids[pair.index], pair.caption) for pair in self.support])
         if self.trainer.strategy == "fsdp" and isinstance(unlock, Unlock) and unlock.bridge is not None:
             raise ConfigError(f"trainer.strategy=fsdp: bridge={unlock.bridge.kind} is not sharded; use ddp")
 

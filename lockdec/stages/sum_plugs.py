@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,14 +77,23 @@ class SumPlugs(Unlock):
                 raise ConfigError(f"finetune.chat={str(self.chat).lower()}: {run.folder} was trained with "
                                   f"finetune.chat={str(chat).lower()}")  # fmt: skip
 
-    def check_support(self, fewshot: FewshotConfig) -> None:
-        """Refuse runs that have learned from other pairs: the controls would be of pairs that no plug has seen."""
+    def check_support(self, fewshot: FewshotConfig, support: Sequence[tuple[str, str]]) -> None:
+        """Refuse runs that have learned from other pairs, which may be of the test split here.
+
+        The controls would be of pairs, too, that no plug has seen.
+        """
+        learned = set(support)
         for run in self._runs:
             told = run.result.get("fewshot")
             for key in ("shots", "support_seed"):
                 wanted = getattr(fewshot, key)
                 if isinstance(told, Mapping) and (found := told.get(key, wanted)) != wanted:
                     raise ConfigError(f"fewshot.{key}={wanted}: {run.folder} was trained with {key}={found}")
+            others = [pair for pair in run.support if pair not in learned]
+            if others:
+                name, caption = others[0]
+                raise ConfigError(f"bridge.plugs: {run.folder} has learned from pairs that this run does not have in its "
+                                  f"support set, as {name} ({caption!r}); use its data and data.split")  # fmt: skip
 
     @property
     def dtype(self) -> str | None:

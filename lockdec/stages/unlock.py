@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
@@ -86,8 +86,8 @@ class Unlock(Stage):
         if isinstance(decoder, DecoderStage) and "layers" in decoder.sizes:
             self.cross_attention.layer_numbers(decoder.sizes["layers"])
 
-    def check_support(self, fewshot: FewshotConfig) -> None:
-        """Raise ConfigError where what is unlocked has learned already, and from another support set than this."""
+    def check_support(self, fewshot: FewshotConfig, support: Sequence[tuple[str, str]]) -> None:
+        """Raise ConfigError where what is unlocked has learned already, and from other ids and captions than these."""
         return
 
     def rehearse(self, device: torch.device, before: Mapping[str, Stage], keys: Mapping[str, str]) -> None:

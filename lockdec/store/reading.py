@@ -24,6 +24,7 @@ Kind = TypeVar("Kind")
 
 RESULT, CONFIG = "result.json", "config.yaml"  # of a run
 CAPTIONS, ATTENTION = "captions.jsonl", "attention.jsonl"  # of a run, from its last stage
+SUPPORT = "support.jsonl"  # likewise: the ids and captions of the support set, in its order
 RUNNING = ".running"  # in the folder of a cell of a sweep: the lock that is held while it runs
 MULTIRUN = "multirun.yaml"  # in the folder of a sweep: what Hydra was told
 MADE_BEFORE = Path(

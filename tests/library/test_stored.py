@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import lockdec
-from lockdec.evaluation.controls import SUPPORT
 from lockdec.evaluation.finished import find_run
 from lockdec.export import export
 from lockdec.library.stored import StoredInputs, stored_inputs
+from lockdec.store.reading import SUPPORT
 from tests.conftest import TinyRun
 
 

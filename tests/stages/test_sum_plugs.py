@@ -178,6 +178,10 @@ def test_two_plugs_of_one_encoder_read_the_same_picture(
         (["bridge.plugs=[{tiny},{named}]", "finetune.prompt=the"], "was trained with None"),
         (["bridge.plugs=[{tiny},{named}]", "fewshot.shots=4"], r"fewshot\.shots=4: .* was trained with shots="),
         (["bridge.plugs=[{tiny},{named}]", "seed=3"], r"fewshot\.support_seed=3: .* was trained with support_seed=0"),
+        (
+            ["bridge.plugs=[{tiny},{named}]", "data.split=random", "data.split_seed=5"],
+            "use its data and data.split",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(
