@@ -92,8 +92,8 @@ class SumPlugs(Unlock):
             others = [pair for pair in run.support if pair not in learned]
             if others:
                 name, caption = others[0]
-                raise ConfigError(f"bridge.plugs: {run.folder} has learned from pairs that this run does not have in its "
-                                  f"support set, as {name} ({caption!r}); use its data and data.split")  # fmt: skip
+                raise ConfigError(f"bridge.plugs: {run.folder} has learned from pairs that this run does not have in "
+                                  f"its support set, as {name} ({caption!r}); use its data and data.split")  # fmt: skip
 
     @property
     def dtype(self) -> str | None:
