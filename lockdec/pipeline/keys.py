@@ -40,6 +40,8 @@ def stage_class(config: DictConfig, name: str, builder: Builder) -> type[Stage]:
 def same_results(before: DictConfig | ListConfig, config: DictConfig) -> bool:
     """Whether the stages of a config that was read back are configured as those of this one, but for neutral keys.
 
+    Other values of keys that are fingerprinted count as other results, since nothing here looks at their content.
+
     Raises:
         ConfigError: a stage of this config does not exist. Nothing that the other one names is imported.
     """
@@ -93,7 +95,7 @@ def stage_keys(stages: Mapping[str, Stage], subtrees: Mapping[str, Mapping[str, 
         keys[name] = artifact_key(
             stage=name,
             version=stage.version,
-            config=without(subtrees[name], stage.neutral),
+            config=without(subtrees[name], (*stage.neutral, *stage.fingerprinted)),
             parents={parent: keys[parent] for parent in parents[name]},
             fingerprints=stage.fingerprints(),
         )

@@ -65,10 +65,10 @@ class Adapt(TrainingStage, DecoderStage):
     version: ClassVar[int] = 1
     neutral: ClassVar[tuple[str, ...]] = (
         *TrainingStage.neutral,
-        "data",  # its captions are in the fingerprints
         "prompt is null",
         "chat=False",
     )
+    fingerprinted: ClassVar[tuple[str, ...]] = (*TrainingStage.fingerprinted, "data")  # its captions
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage,)
     section = AdaptConfig
     code: ClassVar[tuple[str, ...]] = (

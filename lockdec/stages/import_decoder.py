@@ -46,9 +46,9 @@ class ImportDecoder(DecoderStage):
     )
     neutral: ClassVar[tuple[str, ...]] = (
         *DecoderStage.neutral,
-        "path",  # the files count, not where they lie
         "dtype=auto",  # the default, and older than this option
     )
+    fingerprinted: ClassVar[tuple[str, ...]] = (*DecoderStage.fingerprinted, "path")  # the files count
     path: str
     dtype: str = "auto"
 

@@ -47,7 +47,7 @@ class Pretrain(TrainingStage, DecoderStage):
     """
 
     version: ClassVar[int] = 4
-    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data")  # its captions are in the fingerprints
+    fingerprinted: ClassVar[tuple[str, ...]] = (*TrainingStage.fingerprinted, "data")  # its captions
     section = PretrainConfig
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,

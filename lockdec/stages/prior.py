@@ -69,7 +69,7 @@ class Prior(TrainingStage):
     name: ClassVar[str] = "prior"
     version: ClassVar[int] = 1
     reads: ClassVar[tuple[type[Stage], ...]] = (DecoderStage,)
-    neutral: ClassVar[tuple[str, ...]] = (*TrainingStage.neutral, "data", "fewshot")  # captions are fingerprinted
+    fingerprinted: ClassVar[tuple[str, ...]] = (*TrainingStage.fingerprinted, "data", "fewshot")  # their captions
     section = PriorConfig
     code: ClassVar[tuple[str, ...]] = (
         *TrainingStage.code,

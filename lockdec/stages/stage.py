@@ -84,6 +84,8 @@ class Stage(ABC):
         neutral: the keys of its subtree that cannot change its result, and so are no part of its artifact key:
             `name`, `name.name`, or `name=value` or `name is null` where only that value cannot; `*` stands for any
             part.
+        fingerprinted: likewise, the keys for which the fingerprints stand in its artifact key. Two values of them may
+            give one result, as two paths of the same files do, or two.
         section: types the section of the config that has the stage's name; None where there is none.
         code: the modules, beside its own, whose code decides its result.
         exports: files of its artifact that a run's folder gets a copy of.
@@ -95,7 +97,6 @@ class Stage(ABC):
     reads: ClassVar[tuple[type[Stage], ...]] = ()
     neutral: ClassVar[tuple[str, ...]] = (
         "data.cache",
-        "data.rate",  # in the fingerprint where inputs are sounds
         "data.case=lower",  # what data are without it
         "*.rope_share=1.0",  # what a transformer is without them
         "*.rope_thetas=None",
@@ -103,6 +104,7 @@ class Stage(ABC):
         "*.qk_norm=False",
         "*.scaled_embedding=False",
     )
+    fingerprinted: ClassVar[tuple[str, ...]] = ("data.rate",)  # where inputs are sounds; it is null elsewhere
     section: ClassVar[type[Section] | None] = None
     code: ClassVar[tuple[str, ...]] = ()
     exports: ClassVar[tuple[str, ...]] = ()

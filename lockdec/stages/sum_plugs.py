@@ -39,7 +39,8 @@ class SumPlugs(Unlock):
     """
 
     version: ClassVar[int] = 1
-    neutral: ClassVar[tuple[str, ...]] = (*Unlock.neutral, "plugs", "cross_attention", "seed", "chat=False")
+    neutral: ClassVar[tuple[str, ...]] = (*Unlock.neutral, "cross_attention", "seed", "chat=False")
+    fingerprinted: ClassVar[tuple[str, ...]] = (*Unlock.fingerprinted, "plugs")
     code: ClassVar[tuple[str, ...]] = (
         "lockdec.evaluation.stored",
         "lockdec.transformer.attention",

@@ -124,6 +124,21 @@ def test_results_are_the_same_where_only_neutral_keys_differ() -> None:
     assert not same_results(base, composed("debug=tiny", "finetune.steps=3"))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "other"),
+    [
+        (("decoder=gpt2", "decoder.path=a"), "decoder.path=b"),
+        (("data=named_drawings", "encoder=drawing_and_name", "bridge=sum", "bridge.plugs=[a,b]"), "bridge.plugs=[a,c]"),
+        (("pipeline.order=[pretrain]",), "data.split=random"),
+        (("pipeline.order=[pretrain,prior]",), "fewshot.shots=4"),
+    ],
+)
+def test_what_only_a_fingerprint_knows_may_give_other_results(overrides: tuple[str, ...], other: str) -> None:
+    one = composed("debug=tiny", *overrides)
+    assert same_results(one, composed("debug=tiny", *overrides))
+    assert not same_results(one, composed("debug=tiny", *overrides, other))
+
+
 def test_without_leaves_out_exactly_what_is_listed() -> None:
     node = {"batch_size": 1, "trainer": {"devices": 2, "precision": 32}, "fit": {"batch_size": 3}}
     assert without(node, ["batch_size", "trainer.devices"]) == {
