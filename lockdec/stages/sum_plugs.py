@@ -90,7 +90,11 @@ class SumPlugs(Unlock):
                 wanted = getattr(fewshot, key)
                 if isinstance(told, Mapping) and (found := told.get(key, wanted)) != wanted:
                     raise ConfigError(f"fewshot.{key}={wanted}: {run.folder} was trained with {key}={found}")
-            others = [pair for pair in run.support if pair not in learned]
+            theirs = run.support
+            if not theirs:
+                raise ConfigError(f"bridge.plugs: {run.folder} does not say from which pairs it has learned, which "
+                                  "stage evaluate writes down; run its command again with all stages")  # fmt: skip
+            others = [pair for pair in theirs if pair not in learned]
             if others:
                 name, caption = others[0]
                 raise ConfigError(f"bridge.plugs: {run.folder} has learned from pairs that this run does not have in "

@@ -240,6 +240,10 @@ def _require_search(config: DictConfig) -> None:
     for key, way in ways.items():
         if way not in ("maximize", "minimize"):
             raise ConfigError(f"{key}={way} is not one of: maximize, minimize")
+    for name in config.pipeline.order:
+        if OmegaConf.select(config, f"{name}.split") == "test":
+            raise ConfigError(f"{name}.split=test: a search chooses by what it measures, and the test split is to judge "
+                              f"what was chosen; use {name}.split=val")  # fmt: skip
     raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
     if raw != BY_NUMBER:
         raise ConfigError(f"hydra.sweep.subdir={raw}: the cells of a search are named by their number; leave it out")

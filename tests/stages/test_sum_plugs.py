@@ -222,6 +222,15 @@ def test_a_sum_is_of_the_decoder_in_the_precision_of_its_plugs(summed: TinyRun) 
     assert summed.result["unlock"]["dtype"] == summed.result["finetune"]["dtype"] == "float32"
 
 
+def test_a_plug_that_does_not_say_what_it_has_learned_from_is_refused(
+    tiny: TinyRun, named: TinyRun, tmp_path: Path
+) -> None:
+    order = "pipeline.order=[pretrain,attach,unlock,finetune]"
+    silent = run_tiny(tiny.outputs, "silent", order)
+    with pytest.raises(ConfigError, match="silent.* does not say from which pairs it has learned"):
+        run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", f"bridge.plugs=[{silent.folder},{named.folder}]")
+
+
 def test_plugs_need_an_encoder_of_several_parts(tiny: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"2 runs for an encoder of 1 part$"):
         run_tiny(tiny.outputs, tmp_path.name, "bridge=sum", f"bridge.plugs=[{tiny.folder},{tiny.folder}]")
