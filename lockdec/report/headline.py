@@ -222,27 +222,41 @@ def _best(study: Study, best: Setting) -> str:
     ]
     name = study.label(best) or "The only setting"
     held = seeds(score.n) if score else ""
+    split = best.facet("data.evaluated") or "test"
+    picked = f" It was picked by these scores on the {split} split, so its own is too good." * (len(study.settings) > 1)
     return (
         f"{name} has the highest mean token F1, {interval(score)} ({held}): "
-        f"{', '.join(gaps) or 'it was compared with no control'}."
+        f"{', '.join(gaps) or 'it was compared with no control'}.{picked}"
     )
 
 
 def _best_over_metrics(study: Study, best: Setting) -> list[str]:
-    """How the best setting compares with each control on all metrics: over its seeds, or else over its inputs."""
+    """How the best setting compares with each control on all metrics: over its seeds, or else over its inputs.
+
+    It is the best because chance was on its side, too, so the verdicts are corrected for all settings that it was picked
+    from.
+    """
     sides: dict[str, Mapping[str, str]] = {}
     for control in CONTROLS:
-        gaps = {metric: gap for metric in JUDGED if (gap := study.estimate(best, metric, control)) is not None}
+        gaps = {
+            (setting, metric): gap
+            for setting in study.settings
+            for metric in JUDGED
+            if (gap := study.estimate(setting, metric, control)) is not None
+        }
         found = dict(zip(gaps, verdicts(list(gaps.values())), strict=True))
-        if known := {metric: side for metric, side in found.items() if side != "unknown"}:
+        if known := {
+            metric: side for (setting, metric), side in found.items() if setting is best and side != "unknown"
+        }:
             sides[control] = known
-    over = "over seeds"
-    if not sides:
-        sides, over = dict(over_inputs(next(iter(best.runs.values()))).verdicts), "over the inputs of its first seed"
-    return [
-        f"{sentence.removesuffix('.')} ({over}, corrected for the number of metrics)."
-        for sentence in _compared("It", sides, SHOWN)
-    ]
+    over, several = "over seeds, corrected for the number of metrics", len(study.settings) > 1
+    if sides:
+        over += " and settings" * several
+    else:
+        sides = dict(over_inputs(next(iter(best.runs.values()))).verdicts)
+        over = "over the inputs of its first seed, corrected for the number of metrics"
+        over += " and not for the choice of this setting" * several
+    return [f"{sentence.removesuffix('.')} ({over})." for sentence in _compared("It", sides, SHOWN)]
 
 
 def _best_over_choices(study: Study, best: Setting) -> list[str]:

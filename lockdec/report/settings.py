@@ -48,7 +48,7 @@ _RECORDED_BY = {
     "fewshot": "fewshot.shots",
     "fewshot.shots": "fewshot.shots",
 }
-_TOLD_ELSEWHERE = re.compile(r"(seed|fewshot\.support_seed|trainer|trainer\.precision)$|callbacks([./]|$)").match
+_TOLD_ELSEWHERE = re.compile(r"(seed|fewshot\.support_seed|trainer|trainer\.precision)$").match
 
 _FULL_PRECISION = "32-true"
 _OF_A_BRIDGE = re.compile(r"bridge\.").match

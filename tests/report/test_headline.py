@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 from lockdec.report import headline
 from lockdec.report.over_inputs import OverInputs, over_inputs
@@ -206,6 +207,31 @@ def test_of_the_best_setting_all_metrics_are_judged_over_seeds() -> None:
         "It is better than prior on token F1 and is worse than it on exact match "
         "(over seeds, corrected for the number of metrics)."
     )
+
+
+def test_the_best_of_many_is_judged_as_the_best_of_many() -> None:
+    """Of 30 settings that are all as good as their control, the best is ahead of it by chance."""
+    random = Random(10)
+    runs = [
+        run_of(
+            0.5 + random.gauss(0, 0.02),
+            seed=seed,
+            controls={"prior": 0.5 + random.gauss(0, 0.02)},
+            overrides=(f"finetune.steps={steps}",),
+        )
+        for steps in range(100, 130)
+        for seed in range(5)
+    ]
+    study = Study(runs)
+    assert study.best is not None
+    alone = study.estimate(study.best, view="prior")
+    assert alone is not None
+    assert alone.verdict == "above"
+    sentences = headline.of_study(study)
+    corrected = "(over seeds, corrected for the number of metrics and settings)."
+    assert f"It is not shown to differ from prior on token F1 {corrected}" in sentences
+    [best] = [sentence for sentence in sentences if "has the highest mean" in sentence]
+    assert best.endswith("It was picked by these scores on the test split, so its own is too good.")
 
 
 def test_a_full_size_that_does_not_beat_locked_is_pointed_out() -> None:

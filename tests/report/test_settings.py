@@ -30,6 +30,7 @@ def test_what_cannot_change_a_result_does_not_split_a_setting() -> None:
     study = Study([run_of(0.5), run_of(0.5, seed=1, overrides=same)])
     assert len(study.settings) == 1
     assert len(Study([run_of(0.5), run_of(0.5, seed=1, overrides=("stages.finetune.steps=9",))]).settings) == 2
+    assert len(Study([run_of(0.5), run_of(0.5, seed=1, overrides=("+callbacks.ema=mine.EMA",))]).settings) == 2
 
 
 def test_precisions_are_settings_of_their_own_however_they_were_chosen() -> None:

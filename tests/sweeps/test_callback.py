@@ -25,7 +25,10 @@ def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Pa
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("evaluate.split=test", "evaluate.split=test: a search chooses by what it measures, and the test split is to judge"),
+        (
+            "evaluate.split=test",
+            "evaluate.split=test: a search chooses by what it measures, and the test split is to judge",
+        ),
         ("hydra.sweeper.trials=two", "hydra.sweeper.trials=two must be a whole number of at least 1"),
         ("hydra.sweeper.trials=0", "hydra.sweeper.trials=0 must be a whole number of at least 1"),
         ("hydra.sweeper.jobs=0", "hydra.sweeper.jobs=0 must be a whole number of at least 1"),
