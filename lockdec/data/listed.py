@@ -135,7 +135,8 @@ class ListedCaptions(CaptionSet):
         rows: the rows of the data file, in order.
         source: reads the inputs that the rows name.
         bad: receives the rows that cannot be used.
-        drawn: how to split if no row names its split; identical inputs are always in the same split.
+        drawn: how to split if no row names its split; copies of an input, or of a text in another case, are always in
+            one split. Where rows name their splits, those of a later one that copy an input of an earlier one are bad.
         limit: approximate number of inputs to use, spread evenly over each split; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
         case: as in `CaptionSet`; captions that differ in case alone are one.
@@ -161,11 +162,13 @@ class ListedCaptions(CaptionSet):
         if limit is not None:
             listed = _spread(listed, limit)
         listed = _checked(listed, source, bad, Path(cache) if cache else None)
+        with_split = any(entry.split for entry in listed.values())
+        if with_split:
+            listed = _apart(listed, source, bad)
         bad.stop()
         if len(listed) < 3:
             raise bad.unusable(f"{len(listed)} usable inputs; at least one each for train, val and test is needed")
-        with_split = any(entry.split for entry in listed.values())
-        splits = _given(listed, bad) if with_split else _draw(listed, drawn, bad)
+        splits = _given(listed, bad) if with_split else _draw(listed, source, drawn, bad)
         self.entries = tuple(listed)
         self.source = source
         self.skipped = bad.left_out
@@ -316,6 +319,27 @@ class _Known:
         self._unsaved = 0
 
 
+def _content(name: str, entry: _Listed, source: InputSource) -> str:
+    """What copies of an input have in common, whatever their names."""
+    return fold(name) if source.modality == "text" else entry.digest
+
+
+def _apart(listed: Mapping[str, _Listed], source: InputSource, bad: BadRows) -> dict[str, _Listed]:
+    """The rows without those that copy an input of an earlier split: what is held out has to be new."""
+    first: dict[str, _Listed] = {}
+    apart: set[str] = set()
+    for split in SPLITS:
+        own = {name: entry for name, entry in listed.items() if entry.split == split}
+        for name, entry in own.items():
+            known = first.setdefault(_content(name, entry, source), entry)
+            if known.split == split:
+                apart.add(name)
+            else:
+                bad.add(entry.where, f"the same input as in {known.where}, but in split {split} and not {known.split}; "
+                        "what is held out has to be new")  # fmt: skip
+    return {name: entry for name, entry in listed.items() if name in apart}
+
+
 def _given(listed: Mapping[str, _Listed], bad: BadRows) -> dict[Split, list[int]]:
     splits: dict[Split, list[int]] = {name: [] for name in SPLITS}
     for row, entry in enumerate(listed.values()):
@@ -328,11 +352,11 @@ def _given(listed: Mapping[str, _Listed], bad: BadRows) -> dict[Split, list[int]
     return splits
 
 
-def _draw(listed: Mapping[str, _Listed], drawn: Drawn, bad: BadRows) -> dict[Split, list[int]]:
+def _draw(listed: Mapping[str, _Listed], source: InputSource, drawn: Drawn, bad: BadRows) -> dict[Split, list[int]]:
     """A random split in which copies of an input, whatever their names, are always in the same split."""
     groups: dict[str, list[int]] = {}
-    for row, entry in enumerate(listed.values()):
-        groups.setdefault(entry.digest, []).append(row)
+    for row, (name, entry) in enumerate(listed.items()):
+        groups.setdefault(_content(name, entry, source), []).append(row)
     order = random.Random(drawn.seed).sample(list(groups.values()), len(groups))
     splits: dict[Split, list[int]] = {"train": order.pop() if order else [], "test": [], "val": []}
     wanted: dict[Split, float] = {"test": drawn.test_share, "val": drawn.val_share}

@@ -233,8 +233,8 @@ def _best(study: Study, best: Setting) -> str:
 def _best_over_metrics(study: Study, best: Setting) -> list[str]:
     """How the best setting compares with each control on all metrics: over its seeds, or else over its inputs.
 
-    It is the best because chance was on its side, too, so the verdicts are corrected for all settings that it was picked
-    from.
+    It is the best because chance was on its side, too, so the verdicts are corrected for all settings that it was
+    picked from.
     """
     sides: dict[str, Mapping[str, str]] = {}
     for control in CONTROLS:

@@ -242,8 +242,8 @@ def _require_search(config: DictConfig) -> None:
             raise ConfigError(f"{key}={way} is not one of: maximize, minimize")
     for name in config.pipeline.order:
         if OmegaConf.select(config, f"{name}.split") == "test":
-            raise ConfigError(f"{name}.split=test: a search chooses by what it measures, and the test split is to judge "
-                              f"what was chosen; use {name}.split=val")  # fmt: skip
+            raise ConfigError(f"{name}.split=test: a search chooses by what it measures, and the test split is to "
+                              f"judge what was chosen; use {name}.split=val")  # fmt: skip
     raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
     if raw != BY_NUMBER:
         raise ConfigError(f"hydra.sweep.subdir={raw}: the cells of a search are named by their number; leave it out")

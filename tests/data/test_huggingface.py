@@ -105,6 +105,7 @@ def test_what_is_known_of_a_saved_set_is_kept(saved: Path, tmp_path: Path, monke
         ({"caption": "name"}, r"data\.caption=name: .* has no such column"),
         ({"input": "number"}, r"data\.input=number: a column of images, texts or arrays is needed"),
         ({"splits": {"train": "train", "val": "val", "test": "test"}}, r"data\.splits\.val=val: .* no such split"),
+        ({"splits": OWN | {"val": "train"}}, r"data\.splits=.*: three different ones; what is held out has to be new"),
         ({"splits": {"train": "train"}}, r"data\.splits=.*: a name for each of train, val, test"),
     ],
 )

@@ -38,6 +38,29 @@ def test_a_given_split_is_kept_and_a_drawn_one_covers_every_input_once() -> None
     assert [len(drawn.splits[name]) for name in ("train", "val", "test")] == [32, 4, 4]
 
 
+def test_what_a_given_split_holds_out_is_new() -> None:
+    given = [*rows(5, "train"), *rows(3, "val", 5), *rows(3, "test", 8)]
+    copies = [
+        Row("line 20", "TEXT 1", ("caption 1",), "val"),
+        Row("line 21", "Text 6", ("caption 6",), "test"),
+        Row("line 22", "Text 2", ("caption 2",), "train"),
+    ]
+    message = r"line 20: the same input as in line 3, but in split val and not train; what is held out has to be new"
+    with pytest.raises(DataError, match=message):
+        listed(given + copies)
+    left = listed(given + copies, on_bad="skip")
+    assert [line.split(":")[0] for line in left.skipped] == ["captions.csv line 20", "captions.csv line 21"]
+    assert [len(left.splits[name]) for name in ("train", "val", "test")] == [6, 3, 3]
+
+
+def test_a_text_in_another_case_is_never_in_another_split() -> None:
+    twice = [*rows(20), *(Row(f"line {row + 40}", f"TEXT {row}", (f"caption {row}",)) for row in range(20))]
+    for seed in range(3):
+        data = listed(twice, seed=seed)
+        split = {data.entries[row]: name for name, members in data.splits.items() for row in members}
+        assert all(split[name] == split[name.upper()] for name in split if name.islower())
+
+
 def test_the_seed_draws_the_split() -> None:
     first, same, other = (listed(rows(40), seed=seed).splits["test"] for seed in (0, 0, 1))
     assert list(first) == list(same)

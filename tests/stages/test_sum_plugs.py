@@ -227,7 +227,7 @@ def test_a_plug_that_does_not_say_what_it_has_learned_from_is_refused(
 ) -> None:
     order = "pipeline.order=[pretrain,attach,unlock,finetune]"
     silent = run_tiny(tiny.outputs, "silent", order)
-    with pytest.raises(ConfigError, match="silent.* does not say from which pairs it has learned"):
+    with pytest.raises(ConfigError, match=r"silent.* does not say from which pairs it has learned"):
         run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", f"bridge.plugs=[{silent.folder},{named.folder}]")
 
 
