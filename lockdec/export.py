@@ -79,6 +79,7 @@ def export(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads: Col
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     chosen = f" ({run.chosen})" if run.chosen else ""
     words = ["lockdec", "caption", str(out), "INPUT..."]
+    words += [word for prefix in trusted for word in ("--trust", prefix)]
     words += [word for name in bundle.models for word in ("--allow-download", name)]
     return "\n".join([*bundle.copied, f"{out}: {size / 1e6:.1f} MB{chosen}. Next: {shlex.join(words)}"])
 
@@ -103,8 +104,8 @@ def _copied(run: FinishedRun, artifacts: Sequence[Artifact], out: Path) -> _Bund
         own = [place.resolve() / "stages" for place in (run.folder, *run.folder.resolve().parents)]
         stores = {store for artifact in artifacts if (store := artifact.folder.parent.parent) not in own}
         bundle.copied += [f"{out / 'stages'}: artifacts of {store}" for store in sorted(stores)]
-        write_text(out / CONFIG, _yaml(redacted(config)))
-        write_json(out / RESULT, run.result)
+        write_text(out / CONFIG, _yaml(_without_home(redacted(config))))
+        write_json(out / RESULT, _without_home(run.result))
     except OSError as error:
         raise StoreError(f"{error.filename or out}: cannot be copied ({error.strerror})") from error
     return bundle
@@ -119,8 +120,9 @@ def export_plug(run_dir: Path, out: Path, trusted: Sequence[str] = (), downloads
     write_plug(run, out, trusted, downloads)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     chosen = f" ({run.chosen})" if run.chosen else ""
-    words = shlex.join(["lockdec", "caption", str(out), "INPUT...", "--decoder", str(run_dir)])
-    return f"{out}: a plug of {size / 1e6:.1f} MB{chosen}. Next: {words}"
+    words = ["lockdec", "caption", str(out), "INPUT...", "--decoder", str(run_dir)]
+    words += [word for prefix in trusted for word in ("--trust", prefix)]
+    return f"{out}: a plug of {size / 1e6:.1f} MB{chosen}. Next: {shlex.join(words)}"
 
 
 @dataclass
@@ -165,6 +167,16 @@ class _Bundle:
         self.copied.append(f"{target}: {len(files)} files of {source}")
         target = target if source.is_dir() else target / source.name
         return f"{BUNDLED}{target.relative_to(self.out).as_posix()}"
+
+
+def _without_home(node: Any) -> Any:
+    """The node with `~` for the user's home folder in its texts: what is given away names nobody."""
+    if isinstance(node, Mapping):
+        return {name: _without_home(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_without_home(value) for value in node]
+    home = str(Path.home())
+    return node.replace(home, "~") if isinstance(node, str) and home != "/" else node
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

@@ -70,6 +70,16 @@ def test_an_export_that_would_lack_a_file_of_the_encoder_is_refused(tmp_path: Pa
         _Bundle(tmp_path / "out").of({"path": str(tmp_path / "weights.bin")})
 
 
+def test_an_export_does_not_name_its_author(tiny: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert str(tiny.outputs) in (tiny.folder / "config.yaml").read_text()
+    monkeypatch.setenv("HOME", str(tiny.outputs.parent))
+    next_line = export(tiny.folder, tmp_path / "out", ["mine.", "lockdec."])
+    assert " --trust mine. --trust lockdec." in next_line
+    for name in ("config.yaml", "result.json"):
+        assert str(tiny.outputs) not in (tmp_path / "out" / name).read_text()
+    assert f"paths.outputs=~/{tiny.outputs.name}" in (tmp_path / "out" / "result.json").read_text()
+
+
 def test_an_export_overwrites_nothing(tiny: TinyRun, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     with pytest.raises(StoreError, match="exists already; name a new or an empty folder"):

@@ -50,6 +50,7 @@ def test_a_data_set_a_stage_and_a_bridge_of_ones_own(
     squares, lengths, bridge = (
         json.loads((tmp_path / f"run{n}" / "result.json").read_text(encoding="utf-8")) for n in range(3)
     )
+    assert squares["command"].startswith("python -m lockdec.run --config-dir conf data=squares ")
     assert squares["data"]["name"] == "Squares"
     assert squares["data"]["test"] == 33
     assert list(lengths["stages"]) == ["pretrain", "attach", "unlock", "finetune", "evaluate", "lengths"]

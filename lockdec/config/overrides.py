@@ -84,6 +84,7 @@ def _refuse_spaces(words: Sequence[str]) -> None:
             continue  # removes a key
         if not equal or not key:
             value = after.lstrip("=") or (words[place + 2] if after == "=" and place + 2 < len(words) else "VALUE")
+            value = "VALUE" if "=" in value else value  # the next override
             raise ConfigError(f"{word!r}: an override is key=value without spaces, such as {key or 'key'}={value}")
         if not value and after and "=" not in after:
             raise ConfigError(f"{word!r} and {after!r}: write {key}={after} without a space")

@@ -45,6 +45,7 @@ class NamedDrawings(OpenMoji):
         self.language, self.show = language, show
         modalities: dict[Shown, Modality] = {"both": "several", "drawing": "image", "name": "text"}
         self._modality = modalities[show]
+        self.case = case  # before the inputs are hashed
         super().__init__(split, split_seed, resolution, val, test, limit, case)
         self.names = tuple(in_case(name, case) for name in drawing_names(self.ids, language))
 
@@ -65,7 +66,9 @@ class NamedDrawings(OpenMoji):
         ]
 
     def _hash(self, ids: Sequence[str]) -> str:
-        return digest([self.show, super()._hash(ids), drawing_names(ids, self.language)])
+        names = drawing_names(ids, self.language)
+        cased = [in_case(name, self.case) for name in names] != [in_case(name, "lower") for name in names]
+        return digest([self.show, super()._hash(ids), names, *(["keep"] if cased else [])])
 
 
 def drawing_names(ids: Sequence[str], language: str) -> list[str]:

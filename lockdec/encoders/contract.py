@@ -136,6 +136,12 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
             encoded: Encoded = self(_moved(self.preprocess(inputs), _device(self)))
         return encoded
 
+    def __getattr__(self, name: str) -> Any:
+        declared = getattr(type(self), name, None)
+        if isinstance(declared, property) and declared.fget is not None:
+            return declared.fget(self)  # it has raised an AttributeError of its own, which Module would hide: again
+        return super().__getattr__(name)
+
     @property
     def fingerprint(self) -> str:
         """The sha256 (hex) of weights and settings; computed on every access, so that it reflects all changes."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,7 +90,7 @@ def run(
         "error": None,
         "name": config.name,
         "sweep_name": group,
-        "command": shlex.join(["python", "-m", "lockdec.run", *redacted(overrides)]),
+        "command": shlex.join(["python", "-m", "lockdec.run", *_config_folder(), *redacted(overrides)]),
         "overrides": list(overrides),
         "seed": config.seed,
         "data": {name: value for name, value in plain(config.data).items() if name != "_target_"},
@@ -300,6 +301,14 @@ def _export(artifact: Artifact, stage: Stage, folder: Path) -> None:
     if curve.is_file() and not target.exists():  # otherwise the logger has written it, with more columns
         target.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(target, curve.read_bytes())
+
+
+def _config_folder() -> list[str]:
+    """`--config-dir FOLDER`, where the command has it: without the user's configs, its overrides mean nothing."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else []
+    named = [source.path for source in sources if source.provider == "command-line"]
+    here = [Path(path).relative_to(Path.cwd()) if Path(path).is_relative_to(Path.cwd()) else path for path in named]
+    return [word for path in here for word in ("--config-dir", str(path))]
 
 
 def _forget_another(config: DictConfig, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lockdec.errors import visible
@@ -21,6 +21,8 @@ def card(record: Mapping[str, Any]) -> str:
     source = _text(decoder["source"] or "pretrained by lockdec")
     shots = training["fewshot"].get("shots", "?")
     columns = ["captions", *map(_text, controls)]
+    own = sorted({module for module in _modules(encoder["config"]) if module != "lockdec"})
+    needed = f" The encoder needs the Python module {', '.join(f'`{_text(module)}`' for module in own)}." if own else ""
     rows = [
         f"| {name} | " + " | ".join(_number(scores.get(name)) for scores in (metrics, *controls.values())) + " |"
         for name in SHOWN
@@ -41,10 +43,11 @@ lockdec on {shots} pairs of {data}. The decoder itself is not in this folder.
 - prompt: {_text(json.dumps(record["prompt"]["text"])) if record["prompt"] else "none"}
 
 ```
-lockdec caption PLUG INPUT --decoder DECODER
+lockdec caption PLUG INPUT --decoder DECODER{"".join(f" --trust {module}." for module in own)}
 ```
 
-where `PLUG` is this folder, and `DECODER` a run, a folder or the id of a model. Another decoder or encoder is refused.
+where `PLUG` is this folder, and `DECODER` a run, a folder or the id of a model. Another decoder or encoder is
+refused.{needed}
 
 ## What it reaches
 
@@ -58,6 +61,16 @@ On the {split} split of {data}, beside its controls:
 
 {chr(10).join(f"- {_text(name)}: {_text(licence)}" for name, licence in record["licences"].items())}
 """
+
+
+def _modules(config: Any) -> Iterator[str]:
+    """The packages of the classes that a config names."""
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from [str(value).partition(".")[0]] if name == "_target_" else _modules(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _modules(value)
 
 
 def _kind(record: Mapping[str, Any]) -> str:

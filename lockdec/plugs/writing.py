@@ -154,9 +154,13 @@ def _source(result: Mapping[str, Any]) -> str | None:
 
 
 def _training(result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """How the cross-attention was trained, as plain values and without paths."""
+    """How the cross-attention was trained, as plain values; of data in files only their names."""
     finetune = {name: value for name, value in _object(config.get("finetune")).items() if name != "callbacks"}
-    data = {name: value for name, value in _object(result.get("data")).items() if isinstance(value, str | int)}
+    data = {
+        name: Path(value).name if isinstance(value, str) and Path(expanduser(value)).exists() else value
+        for name, value in _object(result.get("data")).items()
+        if isinstance(value, str | int) and name != "cache"
+    }
     return {"data": data, "fewshot": _object(result.get("fewshot")), "finetune": finetune, "seed": result.get("seed")}
 
 

@@ -93,6 +93,8 @@ def test_options_come_first_and_overrides_keep_their_order(typed: str, words: li
         ("seed = 1", "'seed': an override is key=value without spaces, such as seed=1"),
         ("seed =1", "'seed': an override is key=value without spaces, such as seed=1"),
         ("seed= 1", "'seed=' and '1': write seed=1 without a space"),
+        ("foo seed=1", "'foo': an override is key=value without spaces, such as foo=VALUE"),
+        ("=3 seed=1", "'=3': an override is key=value without spaces, such as key=VALUE"),
         ("seed 1", "'seed': an override is key=value without spaces, such as seed=1"),
         ("-seed=1", "-seed=1: write it without dashes: seed=1"),
         ("--dry-run=true", "--dry-run=true: write it without dashes: dry_run=true"),

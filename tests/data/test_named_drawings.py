@@ -40,6 +40,14 @@ def test_what_is_shown_is_in_the_fingerprint() -> None:
     assert len({NamedDrawings(limit=40, resolution=32, **options).fingerprint for options in shown}) == 4
 
 
+@pytest.mark.parametrize("language", ["de", "ru"])  # its German names have no capitals, its Russian ones have
+def test_inputs_in_another_case_are_other_inputs(language: str) -> None:
+    lower, keep = (NamedDrawings(language, "name", resolution=32, case=case) for case in ("lower", "keep"))
+    rows = range(len(lower.ids))
+    assert (lower.inputs(rows) == keep.inputs(rows)) == (lower.inputs_fingerprint == keep.inputs_fingerprint)
+    assert (lower.inputs(rows) == keep.inputs(rows)) == (language == "de")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

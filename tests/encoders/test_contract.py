@@ -242,3 +242,14 @@ def test_a_class_that_is_no_whole_encoder_is_refused_in_a_line() -> None:
         assert made(**whole | {"settings": settings}).startswith(
             "encoder: Odd.settings has to be a property that gives a mapping of plain values"
         )
+
+
+def test_an_error_within_a_property_is_that_error() -> None:
+    class Mistyped(Scaled):
+        @property
+        def settings(self) -> Mapping[str, Any]:
+            return {"size": self.sized}
+
+    with pytest.raises(AttributeError, match="'Mistyped' object has no attribute 'sized'"):
+        _ = Mistyped(3).fingerprint
+    assert not hasattr(Scaled(3), "sized")

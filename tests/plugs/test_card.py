@@ -27,3 +27,12 @@ def test_no_text_of_a_run_can_end_the_front_matter_or_add_markup(plug: Path) -> 
     data = read.to_dict()
     assert (data["license"], data["base_model"], data["library_name"]) == ("other", evil, "lockdec")
     assert "<script>" not in text.split("---\n\n", 1)[1]
+
+
+def test_a_colleague_learns_which_module_the_encoder_needs(plug: Path) -> None:
+    record = json.loads((plug / "plug.json").read_text())
+    assert "--trust" not in card(record)
+    record["encoder"]["config"] = {"_target_": "thumbnail.Thumbnail", "parts": [{"_target_": "lockdec.encoders.X"}]}
+    text = card(record)
+    assert "\nlockdec caption PLUG INPUT --decoder DECODER --trust thumbnail.\n" in text
+    assert "The encoder needs the Python module `thumbnail`." in text
