@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lockdec.evaluation.result import HARMLESS
 from lockdec.report.results import Collection, Run, columns
 from lockdec.report.settings import HEADLINE_METRIC, Setting
 from lockdec.report.study import MARGIN, VIEWS, HowLow, Study
@@ -17,14 +18,31 @@ SCHEMA = 1
 
 
 def results_csv(runs: Sequence[Run]) -> str:
-    """One row a run, failed ones too, under the dotted names of result.json; empty where it has no value."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, columns(runs), lineterminator="\n")
+    """One row a run, failed ones too, under the dotted names of result.json; empty where it has no value.
+
+    Options that were typed, differ between the runs and are in no result.json follow, under their keys.
+    """
+    file, names = io.StringIO(), columns(runs)
+    swept = _swept(runs, names)
+    writer = csv.DictWriter(
+        file, [*names, *dict.fromkeys(key for typed in swept for key in typed)], lineterminator="\n"
+    )
     writer.writeheader()
-    for run in runs:
-        row = run.row().items()
+    for run, typed in zip(runs, swept, strict=True):
+        row = (run.row() | typed).items()
         writer.writerow({name: str(value).lower() if isinstance(value, bool) else value for name, value in row})
     return file.getvalue()
+
+
+def _swept(runs: Sequence[Run], known: Sequence[str]) -> list[dict[str, str]]:
+    """The options of each run that do not have one value in all of them, by their keys, as they were typed."""
+    typed = [
+        {key: value for key, equal, value in (text.lstrip("+").partition("=") for text in run.overrides) if equal}
+        for run in runs
+    ]
+    keys = sorted({key for options in typed for key in options} - set(known))
+    apart = [key for key in keys if not HARMLESS(key) and len({options.get(key) for options in typed}) > 1]
+    return [{key: options[key] for key in apart if key in options} for options in typed]
 
 
 def results_json(collection: Collection, study: Study) -> str:

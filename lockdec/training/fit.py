@@ -261,6 +261,8 @@ class ShowProgress(L.Callback):
         self._note = ""
 
     def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step and trainer.is_global_zero:
+            console.print(f"  {self.stage}: continuing after step {trainer.global_step} of {self.steps}")
         self._work = LongWork(self.stage, self.steps, trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:

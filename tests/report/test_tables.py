@@ -31,6 +31,16 @@ def test_the_csv_has_a_row_for_every_run_under_the_names_of_result_json(tmp_path
     assert rows[1]["metrics.token_f1"] == ""
 
 
+def test_the_csv_has_what_was_swept_and_is_in_no_result() -> None:
+    runs = [
+        run_of(0.5, seed=0, overrides=("encoder.size=16", "+mine.rate=2", "finetune.steps=9", "seed=0", "name=a")),
+        run_of(0.6, seed=1, overrides=("encoder.size=32", "finetune.steps=9", "seed=1", "name=b")),
+    ]
+    rows = list(csv.DictReader(io.StringIO(results_csv(runs))))
+    assert [(row["encoder.size"], row["mine.rate"]) for row in rows] == [("16", "2"), ("32", "")]
+    assert list(rows[0])[-2:] == ["encoder.size", "mine.rate"]
+
+
 def test_findings_name_settings_by_their_place_in_the_list() -> None:
     """Paired by seed, d = 4 loses 0.01, which is enough, and d = 2 loses 0.1, which is not."""
     losses = {8: (0.0, 0.0, 0.0), 4: (0.009, 0.01, 0.011), 2: (0.099, 0.1, 0.101)}

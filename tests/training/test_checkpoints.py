@@ -119,7 +119,7 @@ def test_what_does_not_fit_is_set_aside_and_the_stage_starts_anew(
 
 
 def test_a_checkpoint_that_fits_is_resumed_to_the_same_bits_with_the_whole_curve(
-    killed: Path, straight: Line, tmp_path: Path
+    killed: Path, straight: Line, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copy(killed, tmp_path)
     before = (folder / CHECKPOINT).read_bytes()
@@ -127,6 +127,7 @@ def test_a_checkpoint_that_fits_is_resumed_to_the_same_bits_with_the_whole_curve
         warnings.filterwarnings("error", message=".*set aside.*")
         again = train(folder, Line())
     assert again.value.equal(straight.value)
+    assert "continuing after step 13 of 20" in capsys.readouterr().out
     assert (folder / CHECKPOINT).read_bytes() != before
     assert [line.split(",")[0] for line in (folder / "metrics.csv").read_text().split()] == ["step", "10", "20"]
 
