@@ -20,6 +20,9 @@ LANGUAGE_MODELS = {  # sweep: the decoder in words
     "language_adapted": "SmolLM2-135M, adapted",
     "language_adapted_long": "SmolLM2-135M, adapted, 300 steps",
     "language_adapted_more": "SmolLM2-135M, adapted more, 300 steps",
+    "language_more_bfloat": "SmolLM2-135M, adapted more, 300 steps, in bfloat16",
+    "language_more_bfloat_mbr": "SmolLM2-135M, adapted more, 300 steps, in bfloat16, mbr",
+    "language_small_mbr": "small, as it is by default, mbr",
 }
 COMPARED = (  # sweeps whose decoders are compared, and in words
     ("language_bfloat", "language", "SmolLM2 in bfloat16, less in float32"),
@@ -39,6 +42,19 @@ COMPARED = (  # sweeps whose decoders are compared, and in words
         "language_adapted_more",
         "language_small",
         "SmolLM2 adapted more, 300 steps, less the small decoder as it is by default",
+    ),
+    ("language_more_bfloat", "language_small", "SmolLM2 adapted more, in bfloat16, less the small decoder"),
+    ("language_more_bfloat_mbr", "language_more_bfloat", "SmolLM2 adapted more, in bfloat16: mbr less greedy"),
+    ("language_small_mbr", "language_small", "the small decoder: mbr less greedy"),
+    (
+        "language_more_bfloat_mbr",
+        "language_small_mbr",
+        "SmolLM2 adapted more, in bfloat16, less the small decoder, both mbr",
+    ),
+    (
+        "language_more_bfloat_mbr",
+        "language_small",
+        "SmolLM2 adapted more, in bfloat16, mbr, less the small decoder, greedy",
     ),
 )
 
@@ -116,16 +132,17 @@ def language_layers(study: Study) -> dict[str, str]:
 
 
 def language_cost(study: Study) -> dict[str, str]:
-    """The seconds of each stage of a cell and its memory, a row for each precision and number of pairs."""
+    """The seconds of each stage of a cell and its memory, a row for each CPU, precision and number of pairs."""
     stages, rows = ("finetune", "prior", "evaluate"), []
-    for setting in study.settings:
-        words = next(iter(setting.runs.values())).overrides
-        dtype = "bfloat16" if "decoder.dtype=bfloat16" in words else "float32"
-        seconds = (f"{seconds_of(setting, stage):.0f}" for stage in stages)
-        whole, memory = setting.mean("cost.seconds"), setting.mean("cost.peak_memory_mb")
-        rows.append([f"`{dtype}`", str(setting.facet("fewshot.shots")), *seconds, f"{whole:.0f}", f"{memory:,.0f}"])
-    rows.sort(key=lambda row: (row[0], int(row[1])), reverse=True)
-    head = ["`decoder.dtype`", "pairs", *stages, "the whole cell", "most memory, MB"]
+    for run in study.runs:
+        dtype = "bfloat16" if "decoder.dtype=bfloat16" in run.overrides else "float32"
+        cpu = "EPYC" if str(run.text("sweep_name")).endswith("_epyc") else "Xeon"
+        made = {stage.name: (stage.made_in if stage.reused else stage.seconds) or 0.0 for stage in run.stages}
+        whole, memory = run.number("cost.seconds") or 0.0, run.number("cost.peak_memory_mb") or 0.0
+        seconds = (f"{made[stage]:.0f}" for stage in stages)
+        rows.append([cpu, f"`{dtype}`", str(run.text("fewshot.shots")), *seconds, f"{whole:.0f}", f"{memory:,.0f}"])
+    rows.sort(key=lambda row: (row[0], row[1], int(row[2])), reverse=True)
+    head = ["CPU", "`decoder.dtype`", "pairs", *stages, "the whole cell", "most memory, MB"]
     return {"language_cost": table(head, rows)}
 
 
