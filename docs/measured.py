@@ -33,7 +33,7 @@ from measurements import (
 )
 from placeholders import fill, names
 
-from lockdec.report.results import Run, Scalar, Stage, read
+from lockdec.report.results import LAST_COLUMNS, Run, Scalar, Stage, read
 from lockdec.report.study import Study
 from lockdec.report.tables import results_csv
 
@@ -88,14 +88,17 @@ def read_csv(path: Path) -> list[Run]:
     """The runs of a CSV file that `main` has written."""
     runs = []
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        table = csv.DictReader(file)
+        columns = list(table.fieldnames or ())
+        swept = set(columns[columns.index(LAST_COLUMNS[-1]) + 1 :])  # options, which `overrides` has, too
+        for row in table:
             values: dict[str, Scalar] = {}
             stages: dict[str, dict[str, Scalar]] = {}
             for name, text in row.items():
                 if name.startswith("stages."):
                     _, stage, field = name.split(".")
                     stages.setdefault(stage, {})[field] = text if field == "key" else value(text)
-                elif name not in ("folder", "overrides"):
+                elif name not in ("folder", "overrides", *swept):
                     values[name] = value(text)
             made: list[Any] = [{"name": name, **fields} for name, fields in stages.items() if fields["key"]]
             overrides = tuple(shlex.split(str(row["overrides"])))
