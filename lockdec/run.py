@@ -196,12 +196,15 @@ def explain(error: Exception) -> str:
     cause = error.__cause__ or error.__context__
     if isinstance(error, LockdecError):
         return " ".join(lines)
+    if found := re.search(r"An item is already at '(\S+)'", lines[0]):
+        return f"+{found[1]}: this key is there already; write {found[1]}=..., without the plus"
     if OF_RESOLVER in lines[0]:
         return lines[0].partition(OF_RESOLVER)[2]
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         known = error.options or sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
-        return f"{group}={option}: no such option (there are: {', '.join(known)})"
+        own = "" if any("config-dir" in word for word in sys.argv) else "; --config-dir FOLDER adds your own"
+        return f"{group or 'config'}={option}: no such option (there are: {', '.join(known)}{own})"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
         missing = str(cause.full_key)
         typed = next((word.partition("=")[0] for word in sys.argv[1:] if word.startswith(missing)), missing)

@@ -55,6 +55,7 @@ def test_without_a_command_there_is_a_list_of_them_and_no_run(
             "decoder.rope_scaling={factor: 8}",
             "decoder.rope_scaling is null here, and on the command line nothing below it",
         ),
+        ("+seed=3", "+seed: this key is there already; write seed=..., without the plus"),
         ("encoder=3", "encoder=3: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("encoder=nope", "encoder=nope: no such option (there are: drawing_and_name, efficientnet_lite0"),
         ("experiment=null", "experiment=null: a group cannot be null; leave it out, or use GROUP=[]"),
