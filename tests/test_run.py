@@ -75,7 +75,10 @@ def test_without_a_command_there_is_a_list_of_them_and_no_run(
         ("fewshot.shots=5000", "fewshot.shots=5000: there are only 120 training inputs"),
         ("data.split=sideways", "data.split=sideways: "),
         ("data=folder", "data.path has to be given: data.path=..."),
-        ("data.resolution=big", "data.resolution=big: input should be a valid integer"),
+        ("data.resolution=big", "lockdec: data.resolution=big: input should be a valid integer"),
+        ("data.resolution=null", "lockdec: data.resolution=null: input should be a valid integer"),
+        ("encoder.resolution=x", "lockdec: encoder.resolution=x: input should be a valid integer"),
+        ("text.sources=null", "lockdec: text.sources=null: input should be a valid dictionary"),
         ("paths.outputs=/dev/null/x", "paths.outputs: cannot write /dev/null/x"),
     ],
 )

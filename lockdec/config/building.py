@@ -172,4 +172,5 @@ def _checked(value: Any, hint: Any, key: str) -> Any:
                     break
         reasons = " or ".join(dict.fromkeys(problem["msg"].lower() for problem in problems))
         plain = value is None or isinstance(value, (*SCALARS, list, Mapping))
-        raise ConfigError(f"{key}={value if plain else type(value).__name__}: {reasons}") from error
+        shown = "null" if value is None else value if plain else type(value).__name__
+        raise ConfigError(f"{key}={shown}: {reasons}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,10 @@ def assemble(config: DictConfig, builder: Builder) -> Assembly:
         ConfigError, DataError: the run cannot work.
     """
     typed, subtrees = checked_subtrees(config, builder)
-    stages = build_stages(subtrees, builder)
+    try:
+        stages = build_stages(subtrees, builder)
+    except ConfigError as error:
+        raise ConfigError(_as_typed(str(error), config)) from error
     parents = parents_of(stages)
     subtrees = {name: {**subtree, "parents": list(parents[name])} for name, subtree in subtrees.items()}
     return Assembly(typed, subtrees, stages, stage_keys(stages, subtrees))
@@ -67,6 +71,24 @@ def checked_subtrees(config: DictConfig, builder: Builder) -> tuple[Config, dict
     subtrees = {name: plain(config.stages[name], complete=True) for name in typed.pipeline.order}
     refuse_numbers("stages", subtrees)
     return typed, subtrees
+
+
+def _as_typed(message: str, config: DictConfig) -> str:
+    """The message with the keys that users type, of which a stage's subtree only repeats the values."""
+    for name in config.pipeline.order:
+        subtree = OmegaConf.to_container(config.stages[name], resolve=False)
+        for key, typed in _repeated(f"stages.{name}", subtree):
+            message = re.sub(rf"\b{re.escape(key)}\b", typed, message)
+    return message
+
+
+def _repeated(path: str, node: Any) -> Iterator[tuple[str, str]]:
+    """The dotted paths below this one whose value is another key's, with that key."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _repeated(f"{path}.{name}", value)
+    elif isinstance(node, str) and (found := re.fullmatch(r"\$\{([\w.]+)\}", node)):
+        yield path, found[1]
 
 
 def build_stages(subtrees: Mapping[str, Mapping[str, Any]], builder: Builder) -> dict[str, Stage]:

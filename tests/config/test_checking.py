@@ -105,10 +105,10 @@ def test_stores_of_others_may_lie_in_the_home_folder(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
-        (["data=folder", "data.path={}"], r"stages\.pretrain\.data"),
-        (["data=karpathy", "data.path=x", "data.images={}"], r"stages\.pretrain\.data"),
-        (["encoder=features", "encoder.path={}"], r"stages\.attach\.encoder"),
-        (["encoder=huggingface", "encoder.path={}"], r"stages\.attach\.encoder"),
+        (["data=folder", "data.path={}"], r"data"),
+        (["data=karpathy", "data.path=x", "data.images={}"], r"data"),
+        (["encoder=features", "encoder.path={}"], r"encoder"),
+        (["encoder=huggingface", "encoder.path={}"], r"encoder"),
         (["decoder=gpt2", "decoder.path={}"], r"decoder\.path="),
     ],
 )
