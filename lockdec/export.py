@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import shutil
 from collections.abc import Collection, Mapping, Sequence
@@ -94,9 +95,8 @@ def _copied(run: FinishedRun, artifacts: Sequence[Artifact], out: Path) -> _Bund
     bundle = _Bundle(out)
     try:
         for artifact in artifacts:
-            copy_part(
-                artifact.folder, within(out, f"stages/{artifact.stage}/{artifact.key}"), run.needed_files(artifact)
-            )
+            place = within(out, f"stages/{artifact.stage}/{artifact.key}")
+            copy_part(artifact.folder, place, run.needed_files(artifact), _without_home)
         config = dict(run.config)
         config["stages"] = {**config["stages"], "attach": {**config["stages"]["attach"]}}
         config["stages"]["attach"]["encoder"] = bundle.of(run.encoder)
@@ -173,10 +173,12 @@ def _without_home(node: Any) -> Any:
     """The node with `~` for the user's home folder in its texts: what is given away names nobody."""
     if isinstance(node, Mapping):
         return {name: _without_home(value) for name, value in node.items()}
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return [_without_home(value) for value in node]
     home = str(Path.home())
-    return node.replace(home, "~") if isinstance(node, str) and home != "/" else node
+    if not isinstance(node, str) or home == "/":
+        return node
+    return re.sub(rf"(?<![\w./~-]){re.escape(home)}(?![\w.-])", "~", node)
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

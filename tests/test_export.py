@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import lockdec
 from lockdec.caption import main
 from lockdec.errors import StoreError
-from lockdec.export import _Bundle, export
+from lockdec.export import _Bundle, _without_home, export
 from lockdec.pipeline.assembling import Assembly
 from tests.conftest import TinyRun
 from tests.data.user_files import write_csv
@@ -75,9 +76,24 @@ def test_an_export_does_not_name_its_author(tiny: TinyRun, tmp_path: Path, monke
     monkeypatch.setenv("HOME", str(tiny.outputs.parent))
     next_line = export(tiny.folder, tmp_path / "out", ["mine.", "lockdec."])
     assert " --trust mine. --trust lockdec." in next_line
-    for name in ("config.yaml", "result.json"):
-        assert str(tiny.outputs) not in (tmp_path / "out" / name).read_text()
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.suffix not in (".yaml", ".json") or str(tiny.outputs) not in path.read_text(), path
+    assert lockdec.load(tmp_path / "out").modality == "image"
     assert f"paths.outputs=~/{tiny.outputs.name}" in (tmp_path / "out" / "result.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/home/ann/data", "~/data"),
+        ("data.path='/home/ann'", "data.path='~'"),
+        ("/home/anna/data", "/home/anna/data"),
+        ("https://x.org/home/ann/y", "https://x.org/home/ann/y"),
+    ],
+)
+def test_only_the_home_folder_is_shortened(text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert _without_home({"a": [text, 3]}) == {"a": [told, 3]}
 
 
 def test_an_export_overwrites_nothing(tiny: TinyRun, tmp_path: Path) -> None:

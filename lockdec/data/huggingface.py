@@ -113,7 +113,7 @@ def _chosen(path: str, loaded: Any, splits: Mapping[str, str] | None) -> dict[st
     if set(splits) != set(SPLITS):
         raise ConfigError(f"data.splits={dict(splits)}: a name for each of {', '.join(SPLITS)}, or null to draw them")
     if len(set(splits.values())) < len(SPLITS):
-        raise ConfigError(f"data.splits={dict(splits)}: three different ones; what is held out has to be new")
+        raise ConfigError(f"data.splits={dict(splits)}: name three different ones; what is held out has to be new")
     for split, name in splits.items():
         if name not in tables:
             there = ", ".join(tables)

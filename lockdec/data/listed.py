@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from lockdec.console import track
-from lockdec.data.captions import SPLITS, CaptionSet, Case, Input, Split, composed, digest, fold, not_unicode, spread
+from lockdec.data.captions import (
+    SPLITS,
+    CaptionSet,
+    Case,
+    Input,
+    Split,
+    composed,
+    digest,
+    fold,
+    in_case,
+    not_unicode,
+    spread,
+)
 from lockdec.data.sources import InputSource
 from lockdec.errors import ConfigError, DataError, StoreError
 from lockdec.store.writing import write_json
@@ -135,8 +147,9 @@ class ListedCaptions(CaptionSet):
         rows: the rows of the data file, in order.
         source: reads the inputs that the rows name.
         bad: receives the rows that cannot be used.
-        drawn: how to split if no row names its split; copies of an input, or of a text in another case, are always in
-            one split. Where rows name their splits, those of a later one that copy an input of an earlier one are bad.
+        drawn: how to split if no row names its split; copies of an input are always in one split, and so are, with
+            `case="lower"`, those of a text in another case. Where rows name their splits, rows of a later one that
+            copy an input of an earlier one are bad.
         limit: approximate number of inputs to use, spread evenly over each split; None for all.
         cache: a folder that remembers which files have been checked; None to check them every time.
         case: as in `CaptionSet`; captions that differ in case alone are one.
@@ -164,11 +177,11 @@ class ListedCaptions(CaptionSet):
         listed = _checked(listed, source, bad, Path(cache) if cache else None)
         with_split = any(entry.split for entry in listed.values())
         if with_split:
-            listed = _apart(listed, source, bad)
+            listed = _apart(listed, source, case, bad)
         bad.stop()
         if len(listed) < 3:
             raise bad.unusable(f"{len(listed)} usable inputs; at least one each for train, val and test is needed")
-        splits = _given(listed, bad) if with_split else _draw(listed, source, drawn, bad)
+        splits = _given(listed, bad) if with_split else _draw(listed, source, case, drawn, bad)
         self.entries = tuple(listed)
         self.source = source
         self.skipped = bad.left_out
@@ -319,24 +332,24 @@ class _Known:
         self._unsaved = 0
 
 
-def _content(name: str, entry: _Listed, source: InputSource) -> str:
+def _content(name: str, entry: _Listed, source: InputSource, case: Case) -> str:
     """What copies of an input have in common, whatever their names."""
-    return fold(name) if source.modality == "text" else entry.digest
+    return in_case(str(source.read(name)), case) if source.modality == "text" else entry.digest
 
 
-def _apart(listed: Mapping[str, _Listed], source: InputSource, bad: BadRows) -> dict[str, _Listed]:
+def _apart(listed: Mapping[str, _Listed], source: InputSource, case: Case, bad: BadRows) -> dict[str, _Listed]:
     """The rows without those that copy an input of an earlier split: what is held out has to be new."""
     first: dict[str, _Listed] = {}
     apart: set[str] = set()
     for split in SPLITS:
         own = {name: entry for name, entry in listed.items() if entry.split == split}
         for name, entry in own.items():
-            known = first.setdefault(_content(name, entry, source), entry)
+            known = first.setdefault(_content(name, entry, source, case), entry)
             if known.split == split:
                 apart.add(name)
             else:
                 bad.add(entry.where, f"the same input as in {known.where}, but in split {split} and not {known.split}; "
-                        "what is held out has to be new")  # fmt: skip
+                        "what is held out has to be new, so leave one of them out")  # fmt: skip
     return {name: entry for name, entry in listed.items() if name in apart}
 
 
@@ -352,11 +365,13 @@ def _given(listed: Mapping[str, _Listed], bad: BadRows) -> dict[Split, list[int]
     return splits
 
 
-def _draw(listed: Mapping[str, _Listed], source: InputSource, drawn: Drawn, bad: BadRows) -> dict[Split, list[int]]:
+def _draw(
+    listed: Mapping[str, _Listed], source: InputSource, case: Case, drawn: Drawn, bad: BadRows
+) -> dict[Split, list[int]]:
     """A random split in which copies of an input, whatever their names, are always in the same split."""
     groups: dict[str, list[int]] = {}
     for row, (name, entry) in enumerate(listed.items()):
-        groups.setdefault(_content(name, entry, source), []).append(row)
+        groups.setdefault(_content(name, entry, source, case), []).append(row)
     order = random.Random(drawn.seed).sample(list(groups.values()), len(groups))
     splits: dict[Split, list[int]] = {"train": order.pop() if order else [], "test": [], "val": []}
     wanted: dict[Split, float] = {"test": drawn.test_share, "val": drawn.val_share}

@@ -27,8 +27,9 @@ def read_utf8(path: Path, key: str = "") -> str:
     except UnicodeDecodeError as error:
         if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise DataError(f"{key}{path}: UTF-16 and not UTF-8; save the file as UTF-8") from error
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{key}{path} line {line}: not UTF-8 (byte {error.start}); save the file as UTF-8") from error
+        place = error.start + len(codecs.BOM_UTF8) * content.startswith(codecs.BOM_UTF8)
+        line = len(lines_of_text(content[:place].decode("utf-8-sig")))
+        raise DataError(f"{key}{path} line {line}: not UTF-8 (byte {place}); save the file as UTF-8") from error
 
 
 def lines_of_text(text: str) -> list[str]:

@@ -138,8 +138,11 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
 
     def __getattr__(self, name: str) -> Any:
         declared = getattr(type(self), name, None)
-        if isinstance(declared, property) and declared.fget is not None:
-            return declared.fget(self)  # it has raised an AttributeError of its own, which Module would hide: again
+        compute = (
+            declared.fget if isinstance(declared, property) else getattr(declared, "func", None)
+        )  # of a cached one
+        if compute is not None:
+            return compute(self)  # it has raised an AttributeError of its own, which Module would hide: again
         return super().__getattr__(name)
 
     @property

@@ -22,7 +22,8 @@ def card(record: Mapping[str, Any]) -> str:
     shots = training["fewshot"].get("shots", "?")
     columns = ["captions", *map(_text, controls)]
     own = sorted({module for module in _modules(encoder["config"]) if module != "lockdec"})
-    needed = f" The encoder needs the Python module {', '.join(f'`{_text(module)}`' for module in own)}." if own else ""
+    modules = " and ".join(f"`{module}`" for module in own)
+    needed = f" The encoder needs the Python module{'s' * (len(own) > 1)} {modules}." if own else ""
     rows = [
         f"| {name} | " + " | ".join(_number(scores.get(name)) for scores in (metrics, *controls.values())) + " |"
         for name in SHOWN

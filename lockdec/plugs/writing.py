@@ -157,11 +157,19 @@ def _training(result: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str,
     """How the cross-attention was trained, as plain values; of data in files only their names."""
     finetune = {name: value for name, value in _object(config.get("finetune")).items() if name != "callbacks"}
     data = {
-        name: Path(value).name if isinstance(value, str) and Path(expanduser(value)).exists() else value
+        name: Path(expanduser(value)).resolve().name if isinstance(value, str) and _is_local(value) else value
         for name, value in _object(result.get("data")).items()
         if isinstance(value, str | int) and name != "cache"
     }
     return {"data": data, "fewshot": _object(result.get("fewshot")), "finetune": finetune, "seed": result.get("seed")}
+
+
+def _is_local(text: str) -> bool:
+    """Whether it is a path of this machine, there or not any more."""
+    try:
+        return text.startswith(("/", "~")) or Path(text).exists()
+    except OSError:  # longer than a path can be
+        return False
 
 
 def _numbers(node: Any) -> dict[str, float]:

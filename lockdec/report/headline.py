@@ -223,7 +223,7 @@ def _best(study: Study, best: Setting) -> str:
     name = study.label(best) or "The only setting"
     held = seeds(score.n) if score else ""
     split = best.facet("data.evaluated") or "test"
-    picked = f" It was picked by these scores on the {split} split, so its own is too good." * (len(study.settings) > 1)
+    picked = f" It was picked by these scores on the {split} split, so they flatter it." * (len(study.settings) > 1)
     return (
         f"{name} has the highest mean token F1, {interval(score)} ({held}): "
         f"{', '.join(gaps) or 'it was compared with no control'}.{picked}"

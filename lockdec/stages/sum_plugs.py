@@ -17,7 +17,7 @@ from lockdec.encoders.contract import Encoder
 from lockdec.encoders.encoded import NORMALISATION, EncodedSet
 from lockdec.encoders.normalisation import Normalisation
 from lockdec.encoders.together import Together
-from lockdec.errors import ConfigError
+from lockdec.errors import ConfigError, StoreError
 from lockdec.evaluation.finished import FinishedRun, find_run
 from lockdec.evaluation.stored import put_several, trained_over
 from lockdec.stages.attach import Attach
@@ -90,15 +90,18 @@ class SumPlugs(Unlock):
                 wanted = getattr(fewshot, key)
                 if isinstance(told, Mapping) and (found := told.get(key, wanted)) != wanted:
                     raise ConfigError(f"fewshot.{key}={wanted}: {run.folder} was trained with {key}={found}")
-            theirs = run.support
+            try:
+                theirs = set(run.support)
+            except StoreError as error:
+                raise ConfigError(f"bridge.plugs: {error}; an export has no support set, so name the run") from error
             if not theirs:
-                raise ConfigError(f"bridge.plugs: {run.folder} does not say from which pairs it has learned, which "
-                                  "stage evaluate writes down; run its command again with all stages")  # fmt: skip
-            others = [pair for pair in theirs if pair not in learned]
-            if others:
-                name, caption = others[0]
-                raise ConfigError(f"bridge.plugs: {run.folder} has learned from pairs that this run does not have in "
-                                  f"its support set, as {name} ({caption!r}); use its data and data.split")  # fmt: skip
+                raise ConfigError(f"bridge.plugs: {run.folder} has no record of the pairs it learned from; stage "
+                                  "evaluate writes it, so run its command again with all stages")  # fmt: skip
+            if apart := sorted(theirs - learned) or sorted(learned - theirs):
+                name, caption = apart[0]
+                raise ConfigError(f"bridge.plugs: {run.folder} has learned from another support set than this run's; "
+                                  f"{name} ({caption!r}) is in one of them alone. Use its data, with their splits, "
+                                  "limit and case, and its fewshot")  # fmt: skip
 
     @property
     def dtype(self) -> str | None:

@@ -289,12 +289,15 @@ def _make(
     _write_record(folder, record)
 
 
-def copy_part(folder: Path, to: Path, names: Collection[str]) -> None:
+def copy_part(
+    folder: Path, to: Path, names: Collection[str], told: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> None:
     """Copy some files of an artifact, with its metadata, as an artifact that contains only these.
 
     Args:
         folder: a published artifact that has files of these names.
         to: the folder of the copy, whose path ends in the same stage and key; it must not exist yet.
+        told: makes of the metadata those of the copy.
 
     Raises:
         OSError: a file cannot be copied.
@@ -304,7 +307,7 @@ def copy_part(folder: Path, to: Path, names: Collection[str]) -> None:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, to / name)
     record = read_object(folder / METADATA)
-    _write_record(to, record | {"files": {name: record["files"][name] for name in names}})
+    _write_record(to, told(record | {"files": {name: record["files"][name] for name in names}}))
 
 
 def _write_record(folder: Path, record: Mapping[str, Any]) -> None:

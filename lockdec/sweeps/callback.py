@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import compress, takewhile
@@ -240,10 +241,13 @@ def _require_search(config: DictConfig) -> None:
     for key, way in ways.items():
         if way not in ("maximize", "minimize"):
             raise ConfigError(f"{key}={way} is not one of: maximize, minimize")
-    for name in config.pipeline.order:
-        if OmegaConf.select(config, f"{name}.split") == "test":
-            raise ConfigError(f"{name}.split=test: a search chooses by what it measures, and the test split is to "
-                              f"judge what was chosen; use {name}.split=val")  # fmt: skip
+    swept = {str(name): value for name, value in (sweeper.params or {}).items()}
+    swept |= dict(word.lstrip("+").partition("=")[::2] for word in config.hydra.overrides.task)
+    for key in (f"{name}.split" for name in config.pipeline.order):
+        values = re.findall(r"\w+", f"{OmegaConf.select(config, key)} {swept.get(key)}")
+        if "test" in values:
+            raise ConfigError(f"{key}=test: a search chooses by what it measures, and the test split is to "
+                              f"judge what was chosen; use {key}=val")  # fmt: skip
     raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
     if raw != BY_NUMBER:
         raise ConfigError(f"hydra.sweep.subdir={raw}: the cells of a search are named by their number; leave it out")

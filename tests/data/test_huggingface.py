@@ -31,7 +31,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "vector": [np.full(4, number, np.float32) for number in range(12)],
         "grid": [np.full((3, 4), number, np.float32) for number in range(12)],
         "number": list(range(12)),
-        "hollow": [None if number == 5 else "x" for number in range(12)],
+        "hollow": [None if number == 5 else f"x {number}" for number in range(12)],
     }
     features = datasets.Features(
         image=datasets.Image(),
@@ -92,6 +92,21 @@ def test_splits_are_drawn_where_none_are_named(saved: Path) -> None:
         assert all(data.splits.values())
 
 
+def test_copies_of_a_text_are_never_in_two_splits(tmp_path: Path) -> None:
+    texts = [f"word {number}" for number in range(30)]
+    twice = datasets.Dataset.from_dict({"text": [*texts, *map(str.upper, texts)], "caption": texts * 2})
+    twice.save_to_disk(tmp_path / "twice")
+    for seed in range(3):
+        data = HuggingFaceDataset(path=str(tmp_path / "twice"), input="text", split_seed=seed)
+        split = {str(text): name for name, rows in data.splits.items() for text in data.inputs(rows)}
+        assert all(split[text] == split[text.upper()] for text in texts)
+    parts = {"train": twice.select(range(30)), "dev": twice.select([30]), "test": twice.select([31, 32])}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "own")
+    with pytest.raises(DataError, match=r"val row 0: the same input as in train row 0, but in split val and not train"):
+        HuggingFaceDataset(path=str(tmp_path / "own"), input="text", splits=OWN)
+    assert len(HuggingFaceDataset(path=str(tmp_path / "own"), input="text", splits=OWN, case="keep")) == 33
+
+
 def test_what_is_known_of_a_saved_set_is_kept(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = opened(saved, cache=str(tmp_path))
     monkeypatch.setattr("lockdec.data.huggingface.open_image", lambda *_: pytest.fail("looked at again"))
@@ -105,7 +120,10 @@ def test_what_is_known_of_a_saved_set_is_kept(saved: Path, tmp_path: Path, monke
         ({"caption": "name"}, r"data\.caption=name: .* has no such column"),
         ({"input": "number"}, r"data\.input=number: a column of images, texts or arrays is needed"),
         ({"splits": {"train": "train", "val": "val", "test": "test"}}, r"data\.splits\.val=val: .* no such split"),
-        ({"splits": OWN | {"val": "train"}}, r"data\.splits=.*: three different ones; what is held out has to be new"),
+        (
+            {"splits": OWN | {"val": "train"}},
+            r"data\.splits=.*: name three different ones; what is held out has to be new",
+        ),
         ({"splits": {"train": "train"}}, r"data\.splits=.*: a name for each of train, val, test"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     [
         (None, r"cannot be read \(No such file or directory\)"),
         ("one\ntwo".encode("utf-16"), "UTF-16 and not UTF-8; save the file as UTF-8"),
+        (b"\xef\xbb\xbfone\rtwo\r\ncaf\xe9", r"line 3: not UTF-8 \(byte 15\); save the file as UTF-8"),
         (b"one\ncaf\xe9\n", r"line 2: not UTF-8 \(byte 7\); save the file as UTF-8"),
     ],
 )
@@ -48,3 +50,11 @@ def test_every_file_of_lines_is_split_alike(tmp_path: Path) -> None:
     file.write_text("\r\n".join(pairs), encoding="utf-8", newline="")
     data = translation_pairs(str(file), val=5, test=5)
     assert len(data.ids) == len(pairs)
+
+
+def test_a_file_that_is_split_in_another_way_than_before_is_another_file(tmp_path: Path) -> None:
+    """Keys of all other files stay: their fingerprint is that of their text."""
+    file = tmp_path / "text.txt"
+    for text, changed in (("one\n\ntwo", False), ("one\r\ntwo\r\n", False), ("one\x0ctwo\n", True)):
+        file.write_bytes(text.encode())
+        assert (TextFile(str(file)).fingerprint != hashlib.sha256(text.encode()).hexdigest()) == changed

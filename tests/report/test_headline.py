@@ -231,7 +231,7 @@ def test_the_best_of_many_is_judged_as_the_best_of_many() -> None:
     corrected = "(over seeds, corrected for the number of metrics and settings)."
     assert f"It is not shown to differ from prior on token F1 {corrected}" in sentences
     [best] = [sentence for sentence in sentences if "has the highest mean" in sentence]
-    assert best.endswith("It was picked by these scores on the test split, so its own is too good.")
+    assert best.endswith("It was picked by these scores on the test split, so they flatter it.")
 
 
 def test_a_full_size_that_does_not_beat_locked_is_pointed_out() -> None:

@@ -21,6 +21,7 @@ from lockdec.encoders.normalisation import Normalisation
 from lockdec.errors import ConfigError
 from lockdec.evaluation.finished import find_run
 from lockdec.evaluation.stored import load_captioner, load_decoder
+from lockdec.export import export
 from lockdec.pipeline.assembling import assemble
 from lockdec.plugs.writing import write_plug
 from lockdec.stages import sum_plugs
@@ -180,7 +181,7 @@ def test_two_plugs_of_one_encoder_read_the_same_picture(
         (["bridge.plugs=[{tiny},{named}]", "seed=3"], r"fewshot\.support_seed=3: .* was trained with support_seed=0"),
         (
             ["bridge.plugs=[{tiny},{named}]", "data.split=random", "data.split_seed=5"],
-            "use its data and data.split",
+            "in one of them alone. Use its data, with their splits",
         ),
     ],
 )
@@ -227,8 +228,14 @@ def test_a_plug_that_does_not_say_what_it_has_learned_from_is_refused(
 ) -> None:
     order = "pipeline.order=[pretrain,attach,unlock,finetune]"
     silent = run_tiny(tiny.outputs, "silent", order)
-    with pytest.raises(ConfigError, match=r"silent.* does not say from which pairs it has learned"):
+    with pytest.raises(ConfigError, match=r"silent.* has no record of the pairs it learned from"):
         run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", f"bridge.plugs=[{silent.folder},{named.folder}]")
+
+
+def test_an_export_has_no_support_set(tiny: TinyRun, named: TinyRun, tmp_path: Path) -> None:
+    export(tiny.folder, tmp_path / "away")
+    with pytest.raises(ConfigError, match=r"^bridge\.plugs: .*away: artifact .* is missing; .* so name the run$"):
+        run_tiny(tiny.outputs, tmp_path.name, *BOTH, "bridge=sum", f"bridge.plugs=[{tmp_path}/away,{named.folder}]")
 
 
 def test_plugs_need_an_encoder_of_several_parts(tiny: TinyRun, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def test_a_dry_run_from_the_command_line_writes_nothing(warm: Warm, tmp_path: Pa
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ("evaluate.split=val,test", "evaluate.split=test: a search chooses by what it measures"),
         (
             "evaluate.split=test",
             "evaluate.split=test: a search chooses by what it measures, and the test split is to judge",
