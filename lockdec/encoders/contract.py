@@ -138,10 +138,8 @@ class Encoder(nn.Module, ABC, metaclass=_FrozenWhenBuilt):
 
     def __getattr__(self, name: str) -> Any:
         declared = getattr(type(self), name, None)
-        compute = (
-            declared.fget if isinstance(declared, property) else getattr(declared, "func", None)
-        )  # of a cached one
-        if compute is not None:
+        compute = declared.fget if isinstance(declared, property) else getattr(declared, "func", None)
+        if compute is not None:  # of a property, or of a cached one
             return compute(self)  # it has raised an AttributeError of its own, which Module would hide: again
         return super().__getattr__(name)
 
