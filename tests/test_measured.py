@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def test_a_page_filled_again_from_its_runs_stays_what_it_is(page: Path, monkeypa
     text, runs = measured.filled(page, measured.results(page))
     assert runs
     assert text == page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_folder_of_the_machine_that_measured_is_in_a_csv_file(page: Path) -> None:
+    found = re.findall(
+        r"(?:^|[=, '\"])(/\w[^ ,'\"]*)", measured.results(page).read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert not found, "write the paths of sweeps as they are with paths.outputs=outputs"
 
 
 def test_what_results_csv_writes_is_read_again(tmp_path: Path) -> None:
