@@ -23,8 +23,11 @@ from lockdec.evaluation.metrics import METRICS
 from lockdec.report.headline import interval
 
 PAGE = Path(__file__).with_name("data.md")
-MADE_BY = "these commands"
-SHOWN = ("caption", "nearest_neighbour")
+COLUMNS = {  # in words: of what in captions.jsonl, and by which metric
+    "token F1": ("caption", "token_f1"),
+    "exact": ("caption", "exact"),
+    "neighbour's token F1": ("nearest_neighbour", "token_f1"),
+}
 
 
 def repeated(data: CaptionSet) -> set[str]:
@@ -34,17 +37,16 @@ def repeated(data: CaptionSet) -> set[str]:
     return {data.ids[row] for row in data.splits["test"] if content[row] in known}
 
 
-def scores(run: FinishedRun, ids: set[str]) -> dict[str, float]:
-    """Token F1 and exact matches on all test inputs, and without these; of the captions and of the neighbour's."""
-    found: dict[str, float] = {}
+def scores(run: FinishedRun, without: set[str]) -> list[float]:
+    """Of each column, what is reached on all test inputs, and on all but these ids."""
     lines = (run.folder / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     rows: list[Mapping[str, str]] = [json.loads(line) for line in lines]
-    for part, some in (("all", rows), ("new", [row for row in rows if row["id"] not in ids])):
-        for name in SHOWN:
-            for metric in ("token_f1", "exact"):
-                texts, references = [row[name] for row in some], [row["references"] for row in some]
-                found[f"{part} {name} {metric}"] = METRICS[metric](texts, references)
-    return found
+    parts = (rows, [row for row in rows if row["id"] not in without])
+    return [
+        METRICS[metric]([row[name] for row in part], [row["references"] for row in part])
+        for name, metric in COLUMNS.values()
+        for part in parts
+    ]
 
 
 def filling(runs: Sequence[FinishedRun]) -> str:
@@ -56,25 +58,17 @@ def filling(runs: Sequence[FinishedRun]) -> str:
     for split, several in by_split.items():
         data: CaptionSet = Builder().build(dict(several[0].config["data"]), "data", CaptionSet)
         ids, count = repeated(data), len(data.splits["test"])
-        reached = [scores(run, ids) for run in several]
-        columns = [f"{part} {name} {metric}" for name, metric in ORDER for part in ("all", "new")]
-        lines.append(
-            [split, f"{len(ids)} of {count}", *(interval(one([each[key] for each in reached])) for key in columns)]
-        )
-    head = [
-        f"{words}, {part}" for words in ("token F1", "exact", "neighbour's token F1") for part in ("all", "the others")
-    ]
+        reached = zip(*(scores(run, ids) for run in several), strict=True)
+        lines.append([split, f"{len(ids)} of {count}", *(interval(one(column)) for column in reached)])
+    head = [f"{words}, {part}" for words in COLUMNS for part in ("all", "the others")]
     return table(["split", "equal a training drawing", *head], lines)
-
-
-ORDER = (("caption", "token_f1"), ("caption", "exact"), ("nearest_neighbour", "token_f1"))
 
 
 def main(sweep: Path) -> None:
     """Write the section of the page."""
     runs = [find_run(folder) for folder in sorted(sweep.glob("[0-9]*"), key=lambda folder: int(folder.name))]
     text = fill(
-        PAGE.read_text(encoding="utf-8"), {"repeated": filling(runs)}, str(PAGE), f"{MADE_BY}, commit {commit()}"
+        PAGE.read_text(encoding="utf-8"), {"repeated": filling(runs)}, str(PAGE), f"these commands, commit {commit()}"
     )
     PAGE.write_text(text, encoding="utf-8")
 
