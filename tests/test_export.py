@@ -41,7 +41,9 @@ def test_an_export_is_enough(tiny: TinyRun, assembled: Assembly, warm: Warm, tmp
     assert {row["input"]: row["caption"] for row in map(json.loads, shown.stdout.splitlines())} == wanted
 
 
-def test_an_export_brings_the_encoders_own_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_brings_the_encoders_own_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """States that another tool made: the inputs are ids, and the folder that holds the states travels along."""
     ids = [f"id {number}" for number in range(24)]
     states = tmp_path / "states"
@@ -53,7 +55,11 @@ def test_an_export_brings_the_encoders_own_files(tmp_path: Path, capsys: pytest.
     run = quick(tmp_path, "features", *data, "encoder=features", f"encoder.path={states}")
     wanted = said(run)
     assert captions(capsys, str(run.folder), *wanted) == wanted
+    monkeypatch.setenv("HOME", str(tmp_path))
     export(run.folder, tmp_path / "out")
+    told = [path.read_text() for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".yaml")]
+    assert any("~/features" in text for text in told)
+    assert not any(str(tmp_path) in text for text in told)
     (tmp_path / "out").rename(tmp_path / "moved")
     states.rename(tmp_path / "hidden")
     assert captions(capsys, str(tmp_path / "moved"), *wanted) == wanted
